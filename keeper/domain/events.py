@@ -1,0 +1,43 @@
+"""Past facts. The watch and the executor report them; the decision reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from solders.pubkey import Pubkey
+
+from keeper.domain.orders import Market, Order
+
+
+@dataclass(frozen=True, slots=True)
+class OrderSeen:
+    """An order account was read, by subscription or by snapshot. `order.slot` says as of when."""
+
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class OrderGone:
+    """An order account no longer exists as of `slot`: a snapshot that is newer than it lacks it."""
+
+    address: Pubkey
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class MarketSeen:
+    """A market account was read; its oracle price is in it. `received_at_ns`: monotonic, on arrival."""
+
+    market: Market
+    received_at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChainTime:
+    """The chain's clock: at `slot` it read `unix_time_s`. Staleness and expiry are judged by it alone."""
+
+    slot: int
+    unix_time_s: float
+
+
+Event = OrderSeen | OrderGone | MarketSeen | ChainTime

@@ -1,0 +1,197 @@
+"""Orders, markets and positions as the program keeps them.
+
+Units, everywhere: prices are quote units x 1e6 (`*_1e6`), sizes are base units x 1e6 (`size_1e6`), a trailing
+distance is parts per million, times are unix seconds by the chain's clock, slots are the chain's.
+Source: the program's account layouts; the enumerations' numbers are their Borsh index.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+from solders.pubkey import Pubkey
+
+PRICE_SCALE: Final = 1_000_000
+SIZE_SCALE: Final = 1_000_000
+PPM: Final = 1_000_000
+
+
+class OrderType(enum.IntEnum):
+    """The program's OrderType; the value is its Borsh index."""
+
+    MARKET = 0
+    LIMIT = 1
+    STOP_LOSS = 2
+    TAKE_PROFIT = 3
+    TRAILING_STOP = 4
+    POST_ONLY = 5
+    IOC = 6
+    FOK = 7
+    ICEBERG = 8
+    TWAP = 9
+    STOP_LIMIT = 10
+    BRACKET = 11
+
+    @property
+    def word(self) -> str:
+        """The name that people and the API use: `stop_loss`."""
+        return self.name.lower()
+
+
+class Side(enum.IntEnum):
+    """The program's PositionSide."""
+
+    LONG = 0
+    SHORT = 1
+
+    @property
+    def word(self) -> str:
+        """`long` or `short`."""
+        return self.name.lower()
+
+
+class OnchainStatus(enum.IntEnum):
+    """The program's OrderStatus: what the account says, as opposed to what the keeper makes of it."""
+
+    PENDING = 0
+    FILLED = 1
+    CANCELLED = 2
+    EXPIRED = 3
+    PARTIALLY_FILLED = 4
+    REJECTED = 5
+
+    @property
+    def word(self) -> str:
+        """The lower-case name: `pending`."""
+        return self.name.lower()
+
+
+class TimeInForce(enum.IntEnum):
+    """The program's TimeInForce."""
+
+    GTC = 0
+    IOC = 1
+    FOK = 2
+    GTD = 3
+    POST_ONLY = 4
+
+
+class OrderState(enum.StrEnum):
+    """What became of an order, in one word. Promise 5: each order the keeper has seen is in one of these.
+
+    The terminal ones are `filled`, `cancelled`, `expired`, `rejected` and `dropped`; `failed` ends when an
+    operator retries it or the account changes.
+    """
+
+    PREPARED = "prepared"
+    """An unsigned transaction was handed to the user; nothing is on chain."""
+    SUBMITTED = "submitted"
+    """The user's signed transaction is journaled and being landed."""
+    OPEN = "open"
+    """The order rests on chain, pending, its condition not met."""
+    TRIGGERED = "triggered"
+    """Its condition was met by a fresh price; an attempt is being made, or waits for a brake to open."""
+    EXECUTING = "executing"
+    """An attempt was sent and could land."""
+    FILLED = "filled"
+    """The order reads Filled on chain and its position was read back."""
+    CANCELLING = "cancelling"
+    """The user's signed cancel is being landed; the keeper's own execution is suspended."""
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    FAILED = "failed"
+    """The retry budget is used up, or the fill can't be trusted; the reason says which."""
+    REJECTED = "rejected"
+    """The chain refused the user's transaction, or the account says Rejected."""
+    DROPPED = "dropped"
+    """The user's transaction can no longer land, or the account was closed."""
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing more is going to happen to the order by itself."""
+        return self in _TERMINAL
+
+
+_TERMINAL: Final = frozenset(
+    {
+        OrderState.FILLED,
+        OrderState.CANCELLED,
+        OrderState.EXPIRED,
+        OrderState.REJECTED,
+        OrderState.DROPPED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One order account at one slot.
+
+    `order_id` is None in revision 0.1, where a wallet has one order ever. `expires_at` 0 means never.
+    `slot` is the slot of the node's context in which these bytes were read.
+    """
+
+    address: Pubkey
+    user: Pubkey
+    market: Pubkey
+    order_type: OrderType
+    side: Side
+    size_1e6: int
+    price_1e6: int
+    stop_price_1e6: int
+    trailing_distance_ppm: int
+    leverage: int
+    status: OnchainStatus
+    created_at: int
+    expires_at: int
+    filled_size_1e6: int
+    order_id: int | None
+    slot: int
+
+    @property
+    def pending(self) -> bool:
+        """Whether the program would still execute it."""
+        return self.status is OnchainStatus.PENDING
+
+    def expired_at(self, chain_time_s: int) -> bool:
+        """Whether the program's clock has passed `expires_at`; at equality it has not."""
+        return self.expires_at != 0 and chain_time_s > self.expires_at
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """One market account at one slot. Its oracle price lives in it: `last_oracle_price_1e6` (0: never set)."""
+
+    address: Pubkey
+    base_asset: str
+    quote_asset: str
+    authority: Pubkey
+    max_leverage: int
+    initial_margin_ratio_bps: int
+    maintenance_margin_ratio_bps: int
+    is_active: bool
+    last_oracle_price_1e6: int
+    last_oracle_update_s: int
+    slot: int
+
+    @property
+    def symbol(self) -> str:
+        """The name that people use: `SOL/USDC`."""
+        return f"{self.base_asset}/{self.quote_asset}"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """What a keeper checks of a position after a fill (promise 3)."""
+
+    address: Pubkey
+    user: Pubkey
+    market: Pubkey
+    side: Side
+    size_1e6: int
+    entry_price_1e6: int
+    leverage: int
+    opened_at: int
+    slot: int
