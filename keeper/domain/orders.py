@@ -162,7 +162,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """One market account at one slot. Its oracle price lives in it: `last_oracle_price_1e6` (0: never set)."""
+    """One market account at one slot, with the oracle price in it (`last_oracle_price_1e6`, 0: never set)."""
 
     address: Pubkey
     base_asset: str
