@@ -60,9 +60,7 @@ class AttemptState(enum.StrEnum):
         return self in IN_FLIGHT_STATES
 
 
-IN_FLIGHT_STATES: Final = frozenset(
-    {AttemptState.SIGNED, AttemptState.SENT, AttemptState.UNKNOWN, AttemptState.SEEN}
-)
+IN_FLIGHT_STATES: Final = frozenset({AttemptState.SIGNED, AttemptState.SENT, AttemptState.UNKNOWN, AttemptState.SEEN})
 LIVE_STATES: Final = IN_FLIGHT_STATES | {AttemptState.CONFIRMED}
 
 

@@ -1,0 +1,147 @@
+"""Account bytes to domain types, by fixed offsets: the hot path.
+
+An order decodes in about 2 us this way, against about 140 us through anchorpy's coder. Offsets are the
+program's (Borsh, little-endian, after the 8-byte discriminator); a market's strings make its later offsets
+vary, and an order's optional parent moves what follows it. Anything that does not fit raises MalformedAccount;
+nothing here trusts a length that it has not checked.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from solders.pubkey import Pubkey
+
+from keeper.chain.idl import discriminator
+from keeper.domain.orders import Market, OnchainStatus, Order, OrderType, Position, Side
+from keeper.errors import MalformedAccount
+
+ORDER_DISCRIMINATOR: Final = discriminator("account", "Order")
+MARKET_DISCRIMINATOR: Final = discriminator("account", "Market")
+POSITION_DISCRIMINATOR: Final = discriminator("account", "Position")
+USER_ACCOUNT_DISCRIMINATOR: Final = discriminator("account", "UserAccount")
+
+# user, market, type, side, size, price, stop, trailing distance, leverage, status, created, expires, filled
+_ORDER: Final = struct.Struct("<8x32s32sBBQQQQBBqqQ")
+_ORDER_PARENT_OFFSET: Final = 158
+_ORDER_TWAP_BYTES: Final = 16
+# user_account, user, market, index, side, status, size, entry price ... up to leverage
+_POSITION: Final = struct.Struct("<8x32s32s32sHBBQQQQqqqqqQQHQQ160sqqqq")
+_MARKET_TAIL: Final = struct.Struct("<QQQqqq32sBHH?QqB")
+_U32: Final = struct.Struct("<I")
+_U64: Final = struct.Struct("<Q")
+_LONGEST_ASSET_NAME: Final = 32
+
+_TYPES: Final = tuple(OrderType)
+_SIDES: Final = tuple(Side)
+_STATUSES: Final = tuple(OnchainStatus)
+
+
+def decode_order(address: Pubkey, data: bytes, slot: int) -> Order:
+    """An Order account of either revision. `order_id` is None when the bytes end before it (0.1)."""
+    if len(data) < _ORDER_PARENT_OFFSET + 1 or data[:8] != ORDER_DISCRIMINATOR:
+        raise MalformedAccount(f"{address} is not an Order account ({len(data)} bytes)")
+    (user, market, kind, side, size, price, stop, distance, leverage, status, created, expires, filled) = (
+        _ORDER.unpack_from(data)
+    )
+    if kind >= len(_TYPES) or side >= len(_SIDES) or status >= len(_STATUSES):
+        raise MalformedAccount(f"order {address} has an unknown type, side or status")
+    return Order(
+        address=address,
+        user=Pubkey(user),
+        market=Pubkey(market),
+        order_type=_TYPES[kind],
+        side=_SIDES[side],
+        size_1e6=size,
+        price_1e6=price,
+        stop_price_1e6=stop,
+        trailing_distance_ppm=distance,
+        leverage=leverage,
+        status=_STATUSES[status],
+        created_at=created,
+        expires_at=expires,
+        filled_size_1e6=filled,
+        order_id=_order_id(address, data),
+        slot=slot,
+    )
+
+
+def _order_id(address: Pubkey, data: bytes) -> int | None:
+    has_parent = data[_ORDER_PARENT_OFFSET]
+    if has_parent > 1:
+        raise MalformedAccount(f"order {address} has a parent flag of {has_parent}")
+    offset = _ORDER_PARENT_OFFSET + 1 + 32 * has_parent + _ORDER_TWAP_BYTES
+    # Revision 0.1 allocates 175 bytes, which is where the id would begin.
+    return _U64.unpack_from(data, offset)[0] if len(data) >= offset + 8 else None
+
+
+def decode_market(address: Pubkey, data: bytes, slot: int) -> Market:
+    """A Market account. The two asset names come first and move everything after them."""
+    if data[:8] != MARKET_DISCRIMINATOR:
+        raise MalformedAccount(f"{address} is not a Market account")
+    try:
+        base, offset = _string(data, 8)
+        quote, offset = _string(data, offset)
+        (
+            _base_reserve,
+            _quote_reserve,
+            _k,
+            _funding_rate,
+            _last_funding,
+            _funding_interval,
+            authority,
+            max_leverage,
+            initial_ratio,
+            maintenance_ratio,
+            is_active,
+            price,
+            updated,
+            _bump,
+        ) = _MARKET_TAIL.unpack_from(data, offset)
+    except (struct.error, UnicodeDecodeError, ValueError) as e:
+        raise MalformedAccount(f"market {address} does not decode: {e}") from e
+    return Market(
+        address=address,
+        base_asset=base,
+        quote_asset=quote,
+        authority=Pubkey(authority),
+        max_leverage=max_leverage,
+        initial_margin_ratio_bps=initial_ratio,
+        maintenance_margin_ratio_bps=maintenance_ratio,
+        is_active=is_active,
+        last_oracle_price_1e6=price,
+        last_oracle_update_s=updated,
+        slot=slot,
+    )
+
+
+def _string(data: bytes, offset: int) -> tuple[str, int]:
+    (length,) = _U32.unpack_from(data, offset)
+    if length > _LONGEST_ASSET_NAME:
+        raise ValueError(f"an asset name of {length} bytes")
+    end = offset + 4 + length
+    if end > len(data):
+        raise ValueError("it ends inside an asset name")
+    return data[offset + 4 : end].decode(), end
+
+
+def decode_position(address: Pubkey, data: bytes, slot: int) -> Position:
+    """A Position account."""
+    if len(data) < _POSITION.size or data[:8] != POSITION_DISCRIMINATOR:
+        raise MalformedAccount(f"{address} is not a Position account ({len(data)} bytes)")
+    fields = _POSITION.unpack_from(data)
+    side = fields[4]
+    if side >= len(_SIDES):
+        raise MalformedAccount(f"position {address} has an unknown side")
+    return Position(
+        address=address,
+        user=Pubkey(fields[1]),
+        market=Pubkey(fields[2]),
+        side=_SIDES[side],
+        size_1e6=fields[6],
+        entry_price_1e6=fields[7],
+        leverage=fields[17],
+        opened_at=fields[21],
+        slot=slot,
+    )
