@@ -66,7 +66,8 @@ class HttpTransport:
         self._label = label
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         # The deadline of a call is the caller's, over the whole exchange; httpx's own are per read.
-        self._client = httpx.AsyncClient(timeout=None, limits=limits, headers={"content-type": "application/json"})
+        timeout = httpx.Timeout(None)
+        self._client = httpx.AsyncClient(timeout=timeout, limits=limits, headers={"content-type": "application/json"})
 
     def __repr__(self) -> str:
         return f"HttpTransport({self._label})"

@@ -1,0 +1,257 @@
+"""Several endpoints as one: reads go to the healthiest, sends go to all of them.
+
+An endpoint is benched when it asked for a pause (429), failed several times in a row, is on another genesis,
+or is too many slots behind the best; it comes back by itself when its bench time is over and a probe of it
+succeeds. Benching one never blocks another. When all are benched, the one that comes back first is used
+anyway: a keeper that asks nobody is surely late.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import anyio
+from anyio.abc import TaskStatus
+
+from keeper.chain.rpc import Call, Endpoint, Reply
+from keeper.errors import ChainError, Misconfigured, RateLimited, Rejected, Transient
+
+_EWMA: Final = 0.2
+_ERRORS_TO_BENCH: Final = 3
+_LONGEST_BENCH_S: Final = 60.0
+_RATE_LIMIT_BENCH_S: Final = 2.0
+
+
+@dataclass(slots=True)
+class EndpointHealth:
+    """What is known of one endpoint. `latency_s` is an exponentially weighted mean of answered calls;
+    `slot_lag` is slots behind the best endpoint at the last probe, None before the first.
+    """
+
+    label: str
+    latency_s: float | None = None
+    calls: int = 0
+    errors: int = 0
+    consecutive_errors: int = 0
+    slot: int | None = None
+    slot_lag: int | None = None
+    wrong_genesis: bool = False
+    benched_until: float = 0.0
+    bench_reason: str = ""
+
+    def benched(self, now: float) -> bool:
+        """Whether it rests at monotonic time `now`."""
+        return now < self.benched_until
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """Bounds of the pool. Seconds, slots. `deadline_s` is a call's total, over all endpoints that it tried."""
+
+    deadline_s: float = 10.0
+    probe_every_s: float = 5.0
+    max_slot_lag: int = 50
+
+
+@dataclass(slots=True)
+class _Seat:
+    endpoint: Endpoint
+    health: EndpointHealth
+    order: int = field(default=0)
+
+
+class RpcPool:
+    """Endpoints with health. The first one given is preferred among equals.
+
+    `observe(label, method, seconds, outcome)` is told of every call, for the metrics.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        limits: PoolLimits,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        observe: Callable[[str, str, float, str], None] | None = None,
+    ) -> None:
+        if not endpoints:
+            raise Misconfigured("There is no RPC endpoint.", remedy="Set rpc.url, for example http://127.0.0.1:8899.")
+        self._seats = [_Seat(e, EndpointHealth(e.label), i) for i, e in enumerate(endpoints)]
+        self.limits = limits
+        self._clock = clock
+        self._observe = observe
+        self._genesis: str | None = None
+
+    def __repr__(self) -> str:
+        now = self._clock()
+        seats = (s.endpoint.label + (" benched" if s.health.benched(now) else "") for s in self._seats)
+        return f"RpcPool({', '.join(seats)})"
+
+    @property
+    def health(self) -> list[EndpointHealth]:
+        """Each endpoint's health, in the settings' order. Live objects: read, don't write."""
+        return [seat.health for seat in self._seats]
+
+    async def aclose(self) -> None:
+        """Close every endpoint's connections."""
+        for seat in self._seats:
+            await seat.endpoint.aclose()
+
+    async def call(self, method: str, *params: Any, deadline_s: float | None = None) -> Any:
+        """One read. Transient failures move on to the next endpoint, each at most once, within the deadline.
+
+        Rejected is final at once: another node would refuse the same request too.
+        """
+        last: ChainError | None = None
+        ends = self._clock() + (deadline_s or self.limits.deadline_s)
+        for seat in self._by_preference():
+            left = ends - self._clock()
+            if left <= 0:
+                break
+            try:
+                return await self._tried(seat, method, params, left)
+            except Rejected:
+                raise
+            except ChainError as e:
+                last = e
+        raise last or Transient(f"no endpoint answered {method} in time")
+
+    async def batch(self, calls: Sequence[Call], *, deadline_s: float | None = None) -> list[Reply]:
+        """Reads in batches; the calls that failed transiently are asked again of the next endpoint."""
+        replies: list[Reply] = [Transient("no endpoint was asked")] * len(calls)
+        todo = list(range(len(calls)))
+        ends = self._clock() + (deadline_s or self.limits.deadline_s)
+        for seat in self._by_preference():
+            left = ends - self._clock()
+            if left <= 0 or not todo:
+                break
+            asked = [calls[i] for i in todo]
+            answers = await self._tried_batch(seat, asked, left)
+            for i, answer in zip(todo, answers, strict=True):
+                replies[i] = answer
+            todo = [i for i in todo if isinstance(replies[i], Transient)]
+        return replies
+
+    async def broadcast(self, calls: Sequence[Call], *, deadline_s: float | None = None) -> list[Reply]:
+        """The same calls to every endpoint that is not benched, at once. A call's reply is the best of the
+        answers: a result, else a rejection, else what went wrong last (unknown).
+        """
+        now = self._clock()
+        seats = [seat for seat in self._seats if not seat.health.benched(now) and not seat.health.wrong_genesis]
+        seats = seats or self._by_preference()[:1]
+        best: list[Reply] = [Transient("no endpoint was asked")] * len(calls)
+        left = deadline_s or self.limits.deadline_s
+
+        async def send(seat: _Seat) -> None:
+            for i, answer in enumerate(await self._tried_batch(seat, calls, left)):
+                if _rank(answer) >= _rank(best[i]):
+                    best[i] = answer
+
+        if len(seats) == 1:
+            await send(seats[0])
+        else:
+            async with anyio.create_task_group() as tg:
+                for seat in seats:
+                    tg.start_soon(send, seat)
+        return best
+
+    async def probe_forever(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Ask every endpoint for its slot and genesis, now and then; bench and bring back by the answers."""
+        await self.probe()
+        task_status.started()
+        while True:
+            await anyio.sleep(self.limits.probe_every_s)
+            await self.probe()
+
+    async def probe(self) -> None:
+        """One round of probes, all endpoints at once."""
+        async with anyio.create_task_group() as tg:
+            for seat in self._seats:
+                tg.start_soon(self._probe_one, seat)
+        slots = [s.health.slot for s in self._seats if s.health.slot is not None and not s.health.wrong_genesis]
+        top = max(slots, default=0)
+        for seat in self._seats:
+            health = seat.health
+            if health.slot is None:
+                continue
+            health.slot_lag = max(0, top - health.slot)
+            if health.slot_lag > self.limits.max_slot_lag:
+                self._bench(health, self.limits.probe_every_s * 1.5, f"{health.slot_lag} slots behind")
+
+    async def _probe_one(self, seat: _Seat) -> None:
+        health = seat.health
+        calls = [Call("getSlot", ({"commitment": "processed"},)), Call("getGenesisHash")]
+        slot, genesis = await self._tried_batch(seat, calls, min(self.limits.deadline_s, self.limits.probe_every_s))
+        health.slot = slot if isinstance(slot, int) else None
+        if isinstance(genesis, str):
+            self._genesis = self._genesis or genesis
+            health.wrong_genesis = genesis != self._genesis
+            if health.wrong_genesis:
+                self._bench(health, self.limits.probe_every_s * 1.5, "another genesis hash")
+
+    def expect_genesis(self, genesis: str) -> None:
+        """Hold every endpoint to this genesis hash (the journal's), rather than to the first one's answer."""
+        self._genesis = genesis
+
+    def _by_preference(self) -> list[_Seat]:
+        now = self._clock()
+        awake = [s for s in self._seats if not s.health.benched(now) and not s.health.wrong_genesis]
+        if awake:
+            return sorted(awake, key=lambda s: (s.health.consecutive_errors, s.order))
+        known = [s for s in self._seats if not s.health.wrong_genesis] or self._seats
+        return [min(known, key=lambda s: s.health.benched_until)]
+
+    async def _tried(self, seat: _Seat, method: str, params: Sequence[Any], deadline_s: float) -> Any:
+        started = self._clock()
+        try:
+            result = await seat.endpoint.call(method, *params, deadline_s=deadline_s)
+        except ChainError as e:
+            self._note(seat.health, method, started, e)
+            raise
+        self._note(seat.health, method, started, None)
+        return result
+
+    async def _tried_batch(self, seat: _Seat, calls: Sequence[Call], deadline_s: float) -> list[Reply]:
+        started = self._clock()
+        answers = await seat.endpoint.batch(calls, deadline_s=deadline_s)
+        # One broken request breaks all of its calls alike: it counts as one error, not as hundreds.
+        errors = [a for a in answers if isinstance(a, Transient)]
+        self._note(seat.health, calls[0].method if calls else "batch", started, errors[0] if errors else None)
+        return answers
+
+    def _note(self, health: EndpointHealth, method: str, started: float, error: ChainError | None) -> None:
+        now = self._clock()
+        health.calls += 1
+        if self._observe is not None:
+            self._observe(health.label, method, now - started, type(error).__name__ if error else "ok")
+        if error is None or isinstance(error, Rejected):
+            health.consecutive_errors = 0
+            took = now - started
+            health.latency_s = (
+                took if health.latency_s is None else health.latency_s + _EWMA * (took - health.latency_s)
+            )
+            return
+        health.errors += 1
+        health.consecutive_errors += 1
+        if isinstance(error, RateLimited):
+            # Jitter upwards only: coming back before the node said is rude, and all at once is a storm.
+            wait = error.retry_after_s if error.retry_after_s is not None else _RATE_LIMIT_BENCH_S
+            self._bench(health, wait * random.uniform(1.0, 1.3), "rate limited")  # noqa: S311 - jitter, not a secret
+        elif health.consecutive_errors >= _ERRORS_TO_BENCH:
+            over = health.consecutive_errors - _ERRORS_TO_BENCH
+            wait = min(_LONGEST_BENCH_S, 0.5 * 2.0**over) * random.uniform(0.8, 1.2)  # noqa: S311
+            self._bench(health, wait, f"{health.consecutive_errors} errors in a row ({type(error).__name__})")
+
+    def _bench(self, health: EndpointHealth, seconds: float, reason: str) -> None:
+        health.benched_until = max(health.benched_until, self._clock() + seconds)
+        health.bench_reason = reason
+
+
+def _rank(reply: Reply) -> int:
+    if not isinstance(reply, ChainError):
+        return 2
+    return 1 if isinstance(reply, Rejected) else 0
