@@ -1,0 +1,227 @@
+"""The watch: what the program's accounts say, by subscription plus snapshot, merged by slot.
+
+Subscriptions have no replay, skip silently, and say nothing of a closed account. So each connection subscribes
+first and takes a snapshot after, and the snapshot is repeated now and then: it finds what was missed and what
+is gone. Every sighting carries the slot of its context; the readers keep the newest, so two watches on two
+endpoints can feed the same reader, and the first news wins.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+from solders.pubkey import Pubkey
+
+from keeper.chain.client import PROCESSED, AccountBytes, ChainClient, memcmp_discriminator, parse_account
+from keeper.chain.layouts import MARKET_DISCRIMINATOR, ORDER_DISCRIMINATOR, decode_market, decode_order
+from keeper.chain.program import Program
+from keeper.chain.sockets import Notification, Subscribed, Subscription, subscribed
+from keeper.domain.events import ChainTime, Event, MarketSeen, OrderGone, OrderSeen
+from keeper.errors import ChainError, KeeperError, MalformedAccount
+
+_LONGEST_BACKOFF_S: Final = 15.0
+_MALFORMED_REMEMBERED: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class WatchLimits:
+    """Seconds. `silence_s`: no slot for this long means a dead socket. `snapshot_every_s`: how often everything
+    is read again. `clock_every_s`: how often the chain's clock is read.
+    """
+
+    silence_s: float = 10.0
+    snapshot_every_s: float = 60.0
+    clock_every_s: float = 5.0
+    snapshot_deadline_s: float = 120.0
+
+
+@dataclass(slots=True)
+class WatchHealth:
+    """How the watch does, for health and metrics. Monotonic seconds; `last_slot` is the newest slot heard of."""
+
+    label: str
+    connected: bool = False
+    snapshots: int = 0
+    last_snapshot_at: float | None = None
+    last_heard_at: float | None = None
+    last_slot: int = 0
+    reconnects: int = 0
+    malformed: int = 0
+    last_error: str = ""
+
+
+@dataclass(slots=True)
+class ProgramWatch:
+    """Watches one program through one endpoint's socket, with snapshots through the pool.
+
+    `sink` is called for every event, on the event loop, in the order of arrival: it must not block.
+    `known_orders` gives the addresses that the readers believe to rest, with the slot of each belief; a
+    snapshot that is newer and lacks one means that its account is gone.
+    `on_malformed` is told once of each account that does not decode; it is skipped, and the watch goes on.
+    """
+
+    program: Program
+    client: ChainClient
+    ws_url: str = field(repr=False)
+    label: str
+    sink: Callable[[Event], None]
+    known_orders: Callable[[], Iterable[tuple[Pubkey, int]]]
+    on_malformed: Callable[[Pubkey, str], None]
+    limits: WatchLimits = field(default_factory=WatchLimits)
+    health: WatchHealth = field(init=False)
+    _bad: dict[Pubkey, None] = field(init=False, default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self.health = WatchHealth(self.label)
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Watch until cancelled. Ready when the first snapshot has been merged."""
+        ready = False
+        backoff = 0.25
+
+        def became_ready() -> None:
+            nonlocal ready, backoff
+            backoff = 0.25
+            if not ready:
+                ready = True
+                task_status.started()
+
+        while True:
+            try:
+                await self._one_connection(became_ready)
+            except KeeperError as e:
+                self.health.last_error = str(e)
+            except ExceptionGroup as group:
+                # The reader and the snapshots run beside each other: whichever failed first ended both.
+                _, rest = group.split(ChainError)
+                if rest is not None:
+                    raise
+                self.health.last_error = "; ".join(str(e) for e in _leaves(group))
+            self.health.connected = False
+            self.health.reconnects += 1
+            await anyio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+            backoff = min(backoff * 2, _LONGEST_BACKOFF_S)
+
+    async def _one_connection(self, became_ready: Callable[[], None]) -> None:
+        async with subscribed(
+            self.ws_url, self._subscriptions(), label=self.label, silence_s=self.limits.silence_s
+        ) as socket:
+            self.health.connected = True
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(self._read, socket, tg)
+                # Subscribed first, snapshot second: what changes in between arrives by the subscription.
+                await self.snapshot()
+                became_ready()
+                tg.start_soon(self._follow_clock)
+                while True:
+                    await anyio.sleep(self.limits.snapshot_every_s)
+                    await self.snapshot()
+
+    def _subscriptions(self) -> list[Subscription]:
+        def of(discriminator: bytes) -> tuple[Any, ...]:
+            config = {
+                "encoding": "base64",
+                "commitment": PROCESSED,
+                "filters": [memcmp_discriminator(discriminator)],
+            }
+            return (str(self.program.id), config)
+
+        return [
+            Subscription("slot", "slotSubscribe"),
+            Subscription("market", "programSubscribe", of(MARKET_DISCRIMINATOR)),
+            Subscription("order", "programSubscribe", of(ORDER_DISCRIMINATOR)),
+        ]
+
+    async def _read(self, socket: Subscribed, tg: TaskGroup) -> None:
+        async for news in socket.notifications():
+            self.health.last_heard_at = time.monotonic()
+            self.health.malformed = max(self.health.malformed, socket.malformed)
+            self.health.last_slot = max(self.health.last_slot, news.slot)
+            if news.tag != "slot":
+                self._account_news(news)
+
+    def _account_news(self, news: Notification) -> None:
+        try:
+            account = parse_account(Pubkey.from_string(news.value["pubkey"]), news.value["account"])
+        except (ChainError, KeyError, TypeError, ValueError):
+            self.health.malformed += 1
+            return
+        if account.lamports == 0 or account.owner != self.program.id:
+            self.sink(OrderGone(account.address, news.slot))
+        elif news.tag == "market":
+            self._market(account, news.slot)
+        else:
+            self._order(account, news.slot)
+
+    def _market(self, account: AccountBytes, slot: int) -> None:
+        received = time.monotonic_ns()
+        try:
+            market = decode_market(account.address, account.data, slot)
+        except MalformedAccount as e:
+            self._malformed(account.address, str(e))
+            return
+        self.sink(MarketSeen(market, received))
+
+    def _order(self, account: AccountBytes, slot: int) -> None:
+        try:
+            order = decode_order(account.address, account.data, slot)
+        except MalformedAccount as e:
+            self._malformed(account.address, str(e))
+            return
+        self.sink(OrderSeen(order))
+
+    def _malformed(self, address: Pubkey, reason: str) -> None:
+        self.health.malformed += 1
+        if address in self._bad:
+            return
+        if len(self._bad) >= _MALFORMED_REMEMBERED:
+            self._bad.pop(next(iter(self._bad)))
+        self._bad[address] = None
+        self.on_malformed(address, reason)
+
+    async def snapshot(self) -> None:
+        """Read every market and order once and merge them; tell of the orders that are gone.
+
+        Markets come first, so that an order that is already met by the present price acts at once.
+        """
+        await self._chain_time()
+        deadline = self.limits.snapshot_deadline_s
+        slot, markets = await self.client.program_accounts(self.program.id, MARKET_DISCRIMINATOR, deadline_s=deadline)
+        for account in markets:
+            self._market(account, slot)
+        believed = dict(self.known_orders())
+        slot, orders = await self.client.program_accounts(self.program.id, ORDER_DISCRIMINATOR, deadline_s=deadline)
+        for i, account in enumerate(orders):
+            believed.pop(account.address, None)
+            self._order(account, slot)
+            if i % 500 == 499:
+                await anyio.lowlevel.checkpoint()  # a million orders must not stop the reader beside us
+        for address, believed_slot in believed.items():
+            # Only a snapshot that is newer than the belief can say that the account is gone.
+            if believed_slot < slot:
+                self.sink(OrderGone(address, slot))
+        self.health.snapshots += 1
+        self.health.last_snapshot_at = time.monotonic()
+
+    async def _follow_clock(self) -> None:
+        while True:
+            await anyio.sleep(self.limits.clock_every_s)
+            await self._chain_time()
+
+    async def _chain_time(self) -> None:
+        slot, unix_time_s = await self.client.chain_time()
+        self.sink(ChainTime(slot, unix_time_s))
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterable[BaseException]:
+    for e in group.exceptions:
+        if isinstance(e, BaseExceptionGroup):
+            yield from _leaves(e)
+        else:
+            yield e
