@@ -1,0 +1,449 @@
+"""The book of resting orders: a price touches only the orders that it triggers.
+
+Per market and direction the orders lie sorted by trigger price, so that the question "does this price trigger
+anything" looks at one number. Trailing stops lie in a second order as well, by the price from which their stop is
+worth moving (`conditions.ratchet_threshold`): the high-water mark is on chain, in each order's stop price, so that
+threshold changes only when the order does, and a new high touches only the orders that it moves. One more order,
+by `expires_at`, makes expiry cost only the expired.
+
+    upsert, remove, suspend, resume     O(log n)
+    crossed, ratchets, expired          O(1) when there is nothing, else O(k log n) for k orders
+    get                                 O(log n)
+    orders, depth, nearest              O(log n) plus what is read
+
+The book is not thread-safe, and has no opinion on when to act: that is `decision`.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+
+from solders.pubkey import Pubkey
+
+from keeper.domain.orders import Order, OrderType
+from keeper.triggers.conditions import REVISION_0_2, Fires, Trigger, ratchet_threshold, ratcheted_stop, trigger_of
+from keeper.triggers.records import Records, pack, same_but_for_slot, slot_of, unpack
+from keeper.triggers.sorted_rows import MAX_KEY, SortedRows
+from keeper.triggers.tombstones import DEFAULT_CAPACITY, Tombstones
+
+
+class Change(enum.StrEnum):
+    """What a piece of news about an order did to the book."""
+
+    NEW = "new"
+    """It was not known, and is now."""
+    CHANGED = "changed"
+    """Something other than its slot is different now."""
+    SAME = "same"
+    """Nothing but the slot is newer."""
+    STALE = "stale"
+    """Ignored: the book knows of a newer slot, or of a removal that this news is older than."""
+    UNEXECUTABLE = "unexecutable"
+    """Known from now on, new or changed, but of a type that the program does not execute."""
+    GONE = "gone"
+    """It is no longer pending, so it is not in the book any more, if it ever was."""
+
+
+class Posture(enum.IntEnum):
+    """What the book watches of an order that it knows."""
+
+    ARMED = 0
+    """Its trigger, its ratchet threshold and its expiry."""
+    PARKED = 1
+    """Its expiry alone: it waits for news before its trigger counts again."""
+    SUSPENDED = 2
+    """Nothing: an attempt at it is under way."""
+    EXPIRED = 3
+    """Nothing: it is past `expires_at`, though its account still says pending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The armed orders of one market that share a trigger."""
+
+    fires: Fires
+    trigger_1e6: int
+    orders: int
+    size_1e6: int
+
+
+@dataclass(slots=True)
+class _Market:
+    """One market's orders. The pairs are indexed by `Fires`."""
+
+    address: Pubkey
+    number: int
+    triggers: tuple[SortedRows, SortedRows] = field(default_factory=lambda: (SortedRows(), SortedRows()))
+    thresholds: tuple[SortedRows, SortedRows] = field(default_factory=lambda: (SortedRows(), SortedRows()))
+    members: SortedRows = field(default_factory=SortedRows)
+    counts: dict[OrderType, int] = field(default_factory=dict)
+
+
+_Places = list[tuple[SortedRows, int]]
+"""The indices that watch an order, each with the key it has there."""
+
+
+class Book:
+    """The pending orders that the keeper knows, those of unexecutable types included.
+
+    `executable` are the types that the program's revision executes. `trailing_step_ppm` is the smallest step, in
+    parts per million of the stop, by which a trailing stop is worth moving.
+    """
+
+    def __init__(
+        self,
+        executable: frozenset[OrderType] = REVISION_0_2,
+        trailing_step_ppm: int = 1_000,
+        *,
+        tombstones: int = DEFAULT_CAPACITY,
+    ) -> None:
+        self._executable = executable
+        self._step_ppm = trailing_step_ppm
+        self._records = Records()
+        self._by_address = SortedRows()
+        self._by_user = SortedRows()
+        self._by_expiry = SortedRows()
+        self._markets: list[_Market] = []
+        self._numbers: dict[Pubkey, int] = {}
+        self._postures: dict[bytes, Posture] = {}  # only those that are not ARMED
+        self._tombstones = Tombstones(tombstones)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __contains__(self, address: Pubkey) -> bool:
+        return self._row(bytes(address)) is not None
+
+    def __repr__(self) -> str:
+        watched = sum(len(index) for market in self._markets for index in market.triggers)
+        return (
+            f"Book(orders={len(self)}, watched={watched}, markets={len(self._markets)}, "
+            f"not_armed={len(self._postures)}, tombstones={len(self._tombstones)})"
+        )
+
+    # -- news
+
+    def upsert(self, order: Order) -> Change:
+        """Take in an order account as of its slot. What the book knows never goes back in slots.
+
+        At equal slots the later news wins, but a removal by status stands: no order becomes pending again
+        within a slot. A suspended order is updated and stays suspended.
+        """
+        address = bytes(order.address)
+        row = self._row(address)
+        if row is None:
+            return self._insert(address, order)
+        known = self._records[row]
+        if order.slot < slot_of(known):
+            return Change.STALE
+        if not order.pending:
+            self._drop(row, address)
+            self._tombstones.put(address, order.slot + 1)
+            return Change.GONE
+        market = self._market(order.market)
+        record = pack(order, market.number)
+        if same_but_for_slot(known, record):
+            self._records.set_slot(row, order.slot)
+            return Change.SAME
+        return self._replace(row, address, record, order)
+
+    def load(self, orders: Iterable[Order]) -> int:
+        """Take in many orders, from a snapshot; how many the book knows afterwards."""
+        for order in orders:
+            self.upsert(order)
+        return len(self)
+
+    def remove(self, address: Pubkey, slot: int) -> bool:
+        """The account does not exist as of `slot`. True if the order was known and is not any more.
+
+        News of the order from the same slot or a later one stands against it: an account can be created in a
+        slot after that slot was first looked at, and an order that is forgotten is worse than one kept too long.
+        """
+        raw = bytes(address)
+        row = self._row(raw)
+        if row is None:
+            self._tombstones.put(raw, slot)
+            return False
+        if slot <= slot_of(self._records[row]):
+            return False
+        self._drop(row, raw)
+        self._tombstones.put(raw, slot)
+        return True
+
+    # -- postures
+
+    def posture(self, address: Pubkey) -> Posture:
+        """What is watched of the order. ARMED for one that the book does not know and nobody suspended."""
+        return self._postures.get(bytes(address), Posture.ARMED)
+
+    def suspend(self, address: Pubkey) -> None:
+        """Watch nothing of this order until `resume`.
+
+        It may be unknown: then it is suspended from the moment it becomes known. A suspension outlives the
+        order's removal, because a fork can bring an order back while the attempt at it may still land.
+        """
+        self._set_posture(bytes(address), Posture.SUSPENDED)
+
+    def park(self, address: Pubkey) -> None:
+        """Watch only this order's expiry until `resume`."""
+        self._set_posture(bytes(address), Posture.PARKED)
+
+    def expire(self, address: Pubkey) -> None:
+        """The order is past its expiry: it stays known while its account exists, and nothing of it is watched."""
+        self._set_posture(bytes(address), Posture.EXPIRED)
+
+    def resume(self, address: Pubkey) -> None:
+        """Watch everything of this order again."""
+        self._set_posture(bytes(address), Posture.ARMED)
+
+    # -- questions
+
+    def get(self, address: Pubkey) -> Order | None:
+        """The order, if it is known, whatever its posture."""
+        row = self._row(bytes(address))
+        return None if row is None else self._order(row)
+
+    def crossed(self, market: Pubkey, price_1e6: int, limit: int | None = None) -> list[Order]:
+        """The armed orders whose condition this price meets, in the order in which the price passed them."""
+        known = self._known_market(market)
+        if known is None:
+            return []
+        below, above = known.triggers
+        found: list[Order] = []
+        highest = below.highest
+        if highest is not None and highest >= price_1e6:
+            found.extend(self._read(_until(below.descending(), price_1e6, Fires.AT_OR_BELOW), limit))
+        lowest = above.lowest
+        if lowest is not None and lowest <= price_1e6:
+            left = None if limit is None else limit - len(found)
+            found.extend(self._read(_until(above.ascending(), price_1e6, Fires.AT_OR_ABOVE), left))
+        return found
+
+    def ratchets(self, market: Pubkey, price_1e6: int, limit: int | None = None) -> list[tuple[Order, int]]:
+        """The armed trailing stops that this price moves by a step or more, each with its new stop price."""
+        known = self._known_market(market)
+        if known is None:
+            return []
+        shorts, longs = known.thresholds
+        found: list[Order] = []
+        highest = shorts.highest
+        if highest is not None and highest >= price_1e6:
+            found.extend(self._read(_until(shorts.descending(), price_1e6, Fires.AT_OR_BELOW), limit))
+        lowest = longs.lowest
+        if lowest is not None and lowest <= price_1e6:
+            left = None if limit is None else limit - len(found)
+            found.extend(self._read(_until(longs.ascending(), price_1e6, Fires.AT_OR_ABOVE), left))
+        return [(order, ratcheted_stop(price_1e6, order.trailing_distance_ppm, order.side)) for order in found]
+
+    def ratchet(self, order: Order, price_1e6: int) -> int | None:
+        """The stop to which this price moves the order, if that is a step worth making; else None."""
+        threshold = self._threshold(order)
+        if threshold is None or not threshold.fires.met(price_1e6, threshold.price_1e6):
+            return None
+        return ratcheted_stop(price_1e6, order.trailing_distance_ppm, order.side)
+
+    def expired(self, chain_time_s: float, limit: int | None = None) -> list[Order]:
+        """The watched orders that are past `expires_at`, the longest past first."""
+        lowest = self._by_expiry.lowest
+        now = int(chain_time_s)
+        if lowest is None or lowest >= now:
+            return []
+        return list(self._read(_until(self._by_expiry.ascending(), now - 1, Fires.AT_OR_ABOVE), limit))
+
+    def counts(self) -> dict[tuple[Pubkey, OrderType], int]:
+        """How many pending, unexpired orders there are, by market and type. Kept as orders come and go."""
+        return {
+            (market.address, order_type): count
+            for market in self._markets
+            for order_type, count in market.counts.items()
+            if count
+        }
+
+    def nearest(self, market: Pubkey, price_1e6: int, n: int) -> list[Order]:
+        """The `n` armed orders that the price has to move least to trigger, up or down; those it meets first."""
+        known = self._known_market(market)
+        if known is None:
+            return []
+        below, above = known.triggers
+        falling = ((price_1e6 - key, row) for key, row in below.descending())
+        rising = ((key - price_1e6, row) for key, row in above.ascending())
+        return [self._order(row) for _, row in islice(heapq.merge(falling, rising), n)]
+
+    def depth(self, market: Pubkey) -> Iterator[Level]:
+        """The market's armed orders by trigger, those that fire on a fall from the highest down, then the others
+        from the lowest up. Take a page of it in one go: the book must not change in between.
+        """
+        known = self._known_market(market)
+        if known is None:
+            return
+        walks = (known.triggers[0].descending(), known.triggers[1].ascending())
+        for fires, walk in zip(Fires, walks, strict=True):
+            for trigger_1e6, pairs in groupby(walk, key=lambda pair: pair[0]):
+                sizes = [self._order(row).size_1e6 for _, row in pairs]
+                yield Level(fires, trigger_1e6, len(sizes), sum(sizes))
+
+    def orders(
+        self,
+        *,
+        user: Pubkey | None = None,
+        market: Pubkey | None = None,
+        after: Pubkey | None = None,
+        limit: int = 100,
+    ) -> list[Order]:
+        """A page of the known orders, by address; the next one begins `after` the last address of this one."""
+        start = -1 if after is None else _prefix(bytes(after))
+        if user is not None:
+            return self._orders_of(user, market, start, limit)
+        index = self._by_address
+        if market is not None:
+            known = self._known_market(market)
+            if known is None:
+                return []
+            index = known.members
+        return [self._order(row) for _, row in islice(index.ascending(start + 1), limit)]
+
+    # -- inside
+
+    def _orders_of(self, user: Pubkey, market: Pubkey | None, start: int, limit: int) -> list[Order]:
+        raw = bytes(user)
+        mine = (self._order(row) for row in self._by_user.equal(_prefix(raw)) if self._records.user(row) == raw)
+        picked = (o for o in mine if _prefix(bytes(o.address)) > start and market in (None, o.market))
+        return heapq.nsmallest(limit, picked, key=lambda order: bytes(order.address))
+
+    def _row(self, address: bytes) -> int | None:
+        for row in self._by_address.equal(_prefix(address)):
+            if self._records.address(row) == address:
+                return row
+        return None
+
+    def _order(self, row: int) -> Order:
+        return unpack(self._records[row], self._markets[self._records.market(row)].address)
+
+    def _read(self, pairs: Iterator[tuple[int, int]], limit: int | None) -> Iterator[Order]:
+        return (self._order(row) for _, row in islice(pairs, limit))
+
+    def _known_market(self, address: Pubkey) -> _Market | None:
+        number = self._numbers.get(address)
+        return None if number is None else self._markets[number]
+
+    def _market(self, address: Pubkey) -> _Market:
+        number = self._numbers.get(address)
+        if number is None:
+            number = self._numbers[address] = len(self._markets)
+            self._markets.append(_Market(address, number))
+        return self._markets[number]
+
+    def _insert(self, address: bytes, order: Order) -> Change:
+        if self._tombstones.refuses(address, order.slot):
+            return Change.STALE
+        if not order.pending:
+            self._tombstones.put(address, order.slot + 1)
+            return Change.GONE
+        market = self._market(order.market)
+        row = self._records.add(pack(order, market.number))
+        self._by_address.add(_prefix(address), row)
+        self._by_user.add(_prefix(bytes(order.user)), row)
+        market.members.add(_prefix(address), row)
+        _count(market, order, +1)
+        self._move(row, [], self._places(order, self._postures.get(address, Posture.ARMED)))
+        return Change.NEW if order.order_type in self._executable else Change.UNEXECUTABLE
+
+    def _replace(self, row: int, address: bytes, record: bytes, order: Order) -> Change:
+        old = self._order(row)
+        if (old.user, old.market, old.order_type, old.created_at) != (
+            order.user, order.market, order.order_type, order.created_at,
+        ):  # fmt: skip
+            # The account was closed and made anew: another order that happens to have this address.
+            self._drop(row, address)
+            return self._insert(address, order)
+        posture = self._postures.get(address, Posture.ARMED)
+        self._records[row] = record
+        self._move(row, self._places(old, posture), self._places(order, posture))
+        return Change.CHANGED if order.order_type in self._executable else Change.UNEXECUTABLE
+
+    def _drop(self, row: int, address: bytes) -> None:
+        order = self._order(row)
+        market = self._market(order.market)
+        posture = self._postures.get(address, Posture.ARMED)
+        self._move(row, self._places(order, posture), [])
+        self._by_address.remove(_prefix(address), row)
+        self._by_user.remove(_prefix(bytes(order.user)), row)
+        market.members.remove(_prefix(address), row)
+        self._records.discard(row)
+        if posture is not Posture.EXPIRED:
+            _count(market, order, -1)
+        if posture is not Posture.SUSPENDED:
+            self._postures.pop(address, None)
+
+    def _set_posture(self, address: bytes, posture: Posture) -> None:
+        before = self._postures.get(address, Posture.ARMED)
+        row = self._row(address)
+        if row is None and posture in (Posture.PARKED, Posture.EXPIRED):
+            posture = Posture.ARMED  # only a suspension means anything for an order that isn't known
+        if posture is Posture.ARMED:
+            self._postures.pop(address, None)
+        else:
+            self._postures[address] = posture
+        if row is None or before is posture:
+            return
+        order = self._order(row)
+        self._move(row, self._places(order, before), self._places(order, posture))
+        if Posture.EXPIRED in (before, posture):
+            _count(self._market(order.market), order, -1 if posture is Posture.EXPIRED else +1)
+
+    def _places(self, order: Order, posture: Posture) -> _Places:
+        """Every index that watches this order, and its key there: the one place that says so."""
+        places: _Places = []
+        if posture >= Posture.SUSPENDED:
+            return places
+        if order.expires_at:
+            places.append((self._by_expiry, max(0, order.expires_at)))
+        if posture is Posture.PARKED:
+            return places
+        trigger = trigger_of(order, self._executable)
+        if trigger is None:
+            return places
+        market = self._market(order.market)
+        places.append((market.triggers[trigger.fires], trigger.price_1e6))
+        threshold = self._threshold(order)
+        if threshold is not None:
+            places.append((market.thresholds[threshold.fires], threshold.price_1e6))
+        return places
+
+    def _threshold(self, order: Order) -> Trigger | None:
+        if order.order_type not in self._executable:
+            return None
+        threshold = ratchet_threshold(order, self._step_ppm)
+        # Beyond the program's integers there is no price.
+        return None if threshold is None or threshold.price_1e6 > MAX_KEY else threshold
+
+    @staticmethod
+    def _move(row: int, old: _Places, new: _Places) -> None:
+        """Take a row from its old places to its new ones, touching only those that differ."""
+        for index, key in old:
+            if not any(index is other and key == other_key for other, other_key in new):
+                index.remove(key, row)
+        for index, key in new:
+            if not any(index is other and key == other_key for other, other_key in old):
+                index.add(key, row)
+
+
+def _count(market: _Market, order: Order, by: int) -> None:
+    market.counts[order.order_type] = market.counts.get(order.order_type, 0) + by
+
+
+def _prefix(address: bytes) -> int:
+    """The first eight bytes as a number that sorts as the bytes do: the key of an address in an index."""
+    return int.from_bytes(address[:8], "big")
+
+
+def _until(pairs: Iterator[tuple[int, int]], price: int, fires: Fires) -> Iterator[tuple[int, int]]:
+    """The pairs up to the first one whose key, as a trigger, `price` does not meet."""
+    for pair in pairs:
+        if not fires.met(price, pair[0]):
+            return
+        yield pair

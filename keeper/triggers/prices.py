@@ -1,0 +1,111 @@
+"""The latest price of each market, and the chain's clock: what freshness is judged by (promise 4).
+
+Neither looks at a clock: the chain's time and this machine's monotonic time are passed in.
+"""
+
+from __future__ import annotations
+
+from solders.pubkey import Pubkey
+
+from keeper.domain.events import ChainTime
+from keeper.domain.prices import Price
+
+
+class PriceCache:
+    """The newest price of each market.
+
+    `reads` counts the questions asked of it and `offers` the prices brought to it: the two figures that show
+    how rarely the oracle is asked for how often a price is used.
+    """
+
+    __slots__ = ("_latest", "offers", "reads")
+
+    def __init__(self) -> None:
+        self._latest: dict[Pubkey, Price] = {}
+        self.reads = 0
+        self.offers = 0
+
+    def __repr__(self) -> str:
+        return f"PriceCache(markets={len(self._latest)}, reads={self.reads}, offers={self.offers})"
+
+    def __len__(self) -> int:
+        return len(self._latest)
+
+    def offer(self, price: Price) -> bool:
+        """Take a price in if it is news; True if it is the one that `read` gives from now on.
+
+        The newer slot wins. In one slot the later oracle update wins, and of two that claim the same second the
+        one that arrives last, because the program's clock can't tell them apart either. A price of 0 is no
+        price: the market's oracle was never set.
+        """
+        self.offers += 1
+        if price.price_1e6 <= 0:
+            return False
+        known = self._latest.get(price.market)
+        if known is not None and (
+            price.slot < known.slot
+            or (price.slot == known.slot and price.updated_at_s < known.updated_at_s)
+            or price == known
+        ):
+            return False
+        self._latest[price.market] = price
+        return True
+
+    def read(self, market: Pubkey) -> Price | None:
+        """The market's newest price, however old; None if it never had one."""
+        self.reads += 1
+        return self._latest.get(market)
+
+    def fresh(self, market: Pubkey, chain_time_s: float, max_age_s: float) -> Price | None:
+        """The market's newest price if it is at most `max_age_s` old by the chain's clock, else None."""
+        price = self.read(market)
+        return price if price is not None and price.age_s(chain_time_s) <= max_age_s else None
+
+    def age_s(self, market: Pubkey, chain_time_s: float) -> float | None:
+        """Seconds since the oracle's update by the chain's clock; None without a price."""
+        price = self.read(market)
+        return None if price is None else price.age_s(chain_time_s)
+
+
+class ChainClock:
+    """The chain's clock between two sightings of it: the last one plus the time that passed here since.
+
+    It never goes back. If no sighting comes it goes on at this machine's pace, so that with a silent node every
+    price grows old, which is the safe side; if a sighting is behind the estimate, it stands until that catches
+    up. Judging by the machine's own wall clock instead would make a skewed machine trust stale prices.
+    """
+
+    __slots__ = ("_at_monotonic_s", "_floor_s", "_slot", "_unix_time_s")
+
+    def __init__(self) -> None:
+        self._slot = -1
+        self._unix_time_s = 0.0
+        self._at_monotonic_s = 0.0
+        self._floor_s = 0.0
+
+    def __repr__(self) -> str:
+        return f"ChainClock(slot={self.slot}, unix_time_s={self._unix_time_s})"
+
+    @property
+    def slot(self) -> int | None:
+        """The slot of the newest sighting; None before the first."""
+        return self._slot if self._slot >= 0 else None
+
+    def observe(self, time: ChainTime, monotonic_s: float) -> bool:
+        """Take a sighting in, made at `monotonic_s`; False if it is not newer than the known one."""
+        if time.slot <= self._slot:
+            return False
+        if self._slot >= 0:
+            self.now(monotonic_s)  # what could have been said until now is not taken back
+        self._slot = time.slot
+        self._unix_time_s = float(time.unix_time_s)
+        self._at_monotonic_s = monotonic_s
+        return True
+
+    def now(self, monotonic_s: float) -> float | None:
+        """The chain's clock at `monotonic_s`, unix seconds; None before the first sighting."""
+        if self._slot < 0:
+            return None
+        passed_s = max(0.0, monotonic_s - self._at_monotonic_s)
+        self._floor_s = max(self._floor_s, self._unix_time_s + passed_s)
+        return self._floor_s

@@ -1,0 +1,155 @@
+"""Orders packed into fixed-size records: 144 bytes an order, whoever owns it and whatever its market.
+
+An `Order` with its three public keys and a dozen Python integers takes about 900 bytes; a million of them would
+not fit beside anything else. So the book keeps bytes and builds an `Order` when somebody asks for one. Records lie
+in pages of a few hundred KB rather than in one array, because growing one array copies all of it on some systems.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from typing import Final
+
+from solders.pubkey import Pubkey
+
+from keeper.domain.orders import OnchainStatus, Order, OrderType, Side
+
+_LAYOUT: Final = struct.Struct("<32s32sIBBBBQQQQqqQQQ")
+# address, user, market's number, type, side, leverage, flags, size, price, stop, distance, created, expires,
+# filled, order id, slot. The slot is last, so that "the same but for the slot" is a comparison of bytes.
+_SIZE: Final = _LAYOUT.size
+_SLOT: Final = struct.Struct("<Q")
+_SLOT_AT: Final = _SIZE - _SLOT.size
+_MARKET: Final = struct.Struct("<I")
+_MARKET_AT: Final = 64
+_PAGE_BITS: Final = 12
+_PAGE_ROWS: Final = 1 << _PAGE_BITS
+_PAGE_MASK: Final = _PAGE_ROWS - 1
+
+_HAS_ID: Final = 1
+_TYPES: Final = tuple(OrderType)
+_SIDES: Final = tuple(Side)
+
+
+def pack(order: Order, market: int) -> bytes:
+    """The order's record, `market` being the book's number for its market.
+
+    Its status is not in it: the book holds pending orders only.
+    """
+    return _LAYOUT.pack(
+        bytes(order.address),
+        bytes(order.user),
+        market,
+        order.order_type,
+        order.side,
+        order.leverage,
+        0 if order.order_id is None else _HAS_ID,
+        order.size_1e6,
+        order.price_1e6,
+        order.stop_price_1e6,
+        order.trailing_distance_ppm,
+        order.created_at,
+        order.expires_at,
+        order.filled_size_1e6,
+        order.order_id or 0,
+        order.slot,
+    )
+
+
+def same_but_for_slot(left: bytes, right: bytes) -> bool:
+    """Whether two records say the same of the order, perhaps as of different slots."""
+    return left[:_SLOT_AT] == right[:_SLOT_AT]
+
+
+def slot_of(record: bytes) -> int:
+    """The slot as of which the record is."""
+    slot: int = _SLOT.unpack_from(record, _SLOT_AT)[0]
+    return slot
+
+
+def unpack(record: bytes, market: Pubkey) -> Order:
+    """The order of a record, its market's number resolved to `market`."""
+    (
+        address, user, _, order_type, side, leverage, flags, size, price, stop, distance,
+        created, expires, filled, order_id, slot,
+    ) = _LAYOUT.unpack(record)  # fmt: skip
+    return Order(
+        Pubkey(address),
+        Pubkey(user),
+        market,
+        _TYPES[order_type],
+        _SIDES[side],
+        size,
+        price,
+        stop,
+        distance,
+        leverage,
+        OnchainStatus.PENDING,
+        created,
+        expires,
+        filled,
+        order_id if flags & _HAS_ID else None,
+        slot,
+    )
+
+
+class Records:
+    """Records by row number. A freed row is used again by the next order."""
+
+    __slots__ = ("_free", "_pages", "_used")
+
+    def __init__(self) -> None:
+        self._pages: list[bytearray] = []
+        self._free: array[int] = array("I")
+        self._used = 0  # rows that were ever given out; the rest of the last page is untouched
+
+    def __len__(self) -> int:
+        return self._used - len(self._free)
+
+    def __repr__(self) -> str:
+        return f"Records({len(self)} of {len(self._pages) * _PAGE_ROWS} rows, {_SIZE} bytes each)"
+
+    def add(self, record: bytes) -> int:
+        """Keep a record; the row that it got."""
+        if self._free:
+            row = self._free.pop()
+        else:
+            row = self._used
+            if row == len(self._pages) * _PAGE_ROWS:
+                self._pages.append(bytearray(_PAGE_ROWS * _SIZE))
+            self._used += 1
+        self[row] = record
+        return row
+
+    def discard(self, row: int) -> None:
+        """Give a row back. What it held must not be asked for any more."""
+        self._free.append(row)
+
+    def __getitem__(self, row: int) -> bytes:
+        start = (row & _PAGE_MASK) * _SIZE
+        return bytes(memoryview(self._pages[row >> _PAGE_BITS])[start : start + _SIZE])
+
+    def __setitem__(self, row: int, record: bytes) -> None:
+        start = (row & _PAGE_MASK) * _SIZE
+        self._pages[row >> _PAGE_BITS][start : start + _SIZE] = record
+
+    def set_slot(self, row: int, slot: int) -> None:
+        """Note that the record is unchanged as of a newer slot."""
+        _SLOT.pack_into(self._pages[row >> _PAGE_BITS], (row & _PAGE_MASK) * _SIZE + _SLOT_AT, slot)
+
+    def address(self, row: int) -> bytes:
+        """The address of the row's order."""
+        start = (row & _PAGE_MASK) * _SIZE
+        return bytes(self._pages[row >> _PAGE_BITS][start : start + 32])
+
+    def user(self, row: int) -> bytes:
+        """The owner of the row's order."""
+        start = (row & _PAGE_MASK) * _SIZE + 32
+        return bytes(self._pages[row >> _PAGE_BITS][start : start + 32])
+
+    def market(self, row: int) -> int:
+        """The number of the row's market."""
+        start = (row & _PAGE_MASK) * _SIZE + _MARKET_AT
+        number: int = _MARKET.unpack_from(self._pages[row >> _PAGE_BITS], start)[0]
+        return number

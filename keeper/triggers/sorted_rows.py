@@ -1,0 +1,155 @@
+"""Row numbers in order of a key: the one index that the book is made of.
+
+It holds pairs (key, row) of a 64-bit key and a 32-bit row number, sorted, in chunks of plain arrays: 12 bytes a
+pair and some slack, against 56 for a sorted list of Python integers. Finding is two bisections, inserting and
+removing move at most one chunk (a few KB), and reading the lowest or highest key is O(1). Pairs are unique, keys
+need not be: a hundred thousand stops at one round number cost no more than at as many prices.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from typing import Final
+
+MAX_KEY: Final = 2**64 - 1
+_MAX_ROW: Final = 2**32 - 1
+_FULL: Final = 1024
+"""A chunk is split when it grows beyond this, and joined to a neighbour below a quarter of it."""
+
+
+class SortedRows:
+    """Pairs (key, row), ascending by key, then by row. Not to be changed while one of its iterators is in use."""
+
+    __slots__ = ("_count", "_keys", "_lasts", "_rows")
+
+    def __init__(self) -> None:
+        self._keys: list[array[int]] = []
+        self._rows: list[array[int]] = []
+        self._lasts: list[tuple[int, int]] = []  # each chunk's last pair, so that a chunk is found by bisection
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __repr__(self) -> str:
+        return f"SortedRows(pairs={self._count}, lowest={self.lowest}, highest={self.highest})"
+
+    @property
+    def lowest(self) -> int | None:
+        """The least key; None when empty."""
+        return self._keys[0][0] if self._keys else None
+
+    @property
+    def highest(self) -> int | None:
+        """The greatest key; None when empty."""
+        return self._lasts[-1][0] if self._lasts else None
+
+    def add(self, key: int, row: int) -> None:
+        """Put a pair in. ValueError if it is there already: two owners of one row would be a bug."""
+        if not self._lasts:
+            self._append(array("Q", (key,)), array("I", (row,)))
+            self._count = 1
+            return
+        chunk = min(bisect_left(self._lasts, (key, row)), len(self._lasts) - 1)
+        keys, rows = self._keys[chunk], self._rows[chunk]
+        at = _position(keys, rows, key, row)
+        if at < len(keys) and keys[at] == key and rows[at] == row:
+            raise ValueError(f"the pair {key}, {row} is already there")
+        keys.insert(at, key)
+        rows.insert(at, row)
+        self._count += 1
+        if at == len(keys) - 1:
+            self._lasts[chunk] = (key, row)
+        if len(keys) > _FULL:
+            self._split(chunk)
+
+    def remove(self, key: int, row: int) -> None:
+        """Take a pair out. KeyError if it isn't there: the book has lost count of its rows."""
+        chunk = bisect_left(self._lasts, (key, row))
+        if chunk == len(self._lasts):
+            raise KeyError((key, row))
+        keys, rows = self._keys[chunk], self._rows[chunk]
+        at = _position(keys, rows, key, row)
+        if keys[at] != key or rows[at] != row:
+            raise KeyError((key, row))
+        del keys[at], rows[at]
+        self._count -= 1
+        if not keys:
+            del self._keys[chunk], self._rows[chunk], self._lasts[chunk]
+            return
+        if at == len(keys):
+            self._lasts[chunk] = (keys[-1], rows[-1])
+        if len(keys) < _FULL // 4 and len(self._lasts) > 1:
+            self._join(chunk - 1 if chunk else chunk)
+
+    def ascending(self, start: int = 0) -> Iterator[tuple[int, int]]:
+        """The pairs with key >= start, lowest first."""
+        for chunk in range(bisect_left(self._lasts, (start, 0)), len(self._lasts)):
+            keys, rows = self._keys[chunk], self._rows[chunk]
+            for at in range(bisect_left(keys, start), len(keys)):
+                yield keys[at], rows[at]
+
+    def descending(self, start: int = MAX_KEY) -> Iterator[tuple[int, int]]:
+        """The pairs with key <= start, highest first."""
+        newest = min(bisect_left(self._lasts, (start, _MAX_ROW)), len(self._lasts) - 1)
+        for chunk in range(newest, -1, -1):
+            keys, rows = self._keys[chunk], self._rows[chunk]
+            for at in range(bisect_right(keys, start) - 1, -1, -1):
+                yield keys[at], rows[at]
+
+    def equal(self, key: int) -> list[int]:
+        """The rows with exactly this key."""
+        chunk = bisect_left(self._lasts, (key, 0))
+        found: list[int] = []
+        while chunk < len(self._keys):
+            keys = self._keys[chunk]
+            start = bisect_left(keys, key)
+            end = bisect_right(keys, key, start)
+            found.extend(self._rows[chunk][start:end])
+            if end < len(keys):
+                break
+            chunk += 1
+        return found
+
+    def load(self, pairs: list[tuple[int, int]]) -> None:
+        """Put many pairs in at once, in any order: far cheaper than adding one by one when there are many."""
+        if self._count:
+            pairs = [*self.ascending(), *pairs]
+        pairs.sort()
+        self._keys, self._rows, self._lasts = [], [], []
+        # Chunks start three quarters full, so that the first insertions after a load do not split them all.
+        for start in range(0, len(pairs), _FULL * 3 // 4):
+            part = pairs[start : start + _FULL * 3 // 4]
+            keys, rows = zip(*part, strict=True)
+            self._append(array("Q", keys), array("I", rows))
+        self._count = len(pairs)
+
+    def _append(self, keys: array[int], rows: array[int]) -> None:
+        self._keys.append(keys)
+        self._rows.append(rows)
+        self._lasts.append((keys[-1], rows[-1]))
+
+    def _split(self, chunk: int) -> None:
+        keys, rows = self._keys[chunk], self._rows[chunk]
+        half = len(keys) // 2
+        self._keys[chunk : chunk + 1] = [keys[:half], keys[half:]]
+        self._rows[chunk : chunk + 1] = [rows[:half], rows[half:]]
+        self._lasts.insert(chunk, (keys[half - 1], rows[half - 1]))
+
+    def _join(self, chunk: int) -> None:
+        """Append the next chunk to this one, so that removals don't leave a trail of tiny chunks."""
+        self._keys[chunk].extend(self._keys.pop(chunk + 1))
+        self._rows[chunk].extend(self._rows.pop(chunk + 1))
+        del self._lasts[chunk]
+        if len(self._keys[chunk]) > _FULL:
+            self._split(chunk)
+
+
+def _position(keys: array[int], rows: array[int], key: int, row: int) -> int:
+    """Where the pair is, or belongs, in a chunk."""
+    at = bisect_left(keys, key)
+    if at < len(keys) and keys[at] == key:
+        at = bisect_left(rows, row, at, bisect_right(keys, key, at))
+    return at
