@@ -1,0 +1,458 @@
+"""The bank: one chain on one VM. Everything the RPC server says is asked here.
+
+It is synchronous, knows no sockets and no event loop, and is not thread-safe: use it from the thread that
+runs the server. A test that runs the chain in its own process can move it by hand.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol
+
+from solders.account import Account
+from solders.compute_budget import set_compute_unit_limit
+from solders.epoch_schedule import EpochSchedule
+from solders.instruction import Instruction
+from solders.keypair import Keypair
+from solders.message import Message
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+from solders.system_program import TransferParams, transfer
+from solders.transaction import VersionedTransaction
+from solders.transaction_metadata import TransactionMetadata
+
+from keeper.localnet.chain import FORWARDING_DELAY, MAX_BLOCKHASH_AGE, Block, Chain
+from keeper.localnet.commitment import Commitment
+from keeper.localnet.fees import fee_of
+from keeper.localnet.history import History, Landed
+from keeper.localnet.messages import resolve_keys
+from keeper.localnet.versions import Versions
+from keeper.localnet.vm import Outcome, Vm, VmPanicError
+
+FAUCET_LAMPORTS = 500_000_000 * 1_000_000_000
+
+# Accounts that LiteSVM is born with, so that getProgramAccounts of their owners lists them.
+_BUILT_IN = (
+    "TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA",
+    "TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb",
+    "ATokenGPvbdGVxr1b2hvZbsiqW5xWH25efTNsLJA8knL",
+    "MemoSq4gqABAXKb96qnH8TysNcWxMyWCqXgDLGmfcHr",
+    "Memo1UhkJRfHyvLMcVucJwxXeuD728EqVDDwQDxFMNo",
+    "ComputeBudget111111111111111111111111111111",
+    "AddressLookupTab1e1111111111111111111111111",
+    "11111111111111111111111111111111",
+    "BPFLoaderUpgradeab1e11111111111111111111111",
+    "BPFLoader2111111111111111111111111111111111",
+    "Vote111111111111111111111111111111111111111",
+    "SysvarC1ock11111111111111111111111111111111",
+    "SysvarRecentB1ockHashes11111111111111111111",
+    "SysvarS1otHashes111111111111111111111111111",
+    "SysvarRent111111111111111111111111111111111",
+)
+
+
+class Observer(Protocol):
+    """What wants to know of changes. Called at once, on the bank's thread; must not block or raise."""
+
+    def received(self, signature: Signature) -> None:
+        """A transaction arrived; whether it lands is not known."""
+
+    def written(self, slot: int, accounts: Mapping[Pubkey, Account | None]) -> None:
+        """These accounts were stored in the tip `slot`; None means closed."""
+
+    def landed(self, landed: Landed) -> None:
+        """A transaction is in the tip block, failed or not."""
+
+    def advanced(self, tip: Block, confirmed: Sequence[Block], final: Sequence[Block]) -> None:
+        """A block began; the others became confirmed or final, oldest first, and can still be read."""
+
+    def reverted(self, tip: Block, accounts: Mapping[Pubkey, Account | None], confirmed: bool) -> None:
+        """A fork took blocks away: these accounts are as they were before. `confirmed`: even that level was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """What a transaction would do on top of `block`. `meta` is None when it was refused before it ran."""
+
+    block: Block
+    err: Any
+    meta: TransactionMetadata | None
+    post_accounts: Mapping[Pubkey, Account]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BankSettings:
+    """How the chain behaves.
+
+    `confirmed_slots` and `finalized_slots`: how many blocks follow a block before it has that commitment.
+    `status_cache_blocks`: how long getSignatureStatuses finds a signature without searching the history.
+    `history_transactions` and `history_slots` bound the memory of what is past. `seed` makes the genesis
+    hash, the blockhashes and the node's keys repeatable; None draws one.
+    """
+
+    confirmed_slots: int = 1
+    finalized_slots: int = 31
+    status_cache_blocks: int = 300
+    history_transactions: int = 50_000
+    history_slots: int = 50_000
+    seed: int | None = None
+    clock: Callable[[], float] = field(default=time.time)
+
+
+class Bank:
+    """Slots, transactions and accounts of one chain, with commitment levels and forks.
+
+    A transaction runs at once, in the block being filled. The node sends once and never rebroadcasts:
+    what a fork drops is gone until somebody sends it again. Durable nonces are not honoured: a blockhash
+    that no recent block has is BlockhashNotFound.
+    """
+
+    def __init__(self, settings: BankSettings | None = None) -> None:
+        self.settings = settings or BankSettings()
+        seed = os.urandom(32) if self.settings.seed is None else b"%d" % self.settings.seed
+        self._clock = self.settings.clock
+        self._clock_offset_s = 0.0
+        self._vm = Vm()
+        self.chain = Chain(
+            seed=seed,
+            time=int(self._clock()),
+            confirmed_lag=self.settings.confirmed_slots,
+            finalized_lag=self.settings.finalized_slots,
+            history_slots=self.settings.history_slots,
+        )
+        self.history = History(
+            limit=self.settings.history_transactions,
+            recent_blocks=max(self.settings.status_cache_blocks, MAX_BLOCKHASH_AGE + 2),
+        )
+        self._versions = Versions(self._vm)
+        for address in _BUILT_IN:
+            self._versions.index(Pubkey.from_string(address))
+        self.identity = Keypair.from_seed(sha256(b"identity" + seed).digest())
+        self._faucet = Keypair.from_seed(sha256(b"faucet" + seed).digest())
+        self._faucet_address = self._faucet.pubkey()
+        self._airdrops = 0
+        self._observers: list[Observer] = []
+        self._held: list[VersionedTransaction] | None = None
+        self._to_lose = 0
+        self.slots_behind: int | None = None
+        """Set it to make the node call itself unhealthy by that many slots; None is healthy."""
+        self.set_account(self._faucet_address, Account(FAUCET_LAMPORTS, b"", Pubkey.default()))
+        self._vm.begin_block(0, self.chain.tip.time, self.chain.slot_hashes)
+
+    def __repr__(self) -> str:
+        return f"<Bank {self.chain!r} {self.history!r}>"
+
+    # -- time ---------------------------------------------------------------------------------------
+
+    def advance(self, *, skip: int = 0) -> Block:
+        """Begin the next block and return it; `skip` slot numbers before it get none."""
+        if self.chain.tip is self.chain.root:
+            self._versions.finalize(self.chain.root)  # nobody reads behind genesis
+        confirmed, final = self.chain.extend(self._now(), skip=skip)
+        tip = self.chain.tip
+        self._vm.begin_block(tip.slot, tip.time, self.chain.slot_hashes)
+        for observer in self._observers:
+            observer.advanced(tip, confirmed, final)
+        for block in final:
+            self._versions.finalize(block)
+        for block in confirmed:
+            _forget_free_accounts(block)
+        self.history.forget(tip.height)
+        for block in final:
+            block.transactions.clear()
+        return tip
+
+    def advance_clock(self, seconds: float) -> None:
+        """Move the chain's time ahead of (or back towards) wall time, from the next block on and at once."""
+        self._clock_offset_s += seconds
+        self.chain.tip.time = self._now()
+        self._vm.set_time(self.chain.tip.slot, self.chain.tip.time)
+
+    def drop_slots_after(self, slot: int) -> list[Signature]:
+        """Take a fork: the blocks after `slot` never were, and a new block follows it.
+
+        Accounts are as they were at the end of `slot`; the dropped transactions are unknown again and may
+        land again while their blockhash is one of this fork's. Returns their signatures, in order. As with a validator,
+        account subscriptions report the restored states; program subscriptions say nothing.
+
+        Raises ValueError when `slot` is not a block of this fork at or after the final one.
+        """
+        before = self.chain.at(Commitment.CONFIRMED)
+        dropped = self.chain.drop_after(slot)
+        restored: dict[Pubkey, None] = {}
+        gone: list[Signature] = []
+        for block in dropped:
+            restored.update(dict.fromkeys(self._versions.undo(block)))
+            for landed in reversed(block.transactions):
+                self.history.drop_last(landed)
+                gone.append(landed.signature)
+        tip = self.advance()
+        if dropped:
+            accounts = {address: self._vm.account(address) for address in restored}
+            for observer in self._observers:
+                observer.reverted(tip, accounts, before.slot > slot)
+        gone.reverse()
+        return gone
+
+    def _now(self) -> int:
+        parent = self.chain.block(self.chain.tip.parent)
+        return max(int(self._clock() + self._clock_offset_s), parent.time if parent else 0)
+
+    # -- accounts -----------------------------------------------------------------------------------
+
+    def account(self, address: Pubkey, commitment: Commitment = Commitment.PROCESSED) -> Account | None:
+        """The account at that commitment; None when it does not exist."""
+        if commitment is Commitment.PROCESSED:
+            return self._vm.account(address)
+        return self._versions.at(address, self.chain.at(commitment).slot)
+
+    def account_at(self, address: Pubkey, slot: int) -> Account | None:
+        """The account at the end of `slot`, which must not be before the final slot."""
+        return self._versions.at(address, slot)
+
+    def owned_by(
+        self, program: Pubkey, commitment: Commitment = Commitment.PROCESSED
+    ) -> Iterator[tuple[Pubkey, Account]]:
+        """The accounts that a program owns at that commitment. Consume it before the chain moves."""
+        return self._versions.owned_by(program, self.chain.at(commitment).slot)
+
+    def set_account(self, address: Pubkey, account: Account | None) -> None:
+        """Write an account by fiat, in the tip block; None closes it. Subscribers hear of it."""
+        before = self._vm.account(address)
+        self._vm.put(address, account)
+        after = self._versions.written(self.chain.tip, address, before)
+        for observer in self._observers:
+            observer.written(self.chain.tip.slot, {address: after})
+
+    def add_program(self, program_id: Pubkey, program: Path | bytes) -> None:
+        """Deploy an SBF program from its `.so`. Raises ValueError when it is none, OSError when unreadable."""
+        elf = program if isinstance(program, bytes) else program.read_bytes()
+        if not elf.startswith(b"\x7fELF"):
+            raise ValueError("not an ELF file")
+        try:
+            self._vm.add_program(program_id, elf)
+        except VmPanicError as exc:
+            raise ValueError(f"not a program that the VM can load: {exc}") from exc
+        self._versions.index(program_id)
+
+    @property
+    def epoch_schedule(self) -> EpochSchedule:
+        """How slots make epochs."""
+        return self._vm.epoch_schedule
+
+    def rent_exempt_minimum(self, size: int) -> int:
+        """Lamports that an account of `size` bytes must hold to stay."""
+        return self._vm.rent_exempt_minimum(size)
+
+    # -- transactions -------------------------------------------------------------------------------
+
+    def submit(self, transaction: VersionedTransaction, *, verified: bool = False) -> Signature:
+        """Take a transaction as the network would: its signature comes back whether it lands or not.
+
+        The transaction must be sanitized. `verified`: its signatures were checked already.
+        """
+        signature = transaction.signatures[0]
+        for observer in self._observers:
+            observer.received(signature)
+        if self._to_lose:
+            self._to_lose -= 1
+        elif self._held is not None:
+            self._held.append(transaction)
+        else:
+            self.land(transaction, verified=verified)
+        return signature
+
+    def land(self, transaction: VersionedTransaction, *, verified: bool = False) -> Landed | str:
+        """Run a transaction in the tip block.
+
+        Returns it when it is in the block, even as a failed one. Otherwise the name of the error that kept
+        it out: it left no trace and paid nothing.
+        """
+        tip = self.chain.tip
+        message = transaction.message
+        origin = self.chain.block_of_hash(message.recent_blockhash)
+        # The block that a hash comes from counts as none: a hash taken at height h still lands at
+        # h + 151, one above the lastValidBlockHeight that goes with it.
+        if origin is None or tip.height - origin.height > MAX_BLOCKHASH_AGE + 1:
+            return "BlockhashNotFound"
+        signature = transaction.signatures[0]
+        if signature in self.history:
+            return "AlreadyProcessed"
+        if not (verified or all(transaction.verify_with_results())):
+            return "SignatureFailure"
+        try:
+            keys, writable, loaded_writable = resolve_keys(message, self._vm.account)
+        except LookupError as exc:
+            return str(exc)
+        vm = self._vm
+        payer = keys[0]
+        fee = fee_of(message)
+        before = {key: vm.account(key) for key, writes in zip(keys, writable, strict=True) if writes}
+        pre_balances = tuple([vm.balance(key) for key in keys])
+        if fee.priority:
+            # LiteSVM charges the base fee only: take the priority fee first, as a validator takes both.
+            if pre_balances[0] < fee.total:
+                return "InsufficientFundsForFee"
+            vm.put(payer, _less(before[payer], fee.priority))
+        try:
+            outcome = vm.execute(transaction)
+        except VmPanicError:
+            vm.put(payer, before[payer])
+            raise
+        post_payer = vm.balance(payer)
+        if outcome.err is not None and post_payer == pre_balances[0] - fee.priority:
+            # It could not even pay: no validator would put it in a block.
+            vm.put(payer, before[payer])
+            return _name(outcome.err)
+        written = tuple(before) if outcome.err is None else (payer,)
+        after = {key: self._versions.written(tip, key, before[key]) for key in written}
+        landed = Landed(
+            signature=signature,
+            transaction=transaction,
+            slot=tip.slot,
+            height=tip.height,
+            time=tip.time,
+            err=outcome.err,
+            meta=outcome.meta,
+            fee=fee.total,
+            keys=keys,
+            loaded_writable=loaded_writable,
+            pre_balances=pre_balances,
+            post_balances=tuple([vm.balance(key) for key in keys]),
+            written=written,
+        )
+        self.history.add(landed)
+        tip.transactions.append(landed)
+        tip.transaction_count += 1
+        _note_price(tip, before, fee.price)
+        for observer in self._observers:
+            observer.written(tip.slot, after)
+            observer.landed(landed)
+        return landed
+
+    def simulate(
+        self,
+        transaction: VersionedTransaction,
+        commitment: Commitment = Commitment.PROCESSED,
+        *,
+        replace_blockhash: bool = False,
+    ) -> Simulation:
+        """Run a transaction on the state at `commitment` and keep nothing. Signatures are not looked at.
+
+        A blockhash must be known at that commitment and have six blocks more to live than when landing,
+        as with a validator, which keeps them for the way to the leader.
+        """
+        block = self.chain.at(commitment)
+        message = transaction.message
+        if not replace_blockhash:
+            origin = self.chain.block_of_hash(message.recent_blockhash)
+            if (
+                origin is None
+                or origin.slot > block.slot
+                or block.height - origin.height > MAX_BLOCKHASH_AGE - FORWARDING_DELAY
+            ):
+                return Simulation(block, "BlockhashNotFound", None, {})
+            known = self.history.get(transaction.signatures[0])
+            if known is not None and known.slot <= block.slot:
+                return Simulation(block, "AlreadyProcessed", None, {})
+        try:
+            keys = resolve_keys(message, self._vm.account).addresses
+        except LookupError as exc:
+            return Simulation(block, str(exc), None, {})
+        with self._as_of(block, keys):
+            outcome = self._simulate_with_fee(transaction, keys[0])
+        return Simulation(block, outcome.err, outcome.meta, outcome.post_accounts)
+
+    def airdrop(self, address: Pubkey, lamports: int) -> Signature:
+        """Send lamports from the faucet, in a transaction like any other; returns its signature."""
+        self._airdrops += 1
+        instructions: list[Instruction] = [
+            # Another limit each time, so that the same wish twice in a slot is two transactions.
+            set_compute_unit_limit(1_000 + self._airdrops % 1_000_000),
+            transfer(TransferParams(from_pubkey=self._faucet_address, to_pubkey=address, lamports=lamports)),
+        ]
+        message = Message.new_with_blockhash(instructions, self._faucet_address, self.chain.tip.blockhash)
+        return self.submit(VersionedTransaction(message, [self._faucet]), verified=True)
+
+    # -- faults -------------------------------------------------------------------------------------
+
+    def lose_transactions(self, count: int) -> None:
+        """The next `count` transactions get their OK and are never heard of again."""
+        self._to_lose = count
+
+    def hold_transactions(self) -> None:
+        """From now on transactions get their OK and wait on the way."""
+        if self._held is None:
+            self._held = []
+
+    def release_transactions(self) -> list[Landed | str]:
+        """Let what was held arrive now, in order, and hold no longer. The results are those of `land`."""
+        held, self._held = self._held or [], None
+        return [self.land(transaction) for transaction in held]
+
+    def observe(self, observer: Observer) -> None:
+        """Tell `observer` of every change from now on."""
+        self._observers.append(observer)
+
+    # -- inside -------------------------------------------------------------------------------------
+
+    def _simulate_with_fee(self, transaction: VersionedTransaction, payer: Pubkey) -> Outcome:
+        priority = fee_of(transaction.message).priority
+        before = self._vm.account(payer) if priority else None
+        if before is None:
+            return self._vm.simulate(transaction)
+        self._vm.put(payer, _less(before, min(priority, before.lamports)))
+        try:
+            return self._vm.simulate(transaction)
+        finally:
+            self._vm.put(payer, before)
+
+    @contextmanager
+    def _as_of(self, block: Block, addresses: Sequence[Pubkey]) -> Iterator[None]:
+        """Let the VM see these accounts, and the clock, as they were at the end of `block`."""
+        tip = self.chain.tip
+        if block is tip:
+            yield
+            return
+        old = self._versions.changed_after(addresses, block.slot)
+        now = {address: self._vm.account(address) for address in old}
+        for address, account in old.items():
+            self._vm.put(address, account)
+        self._vm.set_time(block.slot, block.time)
+        try:
+            yield
+        finally:
+            for address, account in now.items():
+                self._vm.put(address, account)
+            self._vm.set_time(tip.slot, tip.time)
+
+
+def _less(account: Account | None, lamports: int) -> Account | None:
+    if account is None:
+        return None
+    return Account(account.lamports - lamports, account.data, account.owner, account.executable, account.rent_epoch)
+
+
+def _name(err: Any) -> str:
+    return err if isinstance(err, str) else str(next(iter(err)))
+
+
+def _note_price(block: Block, written: Mapping[Pubkey, Account | None], price: int) -> None:
+    if block.lowest_price is None or price < block.lowest_price:
+        block.lowest_price = price
+    lowest = block.lowest_price_by_account
+    for address in written:
+        if price < lowest.get(address, price + 1):
+            lowest[address] = price
+
+
+def _forget_free_accounts(block: Block) -> None:
+    # Only accounts that cost something are worth remembering for getRecentPrioritizationFees.
+    lowest = block.lowest_price_by_account
+    block.lowest_price_by_account = {address: price for address, price in lowest.items() if price}

@@ -1,0 +1,37 @@
+"""The settings of a localnet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from solders.account import Account
+from solders.pubkey import Pubkey
+
+DEFAULT_RPC_PORT = 8899
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalnetConfig:
+    """What to serve and how.
+
+    Ports: HTTP on `rpc_port`, WebSocket on the next one; 0 picks a free pair. `slot_ms` is the time
+    between blocks in milliseconds; 0 leaves them to `Bank.advance`. The reference program is deployed
+    unless `reference_program` is off or `programs` puts another at its address. `seed` makes hashes and
+    the node's keys repeatable. The other fields are limits: those of requests are Agave's.
+    """
+
+    rpc_port: int = DEFAULT_RPC_PORT
+    bind_address: str = "127.0.0.1"
+    slot_ms: int = 400
+    confirmed_slots: int = 1
+    finalized_slots: int = 31
+    reference_program: bool = True
+    programs: tuple[tuple[Pubkey, Path], ...] = ()
+    accounts: tuple[tuple[Pubkey, Account], ...] = ()
+    seed: int | None = None
+    history_transactions: int = 50_000
+    history_slots: int = 50_000
+    status_cache_blocks: int = 300
+    max_body_bytes: int = 50 * 1024
+    client_queue_messages: int = 10_000

@@ -1,0 +1,138 @@
+"""The one place that touches LiteSVM: it executes and simulates, and holds the newest account state.
+
+What LiteSVM does not do is done here or above: signatures are verified by the bank (so that a simulation
+can leave it out), blockhashes and duplicates are the bank's, and an account without lamports is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from solders.account import Account
+from solders.clock import Clock
+from solders.epoch_schedule import EpochSchedule
+from solders.hash import Hash
+from solders.litesvm import LiteSVM
+from solders.pubkey import Pubkey
+from solders.transaction import VersionedTransaction
+from solders.transaction_metadata import FailedTransactionMetadata, TransactionMetadata
+
+RUNTIME_VERSION = "2.2.0"
+"""The Agave release whose runtime crates solders 0.26 is built with; getVersion reports it."""
+
+_NOTHING = Account(0, b"", Pubkey.default())
+
+
+class VmPanicError(Exception):
+    """The VM gave up on a transaction in a way that is a defect of the VM, not of the transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What running a transaction gave.
+
+    `err` is None or the error in the JSON form of the RPC interface. `post_accounts` is filled by a
+    successful simulation only, with the accounts that it wrote.
+    """
+
+    err: Any
+    meta: TransactionMetadata
+    post_accounts: dict[Pubkey, Account]
+
+
+class Vm:
+    """Account state and execution. Not aware of slots, forks, commitment or time but what it is told."""
+
+    def __init__(self) -> None:
+        # Signature checks off: the bank makes them, once, and only where the protocol asks for them.
+        # History off: LiteSVM's does not reliably refuse a repeated signature; the bank's does.
+        self._svm = LiteSVM().with_sigverify(False).with_blockhash_check(False).with_transaction_history(0)
+        self.epoch_schedule = EpochSchedule.without_warmup()
+        self._svm.set_epoch_schedule(self.epoch_schedule)
+
+    def account(self, address: Pubkey) -> Account | None:
+        """The newest state of an account; None when it does not exist."""
+        account = self._svm.get_account(address)
+        return account if account is not None and account.lamports else None
+
+    def balance(self, address: Pubkey) -> int:
+        """Lamports of an account, 0 when it does not exist."""
+        return self._svm.get_balance(address) or 0
+
+    def put(self, address: Pubkey, account: Account | None) -> None:
+        """Overwrite an account; None removes it."""
+        self._svm.set_account(address, _NOTHING if account is None else account)
+
+    def add_program(self, program_id: Pubkey, elf: bytes) -> None:
+        """Make `elf` executable at `program_id`. Raises ValueError when the VM cannot load it."""
+        with _panics("loading the program"):
+            self._svm.add_program(program_id, elf)
+
+    def rent_exempt_minimum(self, size: int) -> int:
+        """Lamports that an account of `size` bytes must hold."""
+        return self._svm.minimum_balance_for_rent_exemption(size)
+
+    def set_time(self, slot: int, unix_timestamp: int) -> None:
+        """Set the clock sysvar."""
+        schedule = self.epoch_schedule
+        epoch = schedule.get_epoch(slot)
+        self._svm.set_clock(
+            Clock(
+                slot=slot,
+                epoch_start_timestamp=unix_timestamp,
+                epoch=epoch,
+                leader_schedule_epoch=schedule.get_leader_schedule_epoch(slot),
+                unix_timestamp=unix_timestamp,
+            )
+        )
+
+    def begin_block(self, slot: int, unix_timestamp: int, slot_hashes: Sequence[tuple[int, Hash]]) -> None:
+        """Set the sysvars of a new block; `slot_hashes` are those of its ancestors, newest first."""
+        self.set_time(slot, unix_timestamp)
+        # Lookup tables are created and resolved against this sysvar.
+        self._svm.set_slot_hashes(slot_hashes)
+        # Durable nonces advance to a new value only when LiteSVM's own blockhash moves.
+        self._svm.expire_blockhash()
+
+    def execute(self, transaction: VersionedTransaction) -> Outcome:
+        """Run a transaction and keep its effects. Raises VmPanicError on a defect of the VM."""
+        with _panics("executing a transaction"):
+            result = self._svm.send_transaction(transaction)
+        if isinstance(result, FailedTransactionMetadata):
+            return Outcome(_error(result), result.meta(), {})
+        return Outcome(None, result, {})
+
+    def simulate(self, transaction: VersionedTransaction) -> Outcome:
+        """Run a transaction and keep nothing. Raises VmPanicError on a defect of the VM."""
+        with _panics("simulating a transaction"):
+            result = self._svm.simulate_transaction(transaction)
+        if isinstance(result, FailedTransactionMetadata):
+            return Outcome(_error(result), result.meta(), {})
+        return Outcome(None, result.meta(), dict(result.post_accounts()))
+
+
+class _Failure(msgspec.Struct):
+    err: Any
+
+
+_failure_decoder = msgspec.json.Decoder(_Failure)
+
+
+def _error(result: FailedTransactionMetadata) -> Any:
+    # serde writes a TransactionError exactly as the RPC interface shows it.
+    return _failure_decoder.decode(result.to_json()).err
+
+
+@contextmanager
+def _panics(doing: str) -> Iterator[None]:
+    """A Rust panic arrives as a BaseException of a class that cannot be imported: make it an Exception."""
+    try:
+        yield
+    except BaseException as exc:
+        if type(exc).__name__ != "PanicException":
+            raise
+        raise VmPanicError(f"the VM panicked while {doing}: {exc}") from exc
