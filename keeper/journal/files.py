@@ -1,0 +1,147 @@
+"""Opening the journal's file: permissions, pragmas, and SQLite's errors in words that say what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from sqlite_utils import Database
+
+from keeper.errors import JournalError
+from keeper.journal import schema
+
+_WRITER_CACHE_KIB: Final = 32_768
+_READER_CACHE_KIB: Final = 8_192
+_BUSY_TIMEOUT_S: Final = 5.0
+_WAL_KEPT_BYTES: Final = 64 << 20
+"""A WAL that a burst blew up is cut back to this when it is next begun anew."""
+
+
+def create(path: Path) -> None:
+    """Make the folder (0700) and the file (0600) when they are missing; existing ones keep their modes."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Created here and not by SQLite, which would use the umask: a journal names people's orders.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise JournalError(
+            f"The journal {path} can't be created ({error.strerror}). "
+            "Give the keeper's user write permission on its folder, or set another path."
+        ) from error
+
+
+def open_writer(path: Path) -> Database:
+    """The one writing connection, migrated to the newest version. Call it under the writer's lock."""
+    with translated(path):
+        db = _connect(f"file:{quote(str(path))}?mode=rw")
+        try:
+            db.enable_wal()
+            _require_wal(path, db)
+            # FULL: the WAL is fsynced at each commit. NORMAL would lose the last commits on a power cut, and
+            # with them the record of transactions that have already left (promise 1).
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA foreign_keys = ON")
+            db.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
+            db.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
+            # The writer checkpoints between commits, when nobody waits for it.
+            db.execute("PRAGMA wal_autocheckpoint = 0")
+            schema.migrate(db)
+        except BaseException:
+            db.conn.close()
+            raise
+        return db
+
+
+def open_reader(path: Path) -> Database:
+    """A read-only connection, safe beside a running keeper."""
+    if not path.exists():
+        raise JournalError(f"There is no journal at {path}. Start the keeper once, or set the right path.")
+    with translated(path):
+        db = _connect(f"file:{quote(str(path))}?mode=ro")
+        try:
+            try:
+                db.execute("PRAGMA schema_version").fetchone()
+            except sqlite3.OperationalError:
+                # In WAL mode even a reader needs the shared-memory file. Where it may not create one and no
+                # WAL is left behind (a backup on a read-only disk), nobody can be writing.
+                wal = path.with_name(path.name + "-wal")
+                if wal.exists() and wal.stat().st_size > 0:
+                    raise
+                db.conn.close()
+                db = _connect(f"file:{quote(str(path))}?mode=ro&immutable=1")
+            db.execute("PRAGMA query_only = ON")
+            db.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
+            _require_version(path, db)
+        except BaseException:
+            db.conn.close()
+            raise
+        return db
+
+
+def _require_wal(path: Path, db: Database) -> None:
+    if db.journal_mode != "wal":
+        raise JournalError(f"The journal {path} can't use SQLite's WAL: is it on a network drive?")
+
+
+def _require_version(path: Path, db: Database) -> None:
+    found = schema.version_of(db)
+    if found != schema.VERSION:
+        raise JournalError(
+            f"The journal {path} has version {found}, not {schema.VERSION}. "
+            "Start this version's keeper on it once: it brings it up to date."
+        )
+
+
+def _connect(uri: str) -> Database:
+    # Autocommit at the driver: transactions begin and end only where the writer says so. Each connection is
+    # used by one thread at a time, but readers pass theirs on.
+    conn = sqlite3.connect(
+        uri,
+        uri=True,
+        timeout=_BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=256,
+    )
+    return Database(conn, recursive_triggers=False)
+
+
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into JournalError."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise JournalError(explain(path, error)) from error
+
+
+def explain(path: Path, error: BaseException) -> str:
+    """One sentence on what is wrong with the journal, one on what to do."""
+    code = getattr(error, "sqlite_errorcode", None)
+    primary = None if code is None else code & 0xFF
+    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return (
+            f"The journal {path} is damaged or no SQLite database ({error}). Keep the file, and start from a "
+            "backup, or from a fresh path once no transaction of the old one can land any more."
+        )
+    if primary == sqlite3.SQLITE_FULL:
+        return f"The disk of the journal {path} is full. Make room; the keeper goes on by itself."
+    if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return (
+            f"The journal {path} can't be opened or written ({error}). "
+            "Give the keeper's user write permission on the file and its folder."
+        )
+    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return (
+            f"The journal {path} is locked by another program ({error}). "
+            "Close the SQL shell or the backup that holds it."
+        )
+    if primary == sqlite3.SQLITE_IOERR:
+        return f"The journal {path} can't be written ({error}). Look at its disk; the keeper keeps trying."
+    return f"The journal {path} failed: {error}."

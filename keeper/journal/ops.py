@@ -1,0 +1,166 @@
+"""What can be written to the journal. One `commit` makes its operations durable together or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+
+from keeper.domain.attempts import Attempt, AttemptState, Fate
+from keeper.domain.orders import Order, OrderState
+from keeper.errors import JournalError
+from keeper.journal.records import PreparedRow, PreparedStatus, Source
+
+
+class JournalConflict(JournalError):
+    """The journal already holds something else: this idempotency key, or another status than the expected one."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddAttempt:
+    """Journal a signed transaction, before it leaves (promise 1).
+
+    Raises DuplicateAttempt when it is the keeper's own and the order already has one that could land.
+    """
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class MoveAttempt:
+    """An attempt's next state, with what was learnt; None leaves a field as it is.
+
+    An ended attempt (finalized, failed, expired, dry run) keeps its state: a move back to a live one is refused
+    with JournalError, as is an unknown signature. A repeated end only adds what was learnt.
+    """
+
+    signature: Signature
+    state: AttemptState
+    sent_at: float | None = None
+    seen_slot: int | None = None
+    confirmed_at: float | None = None
+    finalized_at: float | None = None
+    ended_at: float | None = None
+    fate: Fate | None = None
+    error_name: str | None = None
+    error_program: str | None = None
+    error_detail: str | None = None
+    fee_lamports: int | None = None
+    position: Pubkey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NoteOrder:
+    """An order's facts at its slot; the row is created at first sight.
+
+    Facts older than the row's slot are ignored, with the state that was concluded from them. `state` None keeps
+    the state; at first sight it is what the account's status says. A state that may not follow the present one
+    (`keeper.journal.transitions`) is ignored unless `reopen`. None leaves the other fields as they are. `at` is
+    when it was learnt, unix seconds; None is now.
+
+    A row of `changes` is added when the state or the reason really changed; sentences that differ only in their
+    numbers are the same reason.
+    """
+
+    order: Order
+    state: OrderState | None = None
+    reason: str = ""
+    source: Source = Source.CHAIN
+    client_order_id: str | None = None
+    triggered_at: float | None = None
+    trigger_price_1e6: int | None = None
+    trigger_slot: int | None = None
+    position: Pubkey | None = None
+    reopen: bool = False
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NoteState:
+    """What became of an order whose facts did not change. The rules of `NoteOrder` hold.
+
+    `slot` is the slot of the news, for the history. Raises JournalError when the journal doesn't know the order.
+    """
+
+    address: Pubkey
+    state: OrderState
+    reason: str
+    slot: int | None = None
+    triggered_at: float | None = None
+    trigger_price_1e6: int | None = None
+    trigger_slot: int | None = None
+    position: Pubkey | None = None
+    reopen: bool = False
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UseBudget:
+    """Take `n` from an order's retry budget; it is not tried again before `next_attempt_at` (unix seconds)."""
+
+    address: Pubkey
+    n: int = 1
+    next_attempt_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResetBudget:
+    """Give an order its whole retry budget back, and end its back-off."""
+
+    address: Pubkey
+
+
+@dataclass(frozen=True, slots=True)
+class AddPrepared:
+    """Keep an unsigned transaction that is about to be handed out.
+
+    Raises JournalConflict when its id or its idempotency key is taken: look at `prepared_by_key` and compare.
+    """
+
+    prepared: PreparedRow
+
+
+@dataclass(frozen=True, slots=True)
+class MovePrepared:
+    """A prepared transaction's next status. With `expected`, JournalConflict when it has another one by now:
+    of two requests that bring the same signed transaction, one goes on.
+    """
+
+    id: str
+    status: PreparedStatus
+    signature: Signature | None = None
+    expected: PreparedStatus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetMeta:
+    """Keep a value under a key; None removes it."""
+
+    key: str
+    value: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AddSpend:
+    """Add to what a day's transactions cost. `day` is `YYYY-MM-DD`, UTC."""
+
+    day: str
+    lamports: int
+
+
+Note = NoteOrder | NoteState
+"""What may be posted without waiting."""
+
+Op = (
+    AddAttempt
+    | MoveAttempt
+    | NoteOrder
+    | NoteState
+    | UseBudget
+    | ResetBudget
+    | AddPrepared
+    | MovePrepared
+    | SetMeta
+    | AddSpend
+)

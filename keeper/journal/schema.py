@@ -1,0 +1,235 @@
+"""The journal's tables, version by version, and how a file becomes the newest.
+
+Each migration runs once, forwards, inside the transaction that also raises `user_version`: a crash in the middle
+leaves the older version whole. Released migrations are never edited; a change is a new one at the end.
+
+Units are the domain's: prices and sizes x 1e6 as u64 (see `keeper.journal.integers`), times in unix seconds,
+addresses and signatures in base58. `closed` says whether `state` is terminal; it is a column of its own so that the
+moves between living states, which are nearly all of them, leave the indexes by user and by market alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from sqlite_utils import Database
+
+from keeper.domain.attempts import LIVE_STATES, AttemptKind, AttemptState
+from keeper.errors import JournalError, JournalVersion
+
+APPLICATION_ID: Final = 0x514B4A31
+"""`QKJ1`, in the file's header: this is a keeper's journal and not somebody's other database."""
+
+
+def _words(states: frozenset[AttemptState]) -> str:
+    return ", ".join(f"'{state.value}'" for state in sorted(states))
+
+
+LIVE_SQL: Final = _words(LIVE_STATES)
+"""The attempt states that could still land, as a list for SQL."""
+ENDED_SQL: Final = _words(frozenset(AttemptState) - LIVE_STATES - {AttemptState.INTENDED})
+"""The attempt states that nothing follows."""
+KEEPER_KINDS_SQL: Final = f"'{AttemptKind.EXECUTE.value}', '{AttemptKind.RATCHET.value}'"
+"""The kinds of attempt that the keeper itself signs, of which an order has one live at most."""
+
+# Frozen texts: version 1 must stay what it was when the domain's words grow.
+_V1_LIVE = "'confirmed', 'seen', 'sent', 'signed', 'unknown'"
+_V1_ENDED = "'dry_run', 'expired', 'failed', 'finalized'"
+_V1_CLOSED = "'cancelled', 'dropped', 'expired', 'filled', 'rejected'"
+_V1_ORDER_STATES = (
+    "'cancelled', 'cancelling', 'dropped', 'executing', 'expired', 'failed', "
+    "'filled', 'open', 'prepared', 'rejected', 'submitted', 'triggered'"
+)
+
+_VERSION_1: Final = (
+    f"""
+    CREATE TABLE orders (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        address TEXT NOT NULL UNIQUE,
+        user TEXT NOT NULL,
+        market TEXT NOT NULL,
+        order_type INTEGER NOT NULL,
+        side INTEGER NOT NULL,
+        size INTEGER NOT NULL,
+        price INTEGER NOT NULL,
+        stop_price INTEGER NOT NULL,
+        trailing_distance INTEGER NOT NULL,
+        leverage INTEGER NOT NULL,
+        filled_size INTEGER NOT NULL,
+        order_id INTEGER,
+        created_at INTEGER NOT NULL,
+        expires_at INTEGER NOT NULL,
+        onchain_status INTEGER NOT NULL,
+        slot INTEGER NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ({_V1_ORDER_STATES})),
+        closed INTEGER NOT NULL CHECK (closed = (state IN ({_V1_CLOSED}))),
+        reason TEXT NOT NULL,
+        triggered_at REAL,
+        trigger_price INTEGER,
+        trigger_slot INTEGER,
+        position TEXT,
+        budget_used INTEGER NOT NULL,
+        next_attempt_at REAL,
+        attempts_made INTEGER NOT NULL,
+        client_order_id TEXT,
+        source TEXT NOT NULL CHECK (source IN ('chain', 'api')),
+        first_seen_at REAL NOT NULL,
+        updated_at REAL NOT NULL,
+        version INTEGER NOT NULL
+    ) STRICT
+    """,
+    # A rowid table's index ends in the rowid: each of these also gives its rows in the order of `id`.
+    "CREATE INDEX orders_user ON orders (user, closed)",
+    "CREATE INDEX orders_market ON orders (market, closed)",
+    "CREATE INDEX orders_state ON orders (state)",
+    "CREATE INDEX orders_ended ON orders (updated_at) WHERE closed = 1",
+    "CREATE INDEX orders_client_id ON orders (client_order_id) WHERE client_order_id IS NOT NULL",
+    f"""
+    CREATE TABLE attempts (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        signature TEXT NOT NULL UNIQUE,
+        kind TEXT NOT NULL CHECK (kind IN ('execute', 'ratchet', 'relay')),
+        order_address TEXT NOT NULL,
+        wire BLOB NOT NULL,
+        blockhash TEXT NOT NULL,
+        last_valid_block_height INTEGER NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ({_V1_LIVE}, {_V1_ENDED})),
+        number INTEGER NOT NULL,
+        signed_at REAL NOT NULL,
+        trigger_price INTEGER,
+        trigger_slot INTEGER,
+        unit_limit INTEGER,
+        unit_price INTEGER,
+        sent_at REAL,
+        seen_slot INTEGER,
+        confirmed_at REAL,
+        finalized_at REAL,
+        ended_at REAL,
+        fate TEXT,
+        error_name TEXT,
+        error_program TEXT,
+        error_detail TEXT,
+        fee_lamports INTEGER,
+        position TEXT
+    ) STRICT
+    """,
+    # Promise 2, in the database itself: whatever the code above it does, a second live attempt is refused.
+    f"""
+    CREATE UNIQUE INDEX one_live_attempt ON attempts (order_address)
+        WHERE kind IN ('execute', 'ratchet') AND state IN ({_V1_LIVE})
+    """,
+    f"CREATE INDEX attempts_live ON attempts (state) WHERE state IN ({_V1_LIVE})",
+    f"CREATE INDEX attempts_ended ON attempts (signed_at) WHERE state IN ({_V1_ENDED})",
+    "CREATE INDEX attempts_order ON attempts (order_address, number)",
+    "CREATE INDEX attempts_kind ON attempts (kind, signed_at)",
+    "CREATE INDEX attempts_fate ON attempts (fate, signed_at) WHERE fate IS NOT NULL",
+    """
+    CREATE TABLE changes (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        order_ref INTEGER NOT NULL REFERENCES orders (id) ON DELETE CASCADE,
+        state TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        at REAL NOT NULL,
+        slot INTEGER NOT NULL
+    ) STRICT
+    """,
+    "CREATE INDEX changes_order ON changes (order_ref)",
+    """
+    CREATE TABLE prepared (
+        id TEXT NOT NULL PRIMARY KEY,
+        kind TEXT NOT NULL CHECK (kind IN ('place', 'cancel')),
+        idempotency_key TEXT,
+        body_hash TEXT,
+        order_address TEXT NOT NULL,
+        user TEXT NOT NULL,
+        market TEXT NOT NULL,
+        message BLOB NOT NULL,
+        arguments TEXT NOT NULL,
+        client_order_id TEXT,
+        blockhash TEXT NOT NULL,
+        last_valid_block_height INTEGER NOT NULL,
+        created_at REAL NOT NULL,
+        status TEXT NOT NULL,
+        signature TEXT
+    ) STRICT
+    """,
+    """
+    CREATE UNIQUE INDEX one_prepared_per_key ON prepared (idempotency_key)
+        WHERE idempotency_key IS NOT NULL
+    """,
+    "CREATE INDEX prepared_created ON prepared (created_at)",
+    "CREATE INDEX prepared_order ON prepared (order_address)",
+    "CREATE TABLE meta (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) STRICT",
+    "CREATE TABLE daily_spend (day TEXT NOT NULL PRIMARY KEY, lamports INTEGER NOT NULL) STRICT",
+    # Counting a million rows takes too long for a status page; the triggers keep the count.
+    "CREATE TABLE order_counts (state TEXT NOT NULL PRIMARY KEY, n INTEGER NOT NULL) STRICT",
+    """
+    CREATE TRIGGER orders_added AFTER INSERT ON orders BEGIN
+        INSERT INTO order_counts VALUES (NEW.state, 1) ON CONFLICT (state) DO UPDATE SET n = n + 1;
+    END
+    """,
+    """
+    CREATE TRIGGER orders_moved AFTER UPDATE OF state ON orders WHEN NEW.state <> OLD.state BEGIN
+        UPDATE order_counts SET n = n - 1 WHERE state = OLD.state;
+        INSERT INTO order_counts VALUES (NEW.state, 1) ON CONFLICT (state) DO UPDATE SET n = n + 1;
+    END
+    """,
+    """
+    CREATE TRIGGER orders_removed AFTER DELETE ON orders BEGIN
+        UPDATE order_counts SET n = n - 1 WHERE state = OLD.state;
+    END
+    """,
+)
+
+
+def _to_version_1(db: Database) -> None:
+    for statement in _VERSION_1:
+        db.execute(statement)
+
+
+MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (_to_version_1,)
+"""`MIGRATIONS[n]` takes a journal from version n to n + 1. It runs in a transaction and must not end it."""
+
+VERSION: Final = len(MIGRATIONS)
+
+
+def version_of(db: Database) -> int:
+    """The file's version; 0 for a fresh, empty file.
+
+    Raises JournalError when it is some other application's database, JournalVersion when a newer keeper wrote it.
+    """
+    (application_id,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if application_id != APPLICATION_ID and (application_id or version or db.table_names()):
+        raise JournalError(
+            "The file is a SQLite database, but not a keeper's journal. Point `journal` at another path."
+        )
+    if version > VERSION:
+        raise JournalVersion(
+            f"The journal has version {version}; this keeper knows versions up to {VERSION}. "
+            "Run the newer keeper that wrote it, or restore the backup made before the upgrade."
+        )
+    return int(version)
+
+
+def migrate(db: Database) -> int:
+    """Bring the file to the newest version; the version it had. All steps commit together or not at all."""
+    found = version_of(db)
+    if found == VERSION:
+        return found
+    # IMMEDIATE: the version is read again under the write lock by whoever comes second.
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        found = version_of(db)
+        for step in MIGRATIONS[found:]:
+            step(db)
+        # A pragma takes no parameters; both are our own integers.
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {VERSION}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.conn.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    return found

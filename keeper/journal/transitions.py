@@ -1,0 +1,56 @@
+"""Which order states may follow which. The journal keeps an order's end; it does not decide it.
+
+A move that is not allowed is ignored, not an error: two rooms may report on one order in either order (the watch
+sees it cancelled while the executor reports that it sends), and the journal settles it the same way each time.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from keeper.domain.orders import OnchainStatus, OrderState
+
+CLOSED_STATES: Final = frozenset(state for state in OrderState if state.terminal)
+"""Nothing more happens to an order in these by itself."""
+
+_BEFORE_CHAIN: Final = frozenset({OrderState.PREPARED, OrderState.SUBMITTED})
+_ACTING: Final = frozenset({OrderState.TRIGGERED, OrderState.EXECUTING})
+
+_FIRST_STATE: Final = {
+    OnchainStatus.PENDING: OrderState.OPEN,
+    OnchainStatus.FILLED: OrderState.FILLED,
+    OnchainStatus.CANCELLED: OrderState.CANCELLED,
+    OnchainStatus.EXPIRED: OrderState.EXPIRED,
+    OnchainStatus.PARTIALLY_FILLED: OrderState.OPEN,
+    OnchainStatus.REJECTED: OrderState.REJECTED,
+}
+
+
+def first_state(status: OnchainStatus) -> OrderState:
+    """The state of an order that nobody has named one for, by what its account says."""
+    return _FIRST_STATE[status]
+
+
+def allowed(old: OrderState, new: OrderState) -> bool:
+    """Whether `new` may follow `old` without an explicit reopening.
+
+    - A terminal state stays. Only `dropped` (the account is gone, or the transaction can't land) may still be
+      replaced by another terminal one, since that one knows more.
+    - `failed` ends by a terminal state or by the user's cancel; to try again it has to be reopened, so that no
+      price tick revives an order whose budget is used up.
+    - An order that is on chain does not go back to `prepared` or `submitted`.
+    - While the user's cancel is being landed the keeper does not act: first the cancel has to fail (`open`).
+    """
+    if new is old:
+        return True
+    if old in CLOSED_STATES:
+        return old is OrderState.DROPPED and new in CLOSED_STATES
+    if new in CLOSED_STATES:
+        return True
+    if old is OrderState.FAILED:
+        return new is OrderState.CANCELLING
+    if new in _BEFORE_CHAIN:
+        return old is OrderState.PREPARED
+    if old is OrderState.CANCELLING:
+        return new not in _ACTING
+    return True
