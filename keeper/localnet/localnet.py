@@ -23,14 +23,18 @@ from keeper.localnet.websocket_server import serve_websocket
 _PAIR_TRIES = 50
 
 
+class ProgramError(ValueError):
+    """A program to deploy is none that the VM can load; the message names its address and file."""
+
+
 class Localnet:
     """Serves a chain while it is entered: `async with Localnet(LocalnetConfig(rpc_port=0)) as net`.
 
     Many can run in one process, each with its own chain and ports. The chain is in memory and is gone at
     the end. `bank` moves and breaks it, from the event loop's thread; nothing here is thread-safe.
 
-    Entering raises OSError when a port is taken or a program cannot be read, and ValueError when a
-    program cannot be loaded.
+    `program_id` is the reference program's address, `has_program` whether it is deployed. Entering raises OSError
+    when a port is taken and ProgramError when a program cannot be deployed.
     """
 
     def __init__(self, config: LocalnetConfig | None = None) -> None:
@@ -44,6 +48,11 @@ class Localnet:
         return f"<Localnet {self.rpc_url} {self.bank!r}>"
 
     @property
+    def has_program(self) -> bool:
+        """Whether a program is at `program_id`."""
+        return self.config.reference_program or self.program_id in dict(self.config.programs)
+
+    @property
     def rpc_url(self) -> str:
         """The JSON-RPC endpoint; its port is known once entered."""
         return f"http://{self.config.bind_address}:{self._ports[0]}"
@@ -55,7 +64,10 @@ class Localnet:
 
     async def __aenter__(self) -> Self:
         for program_id, path in _programs(self.config):
-            self.bank.add_program(program_id, path)
+            try:
+                self.bank.add_program(program_id, path)
+            except (OSError, ValueError) as exc:
+                raise ProgramError(f"{program_id}: cannot deploy {path}: {exc}") from exc
         for address, account in self.config.accounts:
             self.bank.set_account(address, account)
         http, websocket = listen_pair(self.config.bind_address, self.config.rpc_port)

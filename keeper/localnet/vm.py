@@ -6,8 +6,7 @@ can leave it out), blockhashes and duplicates are the bank's, and an account wit
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,8 +68,10 @@ class Vm:
 
     def add_program(self, program_id: Pubkey, elf: bytes) -> None:
         """Make `elf` executable at `program_id`. Raises ValueError when the VM cannot load it."""
-        with _panics("loading the program"):
+        try:
             self._svm.add_program(program_id, elf)
+        except BaseException as exc:
+            raise _translated(exc, "loading a program") from exc
 
     def rent_exempt_minimum(self, size: int) -> int:
         """Lamports that an account of `size` bytes must hold."""
@@ -100,16 +101,20 @@ class Vm:
 
     def execute(self, transaction: VersionedTransaction) -> Outcome:
         """Run a transaction and keep its effects. Raises VmPanicError on a defect of the VM."""
-        with _panics("executing a transaction"):
+        try:
             result = self._svm.send_transaction(transaction)
+        except BaseException as exc:
+            raise _translated(exc, "executing a transaction") from exc
         if isinstance(result, FailedTransactionMetadata):
             return Outcome(_error(result), result.meta(), {})
         return Outcome(None, result, {})
 
     def simulate(self, transaction: VersionedTransaction) -> Outcome:
         """Run a transaction and keep nothing. Raises VmPanicError on a defect of the VM."""
-        with _panics("simulating a transaction"):
+        try:
             result = self._svm.simulate_transaction(transaction)
+        except BaseException as exc:
+            raise _translated(exc, "simulating a transaction") from exc
         if isinstance(result, FailedTransactionMetadata):
             return Outcome(_error(result), result.meta(), {})
         return Outcome(None, result.meta(), dict(result.post_accounts()))
@@ -127,12 +132,8 @@ def _error(result: FailedTransactionMetadata) -> Any:
     return _failure_decoder.decode(result.to_json()).err
 
 
-@contextmanager
-def _panics(doing: str) -> Iterator[None]:
+def _translated(exc: BaseException, doing: str) -> BaseException:
     """A Rust panic arrives as a BaseException of a class that cannot be imported: make it an Exception."""
-    try:
-        yield
-    except BaseException as exc:
-        if type(exc).__name__ != "PanicException":
-            raise
-        raise VmPanicError(f"the VM panicked while {doing}: {exc}") from exc
+    if type(exc).__name__ != "PanicException":
+        return exc
+    return VmPanicError(f"the VM panicked while {doing}: {exc}")

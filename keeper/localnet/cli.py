@@ -1,0 +1,88 @@
+"""Running a localnet as a command."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+
+import anyio
+import msgspec
+
+from keeper.localnet.config import LocalnetConfig
+from keeper.localnet.localnet import Localnet, ProgramError
+from keeper.localnet.options import UsageError, parse_options
+
+EXIT_USAGE = 2
+
+
+def main(arguments: Sequence[str] | None = None, *, program: str = "python -m keeper.localnet") -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit code: 0, or 2 for what cannot be served."""
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    # A port scan or a browser on the wrong port is no error of ours.
+    logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
+    try:
+        options = parse_options(sys.argv[1:] if arguments is None else arguments, program=program)
+        announce = _announce_json if options.json else _announce
+        anyio.run(lambda: run_localnet(options.config, announce=announce))
+    except UsageError as exc:
+        print(f"{program}: {exc}", file=sys.stderr)
+        return EXIT_USAGE
+    return 0
+
+
+async def run_localnet(config: LocalnetConfig, *, announce: Callable[[Localnet], None]) -> None:
+    """Serve until SIGINT or SIGTERM; `announce` is called once requests are taken.
+
+    Raises UsageError when a port is taken or a program cannot be loaded.
+    """
+    # Before anything else: a signal that comes while starting is a wish to stop, too.
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with AsyncExitStack() as stack:
+            try:
+                net = await stack.enter_async_context(Localnet(config))
+            except OSError as exc:
+                raise UsageError(_remedy(exc)) from exc
+            except ProgramError as exc:
+                raise UsageError(f"--bpf-program {exc}") from exc
+            announce(net)
+            async for _ in signals:
+                return
+
+
+def _remedy(exc: OSError) -> str:
+    if exc.errno in (errno.EADDRINUSE, errno.EACCES):
+        return f"{exc.strerror}; choose another with --rpc-port, or 0 for a free pair"
+    return f"{exc.strerror}; give an address of this machine with --bind-address"
+
+
+def _announce_json(net: Localnet) -> None:
+    ready = {
+        "rpc_url": net.rpc_url,
+        "ws_url": net.ws_url,
+        "program_id": str(net.program_id) if net.has_program else None,
+        "genesis_hash": str(net.bank.chain.genesis_hash),
+        "identity": str(net.bank.identity.pubkey()),
+    }
+    print(msgspec.json.encode(ready).decode(), flush=True)
+
+
+def _announce(net: Localnet) -> None:
+    lines = [
+        "An embedded Solana chain, in memory: it starts fresh and is gone when it stops (Ctrl-C).",
+        f"  JSON-RPC   {net.rpc_url}",
+        f"  WebSocket  {net.ws_url}",
+        f"  genesis    {net.bank.chain.genesis_hash}",
+    ]
+    if net.has_program:
+        lines.append(f"  program    {net.program_id}  (the reference perpetuals program)")
+    lines += [f"  program    {program_id}  ({path})" for program_id, path in net.config.programs]
+    lines += [
+        "Get 10 SOL for an address, with curl:",
+        f"  curl {net.rpc_url} -H 'Content-Type: application/json' -d "
+        '\'{"jsonrpc":"2.0","id":1,"method":"requestAirdrop","params":["ADDRESS",10000000000]}\'',
+    ]
+    print("\n".join(lines), flush=True)

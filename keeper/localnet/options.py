@@ -1,0 +1,192 @@
+"""The command line of a localnet: solana-test-validator's flags where it has the feature."""
+
+from __future__ import annotations
+
+import argparse
+from base64 import b64decode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+from solders.account import Account
+from solders.pubkey import Pubkey
+
+from keeper.localnet.config import DEFAULT_RPC_PORT, LocalnetConfig
+
+
+class UsageError(Exception):
+    """The command line asks for something that cannot be; the message names the flag and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asked for."""
+
+    config: LocalnetConfig
+    json: bool
+
+
+def parse_options(arguments: Sequence[str], *, program: str) -> Options:
+    """Read the arguments after the program's name.
+
+    Raises UsageError for what cannot be, and SystemExit(0) after printing what `--help` asks for.
+    """
+    parsed = _parser(program).parse_args(list(arguments))
+    if not 0 <= parsed.rpc_port <= 65_534:
+        raise UsageError("--rpc-port must be 0 (free ports) or 1 to 65534: the WebSocket takes the next port")
+    if parsed.slot_ms < 1:
+        raise UsageError("--slot-ms must be at least 1 millisecond")
+    if not 1 <= parsed.confirmed_slots <= parsed.finalized_slots:
+        raise UsageError("--confirmed-slots must be at least 1, and --finalized-slots at least as many")
+    return Options(
+        config=LocalnetConfig(
+            rpc_port=parsed.rpc_port,
+            bind_address=parsed.bind_address,
+            slot_ms=parsed.slot_ms,
+            confirmed_slots=parsed.confirmed_slots,
+            finalized_slots=parsed.finalized_slots,
+            reference_program=not parsed.no_program,
+            programs=tuple(_program(*pair) for pair in parsed.bpf_program),
+            accounts=tuple(_account(*pair) for pair in parsed.account),
+            seed=parsed.seed,
+        ),
+        json=parsed.json,
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong by raising: the caller prints one line and not the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=program,
+        description="Serve an embedded Solana chain: a real VM behind JSON-RPC and WebSocket, in memory.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "--rpc-port",
+        type=int,
+        default=DEFAULT_RPC_PORT,
+        metavar="PORT",
+        help="JSON-RPC port, the WebSocket is on the next one; 0 picks a free pair (default: %(default)s)",
+    )
+    add(
+        "--bind-address",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen on (default: %(default)s)",
+    )
+    add(
+        "--bpf-program",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("ID", "FILE"),
+        help="deploy the program FILE.so at address ID; can be repeated",
+    )
+    add(
+        "--account",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("ADDRESS", "FILE"),
+        help="load an account as `solana account --output json` writes it; ADDRESS - takes the file's own; "
+        "can be repeated",
+    )
+    add("--no-program", action="store_true", help="do not deploy the reference program")
+    add(
+        "--slot-ms",
+        type=int,
+        default=400,
+        metavar="MS",
+        help="milliseconds between blocks (default: %(default)s)",
+    )
+    add(
+        "--confirmed-slots",
+        type=int,
+        default=1,
+        metavar="N",
+        help="blocks on top of a block that make it confirmed (default: %(default)s)",
+    )
+    add(
+        "--finalized-slots",
+        type=int,
+        default=31,
+        metavar="N",
+        help="blocks on top of a block that make it finalized (default: %(default)s)",
+    )
+    add("--seed", type=int, metavar="N", help="make the genesis hash, blockhashes and keys repeatable")
+    add(
+        "--reset",
+        action="store_true",
+        help="taken for compatibility, and always so: the chain is in memory and starts fresh",
+    )
+    add("--json", action="store_true", help="print one JSON object when ready, and nothing else")
+    return parser
+
+
+def _program(address: str, file: str) -> tuple[Pubkey, Path]:
+    path = Path(file)
+    try:
+        with path.open("rb") as program:
+            magic = program.read(4)
+    except OSError as exc:
+        raise UsageError(
+            f"--bpf-program {address}: cannot read {file} ({exc.strerror}); give the path of a built .so"
+        ) from exc
+    if magic != b"\x7fELF":
+        raise UsageError(f"--bpf-program {address}: {file} is not a program; give the path of a built .so")
+    return _address(address, "--bpf-program"), path
+
+
+class _AccountFields(msgspec.Struct):
+    lamports: int
+    data: tuple[str, str]
+    owner: str
+    executable: bool
+    rent_epoch: int = msgspec.field(name="rentEpoch", default=0)
+
+
+class _AccountFile(msgspec.Struct):
+    account: _AccountFields
+    pubkey: str
+
+
+def _account(address: str, file: str) -> tuple[Pubkey, Account]:
+    flag = f"--account {address}"
+    try:
+        read = msgspec.json.decode(Path(file).read_bytes(), type=_AccountFile)
+    except OSError as exc:
+        raise UsageError(f"{flag}: cannot read {file} ({exc.strerror}); give an account's JSON file") from exc
+    except msgspec.DecodeError as exc:
+        raise UsageError(f"{flag}: {file} is not what `solana account --output json` writes ({exc})") from exc
+    fields = read.account
+    text, encoding = fields.data
+    if encoding != "base64":
+        raise UsageError(f"{flag}: {file} has {encoding} data; write it again with `--output json`")
+    try:
+        data = b64decode(text, validate=True)
+    except ValueError as exc:
+        raise UsageError(f"{flag}: the data in {file} is not base64 ({exc})") from exc
+    account = Account(
+        fields.lamports,
+        data,
+        _address(fields.owner, f"{flag}: owner in {file}"),
+        fields.executable,
+        fields.rent_epoch,
+    )
+    return _address(read.pubkey if address == "-" else address, "--account"), account
+
+
+def _address(text: str, where: str) -> Pubkey:
+    try:
+        return Pubkey.from_string(text)
+    except ValueError as exc:
+        raise UsageError(f"{where}: {text!r} is not a Solana address (base58 of 32 bytes)") from exc
