@@ -1,0 +1,94 @@
+"""What happened, in one frozen record that feeds both the log line and the metric.
+
+`event` is a dotted constant; `telemetry` decides the level and the metric by the record's type and state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+
+from keeper.domain.attempts import AttemptKind, AttemptState, Fate
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptMoved:
+    """An attempt changed state. `since_trigger_s` is measured monotonically from the arrival of the deciding
+    news, None when the trigger was before this process; `slots_since_trigger` from the price's slot.
+    """
+
+    event: ClassVar[str] = "attempt.moved"
+    order: Pubkey
+    attempt: Signature
+    kind: AttemptKind
+    number: int
+    state: AttemptState
+    fate: Fate | None = None
+    error_name: str | None = None
+    detail: str | None = None
+    slot: int | None = None
+    since_trigger_s: float | None = None
+    slots_since_trigger: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OrderTriggered:
+    """A fresh price met an order's condition, and the executor was told."""
+
+    event: ClassVar[str] = "order.triggered"
+    order: Pubkey
+    market: Pubkey
+    order_type: str
+    price_1e6: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class OrderSettled:
+    """An attempt's end was applied to its order: `fate` says what it means, `reason` is for people.
+
+    `fee_lamports` is what the attempt cost the keeper, when it landed.
+    """
+
+    event: ClassVar[str] = "order.settled"
+    order: Pubkey
+    kind: AttemptKind
+    fate: Fate
+    reason: str
+    error_name: str | None = None
+    fee_lamports: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FillWithoutPosition:
+    """ALARM: an order reads Filled and its position is not there (promise 3)."""
+
+    event: ClassVar[str] = "alarm.fill_without_position"
+    order: Pubkey
+    attempt: Signature
+    position: Pubkey | None
+
+
+@dataclass(frozen=True, slots=True)
+class GateChanged:
+    """Sending was stopped or goes on. `reason` is empty when it goes on."""
+
+    event: ClassVar[str] = "executor.gate"
+    open: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Anything else worth a line: `event` says what, `detail` is one sentence. `level` is a logging level's name."""
+
+    event: str
+    detail: str
+    level: str = "info"
+    order: Pubkey | None = None
+
+
+Report = AttemptMoved | OrderTriggered | OrderSettled | FillWithoutPosition | GateChanged | Note

@@ -1,0 +1,254 @@
+"""The middle: events go through the decision, actions go to the executor, notes go to the journal.
+
+It runs on the event loop and never waits: what it calls decides at once, queues, or posts. The two things that
+do wait, releases that are due later and orders that wait for an account to change, are loops of their own.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import anyio
+from anyio.abc import TaskStatus
+from solders.pubkey import Pubkey
+
+from keeper.domain.actions import Action, ExecuteOrder, RatchetStop, RecordExpired
+from keeper.domain.events import ChainTime, Event, MarketSeen, OrderGone, OrderSeen
+from keeper.domain.orders import Market, OnchainStatus, Order, OrderState
+from keeper.domain.prices import Price
+from keeper.domain.reports import OrderTriggered, Report
+from keeper.execution.flights import Flights
+from keeper.journal import Journal
+from keeper.journal.ops import NoteOrder
+from keeper.journal.transitions import first_state
+from keeper.triggers.book import Posture
+from keeper.triggers.decision import Decision
+from keeper.triggers.prices import ChainClock
+
+_WHAT_THE_CHAIN_SAYS = {
+    OnchainStatus.FILLED: "It was filled by another keeper.",
+    OnchainStatus.CANCELLED: "Its user cancelled it.",
+    OnchainStatus.EXPIRED: "The program marked it expired.",
+    OnchainStatus.REJECTED: "The program rejected it.",
+}
+
+
+class Out(Protocol):
+    """Where jobs go; the executor in life."""
+
+    def submit(self, job: ExecuteOrder | RatchetStop) -> None:
+        """Take a job; never blocks."""
+        ...
+
+
+class Engine:
+    """Connects the decision with the executor and the journal, and answers for what is resting.
+
+    `wait_for` takes an order that waits for its user's account (`keeper.execution.account_wait`).
+    """
+
+    def __init__(
+        self,
+        *,
+        decision: Decision,
+        clock: ChainClock,
+        journal: Journal,
+        flights: Flights,
+        report: Callable[[Report], None],
+    ) -> None:
+        self.decision = decision
+        self.clock = clock
+        self._journal = journal
+        self._flights = flights
+        self._report = report
+        self._out: Out | None = None
+        self._wait_for: Callable[[Order, Pubkey], None] | None = None
+        self._markets: dict[Pubkey, Market] = {}
+        self._by_symbol: dict[str, Market] = {}
+        self._later: list[tuple[float, int, Pubkey, int | None]] = []
+        self._later_count = itertools.count()
+        self._later_added = anyio.Event()
+        self.events = 0
+
+    def __repr__(self) -> str:
+        return f"Engine({self.decision!r}, {len(self._later)} releases later)"
+
+    def connect(self, out: Out, wait_for: Callable[[Order, Pubkey], None]) -> None:
+        """Name the executor and the place where orders wait for an account. Once, before any event."""
+        self._out = out
+        self._wait_for = wait_for
+
+    # -- facts
+
+    def on_event(self, event: Event) -> None:
+        """Take in one fact and act on what it decides."""
+        self.events += 1
+        match event:
+            case MarketSeen():
+                self._market(event)
+            case OrderSeen():
+                self._order(event)
+            case OrderGone():
+                self._gone(event)
+            case ChainTime():
+                self.clock.observe(event, time.monotonic())
+                self._act(self.decision.on_time(event))
+
+    saw = on_event
+
+    def _market(self, event: MarketSeen) -> None:
+        market = event.market
+        known = self._markets.get(market.address)
+        if known is None or known.slot <= market.slot:
+            self._markets[market.address] = self._by_symbol[market.symbol] = market
+        self._act(self.decision.on_market(event, self._now()))
+
+    def _order(self, event: OrderSeen) -> None:
+        order = event.order
+        before = self.decision.book.get(order.address)
+        if before is not None and before.slot > order.slot:
+            return
+        actions = self.decision.on_order(event, self._now(), time.monotonic_ns())
+        if not order.pending:
+            self._ended_on_chain(order)
+        elif before is None or _differs(before, order):
+            # While the keeper's own attempt is open its state is the attempt's to say, not the account's.
+            resting = self.decision.book.posture(order.address) is Posture.ARMED
+            self._journal.post(NoteOrder(order, OrderState.OPEN if resting and not actions else None))
+        self._act(actions)
+
+    def _ended_on_chain(self, order: Order) -> None:
+        if self._flights.own(order.address) is not None:
+            self._journal.post(NoteOrder(order))  # the read-back says whose fill it was
+            return
+        reason = _WHAT_THE_CHAIN_SAYS.get(order.status, f"It reads {order.status.word} on chain.")
+        self._journal.post(NoteOrder(order, first_state(order.status), reason))
+
+    def _gone(self, event: OrderGone) -> None:
+        order = self.decision.book.get(event.address)
+        self._act(self.decision.on_gone(event))
+        if order is not None and self._flights.own(event.address) is None:
+            self._journal.post(NoteOrder(order, OrderState.DROPPED, "Its account is gone: its user closed it."))
+
+    def known_orders(self) -> Iterable[tuple[Pubkey, int]]:
+        """Resting orders with the slot in which each was last seen: what a snapshot is compared with."""
+        return [(order.address, order.slot) for order in self.decision.book.orders()]
+
+    # -- actions
+
+    def _act(self, actions: Sequence[Action]) -> None:
+        assert self._out is not None, "connect comes first"
+        for action in actions:
+            match action:
+                case ExecuteOrder():
+                    order, price = action.order, action.price
+                    self._report(
+                        OrderTriggered(order.address, order.market, order.order_type.word, price.price_1e6, price.slot)
+                    )
+                    self._out.submit(action)
+                case RatchetStop():
+                    self._out.submit(action)
+                case RecordExpired(order):
+                    reason = "It is past its expiry by the chain's clock, so the program will not fill it."
+                    self._journal.post(NoteOrder(order, OrderState.EXPIRED, reason))
+
+    # -- what execution says of an order
+
+    def suspend(self, address: Pubkey) -> None:
+        """Do not act on it until it is released."""
+        self.decision.suspend(address)
+
+    def release(self, address: Pubkey, *, after_price_slot: int | None = None, delay_s: float = 0.0) -> None:
+        """It rests again, now or after `delay_s`; with `after_price_slot`, until a price from a later slot."""
+        if delay_s <= 0:
+            actions = self.decision.release(
+                address, after_price_slot=after_price_slot, now_s=self._now(), at_ns=time.monotonic_ns()
+            )
+            self._act(actions)
+            return
+        entry = (time.monotonic() + delay_s, next(self._later_count), address, after_price_slot)
+        heapq.heappush(self._later, entry)
+        self._later_added.set()
+
+    def forget(self, address: Pubkey, slot: int) -> None:
+        """Nothing more will come of it."""
+        self.decision.forget(address, slot)
+
+    def wait_for_account(self, order: Order, account: Pubkey) -> None:
+        """It waits, suspended, until `account` changes."""
+        assert self._wait_for is not None, "connect comes first"
+        self._wait_for(order, account)
+
+    def reopen(self, address: Pubkey, reason: str) -> None:
+        """Let a failed order rest again: its user's account changed, or an operator said so."""
+        order = self.decision.book.get(address)
+        if order is not None:
+            self._journal.post(NoteOrder(order, OrderState.OPEN, reason, reopen=True))
+        self.release(address)
+
+    async def run_later(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Release orders whose pause is over."""
+        task_status.started()
+        while True:
+            self._later_added = anyio.Event()
+            now = time.monotonic()
+            while self._later and self._later[0][0] <= now:
+                _, _, address, after_price_slot = heapq.heappop(self._later)
+                self.release(address, after_price_slot=after_price_slot)
+            wait = self._later[0][0] - now if self._later else 3600.0
+            with anyio.move_on_after(wait):
+                await self._later_added.wait()
+
+    # -- what others ask (the API's desk)
+
+    def order(self, address: Pubkey) -> Order | None:
+        """The order as the book holds it."""
+        return self.decision.book.get(address)
+
+    def why(self, address: Pubkey) -> str:
+        """Why it is not executed now; empty when the book does not hold it."""
+        return self.decision.why(address, self._now()) if self.decision.book.get(address) is not None else ""
+
+    def market(self, key: str | Pubkey) -> Market | None:
+        """A market by symbol or address."""
+        return self._by_symbol.get(key) if isinstance(key, str) else self._markets.get(key)
+
+    def markets(self) -> list[Market]:
+        """Every market seen."""
+        return sorted(self._markets.values(), key=lambda market: market.symbol)
+
+    def price(self, market: Pubkey) -> Price | None:
+        """The newest price, however old."""
+        return self.decision.prices.read(market)
+
+    def chain_time_s(self) -> float | None:
+        """The chain's clock."""
+        return self.clock.now(time.monotonic())
+
+    def executing(self, market: Market) -> tuple[bool, str]:
+        """Whether the market's orders are executed now, and if not, why."""
+        held = self.decision.held(market.address)
+        if held is not None:
+            return False, held
+        age = self.decision.prices.age_s(market.address, self._now())
+        limit = self.decision.rules.max_price_age_s
+        if age is None:
+            return False, "it never had a price"
+        if age > limit:
+            return False, f"its price is {age:.0f} s old, and the limit is {limit:g} s"
+        return True, ""
+
+    def _now(self) -> float:
+        now = self.clock.now(time.monotonic())
+        return time.time() if now is None else now
+
+
+def _differs(before: Order, after: Order) -> bool:
+    return any(
+        getattr(before, name) != getattr(after, name)
+        for name in ("stop_price_1e6", "status", "price_1e6", "size_1e6", "expires_at", "created_at")
+    )

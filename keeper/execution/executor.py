@@ -1,0 +1,322 @@
+"""The way out: actions in, signed and journaled transactions on the wire.
+
+The order of steps is the promise: build and sign; commit to the journal, fsynced, for the whole batch at once;
+only then send. A brake, an unhealthy journal or a missing blockhash stops the loop before it signs, never
+between journal and send.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+from solders.pubkey import Pubkey
+
+from keeper.chain.blockhashes import Blockhashes
+from keeper.chain.client import Blockhash, ChainClient
+from keeper.chain.program import Program
+from keeper.chain.program_errors import name_failure, programs_of
+from keeper.chain.transactions import Signer
+from keeper.domain.actions import ExecuteOrder, RatchetStop
+from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
+from keeper.domain.orders import OrderState
+from keeper.domain.reports import AttemptMoved, Note, Report
+from keeper.errors import ChainError, DuplicateAttempt, JournalError, KeeperError, Misconfigured, Transient
+from keeper.execution.fates import POLICIES, Next, fate_of
+from keeper.execution.fees import FeePolicy
+from keeper.execution.flights import Flight, Flights
+from keeper.execution.gate import Gate
+from keeper.execution.lander import Lander
+from keeper.execution.tries import Tries
+from keeper.journal import Journal
+from keeper.journal.ops import AddAttempt, NoteOrder, Op, UseBudget
+
+Job = ExecuteOrder | RatchetStop
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorLimits:
+    """`batch`: how many are signed and journaled together; `max_in_flight`: how many attempts may be open before
+    the loop waits; `concurrent_sends`: batches on the wire at once. `retry_blockhash_s`: the pause while there
+    is no recent blockhash.
+    """
+
+    batch: int = 64
+    max_in_flight: int = 4_096
+    concurrent_sends: int = 4
+    retry_blockhash_s: float = 0.2
+
+
+class Resting(Protocol):
+    """What the executor tells of an order that it did not send for; the engine in life."""
+
+    def release(self, address: Pubkey, *, after_price_slot: int | None = None, delay_s: float = 0.0) -> None:
+        """It rests again."""
+        ...
+
+
+@dataclass(slots=True)
+class _Draft:
+    job: Job
+    attempt: Attempt
+
+
+class Executor:
+    """Takes jobs from the decision, at most one an order at a time, and sends for them.
+
+    `submit` never blocks; its queue is bounded by the number of orders, because an order that was acted on is
+    suspended until its attempt ends.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: ChainClient,
+        program: Program,
+        signer: Signer,
+        blockhashes: Blockhashes,
+        journal: Journal,
+        lander: Lander,
+        flights: Flights,
+        tries: Tries,
+        fees: FeePolicy,
+        gate: Gate,
+        resting: Resting,
+        report: Callable[[Report], None],
+        limits: ExecutorLimits,
+        dry_run: bool = False,
+        wall_time: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._program = program
+        self._signer = signer
+        self._blockhashes = blockhashes
+        self._journal = journal
+        self._lander = lander
+        self._flights = flights
+        self._tries = tries
+        self._fees = fees
+        self._gate = gate
+        self._resting = resting
+        self._report = report
+        self._limits = limits
+        self._dry_run = dry_run
+        self._wall_time = wall_time
+        self._queue: deque[Job] = deque()
+        self._ratchets: deque[Job] = deque()
+        self._wake = anyio.Event()
+        self._sends = anyio.Semaphore(limits.concurrent_sends)
+
+    def __repr__(self) -> str:
+        return f"Executor({self.queued} queued, {self._flights!r}, {self._gate!r})"
+
+    @property
+    def queued(self) -> int:
+        """Jobs that wait to be signed."""
+        return len(self._queue) + len(self._ratchets)
+
+    def submit(self, job: Job) -> None:
+        """Take a job. Executions go before ratchets: a late fill costs its trader more than a late ratchet."""
+        (self._queue if isinstance(job, ExecuteOrder) else self._ratchets).append(job)
+        self._wake.set()
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Sign, journal and send until cancelled."""
+        async with anyio.create_task_group() as tg:
+            task_status.started()
+            while True:
+                while not self.queued:
+                    self._wake = anyio.Event()
+                    await self._wake.wait()
+                await self._gate.opened()
+                room = self._limits.max_in_flight - self._flights.in_flight
+                if room <= 0:
+                    await anyio.sleep(0.01)  # the lander makes room; it is bounded by its own rules
+                    continue
+                jobs = self._next(min(self._limits.batch, room))
+                try:
+                    await self._take(jobs, tg)
+                except JournalError as e:
+                    self._queue.extendleft(reversed(jobs))
+                    self._report(Note("executor.journal", str(e), level="error"))
+                    await anyio.sleep(1.0)
+
+    def _next(self, most: int) -> list[Job]:
+        jobs: list[Job] = []
+        for queue in (self._queue, self._ratchets):
+            while queue and len(jobs) < most:
+                jobs.append(queue.popleft())
+        return jobs
+
+    async def _take(self, jobs: Sequence[Job], tg: TaskGroup) -> None:
+        blockhash = await self._blockhash()
+        drafts: list[_Draft] = []
+        for job in jobs:
+            pause = self._tries.ceiling_pause_s(job.order.address)
+            if pause > 0:
+                reason = f"It was tried too often within an hour; the next attempt is in {pause:.0f} s."
+                self._journal.post(NoteOrder(job.order, OrderState.OPEN, reason))
+                self._resting.release(job.order.address, delay_s=pause)
+                continue
+            draft = await self._draft(job, blockhash)
+            if draft is not None:
+                drafts.append(draft)
+        if not drafts:
+            return
+        flights = await self._journaled(drafts)
+        if flights and not self._dry_run:
+            await self._sends.acquire()
+            tg.start_soon(self._launch, flights)
+
+    async def _launch(self, flights: Sequence[Flight]) -> None:
+        try:
+            await self._lander.launch(flights)
+        except KeeperError as e:
+            # They are journaled and tracked: the lander's own loop sends them again.
+            self._report(Note("executor.launch", str(e), level="warning"))
+        finally:
+            self._sends.release()
+
+    async def _blockhash(self) -> Blockhash:
+        while True:
+            try:
+                return self._blockhashes.current()
+            except Transient as e:
+                self._report(Note("executor.no_blockhash", str(e), level="warning"))
+                await anyio.sleep(self._limits.retry_blockhash_s)
+
+    async def _draft(self, job: Job, blockhash: Blockhash) -> _Draft | None:
+        order = job.order
+        kind = AttemptKind.EXECUTE if isinstance(job, ExecuteOrder) else AttemptKind.RATCHET
+        number = self._tries.begin(order.address)
+        try:
+            build = self._program.execute if kind is AttemptKind.EXECUTE else self._program.ratchet
+            instruction = build(order, self._signer.address)
+            position = self._program.position_of(order, self._signer.address) if kind is AttemptKind.EXECUTE else None
+        except Misconfigured as e:
+            self._journal.post(NoteOrder(order, OrderState.FAILED, str(e)))
+            self._report(Note("executor.misconfigured", str(e), level="error", order=order.address))
+            return None
+        budget = self._fees.budget(kind, order.order_type, number)
+        signed = self._signer.sign(instruction, budget, blockhash)
+        attempt = Attempt(
+            signature=signed.signature,
+            kind=kind,
+            order=order.address,
+            wire=signed.wire,
+            blockhash=blockhash.value,
+            last_valid_block_height=blockhash.last_valid_block_height,
+            state=AttemptState.DRY_RUN if self._dry_run else AttemptState.SIGNED,
+            number=number,
+            signed_at=self._wall_time(),
+            trigger_price_1e6=job.price.price_1e6,
+            trigger_slot=job.price.slot,
+            unit_limit=budget.unit_limit,
+            unit_price_micro_lamports=budget.unit_price_micro_lamports,
+            position=position,
+            fate=Fate.DRY_RUN if self._dry_run else None,
+        )
+        draft = _Draft(job, attempt)
+        if number > 1 and not await self._would_succeed(draft):
+            return None
+        return draft
+
+    async def _would_succeed(self, draft: _Draft) -> bool:
+        """Before a retry, and only then, ask a node: an order that can't be filled must not cost a fee each time.
+
+        Nothing signed has left when this refuses, so refusing ends nothing that could land. A node that does not
+        answer is no reason to wait.
+        """
+        order, attempt = draft.job.order, draft.attempt
+        try:
+            result = await self._client.simulate(attempt.wire, sig_verify=True)
+        except ChainError:
+            return True
+        if result.err is None:
+            self._fees.learn_units(attempt.kind, order.order_type, result.units)
+            return True
+        failure = name_failure(result.err, programs_of(attempt.wire), self._program.id, self._program.idl, result.logs)
+        fate = fate_of(failure.name, failure.program, self._program.id)
+        following = POLICIES[fate].next
+        reason = f"A simulation of the next attempt failed with {failure.name}."
+        ops: list[Op] = [NoteOrder(order, OrderState.OPEN, reason)]
+        if POLICIES[fate].costs_budget:
+            left = self._tries.charge(order.address)
+            ops.append(UseBudget(order.address))
+            if left == 0 or following is Next.OPERATOR:
+                ops[0] = NoteOrder(order, OrderState.FAILED, f"{reason} Its retry budget is used up.")
+                await self._journal.commit(*ops)
+                return False
+        await self._journal.commit(*ops)
+        self._tries.undo(order.address)
+        if following in (Next.NEXT_PRICE, Next.STOP):
+            self._resting.release(order.address, after_price_slot=max(result.slot, draft.job.price.slot))
+        else:
+            self._resting.release(order.address, delay_s=self._tries.pause_s(order.address))
+        return False
+
+    async def _journaled(self, drafts: Sequence[_Draft]) -> list[Flight]:
+        """Commit the batch. If an order turns out to have a live attempt, only that one is left out."""
+        try:
+            await self._journal.commit(*(op for draft in drafts for op in self._ops(draft)))
+            kept = list(drafts)
+        except DuplicateAttempt:
+            kept = []
+            for draft in drafts:
+                try:
+                    await self._journal.commit(*self._ops(draft))
+                    kept.append(draft)
+                except DuplicateAttempt as e:
+                    self._tries.undo(draft.attempt.order)
+                    self._report(Note("executor.duplicate", str(e), level="error", order=draft.attempt.order))
+        now = time.monotonic()
+        flights: list[Flight] = []
+        for draft in kept:
+            flight = Flight(
+                attempt=draft.attempt,
+                order=draft.job.order,
+                triggered_at_s=draft.job.triggered_at_ns / 1e9,
+                born_at_s=now,
+                next_poll_s=now + 0.05,
+                next_send_s=now + 2.0,
+            )
+            self._report(
+                AttemptMoved(
+                    order=draft.attempt.order,
+                    attempt=draft.attempt.signature,
+                    kind=draft.attempt.kind,
+                    number=draft.attempt.number,
+                    state=draft.attempt.state,
+                    since_trigger_s=now - draft.job.triggered_at_ns / 1e9,
+                )
+            )
+            if self._dry_run:
+                # What would have been sent is recorded; the order rests until the price is news.
+                self._resting.release(draft.attempt.order, after_price_slot=draft.job.price.slot)
+                continue
+            self._lander.track(flight)
+            flights.append(flight)
+        return flights
+
+    def _ops(self, draft: _Draft) -> list[Op]:
+        job = draft.job
+        if isinstance(job, RatchetStop):
+            return [NoteOrder(job.order), AddAttempt(draft.attempt)]
+        price = f"{job.price.price_1e6 / 1e6:g}"
+        if self._dry_run:
+            note = NoteOrder(job.order, OrderState.OPEN, f"Dry run: it would have been executed at {price}.")
+            return [note, AddAttempt(draft.attempt)]
+        note = NoteOrder(
+            job.order,
+            OrderState.EXECUTING,
+            f"The price {price} met its condition; attempt {draft.attempt.number} is on its way.",
+            triggered_at=self._wall_time(),
+            trigger_price_1e6=job.price.price_1e6,
+            trigger_slot=job.price.slot,
+        )
+        return [note, AddAttempt(draft.attempt)]

@@ -1,0 +1,121 @@
+"""What a transaction may use and pays: the unit limit is learnt, the price follows a policy, both are capped.
+
+The fee is price x REQUESTED units, so a limit that is too high costs money and one that is too low costs the
+fill: it is the most units seen for this kind of transaction plus a margin. The price rises on retries only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from keeper.chain.transactions import Budget
+from keeper.domain.attempts import AttemptKind
+from keeper.domain.orders import OrderType
+
+SIGNATURE_FEE_LAMPORTS: Final = 5_000
+_MICRO: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class FeeRules:
+    """`default_unit_limit` holds until a limit is learnt; `unit_margin` is the share on top of the most seen.
+    Prices are micro-lamports a unit. `percentile` None means a fixed price; otherwise that percentile of the
+    recent fees for the accounts that the transaction writes, at least the fixed one. `retry_factor` multiplies
+    the price at each retry. Caps are lamports: of one transaction's whole fee, and of a UTC day.
+    """
+
+    default_unit_limit: int = 120_000
+    unit_margin: float = 0.15
+    unit_price_micro_lamports: int = 1_000
+    percentile: int | None = None
+    retry_factor: float = 1.5
+    cap_lamports: int = 1_000_000
+    daily_cap_lamports: int = 1_000_000_000
+
+
+class FeePolicy:
+    """Budgets for transactions, and what the day has cost.
+
+    `today` gives the UTC day as `YYYY-MM-DD`.
+    """
+
+    def __init__(self, rules: FeeRules, *, today: Callable[[], str], spent_today_lamports: int = 0) -> None:
+        self.rules = rules
+        self._today = today
+        self._day = today()
+        self._spent = spent_today_lamports
+        self._most_units: dict[tuple[AttemptKind, OrderType], int] = {}
+        self._recent_price = 0
+
+    def __repr__(self) -> str:
+        return f"FeePolicy(spent {self._spent} lamports on {self._day}, learnt {len(self._most_units)} limits)"
+
+    def budget(self, kind: AttemptKind, order_type: OrderType, number: int) -> Budget:
+        """The budget of attempt `number` (1 is the first) at an order of this type.
+
+        The price rises by at least one micro-lamport from attempt to attempt, so that no two attempts at an
+        order can be the same transaction.
+        """
+        limit = self.unit_limit(kind, order_type)
+        base = max(self.rules.unit_price_micro_lamports, self._recent_price)
+        price = int(base * self.rules.retry_factor ** min(number - 1, 20)) + number - 1
+        most = max(0, self.rules.cap_lamports - SIGNATURE_FEE_LAMPORTS) * _MICRO // limit
+        # Under the cap the number still tells attempts apart, a hair below it.
+        return Budget(limit, price if price <= most else max(0, most - number))
+
+    def unit_limit(self, kind: AttemptKind, order_type: OrderType) -> int:
+        """Compute units to request."""
+        most = self._most_units.get((kind, order_type))
+        if most is None:
+            return self.rules.default_unit_limit
+        return min(1_400_000, int(most * (1 + self.rules.unit_margin)) + 1)
+
+    def knows(self, kind: AttemptKind, order_type: OrderType) -> bool:
+        """Whether a limit was learnt for this kind of transaction."""
+        return (kind, order_type) in self._most_units
+
+    def learn_units(self, kind: AttemptKind, order_type: OrderType, units: int) -> None:
+        """A transaction of this kind used `units`, in a simulation or on chain."""
+        if units > 0:
+            key = (kind, order_type)
+            self._most_units[key] = max(units, self._most_units.get(key, 0))
+
+    def learn_prices(self, recent: Sequence[int]) -> None:
+        """Recent per-slot minimum prices for the accounts written; used when the policy is a percentile."""
+        if self.rules.percentile is None or not recent:
+            return
+        ordered = sorted(recent)
+        self._recent_price = ordered[min(len(ordered) - 1, len(ordered) * self.rules.percentile // 100)]
+
+    def cost(self, budget: Budget) -> int:
+        """A transaction's whole fee in lamports: its signature's and the priority fee."""
+        return SIGNATURE_FEE_LAMPORTS + budget.priority_fee_lamports
+
+    def spend(self, lamports: int) -> None:
+        """Count what a transaction cost."""
+        self._turn_day()
+        self._spent += lamports
+
+    @property
+    def day(self) -> str:
+        """The UTC day that spending is counted to, `YYYY-MM-DD`."""
+        self._turn_day()
+        return self._day
+
+    def may_spend(self) -> bool:
+        """Whether the day's cap leaves room for one more transaction at the per-transaction cap."""
+        self._turn_day()
+        return self._spent < self.rules.daily_cap_lamports
+
+    @property
+    def spent_today_lamports(self) -> int:
+        """What the UTC day has cost so far."""
+        self._turn_day()
+        return self._spent
+
+    def _turn_day(self) -> None:
+        today = self._today()
+        if today != self._day:
+            self._day, self._spent = today, 0

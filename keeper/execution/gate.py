@@ -1,0 +1,56 @@
+"""The gate before the executor: open when nothing says stop.
+
+Reasons are named and independent (a paused keeper, an unhealthy journal, a balance below its floor), so that
+lifting one never lifts another. Whoever set a reason lifts it; the health report shows them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+
+from keeper.domain.reports import GateChanged, Report
+
+
+class Gate:
+    """Closed while it has any reason."""
+
+    def __init__(self, report: Callable[[Report], None]) -> None:
+        self._reasons: dict[str, str] = {}
+        self._report = report
+        self._open = anyio.Event()
+        self._open.set()
+
+    def __repr__(self) -> str:
+        return f"Gate({'open' if self.is_open else ', '.join(self._reasons.values())})"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether sending is allowed now."""
+        return not self._reasons
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why it is closed: a sentence by name."""
+        return dict(self._reasons)
+
+    def close(self, name: str, reason: str) -> None:
+        """Stop sending because of `name`. Repeating it updates the sentence."""
+        new = name not in self._reasons
+        self._reasons[name] = reason
+        if self._open.is_set():
+            self._open = anyio.Event()
+        if new:
+            self._report(GateChanged(False, reason))
+
+    def lift(self, name: str) -> None:
+        """`name` is no reason any more. Sending goes on when no other is left."""
+        if self._reasons.pop(name, None) is not None and not self._reasons:
+            self._open.set()
+            self._report(GateChanged(True, ""))
+
+    async def opened(self) -> None:
+        """Wait until it is open."""
+        while self._reasons:
+            await self._open.wait()

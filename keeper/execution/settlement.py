@@ -1,0 +1,436 @@
+"""The consequences of a verdict: what the order reads now, what that means, and what happens to it next.
+
+Success is three things: no error, the order reads Filled, and its position is there (promise 3). After every
+failure the order and its market are read again, at a slot after the failure: an order that is no longer
+pending was a lost race whatever the error said, and a price that is news may trigger it again at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from solders.pubkey import Pubkey
+
+from keeper.chain.client import AccountBytes, ChainClient
+from keeper.chain.layouts import decode_market, decode_order, decode_position
+from keeper.chain.program import Program
+from keeper.chain.program_errors import ProgramFailure, name_failure, programs_of
+from keeper.domain.attempts import AttemptKind, AttemptState, Fate
+from keeper.domain.events import Event, MarketSeen, OrderSeen
+from keeper.domain.orders import OnchainStatus, Order, OrderState
+from keeper.domain.reports import FillWithoutPosition, Note, OrderSettled, Report
+from keeper.errors import ChainError, MalformedAccount
+from keeper.execution.fates import FREE_OF_CHARGE, POLICIES, Next, fate_of
+from keeper.execution.fees import FeePolicy
+from keeper.execution.flights import Flight, Flights
+from keeper.execution.lander import move_flight
+from keeper.execution.relay import RelaySettlement
+from keeper.execution.tries import Tries
+from keeper.journal import Journal
+from keeper.journal.ops import AddSpend, NoteOrder, NoteState, Op, UseBudget
+from keeper.journal.transitions import first_state
+
+_MOST_READ_BACKS = 200
+
+
+class Resting(Protocol):
+    """What settlement tells of an order afterwards; the engine in life."""
+
+    def saw(self, event: Event) -> None:
+        """News that settlement read itself."""
+        ...
+
+    def release(self, address: Pubkey, *, after_price_slot: int | None = None, delay_s: float = 0.0) -> None:
+        """The order rests again, after `delay_s`; only a price from a slot after `after_price_slot` counts."""
+        ...
+
+    def forget(self, address: Pubkey, slot: int) -> None:
+        """Nothing more will come of it, as of `slot`."""
+        ...
+
+    def wait_for_account(self, order: Order, account: Pubkey) -> None:
+        """The order waits, suspended, until `account` changes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBack:
+    """Accounts read together, at or after the slot of a verdict."""
+
+    slot: int
+    accounts: Mapping[Pubkey, AccountBytes | None]
+
+    def order(self, address: Pubkey, owner: Pubkey) -> Order | None:
+        """The order as it reads now; None when its account is gone, or is not an order."""
+        account = self.accounts.get(address)
+        if account is None or account.owner != owner:
+            return None
+        try:
+            return decode_order(address, account.data, self.slot)
+        except MalformedAccount:
+            return None
+
+
+class Settlement:
+    """Implements the lander's Settler for the keeper's own attempts; relayed ones go to RelaySettlement."""
+
+    def __init__(
+        self,
+        *,
+        client: ChainClient,
+        program: Program,
+        keeper: Pubkey,
+        journal: Journal,
+        flights: Flights,
+        tries: Tries,
+        fees: FeePolicy,
+        resting: Resting,
+        relays: RelaySettlement,
+        report: Callable[[Report], None],
+        accept_fills_without_position: bool = False,
+        wall_time: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._program = program
+        self._keeper = keeper
+        self._journal = journal
+        self._flights = flights
+        self._tries = tries
+        self._fees = fees
+        self._resting = resting
+        self._relays = relays
+        self._report = report
+        self._accept_bare_fills = accept_fills_without_position
+        self._wall_time = wall_time
+
+    # -- the lander's verdicts
+
+    async def landed(self, flights: Sequence[Flight], slot: int) -> None:
+        """Confirmed without an error: read back what it did."""
+        wanted = [flight.attempt.order for flight in flights]
+        wanted += [f.attempt.position for f in flights if f.attempt.position is not None]
+        read = await self._read(wanted, slot)
+        if read is None:
+            return  # read back at the next poll; until then nothing is concluded
+        ops: list[Op] = []
+        after: list[Callable[[], None]] = []
+        for flight in flights:
+            match flight.attempt.kind:
+                case AttemptKind.EXECUTE:
+                    self._filled(flight, read, ops, after)
+                case AttemptKind.RATCHET:
+                    self._ratcheted(flight, read, ops, after)
+                case AttemptKind.RELAY:
+                    self._relays.landed(flight, read.order(flight.attempt.order, self._program.id), ops, after)
+        await self._commit(ops, after)
+
+    async def failed(self, flights: Sequence[Flight], errs: Sequence[object], slot: int) -> None:
+        """Confirmed with an error: name it, read the order and its market again, apply the fate's policy."""
+        markets = [flight.order.market for flight in flights if flight.order is not None]
+        # One slot later than the failure: the price that the chain refused by must not count as news.
+        read = await self._read([*(f.attempt.order for f in flights), *markets], slot + 1)
+        if read is None:
+            return
+        ops: list[Op] = []
+        after: list[Callable[[], None]] = []
+        for flight, err in zip(flights, errs, strict=True):
+            failure, fee = await self._name(flight, err)
+            order = read.order(flight.attempt.order, self._program.id)
+            fate = fate_of(failure.name, failure.program, self._program.id)
+            if flight.attempt.kind is AttemptKind.RELAY:
+                self._relays.failed(flight, failure, order, ops, after)
+                continue
+            if order is None or not order.pending:
+                fate = Fate.LOST_RACE
+            elif fate is Fate.LOST_RACE:
+                # The program said that it was not pending, and now it is: it was cancelled and placed anew.
+                fate = Fate.TRANSIENT
+            self._end(flight, AttemptState.FAILED, fate, failure, fee, ops, after)
+            self._consequence(flight, fate, failure, order, slot, ops, after)
+            market = self._market_news(flight, read)
+            if market is not None:
+                after.append(lambda news=market: self._resting.saw(news))  # type: ignore[misc]
+        await self._commit(ops, after)
+
+    async def expired(self, flights: Sequence[Flight], slot: int) -> None:
+        """The third part of the rule: the order reads as it did before, at or after the finalized slot."""
+        read = await self._read([flight.attempt.order for flight in flights], slot)
+        if read is None:
+            return
+        ops: list[Op] = []
+        after: list[Callable[[], None]] = []
+        for flight in flights:
+            order = read.order(flight.attempt.order, self._program.id)
+            if flight.attempt.kind is AttemptKind.RELAY:
+                self._relays.expired(flight, order, ops, after)
+                continue
+            fate = Fate.TRANSIENT if order is not None and order.pending else Fate.LOST_RACE
+            detail = flight.refused or "its blockhash is too old, and no node knows it"
+            failure = ProgramFailure("BlockhashExpired", None, None, None, detail)
+            self._end(flight, AttemptState.EXPIRED, fate, failure, 0, ops, after)
+            self._consequence(flight, fate, failure, order, slot, ops, after)
+        await self._commit(ops, after)
+
+    async def finalized(self, flights: Sequence[Flight]) -> None:
+        """Rooted: the only way that a success closes."""
+        now = self._wall_time()
+        ops: list[Op] = [
+            move_flight(flight, AttemptState.FINALIZED, self._report, finalized_at=now, ended_at=now)
+            for flight in flights
+        ]
+        after: list[Callable[[], None]] = [lambda f=flight: self._flights.remove(f) for flight in flights]  # type: ignore[misc]
+        await self._commit(ops, after)
+
+    # -- success
+
+    def _filled(self, flight: Flight, read: ReadBack, ops: list[Op], after: list[Callable[[], None]]) -> None:
+        attempt = flight.attempt
+        order = read.order(attempt.order, self._program.id)
+        if order is not None and order.pending:
+            self._contradiction(flight)
+            return
+        position_ok = attempt.position is not None and self._position_is_there(attempt.position, order, read)
+        bare_fill_ok = attempt.position is None and self._accept_bare_fills
+        if order is not None and order.status is OnchainStatus.EXPIRED:
+            fate, state, reason = (
+                Fate.EXPIRED_ORDER,
+                OrderState.EXPIRED,
+                "The program marked it expired; nothing was filled.",
+            )
+        elif order is not None and order.status is not OnchainStatus.FILLED:
+            fate, state = Fate.LOST_RACE, first_state(order.status)
+            reason = f"It reads {order.status.word} on chain after the keeper's call."
+        elif position_ok:
+            fate, state, reason = Fate.EXECUTED, OrderState.FILLED, "Filled by this keeper, with its position."
+        elif bare_fill_ok:
+            fate, state = Fate.EXECUTED, OrderState.FILLED
+            reason = "Filled by this keeper. This program revision creates no position; the operator allows that."
+        else:
+            fate, state = Fate.NO_POSITION, OrderState.FAILED
+            reason = "It reads Filled but its position is not there. An operator has to look."
+            self._report(FillWithoutPosition(attempt.order, attempt.signature, attempt.position))
+        self._confirm(flight, fate, ops, after)
+        position = attempt.position if fate is Fate.EXECUTED else None
+        # Until an order that was closed since can be read again, its last known facts stand.
+        known = order or flight.order
+        if known is not None:
+            ops.append(NoteOrder(known, state, reason, position=position))
+        else:
+            ops.append(NoteState(attempt.order, state, reason, slot=read.slot, position=position))
+        self._report(OrderSettled(attempt.order, attempt.kind, fate, reason, fee_lamports=self._fee(flight)))
+        after.append(lambda: self._ended(attempt.order, read.slot))
+
+    def _confirm(self, flight: Flight, fate: Fate, ops: list[Op], after: list[Callable[[], None]]) -> None:
+        fee = self._fee(flight)
+        ops.append(
+            move_flight(
+                flight,
+                AttemptState.CONFIRMED,
+                self._report,
+                confirmed_at=self._wall_time(),
+                seen_slot=flight.landed_slot,
+                fate=fate,
+                fee_lamports=fee,
+            )
+        )
+        self._spend(fee, ops, after)
+
+        def done() -> None:
+            # Only now: if the journal had not taken it, the next poll would read it back again.
+            flight.read_back = True
+            self._flights.landed(flight)
+
+        after.append(done)
+
+    def _position_is_there(self, address: Pubkey, order: Order | None, read: ReadBack) -> bool:
+        account = read.accounts.get(address)
+        if account is None or account.owner != self._program.id:
+            return False
+        try:
+            position = decode_position(address, account.data, read.slot)
+        except MalformedAccount:
+            return False
+        # The user may have closed the order since; then the position at the order's own PDA is proof enough.
+        return order is None or (
+            position.user == order.user
+            and position.market == order.market
+            and position.side is order.side
+            and position.size_1e6 == order.filled_size_1e6
+        )
+
+    def _contradiction(self, flight: Flight) -> None:
+        """Success, yet the order reads Pending at a slot after it: a node is wrong. Ask again, within bounds."""
+        flight.read_backs += 1
+        if flight.read_backs in (10, _MOST_READ_BACKS):
+            detail = f"{flight.signature} succeeded, but the order still reads Pending ({flight.read_backs} reads)"
+            self._report(Note("attempt.contradiction", detail, level="error", order=flight.attempt.order))
+
+    def _ratcheted(self, flight: Flight, read: ReadBack, ops: list[Op], after: list[Callable[[], None]]) -> None:
+        attempt = flight.attempt
+        order = read.order(attempt.order, self._program.id)
+        fate = Fate.RATCHETED
+        self._confirm(flight, fate, ops, after)
+        self._report(OrderSettled(attempt.order, attempt.kind, fate, "stop moved", fee_lamports=self._fee(flight)))
+        if order is not None:
+            # The new stop goes into the book before the order is released, or it would be moved again at once.
+            after.append(lambda: self._resting.saw(OrderSeen(order)))
+        # A ratchet that landed can't land again: the order is free although its entry closes at finalized.
+        after.append(lambda: self._resting.release(attempt.order))
+
+    # -- failure
+
+    async def _name(self, flight: Flight, err: object) -> tuple[ProgramFailure, int]:
+        """The failure by name, from the status' error and, when a node still has them, the logs; and the fee."""
+        logs: tuple[str, ...] = ()
+        fee = self._fee(flight)
+        try:
+            landed = await self._client.transaction(flight.signature)
+            if landed is not None:
+                logs, fee = landed.logs, landed.fee_lamports
+        except ChainError as e:
+            self._report(Note("attempt.no_logs", str(e), level="debug", order=flight.attempt.order))
+        return name_failure(err, programs_of(flight.attempt.wire), self._program.id, self._program.idl, logs), fee
+
+    def _end(
+        self,
+        flight: Flight,
+        state: AttemptState,
+        fate: Fate,
+        failure: ProgramFailure,
+        fee: int,
+        ops: list[Op],
+        after: list[Callable[[], None]],
+    ) -> None:
+        ops.append(
+            move_flight(
+                flight,
+                state,
+                self._report,
+                ended_at=self._wall_time(),
+                fate=fate,
+                error_name=failure.name,
+                error_program=None if failure.program is None else str(failure.program),
+                error_detail=failure.detail or None,
+                fee_lamports=fee,
+            )
+        )
+        if fee:
+            self._spend(fee, ops, after)
+
+    def _consequence(
+        self,
+        flight: Flight,
+        fate: Fate,
+        failure: ProgramFailure,
+        order: Order | None,
+        slot: int,
+        ops: list[Op],
+        after: list[Callable[[], None]],
+    ) -> None:
+        address = flight.attempt.order
+        policy = POLICIES[fate]
+        following = policy.next
+        if policy.costs_budget and failure.name not in FREE_OF_CHARGE:
+            if self._tries.left(address) <= 1 and following in (Next.BACK_OFF, Next.ACCOUNT_CHANGE):
+                following = Next.OPERATOR
+            ops.append(UseBudget(address))
+            after.append(lambda: self._charge(address))
+        after.append(lambda: self._flights.remove(flight))
+        state, reason = self._words(fate, following, failure, order, flight)
+        if order is not None:
+            ops.append(NoteOrder(order, state, reason))
+        else:
+            ops.append(NoteState(address, state, reason, slot=slot))
+        self._report(OrderSettled(address, flight.attempt.kind, fate, reason, failure.name))
+        match following:
+            case Next.STOP:
+                after.append(lambda: self._ended(address, order.slot if order else slot))
+            case Next.NEXT_PRICE:
+                after.append(lambda: self._resting.release(address, after_price_slot=slot))
+            case Next.BACK_OFF:
+                after.append(lambda: self._resting.release(address, delay_s=self._tries.pause_s(address)))
+            case Next.ACCOUNT_CHANGE:
+                account = self._program.user_account_of(order, self._keeper) if order else None
+                if order is not None and account is not None:
+                    after.append(lambda: self._resting.wait_for_account(order, account))
+            case Next.OPERATOR:
+                pass  # it stays suspended until an operator retries it
+
+    def _words(
+        self, fate: Fate, following: Next, failure: ProgramFailure, order: Order | None, flight: Flight
+    ) -> tuple[OrderState, str]:
+        name = failure.name + (f" ({failure.detail})" if failure.detail else "")
+        if fate is Fate.LOST_RACE:
+            if order is None:
+                return OrderState.DROPPED, "Its account is gone: its user closed it."
+            what = {
+                OnchainStatus.FILLED: "Another keeper filled it first.",
+                OnchainStatus.CANCELLED: "Its user cancelled it first.",
+                OnchainStatus.EXPIRED: "It expired first.",
+            }.get(order.status, f"It reads {order.status.word} on chain.")
+            return first_state(order.status), what
+        if fate is Fate.EXPIRED_ORDER:
+            return OrderState.EXPIRED, "The program refused it as expired."
+        if following is Next.NEXT_PRICE:
+            return OrderState.OPEN, f"The chain refused the attempt with {name}; it rests until the price is news."
+        if following is Next.BACK_OFF:
+            return OrderState.OPEN, f"The last attempt failed with {name}; it is tried again."
+        if following is Next.ACCOUNT_CHANGE:
+            return (
+                OrderState.FAILED,
+                f"The program refused the fill with {name}; it is tried again when its user's account changes.",
+            )
+        if POLICIES[fate].next is not Next.OPERATOR:
+            return OrderState.FAILED, f"Its retry budget is used up; the last attempt failed with {name}."
+        return OrderState.FAILED, f"The program refused the fill with {name}; an operator has to look."
+
+    # -- shared
+
+    async def _read(self, addresses: Sequence[Pubkey], slot: int) -> ReadBack | None:
+        unique = list(dict.fromkeys(addresses))
+        try:
+            read_slot, accounts = await self._client.accounts(unique, min_context_slot=slot)
+        except ChainError as e:
+            self._report(Note("settlement.read_back", str(e), level="debug"))
+            return None
+        if read_slot < slot:
+            return None  # a node that ignored minContextSlot: its answer is older than the verdict
+        return ReadBack(read_slot, dict(zip(unique, accounts, strict=True)))
+
+    def _market_news(self, flight: Flight, read: ReadBack) -> MarketSeen | None:
+        if flight.order is None:
+            return None
+        account = read.accounts.get(flight.order.market)
+        if account is None:
+            return None
+        try:
+            return MarketSeen(decode_market(account.address, account.data, read.slot), time.monotonic_ns())
+        except MalformedAccount:
+            return None
+
+    def _charge(self, address: Pubkey) -> None:
+        self._tries.charge(address)
+
+    def _ended(self, address: Pubkey, slot: int) -> None:
+        self._tries.forget(address)
+        self._resting.forget(address, slot)
+
+    def _fee(self, flight: Flight) -> int:
+        attempt = flight.attempt
+        if attempt.unit_limit is None or attempt.unit_price_micro_lamports is None:
+            return 0
+        return 5_000 + -(-attempt.unit_limit * attempt.unit_price_micro_lamports // 1_000_000)
+
+    def _spend(self, fee: int, ops: list[Op], after: list[Callable[[], None]]) -> None:
+        ops.append(AddSpend(self._fees.day, fee))
+        after.append(lambda: self._fees.spend(fee))
+
+    async def _commit(self, ops: Sequence[Op], after: Sequence[Callable[[], None]]) -> None:
+        """Durable first, consequences second: a crash in between finds the entry closed and the order resting."""
+        if ops:
+            await self._journal.commit(*ops)
+        for consequence in after:
+            consequence()

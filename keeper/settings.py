@@ -1,0 +1,240 @@
+"""Every setting of the keeper, in one frozen model.
+
+Order of precedence: flags, then `KEEPER_*` in the environment (`__` between levels), then the TOML file, then
+the defaults here. Every number has its unit in its name or its description. Secrets (RPC URLs may hold a key)
+are `SecretStr`: they show as stars wherever the settings are printed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from solders.pubkey import Pubkey
+
+from keeper.errors import Misconfigured
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Fallback(_Section):
+    """A further RPC endpoint: reads go to it when a better one is benched, sends go to all."""
+
+    url: SecretStr
+    ws_url: SecretStr | None = None
+
+
+class RpcSettings(_Section):
+    """The way to the chain."""
+
+    url: SecretStr = Field(SecretStr("http://127.0.0.1:8899"), description="HTTP URL of the preferred RPC endpoint")
+    ws_url: SecretStr | None = Field(
+        None, description="its WebSocket URL; by default the HTTP URL with ws: and, if it names a port, the next port"
+    )
+    fallbacks: tuple[Fallback, ...] = Field((), description="further endpoints, in order of preference")
+    deadline_s: float = Field(10.0, gt=0, le=120, description="total deadline of one call, in seconds")
+    silence_s: float = Field(10.0, gt=0, le=600, description="a socket without a slot for so many seconds is dead")
+    snapshot_every_s: float = Field(60.0, gt=0, description="how often everything is read again, in seconds")
+    max_slot_lag: int = Field(50, gt=0, description="an endpoint so many slots behind the best is benched")
+
+
+class ProgramSettings(_Section):
+    """The program that the keeper serves."""
+
+    idl: str = Field("0.2", description='"0.1" or "0.2" for a packaged IDL, or the path of an IDL file')
+    id: str | None = Field(None, description="program id; by default the address in the IDL")
+    accept_fills_without_position: bool = Field(
+        False,
+        description="execute on a revision whose fills create no position (0.1). A trader's order is then marked "
+        "filled with nothing behind it; say yes only if something else opens the position",
+    )
+
+    @field_validator("id")
+    @classmethod
+    def _an_address(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                Pubkey.from_string(value)
+            except ValueError:
+                raise ValueError("it is not a base58 public key of 32 bytes") from None
+        return value
+
+
+class KeySettings(_Section):
+    """The keeper's own key: it pays the fees and signs the executions."""
+
+    file: Path | None = Field(None, description="keypair file, the JSON that solana-keygen writes")
+
+
+class JournalSettings(_Section):
+    """The journal: what was attempted, durable before it is sent."""
+
+    path: Path = Field(Path("keeper.sqlite"), description="SQLite file; one keeper at a time")
+    retention_days: int = Field(30, ge=1, description="ended orders and attempts are removed after so many days")
+
+
+class TriggerSettings(_Section):
+    """When the keeper acts."""
+
+    max_price_age_s: float = Field(
+        60.0,
+        gt=0,
+        le=300,
+        description="a price older than so many seconds decides nothing (the program refuses at 300)",
+    )
+    trailing_step_ppm: int = Field(
+        1_000,
+        ge=1,
+        le=1_000_000,
+        description="a trailing stop is moved on chain in steps of at least so many millionths",
+    )
+    breaker_trip: Share | None = Field(
+        0.05, description="a price that jumps by more than this share between updates pauses its market"
+    )
+    breaker_settle: Share = Field(0.02, description="updates that differ by less than this share let it settle")
+
+
+class ExecutionSettings(_Section):
+    """How the keeper sends, and how often it tries."""
+
+    dry_run: bool = Field(False, description="do everything but send, and record what would have been sent")
+    retry_budget: int = Field(5, ge=1, le=100, description="failed attempts that an order may cost")
+    first_pause_s: float = Field(1.0, gt=0, description="pause before the first retry, in seconds; it doubles")
+    longest_pause_s: float = Field(60.0, gt=0, description="longest pause between retries, in seconds")
+    attempts_per_hour: int = Field(30, ge=1, description="ceiling on all attempts at one order within an hour")
+    max_in_flight: int = Field(4_096, ge=1, le=100_000, description="attempts that may be open at once")
+    resend_every_s: float = Field(2.0, gt=0, description="how often the same bytes are sent again, in seconds")
+
+
+class FeeSettings(_Section):
+    """What a transaction may cost."""
+
+    unit_limit: int = Field(120_000, ge=1_000, le=1_400_000, description="compute units until a limit is learnt")
+    unit_margin: float = Field(0.15, ge=0, le=2, description="share of units requested on top of the most seen")
+    unit_price_micro_lamports: int = Field(1_000, ge=0, description="priority fee, micro-lamports per compute unit")
+    retry_factor: float = Field(1.5, ge=1, le=10, description="the price is multiplied by it at each retry")
+    cap_lamports: int = Field(1_000_000, ge=5_000, description="most that one transaction may cost, in lamports")
+    daily_cap_lamports: int = Field(1_000_000_000, ge=5_000, description="most that a UTC day may cost, in lamports")
+    min_balance_lamports: int = Field(
+        50_000_000, ge=0, description="below this balance of the keeper's key nothing is sent, in lamports"
+    )
+
+
+class HttpSettings(_Section):
+    """The API."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; loopback unless you put a proxy before it")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+
+
+class LogSettings(_Section):
+    """The log, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is written")
+    format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else JSON")
+
+
+class Settings(BaseSettings):
+    """All settings. See each section's fields."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="KEEPER_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        nested_model_default_partial_update=True,
+    )
+
+    rpc: RpcSettings = RpcSettings()
+    program: ProgramSettings = ProgramSettings()
+    key: KeySettings = KeySettings()
+    journal: JournalSettings = JournalSettings()
+    trigger: TriggerSettings = TriggerSettings()
+    execution: ExecutionSettings = ExecutionSettings()
+    fees: FeeSettings = FeeSettings()
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+
+
+def load_settings(file: Path | None, flags: Mapping[str, Any] | None = None) -> Settings:
+    """Read the settings. `flags` are nested mappings by section, already without the ones not given.
+
+    Raises Misconfigured with one line that names the setting, what is wrong, and what would be right.
+    """
+    values = {} if file is None else _read_toml(file)
+    _refuse_unknown_environment()
+
+    class FromEverywhere(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (init_settings, env_settings, InitSettingsSource(settings_cls, values))
+
+    try:
+        return FromEverywhere(**(flags or {}))
+    except ValidationError as e:
+        raise Misconfigured(_one_line(e), remedy="config/keeper.toml has every setting, with its unit.") from None
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except OSError as e:
+        raise Misconfigured(
+            f"The settings file {file} can't be read: {e.strerror}.", remedy="Give another with --config."
+        ) from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise Misconfigured(f"The settings file {file} is not TOML: {e}.", remedy="Mend that line.") from e
+
+
+def _refuse_unknown_environment() -> None:
+    """pydantic-settings ignores variables that it does not know; a mistyped one must not be ignored."""
+    known = set(setting_names())
+    for variable in os.environ:
+        if not variable.startswith("KEEPER_"):
+            continue
+        name = variable.removeprefix("KEEPER_").lower().replace("__", ".")
+        if name not in known and name.split(".")[0] not in Settings.model_fields:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"Did you mean {_variable(near[0])}?" if near else "Unset it."
+            raise Misconfigured(f"The environment variable {variable} is no setting of the keeper.", remedy=hint)
+
+
+def setting_names() -> list[str]:
+    """Every setting as `section.name`, in the model's order."""
+    return [f"{section}.{name}" for section, field in Settings.model_fields.items() for name in _fields(field)]
+
+
+def _fields(field: Any) -> list[str]:
+    return list(field.annotation.model_fields)
+
+
+def _variable(name: str) -> str:
+    return "KEEPER_" + name.upper().replace(".", "__")
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, [*setting_names(), *Settings.model_fields], n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        return f"There is no setting {name}.{hint}"
+    text = str(first["msg"]).removeprefix("Value error, ")
+    return f"The setting {name} is wrong: {text[:1].lower()}{text[1:]}."
