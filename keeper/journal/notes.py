@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from keeper.journal.drafts import base58
 from keeper.journal.ops import Note, NoteOrder, NoteState
 
 T = TypeVar("T")
@@ -39,7 +40,7 @@ class NoteBag:
 
 
 def _address(note: Note) -> str:
-    return str(note.order.address if isinstance(note, NoteOrder) else note.address)
+    return base58(note.order.address if isinstance(note, NoteOrder) else note.address)
 
 
 def merge(earlier: Note, later: Note) -> Note:

@@ -33,7 +33,7 @@ from keeper.journal.records import (
     PreparedStatus,
     Source,
 )
-from keeper.journal.schema import LIVE_SQL
+from keeper.journal.schema import KEEPER_KINDS_SQL, LIVE_SQL
 from keeper.journal.transitions import CLOSED_STATES
 
 MAX_PAGE: Final = 1_000
@@ -158,7 +158,10 @@ class Queries:
     def open_attempts(self) -> list[Attempt]:
         """Every attempt that could still land or is not yet rooted, oldest first. A restart resolves these first."""
         rows = self._all(
-            f"SELECT {_ATTEMPT_COLUMNS} FROM attempts INDEXED BY attempts_live WHERE state IN ({LIVE_SQL}) ORDER BY id"
+            f"SELECT {_ATTEMPT_COLUMNS} FROM attempts INDEXED BY one_live_attempt "
+            f"WHERE kind IN ({KEEPER_KINDS_SQL}) AND state IN ({LIVE_SQL}) "
+            f"UNION ALL SELECT {_ATTEMPT_COLUMNS} FROM attempts INDEXED BY live_relays "
+            f"WHERE kind = 'relay' AND state IN ({LIVE_SQL}) ORDER BY id"
         )
         return [_attempt(row) for row in rows]
 

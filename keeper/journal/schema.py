@@ -119,7 +119,7 @@ _VERSION_1: Final = (
     CREATE UNIQUE INDEX one_live_attempt ON attempts (order_address)
         WHERE kind IN ('execute', 'ratchet') AND state IN ({_V1_LIVE})
     """,
-    f"CREATE INDEX attempts_live ON attempts (state) WHERE state IN ({_V1_LIVE})",
+    f"CREATE INDEX live_relays ON attempts (order_address) WHERE kind = 'relay' AND state IN ({_V1_LIVE})",
     f"CREATE INDEX attempts_ended ON attempts (signed_at) WHERE state IN ({_V1_ENDED})",
     "CREATE INDEX attempts_order ON attempts (order_address, number)",
     "CREATE INDEX attempts_kind ON attempts (kind, signed_at)",

@@ -25,6 +25,7 @@ from keeper.journal.drafts import (
     AttemptDraft,
     OrderDraft,
     PreparedDraft,
+    base58,
 )
 from keeper.journal.integers import to_stored, to_stored_opt
 from keeper.journal.schema import KEEPER_KINDS_SQL, LIVE_SQL
@@ -34,17 +35,22 @@ _MAX_PARAMETERS: Final = 32_000
 """SQLite's default limit is 32,766 in one statement."""
 
 # 17 digits bring a double back exactly; json_array itself would write 15.
+_ORDER_HEAD: Final = (
+    "id, address, slot, state, reason, printf('%!.17g', triggered_at), trigger_price, trigger_slot, position, "
+    "budget_used, printf('%!.17g', next_attempt_at), attempts_made, client_order_id, source, version, "
+    "triggered_at IS NULL, next_attempt_at IS NULL"
+)
 _ORDERS: Final = f"""
-    SELECT json_group_array(json_array(id, address, slot, state, reason,
-        printf('%!.17g', triggered_at), trigger_price, trigger_slot, position, budget_used,
-        printf('%!.17g', next_attempt_at), attempts_made, client_order_id, source, version, closed,
-        triggered_at IS NULL, next_attempt_at IS NULL,
-        {", ".join(FACT_COLUMNS)}))
+    SELECT json_group_array(json_array({_ORDER_HEAD}))
     FROM orders WHERE address IN (SELECT value FROM json_each(?))
 """
-_FIRST_FACT: Final = 18
+_ORDERS_AND_FACTS: Final = f"""
+    SELECT json_group_array(json_array({_ORDER_HEAD}, {", ".join(FACT_COLUMNS)}))
+    FROM orders WHERE address IN (SELECT value FROM json_each(?))
+"""
+_FIRST_FACT: Final = 17
 _ATTEMPTS: Final = """
-    SELECT json_group_array(json_array(signature, order_address, kind, state))
+    SELECT json_group_array(json_array(id, signature, order_address, kind, state))
     FROM attempts WHERE signature IN (SELECT value FROM json_each(?))
 """
 _LIVE: Final = f"""
@@ -62,6 +68,7 @@ _PREPARED: Final = """
 def load(db: Database, groups: Iterable[Sequence[o.Op]], rows: Rows) -> None:
     """Read what the operations are going to look at into `rows`, under the open transaction."""
     orders: dict[str, None] = {}
+    noted: dict[str, None] = {}
     attempts: dict[str, None] = {}
     adding: dict[str, None] = {}
     prepared: dict[str, None] = {}
@@ -70,14 +77,14 @@ def load(db: Database, groups: Iterable[Sequence[o.Op]], rows: Rows) -> None:
         for op in ops:
             match op:
                 case o.NoteOrder():
-                    orders[str(op.order.address)] = None
+                    noted[base58(op.order.address)] = None
                 case o.NoteState() | o.UseBudget() | o.ResetBudget():
-                    orders[str(op.address)] = None
+                    orders[base58(op.address)] = None
                 case o.AddAttempt():
-                    order = str(op.attempt.order)
-                    orders[order] = adding[order] = attempts[str(op.attempt.signature)] = None
+                    order = base58(op.attempt.order)
+                    orders[order] = adding[order] = attempts[base58(op.attempt.signature)] = None
                 case o.MoveAttempt():
-                    attempts[str(op.signature)] = None
+                    attempts[base58(op.signature)] = None
                 case o.AddPrepared():
                     prepared[op.prepared.id] = None
                     if op.prepared.idempotency_key is not None:
@@ -87,17 +94,18 @@ def load(db: Database, groups: Iterable[Sequence[o.Op]], rows: Rows) -> None:
                 case o.SetMeta() | o.AddSpend():
                     pass
     if attempts:
-        for signature, order, kind, state in _json(db, _ATTEMPTS, attempts):
-            rows.attempts[signature] = AttemptDraft(signature, order, AttemptKind(kind), AttemptState(state))
-            # A moved attempt changes what its order's readers see: the order's version rises with it.
-            orders[order] = None
+        for id_, signature, order, kind, state in _json(db, _ATTEMPTS, attempts):
+            rows.attempts[signature] = AttemptDraft(id_, signature, order, AttemptKind(kind), AttemptState(state))
     if adding:
         for order, signature in _json(db, _LIVE, adding):
             rows.live[order] = signature
-    if orders:
-        for row in _json(db, _ORDERS, orders):
-            draft = _order_draft(row)
-            rows.orders[draft.address] = draft
+    # Facts are loaded only for the orders that are compared with new ones.
+    bare = [address for address in orders if address not in noted]
+    for sql, addresses in ((_ORDERS_AND_FACTS, noted), (_ORDERS, bare)):
+        if addresses:
+            for row in _json(db, sql, addresses):
+                draft = _order_draft(row)
+                rows.orders[draft.address] = draft
     if prepared or keys:
         for id_, key, status, signature in _json(db, _PREPARED, prepared, keys):
             rows.prepared[id_] = PreparedDraft(id_, key, status, signature)
@@ -112,25 +120,23 @@ def _json(db: Database, sql: str, *keys: Iterable[str]) -> Any:
 
 
 def _order_draft(row: list[Any]) -> OrderDraft:
-    closed = bool(row[15])
     return OrderDraft(
         id=row[0],
         address=row[1],
-        facts=tuple(row[_FIRST_FACT:]),
+        facts=tuple(row[_FIRST_FACT:]) or None,
         slot=row[2],
         state=OrderState(row[3]),
         reason=row[4],
-        triggered_at=None if row[16] else float(row[5]),
+        triggered_at=None if row[15] else float(row[5]),
         trigger_price=row[6],
         trigger_slot=row[7],
         position=row[8],
         budget_used=row[9],
-        next_attempt_at=None if row[17] else float(row[10]),
+        next_attempt_at=None if row[16] else float(row[10]),
         attempts_made=row[11],
         client_order_id=row[12],
         source=row[13],
         version=row[14],
-        was_closed=closed,
     )
 
 
@@ -168,8 +174,7 @@ def save(db: Database, rows: Rows) -> None:
 
 # --- orders
 
-_ORDER_BODY: Final = (
-    *FACT_COLUMNS[2:],
+_ALWAYS: Final = (
     "slot",
     "reason",
     "triggered_at",
@@ -181,60 +186,55 @@ _ORDER_BODY: Final = (
     "attempts_made",
     "updated_at",
     "version",
-    "state",
 )
-"""What changes without touching the indexes by user and by market."""
-_ORDER_KEYS: Final = ("user", "market", "client_order_id", "closed")
-_ORDER_NEW: Final = ("id", *_ORDER_BODY, *_ORDER_KEYS, "address", "source", "first_seen_at")
-
-
-def _body(draft: OrderDraft) -> tuple[Any, ...]:
-    return (
-        *draft.facts[2:],
-        draft.slot,
-        draft.reason,
-        draft.triggered_at,
-        draft.trigger_price,
-        draft.trigger_slot,
-        draft.position,
-        draft.budget_used,
-        draft.next_attempt_at,
-        draft.attempts_made,
-        draft.updated_at,
-        draft.version,
-        draft.state.value,
-    )
-
-
-def _keys(draft: OrderDraft) -> tuple[Any, ...]:
-    return (draft.facts[0], draft.facts[1], draft.client_order_id, int(draft.closed))
+_KEYS: Final = ("client_order_id", "closed")
+_NEW: Final = ("id", *_ALWAYS, *FACT_COLUMNS, "state", *_KEYS, "address", "source", "first_seen_at")
 
 
 def _save_orders(db: Database, rows: Rows) -> None:
     new: list[tuple[Any, ...]] = []
-    moved: list[tuple[Any, ...]] = []
-    rekeyed: list[tuple[Any, ...]] = []
+    changed: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
     for draft in rows.orders.values():
         if draft is None or not draft.dirty:
             continue
+        rows.bumped.pop(draft.address, None)
+        always = (
+            draft.id,
+            draft.slot,
+            draft.reason,
+            draft.triggered_at,
+            draft.trigger_price,
+            draft.trigger_slot,
+            draft.position,
+            draft.budget_used,
+            draft.next_attempt_at,
+            draft.attempts_made,
+            draft.updated_at,
+            draft.version,
+        )
+        facts = draft.facts or ()
+        state = (draft.state.value,)
+        keys = (draft.client_order_id, int(draft.closed))
         if draft.is_new:
-            new.append(
-                (
-                    draft.id,
-                    *_body(draft),
-                    *_keys(draft),
-                    draft.address,
-                    draft.source,
-                    draft.first_seen_at,
-                )
-            )
-        elif draft.rekeyed or draft.closed is not draft.was_closed:
-            rekeyed.append((draft.id, *_body(draft), *_keys(draft)))
-        else:
-            moved.append((draft.id, *_body(draft)))
-    _insert(db, "orders", _ORDER_NEW, new)
-    _update(db, "orders", "id", _ORDER_BODY, moved)
-    _update(db, "orders", "id", (*_ORDER_BODY, *_ORDER_KEYS), rekeyed)
+            new.append((*always, *facts, *state, *keys, draft.address, draft.source, draft.first_seen_at))
+            continue
+        columns: tuple[str, ...] = _ALWAYS
+        values: tuple[Any, ...] = always
+        if draft.new_facts:
+            columns, values = columns + FACT_COLUMNS, values + facts
+        if draft.new_state:
+            columns, values = (*columns, "state"), values + state
+        if draft.new_keys:
+            columns, values = columns + _KEYS, values + keys
+        changed.setdefault(columns, []).append(values)
+    _insert(db, "orders", _NEW, new)
+    for columns, group in changed.items():
+        _update(db, "orders", columns, group)
+    if rows.bumped:
+        db.execute(
+            "UPDATE orders SET version = version + 1 WHERE address IN (SELECT value FROM json_each(?))",
+            (msgspec.json.encode(list(rows.bumped)).decode(),),
+        )
 
 
 # --- attempts
@@ -259,35 +259,17 @@ _ATTEMPT_NEW: Final = (
 
 def _save_attempts(db: Database, rows: Rows) -> None:
     new: list[tuple[Any, ...]] = []
-    moved: list[tuple[Any, ...]] = []
-    ended: list[tuple[Any, ...]] = []
+    moved: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
     for draft in rows.attempts.values():
         if draft is None:
             continue
         if draft.attempt is not None:
             new.append(_attempt_row(draft))
         elif draft.moved:
-            patch = draft.patch.get
-            row = (draft.signature, draft.state.value, *(patch(column) for column in PATCH_COLUMNS))
-            (ended if "fate" in draft.patch else moved).append(row)
-    without_fate = tuple(column for column in PATCH_COLUMNS if column != "fate")
-    skip = 2 + PATCH_COLUMNS.index("fate")
-    _update(
-        db,
-        "attempts",
-        "signature",
-        ("state", *without_fate),
-        [(*row[:skip], *row[skip + 1 :]) for row in moved],
-        keep_when_null=frozenset(PATCH_COLUMNS),
-    )
-    _update(
-        db,
-        "attempts",
-        "signature",
-        ("state", *PATCH_COLUMNS),
-        ended,
-        keep_when_null=frozenset(PATCH_COLUMNS),
-    )
+            columns = ("state", *draft.patch)
+            moved.setdefault(columns, []).append((draft.id, draft.state.value, *draft.patch.values()))
+    for columns, group in moved.items():
+        _update(db, "attempts", columns, group)
     _insert(db, "attempts", _ATTEMPT_NEW, new)
 
 
@@ -305,7 +287,7 @@ def _attempt_row(draft: AttemptDraft) -> tuple[Any, ...]:
         "error_program": attempt.error_program,
         "error_detail": attempt.error_detail,
         "fee_lamports": to_stored_opt(attempt.fee_lamports),
-        "position": None if attempt.position is None else str(attempt.position),
+        "position": None if attempt.position is None else base58(attempt.position),
         **draft.patch,
     }
     return (
@@ -372,18 +354,10 @@ def _insert(db: Database, table: str, columns: tuple[str, ...], rows: list[tuple
         db.execute(_insert_sql(table, columns, len(chunk)), [value for row in chunk for value in row])
 
 
-def _update(
-    db: Database,
-    table: str,
-    key: str,
-    columns: tuple[str, ...],
-    rows: list[tuple[Any, ...]],
-    *,
-    keep_when_null: frozenset[str] = frozenset(),
-) -> None:
-    """Update rows by `key`, which is each row's first value. NULL leaves the columns `keep_when_null` alone."""
+def _update(db: Database, table: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    """Update rows by id, which is each one's first value."""
     for chunk in _chunks(rows, len(columns) + 1):
-        sql = _update_sql(table, key, columns, keep_when_null, len(chunk))
+        sql = _update_sql(table, columns, len(chunk))
         db.execute(sql, [value for row in chunk for value in row])
 
 
@@ -406,12 +380,8 @@ def _insert_sql(table: str, columns: tuple[str, ...], count: int) -> str:
 
 
 @functools.cache
-def _update_sql(table: str, key: str, columns: tuple[str, ...], keep_when_null: frozenset[str], count: int) -> str:
+def _update_sql(table: str, columns: tuple[str, ...], count: int) -> str:
     row = f"({', '.join('?' * (len(columns) + 1))})"
     values = ", ".join([row] * count)
-    assignments = ", ".join(
-        f"{c} = COALESCE(new.column{n}, {table}.{c})" if c in keep_when_null else f"{c} = new.column{n}"
-        for n, c in enumerate(columns, start=2)
-    )
-    # CROSS JOIN pins the plan: the values outside, a look-up by key inside; without it SQLite may scan the table.
-    return f"UPDATE {table} SET {assignments} FROM (VALUES {values}) AS new WHERE {table}.{key} = new.column1"
+    assignments = ", ".join(f"{column} = new.column{n}" for n, column in enumerate(columns, start=2))
+    return f"UPDATE {table} SET {assignments} FROM (VALUES {values}) AS new WHERE {table}.id = new.column1"

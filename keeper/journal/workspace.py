@@ -20,10 +20,11 @@ from keeper.journal.drafts import (
     ChangeDraft,
     OrderDraft,
     PreparedDraft,
+    base58,
     facts_of,
 )
 from keeper.journal.integers import from_stored, to_stored, to_stored_opt
-from keeper.journal.transitions import allowed, first_state
+from keeper.journal.transitions import CLOSED_STATES, allowed, first_state
 
 _NUMBERS: Final = re.compile(r"\d+(?:[.,]\d+)*")
 _SEEN_FIRST: Final = "First seen on chain."
@@ -48,6 +49,8 @@ class Rows:
     meta: dict[str, str | None] = field(default_factory=dict)
     spend: dict[str, int] = field(default_factory=dict)
     """Lamports to add, by day."""
+    bumped: dict[str, None] = field(default_factory=dict)
+    """Orders of which an attempt moved: what their readers see has changed, so their version rises."""
     changes: list[ChangeDraft] = field(default_factory=list)
     next_order_id: int = 1
     next_change_id: int = 1
@@ -60,6 +63,7 @@ class Rows:
         self.prepared.update(other.prepared)
         self.prepared_keys.update(other.prepared_keys)
         self.meta.update(other.meta)
+        self.bumped.update(other.bumped)
         for day, lamports in other.spend.items():
             self.spend[day] = self.spend.get(day, 0) + lamports
         self.changes.extend(other.changes)
@@ -100,12 +104,12 @@ class _Caller:
             case o.NoteOrder():
                 self._note_order(op)
             case o.UseBudget():
-                draft = self._known(str(op.address))
+                draft = self._known(base58(op.address))
                 draft.budget_used += op.n
                 draft.next_attempt_at = op.next_attempt_at
                 self._touched(draft, self._now)
             case o.ResetBudget():
-                draft = self._known(str(op.address))
+                draft = self._known(base58(op.address))
                 draft.budget_used = 0
                 draft.next_attempt_at = None
                 self._touched(draft, self._now)
@@ -144,7 +148,7 @@ class _Caller:
         draft.dirty = True
 
     def _note_order(self, op: o.NoteOrder) -> None:
-        address = str(op.order.address)
+        address = base58(op.order.address)
         at = self._now if op.at is None else op.at
         facts = facts_of(op.order)
         draft = self._order(address)
@@ -156,12 +160,12 @@ class _Caller:
             return
         visible = facts != draft.facts
         if visible:
-            draft.rekeyed |= facts[:2] != draft.facts[:2]
+            draft.new_facts = True
             draft.facts = facts
         draft.slot = to_stored(op.order.slot)
         if op.client_order_id is not None and op.client_order_id != draft.client_order_id:
             draft.client_order_id = op.client_order_id
-            draft.rekeyed = visible = True
+            draft.new_keys = visible = True
         visible |= self._learn(draft, op)
         if op.state is not None:
             visible |= self._move_order(draft, op, at, draft.slot)
@@ -199,7 +203,7 @@ class _Caller:
         return draft
 
     def _note_state(self, op: o.NoteState) -> None:
-        draft = self._known(str(op.address))
+        draft = self._known(base58(op.address))
         at = self._now if op.at is None else op.at
         visible = self._learn(draft, op)
         visible |= self._move_order(draft, op, at, draft.slot if op.slot is None else to_stored(op.slot))
@@ -229,6 +233,9 @@ class _Caller:
         if state is draft.state and reason == draft.reason:
             return False
         news = state is not draft.state or reason_class(reason) != reason_class(draft.reason)
+        if state is not draft.state:
+            draft.new_state = True
+            draft.new_keys |= (state in CLOSED_STATES) is not draft.closed
         draft.state = state
         draft.reason = reason
         if news:
@@ -247,7 +254,7 @@ class _Caller:
         return self._base.live.get(order)
 
     def _add_attempt(self, attempt: Attempt) -> None:
-        signature, order = str(attempt.signature), str(attempt.order)
+        signature, order = base58(attempt.signature), base58(attempt.order)
         if attempt.state is AttemptState.INTENDED:
             raise JournalError("An attempt is journaled once it is signed, not before.")
         if self.mine.attempts.get(signature) or self._base.attempts.get(signature):
@@ -260,14 +267,14 @@ class _Caller:
                     "It must end before another is signed."
                 )
             self.mine.live[order] = signature
-        self.mine.attempts[signature] = AttemptDraft(signature, order, attempt.kind, attempt.state, attempt)
+        self.mine.attempts[signature] = AttemptDraft(0, signature, order, attempt.kind, attempt.state, attempt)
         draft = self._order(order)
         if draft is not None:
             draft.attempts_made = max(draft.attempts_made, attempt.number)
             self._touched(draft, self._now)
 
     def _move_attempt(self, op: o.MoveAttempt) -> None:
-        signature = str(op.signature)
+        signature = base58(op.signature)
         draft = self.mine.attempts.get(signature)
         if draft is None:
             stored = self._base.attempts.get(signature)
@@ -288,9 +295,7 @@ class _Caller:
                 draft.patch[column] = _stored(column, value)
         if draft.kind is not AttemptKind.RELAY and not op.state.live:
             self.mine.live[draft.order] = None
-        order = self._order(draft.order)
-        if order is not None:
-            self._touched(order, self._now)
+        self.mine.bumped[draft.order] = None
 
     # --- prepared transactions
 
