@@ -1,0 +1,84 @@
+"""The ASGI application: the routes, what happens when they refuse, and the guard around them."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from keeper.http.guard import Guard
+from keeper.http.instruments import Instruments
+from keeper.http.openapi import DESCRIPTION, document
+from keeper.http.ports import ApiPorts
+from keeper.http.preparing import Preparing
+from keeper.http.problems import Problem
+from keeper.http.rates import Rates
+from keeper.http.relaying import Relaying
+from keeper.http.routes import health, markets, orders
+
+_BY_STATUS: Final = {
+    404: ("not_found", "There is nothing at this path."),
+    405: ("method_not_allowed", "See the Allow header for the methods that there are."),
+}
+
+
+def create_api(ports: ApiPorts) -> FastAPI:
+    """The API, connected to the keeper. It registers its metrics with `ports.metrics`, so make one a registry."""
+    app = application()
+    app.state.ports = ports
+    app.state.preparing = Preparing(ports)
+    app.state.relaying = Relaying(ports)
+    rates = Rates(ports.limits.requests_per_s, ports.limits.burst)
+    app.add_middleware(Guard, instruments=Instruments(ports.metrics), admit=rates.admit)
+    return app
+
+
+def application() -> FastAPI:
+    """The routes alone, connected to nothing: enough for the API's description."""
+    app = FastAPI(
+        title="QuantDesk keeper",
+        version=version("quantdesk-keeper"),
+        description=DESCRIPTION,
+        # The interactive pages would load scripts from other hosts.
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    for module in (orders, markets, health):
+        app.include_router(module.router)
+
+    @app.get("/v1/openapi.json", include_in_schema=False)
+    async def openapi() -> dict[str, Any]:
+        return app.openapi()
+
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(RequestValidationError, _invalid_parameter)
+    return app
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return error.response()
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals: no such path, no such method."""
+    assert isinstance(error, HTTPException)
+    code, detail = _BY_STATUS.get(error.status_code, ("malformed_request", "The request can't be read."))
+    return Problem(code, detail, headers=error.headers).response()
+
+
+async def _invalid_parameter(request: Request, error: Exception) -> Response:
+    """A query or path parameter that isn't as described."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    name = str(first["loc"][-1])
+    return Problem("invalid_field", f"The parameter {name} is not as described: {first['msg']}.", field=name).response()

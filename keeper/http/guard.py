@@ -1,0 +1,84 @@
+"""Around every request: an id, the metrics, a few headers, and an answer even when our own code fails.
+
+Pure ASGI, because Starlette's BaseHTTPMiddleware runs each request in a second task and breaks streams.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from keeper.http.instruments import Instruments
+from keeper.http.problems import Problem
+
+REQUEST_ID: Final = "X-Request-Id"
+_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+_log: Any = structlog.get_logger("keeper.http")
+
+
+class Guard:
+    """The outermost layer. `admit` may refuse a request by its peer's address (rate limits)."""
+
+    def __init__(self, app: ASGIApp, instruments: Instruments, admit: Callable[[str], Problem | None]) -> None:
+        self._app = app
+        self._instruments = instruments
+        self._admit = admit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(Headers(scope=scope).get(REQUEST_ID))
+        started = time.perf_counter()
+        status = 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID] = request_id
+                headers["X-Content-Type-Options"] = "nosniff"
+            await send(message)
+
+        try:
+            await self._answer(scope, receive, sending)
+        except BaseException as e:
+            # A Rust panic is no Exception; interrupts and cancellation are not ours to answer.
+            if not isinstance(e, Exception) and type(e).__module__ != "pyo3_runtime":
+                raise
+            _log.exception("http.failed", request_id=request_id, method=scope["method"], route=_route(scope))
+            if status:
+                raise  # The answer has begun: only the connection's end can say that it is broken.
+            problem = Problem("internal_error", "Tell the operator the request id.", more={"request_id": request_id})
+            await problem.response()(scope, receive, sending)
+        finally:
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._instruments.answered(_route(scope), method, status, time.perf_counter() - started)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        client = scope.get("client")
+        refused = self._admit(client[0]) if client else None
+        if refused is not None:
+            await refused.response()(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _request_id(given: str | None) -> str:
+    """The caller's own id if it is fit for a log, else a new one."""
+    return given if given is not None and _ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def _route(scope: Scope) -> str:
+    return getattr(scope.get("route"), "path", "none")

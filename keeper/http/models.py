@@ -1,0 +1,277 @@
+"""What travels: the bodies of requests and answers. The OpenAPI document is made from these.
+
+Prices and sizes are decimal strings ("95.5"), a trailing distance is a fraction ("0.05" is 5 %), ids beyond 2**53
+are strings, times are unix seconds. A field that does not apply is null.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from keeper.domain.attempts import AttemptKind, AttemptState, Fate
+from keeper.domain.orders import OrderState
+from keeper.http.decimals import PATTERN
+from keeper.journal.records import PreparedKind
+
+_WALLET = "7Np41oeYqPefeNQEHSv1UDhYrehxin3NStELsSKCT4K2"
+_ORDER = "4Nd1mYw4rJqk1zYqzH6E9YJk1nM6r3g8jV1Dq8rL9u2T"
+_SIGNATURE = "5VERv8NMvzbJMEkV8xnrLkEaWRtSz9CosKDYjCJjBRnbJLgp8uirBgmQpjKhoR4tjF3ZpRzrFmBV6UjKdiSZkQUW"
+
+Address = Annotated[
+    str,
+    Meta(min_length=32, max_length=44, pattern="^[1-9A-HJ-NP-Za-km-z]+$", description="A base58 address."),
+]
+Decimal = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=40,
+        description='A decimal as a string, such as "95.5": at most 6 decimal places, no sign, no exponent.',
+        extra_json_schema={"pattern": PATTERN},
+    ),
+]
+OrderId = Annotated[
+    str, Meta(pattern="^(0|[1-9][0-9]{0,19})$", description="The order's u64 id on chain, as a string.")
+]
+ClientOrderId = Annotated[
+    str, Meta(min_length=1, max_length=64, pattern="^[!-~]+$", description="Your own name for the order.")
+]
+OrderTypeWord = Literal[
+    "stop_loss",
+    "take_profit",
+    "stop_limit",
+    "limit",
+    "trailing_stop",
+    "market",
+    "post_only",
+    "ioc",
+    "fok",
+    "iceberg",
+    "twap",
+    "bracket",
+]
+SideWord = Literal["long", "short"]
+
+
+class Request(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A request's body: a field that isn't described is refused."""
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """An answer's body."""
+
+
+class PlaceOrder(Request, frozen=True, kw_only=True):
+    """An order to prepare."""
+
+    user: Annotated[Address, Meta(description="The wallet that will sign and pay.", examples=[_WALLET])]
+    market: Annotated[str, Meta(min_length=3, max_length=65, description="Base and quote.", examples=["SOL/USDC"])]
+    order_type: Annotated[
+        OrderTypeWord,
+        Meta(description="What the program's revision doesn't execute is refused.", examples=["stop_loss"]),
+    ]
+    side: Annotated[SideWord, Meta(description="The side of the position that the fill opens.", examples=["long"])]
+    size: Annotated[Decimal, Meta(description="Base units, up to 1000.", examples=["2.5"])]
+    trigger_price: Annotated[
+        Decimal | None,
+        Meta(
+            description="Required for stop_loss, take_profit and stop_limit. For a trailing_stop the first stop; "
+            "without it the program starts one `trailing_distance` away from the oracle's price.",
+            examples=["95.5"],
+        ),
+    ] = None
+    limit_price: Annotated[
+        Decimal | None,
+        Meta(
+            description="Required for limit, where it has to lie within 10 % of the oracle's price. A stop_limit may "
+            "have one; the program keeps it, but only the trigger price decides its execution.",
+        ),
+    ] = None
+    trailing_distance: Annotated[
+        Decimal | None,
+        Meta(
+            description='For trailing_stop: a fraction of the price, "0.05" is 5 %; at most "1". Exact to one part '
+            "per million."
+        ),
+    ] = None
+    leverage: Annotated[int, Meta(ge=1, le=255, description="At most the market's.", examples=[5])] = 1
+    expires_at: Annotated[
+        int | str | None,
+        Meta(
+            description="Unix seconds, or RFC 3339 with an offset; at most 30 days ahead by the chain's clock. "
+            "Null or 0: never.",
+        ),
+    ] = None
+    order_id: Annotated[
+        OrderId | None, Meta(description="Null: the keeper draws one. Program revision 0.1 has none.")
+    ] = None
+    client_order_id: ClientOrderId | None = None
+
+
+class ExecuteOrder(Request, frozen=True, kw_only=True):
+    """A prepared transaction, signed."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=64, description="From the answer that prepared it.")]
+    signed_transaction: Annotated[
+        str, Meta(min_length=1, max_length=1_644, description="The signed transaction in base64.")
+    ]
+
+
+class CancelOrder(Request, frozen=True, kw_only=True):
+    """Nothing is needed to prepare a cancel; the body may be left out."""
+
+
+class OrderSummary(Answer, frozen=True, kw_only=True):
+    """An order's terms."""
+
+    user: Address
+    market: str | None
+    market_address: Address
+    order_type: OrderTypeWord
+    side: SideWord
+    size: Decimal
+    trigger_price: Decimal | None
+    limit_price: Decimal | None
+    trailing_distance: Decimal | None
+    leverage: int
+    expires_at: int | None
+    order_id: OrderId | None
+    client_order_id: str | None
+
+
+class PreparedTransaction(Answer, frozen=True, kw_only=True):
+    """An unsigned transaction for the user's wallet. Sign it and send it to `/v1/orders/execute`."""
+
+    id: str
+    kind: PreparedKind
+    order: Annotated[Address, Meta(description="The order account's address, from now on its name.")]
+    order_id: OrderId | None
+    transaction: Annotated[str, Meta(description="A legacy transaction with a zeroed signature, in base64.")]
+    blockhash: str
+    last_valid_block_height: int
+    sign_before: Annotated[
+        int, Meta(description="Unix seconds. An estimate at the chain's usual pace: the block height decides.")
+    ]
+    summary: OrderSummary
+
+
+class SubmittedTransaction(Answer, frozen=True, kw_only=True):
+    """The signed transaction is journaled and being landed; watch the order for what becomes of it."""
+
+    id: str
+    kind: PreparedKind
+    order: Address
+    signature: Annotated[str, Meta(examples=[_SIGNATURE])]
+    status: OrderState
+
+
+class AttemptError(Answer, frozen=True, kw_only=True):
+    """Why an attempt failed, by name: the program's error, Anchor's, or the runtime's."""
+
+    name: str
+    program: str | None
+    detail: str | None
+
+
+class AttemptView(Answer, frozen=True, kw_only=True):
+    """One signed transaction for the order: the user's own (relay), or one of the keeper's."""
+
+    signature: str
+    kind: AttemptKind
+    number: int
+    state: AttemptState
+    fate: Fate | None
+    error: AttemptError | None
+    trigger_price: Decimal | None
+    trigger_slot: int | None
+    signed_at: float
+    sent_at: float | None
+    slot: Annotated[int | None, Meta(description="Where it landed.")]
+    confirmed_at: float | None
+    finalized_at: float | None
+    fee_lamports: int | None
+
+
+class OrderView(OrderSummary, frozen=True, kw_only=True):
+    """An order and what became of it."""
+
+    order: Annotated[Address, Meta(examples=[_ORDER])]
+    status: OrderState
+    status_reason: Annotated[str, Meta(description="Why it stands so, in a sentence.")]
+    onchain_status: Annotated[
+        Literal["pending", "filled", "cancelled", "expired", "partially_filled", "rejected"] | None,
+        Meta(description="What the account says; null before it was seen on chain."),
+    ]
+    triggered_at: Annotated[float | None, Meta(description="Unix seconds; when its condition was last met.")]
+    triggered_price: Decimal | None
+    triggered_slot: int | None
+    position: Annotated[Address | None, Meta(description="The fill's position account.")]
+    slot: Annotated[int | None, Meta(description="The slot that the account was read at.")]
+    created_at: Annotated[int | None, Meta(description="Unix seconds by the chain's clock.")]
+    updated_at: float
+    attempts_made: int
+
+
+class OrderDetail(OrderView, frozen=True, kw_only=True):
+    """An order with its attempts, oldest first."""
+
+    attempts: list[AttemptView]
+
+
+class OrderPage(Answer, frozen=True, kw_only=True):
+    """Some orders, newest first."""
+
+    orders: list[OrderView]
+    cursor: Annotated[str | None, Meta(description="Ask again with it for the next page; null at the end.")]
+
+
+class MarketView(Answer, frozen=True, kw_only=True):
+    """A market and its oracle's price."""
+
+    market: Annotated[str, Meta(examples=["SOL/USDC"])]
+    address: Address
+    price: Annotated[Decimal | None, Meta(examples=["101.25"])]
+    price_age_s: Annotated[float | None, Meta(description="Seconds since the oracle's update, by the chain's clock.")]
+    price_slot: int | None
+    active: bool
+    executing: Annotated[bool, Meta(description="Whether its orders are executed now.")]
+    executing_reason: Annotated[str, Meta(description="Why not; empty when they are.")]
+    max_leverage: int
+    slot: int
+
+
+class MarketList(Answer, frozen=True, kw_only=True):
+    """Every market that the keeper watches."""
+
+    markets: list[MarketView]
+
+
+class CheckView(Answer, frozen=True, kw_only=True):
+    """One thing that readiness depends on."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class HealthView(Answer, frozen=True, kw_only=True):
+    """The keeper's health."""
+
+    live: bool
+    ready: bool
+    checks: list[CheckView]
+
+
+class ProblemDetails(Answer, frozen=True, kw_only=True):
+    """RFC 9457 problem details. `code` is stable; the sentences may change."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    field: str | msgspec.UnsetType = msgspec.UNSET
+    errors: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET

@@ -1,0 +1,170 @@
+"""What the API needs of the rest of the keeper, and nothing more. The application fills it in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry
+from solders.pubkey import Pubkey
+
+from keeper.chain.client import ChainClient
+from keeper.chain.placing import Budget
+from keeper.chain.program import Program
+from keeper.chain.relay_checks import RelayLimits
+from keeper.domain.attempts import Attempt
+from keeper.domain.orders import Market, Order, OrderState
+from keeper.domain.prices import Price
+from keeper.journal.ops import Op
+from keeper.journal.records import OrderRow, Page, PreparedRow
+
+
+class Journal(Protocol):
+    """What of the journal the API reads, and the one way to write to it. `keeper.journal.Journal` is one."""
+
+    async def commit(self, *ops: Op) -> None:
+        """Make the operations durable together, or none of them."""
+        ...
+
+    async def prepared(self, prepared_id: str, /) -> PreparedRow | None:
+        """The transaction that was handed out under this id."""
+        ...
+
+    async def prepared_by_key(self, key: str, /) -> PreparedRow | None:
+        """The transaction that was handed out for this idempotency key."""
+        ...
+
+    async def order(self, address: Pubkey, /) -> OrderRow | None:
+        """What is known of the order."""
+        ...
+
+    async def attempts_of(self, address: Pubkey, /) -> Sequence[Attempt]:
+        """The order's attempts, oldest first."""
+        ...
+
+    async def orders(
+        self,
+        *,
+        user: Pubkey | None = None,
+        market: Pubkey | None = None,
+        states: Collection[OrderState] | None = None,
+        client_order_id: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> Page[OrderRow]:
+        """Orders, newest first. JournalError when the cursor is none of its own."""
+        ...
+
+
+class Desk(Protocol):
+    """What the keeper knows by heart: the book, the markets and their prices. It never waits."""
+
+    def order(self, address: Pubkey) -> Order | None:
+        """The order as the book holds it; None when it does not rest there."""
+        ...
+
+    def why(self, address: Pubkey) -> str:
+        """Why the order was not executed yet, as one sentence for its user; empty when nothing is to be said."""
+        ...
+
+    def market(self, key: str | Pubkey) -> Market | None:
+        """A market by symbol (`SOL/USDC`) or by address; None when the program has none such."""
+        ...
+
+    def markets(self) -> list[Market]:
+        """Every market that the keeper watches."""
+        ...
+
+    def price(self, market: Pubkey) -> Price | None:
+        """The market's newest price, however old; None when it never had one."""
+        ...
+
+    def chain_time_s(self) -> float | None:
+        """The chain's clock, unix seconds; None before it was first seen."""
+        ...
+
+    def executing(self, market: Market) -> tuple[bool, str]:
+        """Whether the market's orders are executed now, and if not, why, in a sentence."""
+        ...
+
+
+class Relay(Protocol):
+    """Lands a user's own signed transaction."""
+
+    async def submit(
+        self,
+        prepared_id: str,
+        order: Pubkey,
+        wire: bytes,
+        blockhash: str,
+        last_valid_block_height: int,
+    ) -> None:
+        """Journal the transaction and begin to land it.
+
+        When it returns, the attempt and the prepared row's move to `submitted` are durable, in one commit, and the
+        first send is on its way. Only these bytes are ever sent. `wire` was checked; `prepared_id` names the row
+        that says whether it places or cancels. Raises JournalConflict when the row was submitted meanwhile, and
+        other JournalErrors when nothing was accepted.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that readiness depends on, with a sentence for the operator."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """`live`: a restart would not help. `ready`: orders are watched, executed and accepted right now."""
+
+    live: bool
+    ready: bool
+    checks: tuple[Check, ...] = ()
+
+
+class HealthReport(Protocol):
+    """Where health is known. It never waits: a probe that hangs is worse than one that says no."""
+
+    def report(self) -> Health:
+        """The state of things now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ApiLimits:
+    """Bounds that protect the keeper from its callers, and callers from their tools.
+
+    `requests_per_s` and `burst` are per client address; 0 requests a second means no limit. `stale_price_s` is the
+    age from which the program itself refuses a price.
+    """
+
+    body_bytes: int = 16 * 1024
+    body_timeout_s: float = 10.0
+    requests_per_s: float = 0.0
+    burst: int = 50
+    stale_price_s: float = 300.0
+    relay: RelayLimits = field(default_factory=RelayLimits)
+    budget: Budget = field(default_factory=Budget)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiPorts:
+    """Everything the API is connected to. `now` is unix seconds by this machine's clock, for people."""
+
+    program: Program
+    client: ChainClient
+    journal: Journal
+    desk: Desk
+    relay: Relay
+    health: HealthReport
+    metrics: CollectorRegistry
+    keeper_pubkey: Pubkey | None
+    now: Callable[[], float] = time.time
+    limits: ApiLimits = field(default_factory=ApiLimits)

@@ -1,0 +1,273 @@
+"""Preparing a transaction: the checks, the order's address, the journal, the answer."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+from solders.pubkey import Pubkey
+
+from keeper.chain.client import AccountBytes, Blockhash
+from keeper.chain.layouts import decode_order
+from keeper.chain.placing import OrderTerms, Unsigned, cancel, new_order_id, place, unsigned_base64
+from keeper.domain.orders import OnchainStatus, Order, OrderState
+from keeper.errors import MalformedAccount
+from keeper.http.chain_problems import translated
+from keeper.http.idempotency import fingerprint
+from keeper.http.keyed_lock import KeyedLock
+from keeper.http.models import CancelOrder, OrderSummary, PlaceOrder, PreparedTransaction
+from keeper.http.ports import ApiPorts
+from keeper.http.problems import Problem
+from keeper.http.terms import Conditions, order_id, terms_of
+from keeper.http.views import summary_of
+from keeper.journal.ops import AddPrepared, NoteOrder
+from keeper.journal.records import OrderRow, PreparedKind, PreparedRow, Source
+
+_DRAWS: Final = 3
+_BLOCKHASH_LIFE_S: Final = 60
+"""150 blocks at 400 ms; only for people, who can't read block heights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The answer, and whether an earlier request with the same key had it already."""
+
+    answer: PreparedTransaction
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A free place for an order: its id (None in revision 0.1) and what the journal knows of its address."""
+
+    order_id: int | None
+    row: OrderRow | None
+
+
+class Preparing:
+    """Hands out unsigned transactions, and keeps each in the journal before it leaves."""
+
+    def __init__(self, ports: ApiPorts) -> None:
+        self._ports = ports
+        self._keys = KeyedLock()
+
+    async def place(self, body: PlaceOrder, key: str | None) -> Prepared:
+        """Prepare `place_order`. The same key and body get the same answer; two at once get one order."""
+        body_hash = fingerprint("place", body)
+        if key is None:
+            return Prepared(await self._place(body, None, body_hash), replayed=False)
+        async with self._keys.hold(key):
+            earlier = await self._earlier(key, body_hash)
+            return earlier or Prepared(await self._place(body, key, body_hash), replayed=False)
+
+    async def cancel(self, order: Pubkey, key: str | None) -> Prepared:
+        """Prepare `cancel_order` for a pending order, for its own user."""
+        body_hash = fingerprint(f"cancel {order}", CancelOrder())
+        if key is None:
+            return Prepared(await self._cancel(order, None, body_hash), replayed=False)
+        async with self._keys.hold(key):
+            earlier = await self._earlier(key, body_hash)
+            return earlier or Prepared(await self._cancel(order, key, body_hash), replayed=False)
+
+    async def _earlier(self, key: str, body_hash: str) -> Prepared | None:
+        with translated():
+            row = await self._ports.journal.prepared_by_key(key)
+        if row is None:
+            return None
+        if row.body_hash != body_hash:
+            raise Problem("idempotency_key_reused", "This key was sent with another request; use a new one.")
+        return Prepared(_answer(row), replayed=True)
+
+    # --- placing
+
+    async def _place(self, body: PlaceOrder, key: str | None, body_hash: str) -> PreparedTransaction:
+        terms = terms_of(body, self._conditions(body))
+        if terms.user == self._ports.keeper_pubkey:
+            raise Problem("invalid_field", "The user can't be the keeper's own wallet.", field="user")
+        free, blockhash = await self._free_place(terms.user, self._asked_id(body))
+        unsigned = place(self._ports.program, terms, free.order_id, blockhash, self._ports.limits.budget)
+        order = _order_of(terms, free.order_id, unsigned.order)
+        summary = summary_of(order, body.market, body.client_order_id)
+        row = self._row(PreparedKind.PLACE, unsigned, order, summary, key, body_hash)
+        note = NoteOrder(
+            order,
+            OrderState.PREPARED,
+            "Waiting for its user's signature.",
+            Source.API,
+            client_order_id=body.client_order_id,
+            # An address whose earlier transaction never landed begins anew.
+            reopen=free.row is not None,
+        )
+        with translated():
+            await self._ports.journal.commit(AddPrepared(row), note)
+        return _answer(row)
+
+    def _conditions(self, body: PlaceOrder) -> Conditions:
+        desk = self._ports.desk
+        market = desk.market(body.market)
+        if market is None:
+            raise Problem("unknown_market", "The program has no such market that the keeper watches.", field="market")
+        chain_time = desk.chain_time_s()
+        return Conditions(
+            market=market,
+            price=desk.price(market.address),
+            chain_time_s=self._ports.now() if chain_time is None else chain_time,
+            executable=self._ports.program.executable,
+            stale_price_s=self._ports.limits.stale_price_s,
+        )
+
+    def _asked_id(self, body: PlaceOrder) -> int | None:
+        if body.order_id is not None and not self._ports.program.has_order_ids:
+            raise Problem(
+                "order_id_not_supported",
+                "The deployed program knows one order a wallet, without an id.",
+                field="order_id",
+            )
+        return order_id(body.order_id)
+
+    async def _free_place(self, user: Pubkey, asked: int | None) -> tuple[_Place, Blockhash]:
+        """An address that no order has, and a blockhash: asked for at once, since they don't depend on each other."""
+        program = self._ports.program
+        for _ in range(_DRAWS):
+            number = (new_order_id() if asked is None else asked) if program.has_order_ids else None
+            address = program.order_address(user, number)
+            account, row, blockhash = await self._look_up(address)
+            if account is None and (row is None or _never_landed(row)):
+                return _Place(number, row), blockhash
+            if asked is not None or number is None:
+                break
+        raise Problem(
+            "order_exists",
+            "This wallet has an order with this id already."
+            if program.has_order_ids
+            else "This wallet has its order already: the deployed program knows one order a wallet, ever.",
+            field="order_id" if asked is not None else "user",
+        )
+
+    async def _look_up(self, address: Pubkey) -> tuple[AccountBytes | None, OrderRow | None, Blockhash]:
+        found: dict[str, Any] = {}
+
+        async def account() -> None:
+            _, accounts = await self._ports.client.accounts([address])
+            # A closed account may still come back with nothing in it.
+            found["account"] = accounts[0] if accounts[0] is not None and accounts[0].lamports else None
+
+        async def row() -> None:
+            found["row"] = await self._ports.journal.order(address)
+
+        await self._together(account, row, lambda: self._blockhash(found))
+        return found["account"], found["row"], found["blockhash"]
+
+    async def _blockhash(self, found: dict[str, Any]) -> None:
+        found["blockhash"] = await self._ports.client.latest_blockhash()
+
+    @staticmethod
+    async def _together(*jobs: Any) -> None:
+        with translated():
+            try:
+                async with anyio.create_task_group() as tg:
+                    for job in jobs:
+                        tg.start_soon(job)
+            except ExceptionGroup as group:
+                # The first one says it: the others were cancelled by it, or failed for the same reason.
+                raise group.exceptions[0] from None
+
+    # --- cancelling
+
+    async def _cancel(self, address: Pubkey, key: str | None, body_hash: str) -> PreparedTransaction:
+        order, row, blockhash = await self._order_to_cancel(address)
+        unsigned = cancel(self._ports.program, address, order.user, blockhash, self._ports.limits.budget)
+        market = self._ports.desk.market(order.market)
+        client_order_id = row.client_order_id if row is not None else None
+        summary = summary_of(order, None if market is None else market.symbol, client_order_id)
+        prepared = self._row(PreparedKind.CANCEL, unsigned, order, summary, key, body_hash)
+        with translated():
+            await self._ports.journal.commit(AddPrepared(prepared))
+        return _answer(prepared)
+
+    async def _order_to_cancel(self, address: Pubkey) -> tuple[Order, OrderRow | None, Blockhash]:
+        """The order as the chain has it now: what the keeper remembers may be older than the user's last act."""
+        account, row, blockhash = await self._look_up(address)
+        order = None
+        if account is not None and account.owner == self._ports.program.id:
+            try:
+                order = decode_order(address, account.data, blockhash.slot)
+            except MalformedAccount:
+                order = None
+        if order is None:
+            if row is None:
+                raise Problem("order_not_found", f"There is no order at {address}.")
+            raise Problem("order_not_pending", f"The order is {row.state.value} and not on chain.")
+        if not order.pending:
+            raise Problem("order_not_pending", f"The order is {order.status.word} and can't be cancelled.")
+        return order, row, blockhash
+
+    def _row(
+        self,
+        kind: PreparedKind,
+        unsigned: Unsigned,
+        order: Order,
+        summary: OrderSummary,
+        key: str | None,
+        body_hash: str,
+    ) -> PreparedRow:
+        return PreparedRow(
+            id=secrets.token_urlsafe(16),
+            kind=kind,
+            order=unsigned.order,
+            user=order.user,
+            market=order.market,
+            message=unsigned.message,
+            blockhash=unsigned.blockhash,
+            last_valid_block_height=unsigned.last_valid_block_height,
+            created_at=self._ports.now(),
+            arguments={name: getattr(summary, name) for name in summary.__struct_fields__},
+            idempotency_key=key,
+            body_hash=body_hash,
+            client_order_id=summary.client_order_id,
+        )
+
+
+def _never_landed(row: OrderRow) -> bool:
+    """Whether the journal's order was never on chain, nor can be any more by what it knows."""
+    return row.order.slot == 0 and (row.state is OrderState.PREPARED or row.state.terminal)
+
+
+def _order_of(terms: OrderTerms, number: int | None, address: Pubkey) -> Order:
+    """The order that is going to be, as its user asked for it: slot 0 says that no chain has it yet."""
+    return Order(
+        address=address,
+        user=terms.user,
+        market=terms.market,
+        order_type=terms.order_type,
+        side=terms.side,
+        size_1e6=terms.size_1e6,
+        price_1e6=terms.price_1e6,
+        stop_price_1e6=terms.stop_price_1e6,
+        trailing_distance_ppm=terms.trailing_distance_ppm,
+        leverage=terms.leverage,
+        status=OnchainStatus.PENDING,
+        created_at=0,
+        expires_at=terms.expires_at,
+        filled_size_1e6=0,
+        order_id=number,
+        slot=0,
+    )
+
+
+def _answer(row: PreparedRow) -> PreparedTransaction:
+    """From the journal's row alone, so that a repetition gets the very same."""
+    summary = OrderSummary(**row.arguments)
+    return PreparedTransaction(
+        id=row.id,
+        kind=row.kind,
+        order=str(row.order),
+        order_id=summary.order_id,
+        transaction=unsigned_base64(row.message),
+        blockhash=row.blockhash,
+        last_valid_block_height=row.last_valid_block_height,
+        sign_before=int(row.created_at) + _BLOCKHASH_LIFE_S,
+        summary=summary,
+    )

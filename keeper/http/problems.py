@@ -1,0 +1,154 @@
+"""Errors as RFC 9457 problem details: one shape, and a stable `code` for each thing that can be wrong.
+
+A problem says what its caller can do about it. It never shows internals: what isn't listed here is
+`internal_error` with a request id to look up in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from starlette.responses import Response
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A sort of problem: its HTTP status and its title, which don't vary from one occurrence to the next."""
+
+    status: int
+    title: str
+
+
+KINDS: Final[Mapping[str, Kind]] = {
+    # What the request looks like.
+    "malformed_json": Kind(400, "The body is not valid JSON"),
+    "malformed_request": Kind(400, "The request can't be read"),
+    "duplicate_key": Kind(400, "A key occurs twice in the body"),
+    "unsupported_media_type": Kind(415, "The body has to be application/json"),
+    "body_too_large": Kind(413, "The body is too large"),
+    "body_timeout": Kind(408, "The body did not arrive in time"),
+    "not_found": Kind(404, "There is no such resource"),
+    "method_not_allowed": Kind(405, "The resource does not have this method"),
+    "rate_limited": Kind(429, "Too many requests"),
+    "unknown_field": Kind(422, "A field is not known"),
+    "missing_field": Kind(422, "A field is missing"),
+    "invalid_field": Kind(422, "A field is not valid"),
+    "invalid_cursor": Kind(422, "The cursor is not valid"),
+    "invalid_idempotency_key": Kind(400, "The Idempotency-Key is not valid"),
+    "idempotency_key_reused": Kind(422, "The Idempotency-Key was used for another request"),
+    # What the order asks for. Where the program has an error for it, the code is that error's name.
+    "unknown_market": Kind(422, "There is no such market"),
+    "market_inactive": Kind(422, "The market is not active"),
+    "order_type_not_executed": Kind(422, "The program does not execute this order type"),
+    "field_not_used": Kind(422, "The order type does not use this field"),
+    "invalid_size": Kind(422, "The size is not valid"),
+    "position_too_large": Kind(422, "The size is above the program's limit"),
+    "invalid_leverage": Kind(422, "The leverage is not valid for the market"),
+    "invalid_price": Kind(422, "The limit price is not valid"),
+    "price_too_high": Kind(422, "The limit price is too far above the oracle's"),
+    "price_too_low": Kind(422, "The limit price is too far below the oracle's"),
+    "invalid_stop_price": Kind(422, "The trigger price is not valid"),
+    "invalid_trailing_distance": Kind(422, "The trailing distance is not valid"),
+    "price_stale": Kind(422, "The oracle's price is too old"),
+    "order_expired": Kind(422, "The expiry is in the past"),
+    "order_expiration_too_long": Kind(422, "The expiry is too far ahead"),
+    "order_id_not_supported": Kind(422, "The program's revision has no order ids"),
+    "order_exists": Kind(409, "The order's address is taken"),
+    # What became of an order or a preparation.
+    "order_not_found": Kind(404, "The order is not known"),
+    "order_not_pending": Kind(409, "The order is not pending any more"),
+    "prepared_not_found": Kind(404, "Nothing was prepared under this id"),
+    "already_submitted": Kind(409, "Another signed transaction was submitted for this id"),
+    "blockhash_expired": Kind(409, "The prepared transaction can no longer land"),
+    # What a simulation says when the program has no more particular word above.
+    "simulation_failed": Kind(422, "The chain would refuse the transaction"),
+    "insufficient_funds": Kind(422, "The wallet can't pay for the transaction"),
+    "unauthorized_user": Kind(422, "The order belongs to another wallet"),
+    # Relay checks (keeper.chain.relay_checks): the code is the check's.
+    "not_base64": Kind(422, "The transaction is not base64"),
+    "undecodable": Kind(422, "The transaction can't be decoded"),
+    "too_large": Kind(422, "The transaction is too large"),
+    "not_canonical": Kind(422, "The transaction is not in its canonical encoding"),
+    "unsanitary": Kind(422, "The transaction is inconsistent"),
+    "lookup_table": Kind(422, "The transaction uses a lookup table"),
+    "duplicate_account": Kind(422, "The transaction lists an account twice"),
+    "signers": Kind(422, "The transaction needs other signers"),
+    "fee_payer": Kind(422, "The fee payer is not the user"),
+    "not_signed": Kind(422, "The transaction is not signed"),
+    "bad_signature": Kind(422, "The signature is wrong"),
+    "keeper_account": Kind(422, "The transaction names the keeper's account"),
+    "durable_nonce": Kind(422, "The transaction uses a durable nonce"),
+    "blockhash_changed": Kind(422, "The blockhash was changed"),
+    "foreign_instruction": Kind(422, "The transaction has an instruction of another program"),
+    "instruction_count": Kind(422, "The transaction has more or fewer instructions of the program"),
+    "other_instruction": Kind(422, "The transaction calls another instruction"),
+    "arguments_changed": Kind(422, "The arguments were changed"),
+    "accounts_changed": Kind(422, "The accounts were changed"),
+    "flags_changed": Kind(422, "The accounts' flags were changed"),
+    "compute_budget": Kind(422, "A compute budget instruction is not valid"),
+    "unit_limit": Kind(422, "The compute unit limit is too high"),
+    "priority_fee": Kind(422, "The priority fee is too high"),
+    "assertion_count": Kind(422, "The transaction has too many assertions"),
+    "not_an_assertion": Kind(422, "A Lighthouse instruction is no assertion"),
+    "writable_account": Kind(422, "The transaction could write another account"),
+    # What is the keeper's fault, or its node's.
+    "internal_error": Kind(500, "The keeper made a mistake"),
+    "chain_unavailable": Kind(503, "The chain can't be reached"),
+    "journal_unavailable": Kind(503, "The journal can't be written"),
+    "not_ready": Kind(503, "The keeper is not ready"),
+}
+
+
+class Problem(Exception):
+    """Answer the request with this problem. `code` is one of KINDS.
+
+    `field` names the field at fault, with dots into objects. `more` are extension members of the document.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        field: str | None = None,
+        retry_after_s: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.kind = KINDS[code]
+        self.detail = detail
+        self.field = field
+        self.headers = dict(headers or {})
+        if retry_after_s is not None:
+            self.headers["Retry-After"] = str(retry_after_s)
+        self.more = dict(more or {})
+
+    def document(self) -> dict[str, Any]:
+        """The problem details object. `type` leads to the list of codes in the API's description."""
+        document: dict[str, Any] = {
+            "type": f"urn:quantdesk-keeper:problem:{self.code}",
+            "title": self.kind.title,
+            "status": self.kind.status,
+            "detail": self.detail,
+            "code": self.code,
+            **self.more,
+        }
+        if self.field is not None:
+            document["field"] = self.field
+        return document
+
+    def response(self) -> Response:
+        """The HTTP answer."""
+        return Response(
+            msgspec.json.encode(self.document()),
+            status_code=self.kind.status,
+            media_type=MEDIA_TYPE,
+            headers=self.headers,
+        )

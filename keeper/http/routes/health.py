@@ -1,0 +1,61 @@
+"""Liveness, readiness and health, after Kubernetes' conventions, and the metrics."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from prometheus_client.exposition import choose_encoder
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from keeper.http.answers import answer
+from keeper.http.describe import described_by
+from keeper.http.models import HealthView
+from keeper.http.ports import Health
+from keeper.http.views import health_view
+from keeper.http.wiring import Ports
+
+router = APIRouter(tags=["health"])
+_PLAIN = {"Cache-Control": "no-store"}
+
+Verbose = Annotated[str | None, Query(description="List every check, whatever its value.")]
+
+
+@router.get("/livez", summary="Would a restart not help?", **described_by({200: "Alive.", 503: "Restart it."}))
+async def livez(ports: Ports, verbose: Verbose = None) -> Response:
+    """200 as long as the keeper does its work or knows why it can't."""
+    health = ports.health.report()
+    return _plain(health, ok=health.live, verbose=verbose is not None)
+
+
+@router.get(
+    "/readyz", summary="Are orders watched, executed and accepted?", **described_by({200: "Ready.", 503: "Not."})
+)
+async def readyz(ports: Ports, verbose: Verbose = None) -> Response:
+    """503 with the reasons when not, one a line."""
+    health = ports.health.report()
+    return _plain(health, ok=health.ready, verbose=verbose is not None)
+
+
+@router.get("/healthz", summary="The keeper's health as JSON", **described_by({200: HealthView, 503: HealthView}))
+async def healthz(ports: Ports) -> Response:
+    """Every check with its sentence; 503 when the keeper is not ready."""
+    health = ports.health.report()
+    return answer(health_view(health), 200 if health.ready and health.live else 503)
+
+
+@router.get("/metrics", summary="Metrics for Prometheus", **described_by({200: "In the format that was asked for."}))
+async def metrics(request: Request, ports: Ports) -> Response:
+    """OpenMetrics when the scraper accepts it, else the older text format."""
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(ports.metrics), headers={"Content-Type": content_type, **_PLAIN})
+
+
+def _plain(health: Health, *, ok: bool, verbose: bool) -> Response:
+    if ok and not verbose:
+        return PlainTextResponse("ok\n", headers=_PLAIN)
+    checks = health.checks if verbose else [check for check in health.checks if not check.ok]
+    lines = [f"[{'+' if c.ok else '-'}] {c.name}: {c.detail or ('ok' if c.ok else 'failed')}" for c in checks]
+    text = "\n".join([*lines, "ok" if ok else "failed", ""])
+    return PlainTextResponse(text, 200 if ok else 503, headers=_PLAIN)

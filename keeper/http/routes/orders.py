@@ -1,0 +1,225 @@
+"""Orders: prepare, relay, cancel, and see what became of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Path, Query
+from solders.pubkey import Pubkey
+from starlette.requests import Request
+from starlette.responses import Response
+
+from keeper.domain.orders import OrderState
+from keeper.errors import JournalError
+from keeper.http.answers import answer, tagged
+from keeper.http.chain_problems import translated
+from keeper.http.describe import described_by
+from keeper.http.idempotency import HEADER, REPLAYED, key_of
+from keeper.http.models import (
+    CancelOrder,
+    ExecuteOrder,
+    OrderDetail,
+    OrderPage,
+    PlaceOrder,
+    PreparedTransaction,
+    SubmittedTransaction,
+)
+from keeper.http.ports import ApiPorts
+from keeper.http.preparing import Prepared
+from keeper.http.problems import KINDS, Problem
+from keeper.http.strict_json import read_json
+from keeper.http.terms import address
+from keeper.http.views import order_detail, order_view
+from keeper.http.wiring import Ports, PreparingDep, RelayingDep, strict_query
+from keeper.journal.records import OrderRow, Source
+
+router = APIRouter(prefix="/v1/orders", tags=["orders"], dependencies=[strict_query])
+
+_ACTIVE: Final = frozenset(state for state in OrderState if not state.terminal)
+_GROUPS: Final = {"active": _ACTIVE, "history": frozenset(OrderState) - _ACTIVE}
+
+_BODY: Final = [
+    "malformed_json",
+    "duplicate_key",
+    "unsupported_media_type",
+    "body_too_large",
+    "body_timeout",
+    "unknown_field",
+    "missing_field",
+    "invalid_field",
+]
+_CHAIN: Final = ["chain_unavailable", "journal_unavailable"]
+_TERMS: Final = [code for code, kind in KINDS.items() if kind.status == 422 and code not in _BODY]
+_KEY_HEADER: Final = {HEADER: "1 to 255 characters; a repetition with the same body gets the same answer."}
+_REPLAY_HEADER: Final = {201: {REPLAYED: "`true` when an earlier request with this key had this answer."}}
+
+OrderPath = Annotated[str, Path(description="The order account's address.", examples=["4Nd1mYw4r..."])]
+
+
+@router.post(
+    "",
+    summary="Prepare an order",
+    **described_by(
+        {201: PreparedTransaction},
+        body=PlaceOrder,
+        example={
+            "user": "7Np41oeYqPefeNQEHSv1UDhYrehxin3NStELsSKCT4K2",
+            "market": "SOL/USDC",
+            "order_type": "stop_loss",
+            "side": "long",
+            "size": "2.5",
+            "trigger_price": "95.5",
+            "leverage": 5,
+        },
+        problems=[*_BODY, *_TERMS, "invalid_idempotency_key", "order_exists", *_CHAIN],
+        headers=_KEY_HEADER,
+        answer_headers=_REPLAY_HEADER,
+    ),
+)
+async def prepare(request: Request, ports: Ports, preparing: PreparingDep) -> Response:
+    """An unsigned `place_order` transaction for the user's wallet. Nothing is on chain until it is signed and sent
+    to `/v1/orders/execute`.
+    """
+    body = await read_json(request, PlaceOrder, ports.limits)
+    return _prepared(await preparing.place(body, key_of(request)))
+
+
+@router.post(
+    "/execute",
+    summary="Relay a signed transaction",
+    **described_by(
+        {202: SubmittedTransaction},
+        body=ExecuteOrder,
+        example={"id": "fD0aVh6cTg2m1kXo7mQz4A", "signed_transaction": "AbC..."},
+        problems=[*_BODY, *_TERMS, "prepared_not_found", "already_submitted", "blockhash_expired", *_CHAIN],
+        answer_headers={202: {"Location": "The order."}},
+    ),
+)
+async def execute(request: Request, ports: Ports, relaying: RelayingDep) -> Response:
+    """Relay a prepared transaction that its user signed. It is checked against what was prepared, simulated, kept in
+    the journal and sent until it lands or can no longer land. The same bytes again get the same answer.
+    """
+    body = await read_json(request, ExecuteOrder, ports.limits)
+    submitted = await relaying.execute(body)
+    return answer(submitted, 202, {"Location": f"/v1/orders/{submitted.order}"})
+
+
+@router.post(
+    "/{order}/cancel",
+    summary="Prepare a cancel",
+    **described_by(
+        {201: PreparedTransaction},
+        body=CancelOrder,
+        body_required=False,
+        problems=[*_BODY, "invalid_idempotency_key", "order_not_found", "order_not_pending", *_CHAIN],
+        headers=_KEY_HEADER,
+        answer_headers=_REPLAY_HEADER,
+    ),
+)
+async def cancel(request: Request, order: OrderPath, ports: Ports, preparing: PreparingDep) -> Response:
+    """An unsigned `cancel_order` transaction. The keeper goes on executing the order until a validly signed one
+    comes to `/v1/orders/execute`.
+    """
+    if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
+        await read_json(request, CancelOrder, ports.limits)
+    return _prepared(await preparing.cancel(address(order, "order"), key_of(request)))
+
+
+@router.get("", summary="Orders, newest first", **described_by({200: OrderPage}, problems=["invalid_field", *_CHAIN]))
+async def orders(
+    ports: Ports,
+    user: Annotated[str | None, Query(description="Only this wallet's.")] = None,
+    market: Annotated[str | None, Query(description="Only this market's: a symbol or an address.")] = None,
+    status: Annotated[
+        str | None,
+        Query(description="`active`, `history`, or status words with commas between.", examples=["open,triggered"]),
+    ] = None,
+    client_order_id: Annotated[str | None, Query(max_length=64)] = None,
+    cursor: Annotated[str | None, Query(max_length=256, description="From the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> Response:
+    """A page of orders that fit every given filter."""
+    with translated():
+        try:
+            page = await ports.journal.orders(
+                user=None if user is None else address(user, "user"),
+                market=_market(market, ports),
+                states=_states(status),
+                client_order_id=client_order_id,
+                cursor=cursor,
+                limit=limit,
+            )
+        except JournalError as e:
+            if cursor is not None and type(e) is JournalError:
+                raise Problem("invalid_cursor", "The cursor is not one of this API's.", field="cursor") from e
+            raise
+    return answer(OrderPage(orders=[order_view(row, ports.desk) for row in page.items], cursor=page.cursor))
+
+
+@router.get(
+    "/{order}",
+    summary="One order",
+    **described_by(
+        {200: OrderDetail, 304: "As the client has it."},
+        problems=["invalid_field", "order_not_found", *_CHAIN],
+        headers={"If-None-Match": "The ETag of the answer that the client has."},
+        answer_headers={200: {"ETag": "Changes with everything that the answer shows."}},
+    ),
+)
+async def order(request: Request, order: OrderPath, ports: Ports) -> Response:
+    """What became of an order: `status`, why in a sentence, and every attempt with its signature and outcome."""
+    key = address(order, "order")
+    with translated():
+        row = await ports.journal.order(key) or _from_book(key, ports)
+        if row is None:
+            raise Problem("order_not_found", f"The keeper knows no order {key}.")
+        attempts = await ports.journal.attempts_of(key)
+    return tagged(request, order_detail(row, attempts, ports.desk))
+
+
+def _prepared(prepared: Prepared) -> Response:
+    return answer(prepared.answer, 201, {REPLAYED: "true"} if prepared.replayed else None)
+
+
+def _market(text: str | None, ports: ApiPorts) -> Pubkey | None:
+    if text is None:
+        return None
+    found = ports.desk.market(text)
+    if found is not None:
+        return found.address
+    if "/" in text:
+        raise Problem("unknown_market", "The program has no such market that the keeper watches.", field="market")
+    return address(text, "market")
+
+
+def _states(text: str | None) -> frozenset[OrderState] | None:
+    if text is None:
+        return None
+    found: set[OrderState] = set()
+    for word in text.split(","):
+        if word in _GROUPS:
+            found |= _GROUPS[word]
+        elif word in set(OrderState):
+            found.add(OrderState(word))
+        else:
+            words = ", ".join(("active", "history", *OrderState))
+            raise Problem("invalid_field", f"A status is one of {words}.", field="status")
+    return frozenset(found)
+
+
+def _from_book(key: Pubkey, ports: ApiPorts) -> OrderRow | None:
+    """An order that the book has and the journal does not yet: its note is on its way."""
+    known = ports.desk.order(key)
+    if known is None:
+        return None
+    now = ports.now()
+    return OrderRow(
+        id=0,
+        order=known,
+        state=OrderState.OPEN,
+        reason="The order rests.",
+        source=Source.CHAIN,
+        first_seen_at=now,
+        updated_at=float(known.created_at),
+        version=0,
+    )
