@@ -31,9 +31,7 @@ class Calls:
         place = {"stop_price": 100 * USDC}
         pending, ended = (vm.placed(self.user, order_id=n, **place) for n in (0, 1))
         assert vm.end("cancel_order", self.user, ended).error is None
-        trail = vm.placed(
-            self.user, order_id=2, order_type="TrailingStop", stop_price=1, trailing_distance=1
-        )
+        trail = vm.placed(self.user, order_id=2, order_type="TrailingStop", stop_price=1, trailing_distance=1)
         user, executor, authority = self.user.pubkey(), vm.executor.pubkey(), vm.authority.pubkey()
         books = vm.user_account_at(user)
         self.accounts: dict[str, dict[str, Pubkey]] = {
@@ -185,9 +183,7 @@ def test_an_account_too_short_for_its_type(calls: Calls, name: str, account: str
         assert_refused(calls.send(name), "AccountDidNotDeserialize", account=account)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [("order_type", 12), ("side", 2), ("status", 6), ("time_in_force", 5)]
-)
+@pytest.mark.parametrize(("field", "value"), [("order_type", 12), ("side", 2), ("status", 6), ("time_in_force", 5)])
 @pytest.mark.parametrize("name", [n for n, a in loaded() if a == "order"])
 def test_an_order_with_an_unknown_variant(calls: Calls, name: str, field: str, value: int) -> None:
     calls.vm.patch(calls.accounts[name]["order"], "Order", **{field: value})
@@ -215,9 +211,7 @@ def test_an_account_that_lies_where_its_seeds_do_not_say(calls: Calls, name: str
     assert outcome.said[-4:] == ["Left:", str(copy), "Right:", str(key)]
 
 
-@pytest.mark.parametrize(
-    ("name", "account"), [*sorted(CREATED), ("execute_conditional_order", "position")]
-)
+@pytest.mark.parametrize(("name", "account"), [*sorted(CREATED), ("execute_conditional_order", "position")])
 def test_an_account_that_would_be_created_elsewhere(calls: Calls, name: str, account: str) -> None:
     elsewhere = Pubkey.new_unique()
     outcome = calls.send(name, {account: elsewhere})

@@ -32,9 +32,7 @@ STOP_LOSS = {"order_type": "StopLoss", "side": "Long", "stop_price": 100 * USDC}
 
 @pytest.mark.parametrize("distance", [-1, 0, 1])
 @pytest.mark.parametrize(("terms", "fills"), EXECUTABLE, ids=str)
-def test_every_type_fills_at_its_trigger_and_beyond(
-    vm: Vm, terms: dict[str, Any], fills: int, distance: int
-) -> None:
+def test_every_type_fills_at_its_trigger_and_beyond(vm: Vm, terms: dict[str, Any], fills: int, distance: int) -> None:
     user = vm.trader()
     order = vm.placed(user, **terms)
     vm.set_price(TRIGGER + distance)

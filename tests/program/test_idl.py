@@ -54,8 +54,7 @@ def snake(name: str) -> str:
 def test_the_source_and_the_idl_have_the_same_errors() -> None:
     header = re.sub(r"\\\n\s*", " ", (SOURCE_DIR / "errors.h").read_text())
     written = {
-        name: (int(number), message)
-        for name, number, message in re.findall(r'X\((\w+), (\d+),\s+"([^"]+)"\)', header)
+        name: (int(number), message) for name, number, message in re.findall(r'X\((\w+), (\d+),\s+"([^"]+)"\)', header)
     }
     in_idl = {name: (item["code"], item["msg"]) for name, item in IDL.errors.items()}
     # Anyone may execute, so nothing returns it; clients of both revisions know its number.

@@ -22,14 +22,38 @@ from elftools.elf.elffile import ELFFile
 ENTRYPOINT: Final = "entrypoint"
 
 SYSCALLS: Final = frozenset(
-    """
-    abort sol_panic_ sol_log_ sol_log_64_ sol_log_pubkey sol_log_compute_units_ sol_log_data
-    sol_memcpy_ sol_memmove_ sol_memset_ sol_memcmp_ sol_sha256 sol_keccak256 sol_blake3 sol_secp256k1_recover
-    sol_create_program_address sol_try_find_program_address sol_invoke_signed_c sol_invoke_signed_rust
-    sol_set_return_data sol_get_return_data sol_get_processed_sibling_instruction sol_get_stack_height
-    sol_get_clock_sysvar sol_get_rent_sysvar sol_get_epoch_schedule_sysvar sol_get_last_restart_slot
-    sol_get_epoch_rewards_sysvar sol_get_sysvar sol_remaining_compute_units
-    """.split()
+    {
+        "abort",
+        "sol_panic_",
+        "sol_log_",
+        "sol_log_64_",
+        "sol_log_pubkey",
+        "sol_log_compute_units_",
+        "sol_log_data",
+        "sol_memcpy_",
+        "sol_memmove_",
+        "sol_memset_",
+        "sol_memcmp_",
+        "sol_sha256",
+        "sol_keccak256",
+        "sol_blake3",
+        "sol_secp256k1_recover",
+        "sol_create_program_address",
+        "sol_try_find_program_address",
+        "sol_invoke_signed_c",
+        "sol_invoke_signed_rust",
+        "sol_set_return_data",
+        "sol_get_return_data",
+        "sol_get_processed_sibling_instruction",
+        "sol_get_stack_height",
+        "sol_get_clock_sysvar",
+        "sol_get_rent_sysvar",
+        "sol_get_epoch_schedule_sysvar",
+        "sol_get_last_restart_slot",
+        "sol_get_epoch_rewards_sysvar",
+        "sol_get_sysvar",
+        "sol_remaining_compute_units",
+    }
 )
 """The undefined symbols that a program may call."""
 
@@ -37,7 +61,7 @@ _EM_BPF: Final = 247
 _SHF_WRITE, _SHF_ALLOC = 0x1, 0x2
 _R_BPF_64_64, _R_BPF_64_RELATIVE, _R_BPF_64_32 = 1, 8, 10
 _INSTRUCTION_SIZE: Final = 8
-_LDDW, _CALL = 0x18, 0x85
+_LDDW, _CALL, _CALL_REGISTER = 0x18, 0x85, 0x8D
 _ALU32, _JMP32 = 0x04, 0x06  # instruction classes, the opcode's low three bits
 _BYTE_SWAPS: Final = frozenset({0xD4, 0xDC})  # of class ALU32 by encoding only
 
@@ -200,12 +224,17 @@ def _relocate_call(image: _Image, item: _Object, at: int, symbol: Any, target: P
 
 
 def _check_instructions(image: _Image) -> None:
-    """Refuse what the VM reads otherwise than the compiler means: it sign-extends 32-bit results."""
+    """Refuse what the VM reads otherwise than the compiler means.
+
+    It sign-extends the results of 32-bit arithmetic, and looks for a called register elsewhere.
+    """
     at = 0
     while at < len(image.text):
         opcode = image.text[at]
         if opcode & 7 in (_ALU32, _JMP32) and opcode not in _BYTE_SWAPS:
             raise LinkError(f"32-bit instruction {opcode:#x} at .text+{at:#x}; compile for BPF v1 or v2")
+        if opcode == _CALL_REGISTER:
+            raise LinkError(f"call through a pointer at .text+{at:#x}; call functions by name")
         at += 2 * _INSTRUCTION_SIZE if opcode == _LDDW else _INSTRUCTION_SIZE
 
 
@@ -337,9 +366,7 @@ def _assemble(
         len(headers) - 1,
     )
     for index, (kind, flags, at, size) in enumerate(segments):
-        struct.pack_into(
-            "<IIQQQQQQ", body, _EHDR_SIZE + index * _PHDR_SIZE, kind, flags, at, at, at, size, size, 8
-        )
+        struct.pack_into("<IIQQQQQQ", body, _EHDR_SIZE + index * _PHDR_SIZE, kind, flags, at, at, at, size, size, 8)
     return bytes(body)
 
 
