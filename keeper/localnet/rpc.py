@@ -79,11 +79,15 @@ class Dispatcher:
     def handle(self, body: bytes | str) -> bytes:
         """The reply to a request or a batch; empty when it holds notifications only. Never raises."""
         try:
+            return self._handle(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return _failure(_NULL, RpcError(PARSE_ERROR, "Parse error"))
+
+    def _handle(self, body: bytes | str) -> bytes:
+        try:
             request = _calls.decode(body)
         except msgspec.ValidationError:
             return self._handle_odd(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return _failure(_NULL, RpcError(PARSE_ERROR, "Parse error"))
         if isinstance(request, Call):
             return self._answer(request)
         if not request:
@@ -98,7 +102,7 @@ class Dispatcher:
         if not isinstance(document, list):
             return invalid
         replies = [
-            self.handle(_encoder.encode(element)) if isinstance(element, dict) else invalid for element in document
+            self._handle(_encoder.encode(element)) if isinstance(element, dict) else invalid for element in document
         ]
         return b"[" + b",".join(filter(None, replies)) + b"]"
 
