@@ -8,6 +8,7 @@ This is the cold path (placing orders, checking a relayed transaction): 0.1 ms a
 from __future__ import annotations
 
 import enum
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,8 +31,10 @@ class ArgumentCoder:
     def __init__(self, idl: Idl) -> None:
         try:
             anchor_idl = AnchorIdl.from_json(idl.legacy)
-            self._coder = InstructionCoder(anchor_idl)
-            self._types: Mapping[str, Any] = _build_types(anchor_idl)
+            # sumtypes, which anchorpy builds enums with, warns of its own use of attrs; no caller can act on it.
+            with warnings.catch_warnings(category=DeprecationWarning, action="ignore"):
+                self._coder = InstructionCoder(anchor_idl)
+                self._types: Mapping[str, Any] = _build_types(anchor_idl)
         except BaseException as e:  # anchorpy_core panics (a BaseException) on what it does not know
             if isinstance(e, (KeyboardInterrupt, SystemExit, GeneratorExit)):
                 raise

@@ -1,0 +1,103 @@
+"""Unsigned transactions: what the wallet gets is exactly the order, for both revisions."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from placing_world import ATOMIC, BLOCKHASH, DEPLOYED, ORDER_ID, USER, terms
+from solders.message import Message
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+from solders.transaction import VersionedTransaction
+
+from keeper.chain.placing import ORDER_ID_BITS, Budget, cancel, new_order_id, place
+from keeper.chain.program import Program
+from keeper.domain.orders import OrderType, Side
+
+COMPUTE_BUDGET = Pubkey.from_string("ComputeBudget111111111111111111111111111111")
+
+
+@pytest.fixture(params=[(ATOMIC, ORDER_ID), (DEPLOYED, None)], ids=["0.2", "0.1"])
+def revision(request: pytest.FixtureRequest) -> tuple[Program, int | None]:
+    found: tuple[Program, int | None] = request.param
+    return found
+
+
+def test_the_user_is_fee_payer_and_only_signer(revision: tuple[Program, int | None]) -> None:
+    program, order_id = revision
+    unsigned = place(program, terms(program), order_id, BLOCKHASH, Budget())
+    message = Message.from_bytes(unsigned.message)
+    assert message.header.num_required_signatures == 1
+    assert message.account_keys[0] == USER.pubkey()
+    assert str(message.recent_blockhash) == BLOCKHASH.value
+    assert unsigned.last_valid_block_height == BLOCKHASH.last_valid_block_height
+
+
+def test_the_transaction_has_a_zeroed_signature_before_the_message(revision: tuple[Program, int | None]) -> None:
+    program, order_id = revision
+    unsigned = place(program, terms(program), order_id, BLOCKHASH, Budget())
+    wire = base64.b64decode(unsigned.transaction_base64, validate=True)
+    assert wire == bytes([1]) + bytes(64) + unsigned.message
+    transaction = VersionedTransaction.from_bytes(wire)
+    assert transaction.signatures == [Signature.default()]
+    assert isinstance(transaction.message, Message)
+    assert len(wire) < 1232
+
+
+def test_the_arguments_are_those_that_were_asked_for(revision: tuple[Program, int | None]) -> None:
+    program, order_id = revision
+    unsigned = place(program, terms(program), order_id, BLOCKHASH, Budget())
+    message = Message.from_bytes(unsigned.message)
+    ours = [ix for ix in message.instructions if message.account_keys[ix.program_id_index] == program.id]
+    assert len(ours) == 1
+    name, args = program.coder.decode(bytes(ours[0].data))
+    expected = {"order_type": OrderType.STOP_LOSS, "side": Side.LONG, "size": 2_500_000, "stop_price": 95_500_000}
+    assert name == "place_order"
+    assert {key: args[key] for key in expected} == expected
+    assert args.get("order_id") == order_id
+    assert args["leverage"] == 5
+    unused = ("price", "trailing_distance", "hidden_size", "display_size", "target_price", "twap_duration")
+    assert not any(args[key] for key in unused)
+
+
+def test_the_order_is_the_derived_address(revision: tuple[Program, int | None]) -> None:
+    program, order_id = revision
+    unsigned = place(program, terms(program), order_id, BLOCKHASH, Budget())
+    assert unsigned.order == program.order_address(USER.pubkey(), order_id)
+    assert unsigned.order in Message.from_bytes(unsigned.message).account_keys
+
+
+def test_cancel_names_the_order_and_its_user(revision: tuple[Program, int | None]) -> None:
+    program, _ = revision
+    order = Pubkey.new_unique()
+    unsigned = cancel(program, order, USER.pubkey(), BLOCKHASH, Budget())
+    message = Message.from_bytes(unsigned.message)
+    ours = next(ix for ix in message.instructions if message.account_keys[ix.program_id_index] == program.id)
+    assert program.coder.decode(bytes(ours.data)) == ("cancel_order", {})
+    assert [message.account_keys[i] for i in bytes(ours.accounts)] == [order, USER.pubkey()]
+
+
+def test_the_budget_asks_for_units_and_bids_only_when_told_to() -> None:
+    def budget_of(budget: Budget) -> list[bytes]:
+        message = Message.from_bytes(place(ATOMIC, terms(ATOMIC), 1, BLOCKHASH, budget).message)
+        keys = message.account_keys
+        return [bytes(ix.data) for ix in message.instructions if keys[ix.program_id_index] == COMPUTE_BUDGET]
+
+    limit = b"\x02" + (50_000).to_bytes(4, "little")
+    assert budget_of(Budget(50_000, 0)) == [limit]
+    assert budget_of(Budget(50_000, 7)) == [limit, b"\x03" + (7).to_bytes(8, "little")]
+
+
+def test_drawn_ids_survive_signed_64_bit_integers() -> None:
+    drawn = {new_order_id() for _ in range(100)}
+    assert len(drawn) == 100
+    assert all(0 <= order_id < 2**ORDER_ID_BITS for order_id in drawn)
+
+
+@given(order_id=st.integers(0, 2**64 - 1))
+def test_any_u64_is_an_order_id(order_id: int) -> None:
+    unsigned = place(ATOMIC, terms(ATOMIC), order_id, BLOCKHASH, Budget())
+    assert unsigned.order == ATOMIC.order_address(USER.pubkey(), order_id)
