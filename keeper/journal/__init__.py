@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from keeper.journal.journal import Journal
+from keeper.journal.maintenance import Finding, backup, export, vacuum, verify
 from keeper.journal.ops import (
     AddAttempt,
     AddPrepared,
@@ -43,6 +44,7 @@ __all__ = [
     "ChangePage",
     "ChangeRow",
     "FailureRow",
+    "Finding",
     "GroupDone",
     "Journal",
     "JournalConflict",
@@ -64,4 +66,8 @@ __all__ = [
     "SetMeta",
     "Source",
     "UseBudget",
+    "backup",
+    "export",
+    "vacuum",
+    "verify",
 ]

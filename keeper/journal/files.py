@@ -41,6 +41,8 @@ def open_writer(path: Path) -> Database:
     with translated(path):
         db = _connect(f"file:{quote(str(path))}?mode=rw")
         try:
+            # Before anything is changed: somebody else's database stays as it is.
+            schema.version_of(db)
             db.enable_wal()
             _require_wal(path, db)
             # FULL: the WAL is fsynced at each commit. NORMAL would lose the last commits on a power cut, and
@@ -52,6 +54,9 @@ def open_writer(path: Path) -> Database:
             # The writer checkpoints between commits, when nobody waits for it.
             db.execute("PRAGMA wal_autocheckpoint = 0")
             schema.migrate(db)
+            # SQLite opens a write-protected file silently for reading: find out now, not at the first intent.
+            db.execute("BEGIN IMMEDIATE")
+            db.execute("ROLLBACK")
         except BaseException:
             db.conn.close()
             raise

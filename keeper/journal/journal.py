@@ -128,6 +128,8 @@ class Journal:
                 # Shielded: a cancelled keeper still writes down what it knows.
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(self._writer.close)
+            if self.waiting_notes:
+                raise JournalError(f"{self.waiting_notes} notes were lost on closing. {self.problem}")
 
     @contextlib.asynccontextmanager
     async def _reading_connections(self) -> AsyncIterator[None]:

@@ -55,7 +55,8 @@ _ATTEMPTS: Final = """
 """
 _LIVE: Final = f"""
     SELECT json_group_array(json_array(order_address, signature))
-    FROM attempts WHERE order_address IN (SELECT value FROM json_each(?))
+    FROM attempts INDEXED BY one_live_attempt
+    WHERE order_address IN (SELECT value FROM json_each(?))
         AND kind IN ({KEEPER_KINDS_SQL}) AND state IN ({LIVE_SQL})
 """
 _PREPARED: Final = """
@@ -381,6 +382,10 @@ def _insert_sql(table: str, columns: tuple[str, ...], count: int) -> str:
 
 @functools.cache
 def _update_sql(table: str, columns: tuple[str, ...], count: int) -> str:
+    if count == 1:
+        # By far the most frequent, and without the detour over a table of one row twice as fast.
+        alone = ", ".join(f"{column} = ?{n}" for n, column in enumerate(columns, start=2))
+        return f"UPDATE {table} SET {alone} WHERE id = ?1"
     row = f"({', '.join('?' * (len(columns) + 1))})"
     values = ", ".join([row] * count)
     assignments = ", ".join(f"{column} = new.column{n}" for n, column in enumerate(columns, start=2))

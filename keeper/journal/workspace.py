@@ -24,10 +24,11 @@ from keeper.journal.drafts import (
     facts_of,
 )
 from keeper.journal.integers import from_stored, to_stored, to_stored_opt
+from keeper.journal.records import Source
 from keeper.journal.transitions import CLOSED_STATES, allowed, first_state
 
 _NUMBERS: Final = re.compile(r"\d+(?:[.,]\d+)*")
-_SEEN_FIRST: Final = "First seen on chain."
+_FIRST_REASON: Final = {Source.CHAIN: "First seen on chain.", Source.API: "Asked for over HTTP."}
 
 
 def reason_class(reason: str) -> str:
@@ -181,7 +182,7 @@ class _Caller:
             facts=facts,
             slot=to_stored(op.order.slot),
             state=first_state(op.order.status) if op.state is None else op.state,
-            reason=op.reason or _SEEN_FIRST,
+            reason=op.reason or _FIRST_REASON[op.source],
             triggered_at=None,
             trigger_price=None,
             trigger_slot=None,
@@ -229,7 +230,12 @@ class _Caller:
         assert state is not None
         if not (op.reopen or allowed(draft.state, state)):
             return False
-        reason = op.reason or draft.reason
+        reason = op.reason
+        if not reason:
+            # Promise 5: a state has a reason. A note on the account has one in the account itself.
+            if not isinstance(op, o.NoteOrder):
+                raise JournalError(f"The state {state.value} of the order {draft.address} needs a reason.")
+            reason = draft.reason if state is draft.state else f"Its account reads {op.order.status.word}."
         if state is draft.state and reason == draft.reason:
             return False
         news = state is not draft.state or reason_class(reason) != reason_class(draft.reason)

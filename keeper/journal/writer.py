@@ -191,10 +191,11 @@ class Writer:
             while (batch := self._take()) is not None:
                 if batch:
                     self._do(batch)
-                    if self._rows_since_checkpoint >= _CHECKPOINT_ROWS:
-                        self._idle()
-                else:
-                    self._idle()
+                if self.problem is not None:
+                    if not batch:
+                        self._try_again()
+                elif not batch or self._rows_since_checkpoint >= _CHECKPOINT_ROWS:
+                    self._checkpoint()
         finally:
             self._end()
 
@@ -386,28 +387,44 @@ class Writer:
 
     # --- upkeep between groups
 
-    def _idle(self) -> None:
-        """Nothing waits: move the WAL into the file, or try whether a failing disk works again."""
+    def _try_again(self) -> None:
+        """Nothing waits that could be written: try whether the failing disk works again."""
         try:
-            if self.problem is not None:
-                self._db.execute("INSERT OR REPLACE INTO meta VALUES ('probed_at', ?)", (str(time.time()),))
-                self.problem = None
-                self._retry_s = 0.0
-                done = GroupDone(0, 0, 0, 0, 0.0, 0.0, None)
-                self._tell([], done)
-            self._checkpoint()
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('probed_at', ?)", (str(time.time()),))
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
             self._rollback()
             self._failed([], error)
+        else:
+            self.problem = None
+            self._retry_s = 0.0
+        self._tell([], GroupDone(0, 0, 0, 0, 0.0, 0.0, self.problem))
 
     def _checkpoint(self) -> None:
-        # PASSIVE never waits for a reader. Only between groups, when the last one's callers are already woken.
-        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        """Move the WAL into the file: between groups, when the last one's callers are already woken.
+
+        PASSIVE never waits for a reader. What it could not do it does the next time.
+        """
+        try:
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as error:
+            # The commits are safe in the WAL, but the disk under the file is not well: better to stop sending now.
+            self._failed([], error)
+            self._tell([], GroupDone(0, 0, 0, 0, 0.0, 0.0, self.problem))
         self._rows_since_checkpoint = 0
 
     def _end(self) -> None:
+        """Nobody is left waiting for a thread that has ended."""
+        with self._cond:
+            self._closing = True
+            left = [item for item in self._queue.items if not isinstance(item, NoteBag)]
+        for item in left:
+            item.error = JournalError(self.problem or "The journal is closed.")
+            if isinstance(item, Chore):
+                self._call_loop(_wake_chore, item)
+        tickets = [item for item in left if isinstance(item, Ticket)]
+        self._tell(tickets, GroupDone(len(tickets), 0, 0, len(tickets), 0.0, 0.0, self.problem))
         with contextlib.suppress(sqlite3.Error):
-            self._db.execute("PRAGMA optimize")
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         self._db.conn.close()
 

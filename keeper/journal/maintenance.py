@@ -1,0 +1,180 @@
+"""What an operator does to a journal: verify it, export it, back it up, make its file small again.
+
+Blocking functions on a path, for the commands. All but `vacuum` may run beside a keeper that is writing.
+"""
+
+# ruff: noqa: S608  (the texts are put together from this module's constants; every value is a parameter)
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from sqlite_utils import Database
+
+from keeper.domain.attempts import Fate
+from keeper.domain.orders import OrderState
+from keeper.errors import JournalError
+from keeper.journal import files
+from keeper.journal.integers import from_stored_opt
+from keeper.journal.lock import writer_lock
+from keeper.journal.schema import KEEPER_KINDS_SQL, LIVE_SQL
+
+_U64_COLUMNS: Final = {
+    "orders": frozenset(
+        {
+            "size",
+            "price",
+            "stop_price",
+            "trailing_distance",
+            "filled_size",
+            "order_id",
+            "slot",
+            "trigger_price",
+            "trigger_slot",
+        }
+    ),
+    "attempts": frozenset(
+        {
+            "last_valid_block_height",
+            "trigger_price",
+            "trigger_slot",
+            "unit_price",
+            "seen_slot",
+            "fee_lamports",
+        }
+    ),
+    "changes": frozenset({"slot"}),
+    "prepared": frozenset({"last_valid_block_height"}),
+    "daily_spend": frozenset[str](),
+    "meta": frozenset[str](),
+}
+
+_STATES_SQL: Final = ", ".join(f"'{state.value}'" for state in OrderState)
+_CLOSED_SQL: Final = ", ".join(f"'{state.value}'" for state in OrderState if state.terminal)
+
+# Each finds what must not be: its rows are (subject, detail). NOT INDEXED: a damaged index must not hide them.
+_INVARIANTS: Final = (
+    (
+        "two attempts at one order could still land",
+        f"SELECT order_address, group_concat(signature, ' ') FROM attempts NOT INDEXED "
+        f"WHERE kind IN ({KEEPER_KINDS_SQL}) AND state IN ({LIVE_SQL}) GROUP BY order_address HAVING COUNT(*) > 1",
+    ),
+    (
+        "an order was executed more than once",
+        f"SELECT order_address, group_concat(signature, ' ') FROM attempts NOT INDEXED "
+        f"WHERE fate = '{Fate.EXECUTED.value}' GROUP BY order_address HAVING COUNT(*) > 1",
+    ),
+    (
+        "an order is in no named state, or has no reason",
+        f"SELECT address, state FROM orders NOT INDEXED WHERE state NOT IN ({_STATES_SQL}) OR reason = ''",
+    ),
+    (
+        "an order's closed mark contradicts its state",
+        f"SELECT address, state FROM orders NOT INDEXED WHERE closed <> (state IN ({_CLOSED_SQL}))",
+    ),
+    (
+        "an attempt's order is not known",
+        "SELECT signature, order_address FROM attempts a NOT INDEXED "
+        "WHERE NOT EXISTS (SELECT 1 FROM orders o WHERE o.address = a.order_address)",
+    ),
+    (
+        "an order's state is not the one its history ends in",
+        "SELECT address, state FROM orders o NOT INDEXED WHERE state IS NOT "
+        "(SELECT state FROM changes c WHERE c.order_ref = o.id ORDER BY c.id DESC LIMIT 1)",
+    ),
+    (
+        "the count of a state is wrong",
+        "SELECT state, n FROM order_counts k "
+        "WHERE n <> (SELECT COUNT(*) FROM orders o INDEXED BY orders_state WHERE o.state = k.state)",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that must not be: what, of whom, and the detail."""
+
+    what: str
+    subject: str
+    detail: str
+
+
+def verify(path: Path, *, limit: int = 100) -> list[Finding]:
+    """Look for damage in the file and for broken promises in what it says; at most `limit` of each kind.
+
+    Reads everything: about ten seconds for a million executions. Raises JournalError when it can't be read.
+    """
+    with _reading(path) as db:
+        findings = [
+            Finding("the file is damaged", "database", str(message))
+            for (message,) in db.execute("PRAGMA integrity_check(100)").fetchall()
+            if message != "ok"
+        ]
+        findings += [
+            Finding("a row refers to one that is missing", str(table), f"row {rowid} refers to {parent}")
+            for table, rowid, parent, _ in db.execute("PRAGMA foreign_key_check").fetchall()
+        ]
+        for what, sql in _INVARIANTS:
+            rows = db.execute(f"{sql} LIMIT ?", (limit,)).fetchall()
+            findings += [Finding(what, str(subject), str(detail)) for subject, detail in rows]
+    return findings
+
+
+def export(path: Path) -> Iterator[bytes]:
+    """Every row as one line of JSON with its `table`, as of one moment. u64 are plain numbers, bytes are base64."""
+    with _reading(path) as db:
+        for table, u64 in _U64_COLUMNS.items():
+            for row in db[table].rows:
+                yield msgspec.json.encode({"table": table, **_plain(row, u64)}) + b"\n"
+
+
+def _plain(row: dict[str, Any], u64: frozenset[str]) -> dict[str, Any]:
+    return {
+        column: from_stored_opt(value)
+        if column in u64
+        else base64.b64encode(value).decode()
+        if isinstance(value, bytes)
+        else value
+        for column, value in row.items()
+    }
+
+
+def backup(path: Path, target: Path) -> None:
+    """Copy the journal to a new file, as of one moment. Raises JournalError when the target exists."""
+    try:
+        os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise JournalError(f"The backup {target} can't be created ({error.strerror}).") from error
+    with _reading(path) as db, contextlib.closing(sqlite3.connect(target)) as copy:
+        db.conn.backup(copy)
+
+
+def vacuum(path: Path) -> tuple[int, int]:
+    """Give the space of removed rows back to the disk; the file's size in bytes before and after.
+
+    Takes the writer's lock: JournalBusy while a keeper runs. Needs as much free space as the journal's size.
+    """
+    with writer_lock(path):
+        before = path.stat().st_size
+        db = files.open_writer(path)
+        with files.translated(path), contextlib.closing(db.conn):
+            db.vacuum()
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return before, path.stat().st_size
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[Database]:
+    """A read-only connection with one snapshot for all that is asked of it."""
+    db = files.open_reader(path)
+    with contextlib.closing(db.conn), files.translated(path):
+        db.execute("BEGIN")
+        yield db
