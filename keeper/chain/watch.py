@@ -64,6 +64,7 @@ class ProgramWatch:
     `known_orders` gives the addresses that the readers believe to rest, with the slot of each belief; a
     snapshot that is newer and lacks one means that its account is gone.
     `on_malformed` is told once of each account that does not decode; it is skipped, and the watch goes on.
+    `on_snapshot` is told of each merged snapshot, `on_trouble` of each lost connection, with the reason.
     """
 
     program: Program
@@ -73,6 +74,8 @@ class ProgramWatch:
     sink: Callable[[Event], None]
     known_orders: Callable[[], Iterable[tuple[Pubkey, int]]]
     on_malformed: Callable[[Pubkey, str], None]
+    on_snapshot: Callable[[], None]
+    on_trouble: Callable[[str], None]
     limits: WatchLimits = field(default_factory=WatchLimits)
     health: WatchHealth = field(init=False)
     _bad: dict[Pubkey, None] = field(init=False, default_factory=dict, repr=False)
@@ -105,6 +108,7 @@ class ProgramWatch:
                 self.health.last_error = "; ".join(str(e) for e in _leaves(group))
             self.health.connected = False
             self.health.reconnects += 1
+            self.on_trouble(self.health.last_error)
             await anyio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
             backoff = min(backoff * 2, _LONGEST_BACKOFF_S)
 
@@ -208,6 +212,7 @@ class ProgramWatch:
                 self.sink(OrderGone(address, slot))
         self.health.snapshots += 1
         self.health.last_snapshot_at = time.monotonic()
+        self.on_snapshot()
 
     async def _follow_clock(self) -> None:
         while True:

@@ -1,0 +1,257 @@
+"""The wiring diagram: what feeds what, in order. No logic.
+
+watch ──events──► engine (decision) ──jobs──► executor ──► lander ──verdicts──► settlement ──► engine
+                     │                           │            │                     │
+                     └──────────notes──────► journal ◄────────┴─────────────────────┘
+http ──► journal, engine (what is known), relay ──► lander
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import anyio
+from solders.pubkey import Pubkey
+
+from keeper import __version__, housekeeping
+from keeper.chain.blockhashes import Blockhashes
+from keeper.chain.client import ChainClient
+from keeper.chain.deployment import check_idl, check_program
+from keeper.chain.pool import PoolLimits, RpcPool
+from keeper.chain.program import Program
+from keeper.chain.rpc import Endpoint, HttpTransport
+from keeper.chain.transactions import Signer
+from keeper.chain.watch import ProgramWatch, WatchLimits
+from keeper.domain.reports import Note
+from keeper.errors import Misconfigured
+from keeper.execution.account_wait import AccountWait
+from keeper.execution.balance import BalanceWatch
+from keeper.execution.engine import Engine
+from keeper.execution.executor import Executor, ExecutorLimits
+from keeper.execution.fees import FeePolicy, FeeRules
+from keeper.execution.flights import Flights
+from keeper.execution.gate import Gate
+from keeper.execution.lander import Lander, LandingLimits
+from keeper.execution.recovery import Recovery
+from keeper.execution.relay import RelayDesk, RelaySettlement
+from keeper.execution.settlement import Settlement
+from keeper.execution.tries import RetryLimits, Tries
+from keeper.health import HealthOf
+from keeper.http.api import create_api
+from keeper.http.ports import ApiPorts
+from keeper.http.server import serve
+from keeper.inputs import endpoints_of, load_program, load_signer
+from keeper.journal import Journal, Retention
+from keeper.schedule import Schedule
+from keeper.settings import Settings
+from keeper.telemetry import Metrics, Telemetry
+from keeper.triggers.breaker import BreakerRules
+from keeper.triggers.decision import Decision, Rules
+from keeper.triggers.prices import ChainClock
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a started keeper tells: where its API is, who it is, what it serves."""
+
+    http_url: str
+    keeper: Pubkey
+    program: Program
+
+
+async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
+    """Run the keeper until cancelled. Misconfigured, before anything is sent, when it can't work."""
+    program: Program = load_program(settings.program)
+    signer: Signer = load_signer(settings.key)
+    metrics = Metrics(__version__)
+    report = Telemetry(metrics).report
+
+    async with AsyncExitStack() as stack:
+        journal = await stack.enter_async_context(
+            Journal.open(
+                settings.journal.path,
+                retention=Retention(history_days=settings.journal.retention_days),
+                on_group=lambda group: metrics.journal_seconds.observe(group.seconds),
+            )
+        )
+
+        # The chain
+        places = endpoints_of(settings.rpc)
+        pool = RpcPool(
+            [Endpoint(place.label, HttpTransport(place.url, label=place.label)) for place in places],
+            PoolLimits(deadline_s=settings.rpc.deadline_s, max_slot_lag=settings.rpc.max_slot_lag),
+            observe=lambda label, _, seconds, outcome: metrics.rpc_seconds.labels(label, outcome).observe(seconds),
+        )
+        stack.push_async_callback(pool.aclose)
+        client = ChainClient(pool)
+        await check_program(client, program)
+        await check_idl(client, program, signer.address)
+        _refuse_fills_without_position(settings, program)
+        await housekeeping.hold_to_genesis(client, journal)
+        blockhashes = Blockhashes(client)
+
+        # The decision, and the life of attempts
+        flights, clock, gate = Flights(), ChainClock(), Gate(report)
+        decision = Decision(_rules(settings, program))
+        engine = Engine(decision=decision, clock=clock, journal=journal, flights=flights, report=report)
+        lander = Lander(
+            client, journal, flights, LandingLimits(resend_every_s=settings.execution.resend_every_s), report
+        )
+        tries = Tries(_retry_limits(settings), time.monotonic)
+        fees = FeePolicy(_fee_rules(settings), today=_today, spent_today_lamports=await journal.spent(_today()))
+        relays = RelaySettlement(flights, engine, report)
+        settlement = Settlement(
+            client=client,
+            program=program,
+            keeper=signer.address,
+            journal=journal,
+            flights=flights,
+            tries=tries,
+            fees=fees,
+            resting=engine,
+            relays=relays,
+            report=report,
+            accept_fills_without_position=settings.program.accept_fills_without_position,
+        )
+        lander.settle_with(settlement)
+        executor = Executor(
+            client=client,
+            program=program,
+            signer=signer,
+            blockhashes=blockhashes,
+            journal=journal,
+            lander=lander,
+            flights=flights,
+            tries=tries,
+            fees=fees,
+            gate=gate,
+            resting=engine,
+            report=report,
+            limits=ExecutorLimits(max_in_flight=settings.execution.max_in_flight),
+            dry_run=settings.execution.dry_run,
+        )
+        accounts = AccountWait(
+            client, lambda order: engine.reopen(order, "Its user's account changed; it may be tried again.")
+        )
+        engine.connect(executor, accounts.add)
+        recovery = Recovery(journal, lander, engine, relays, tries, program, signer.address, report)
+
+        # The watch: one for each endpoint that has a socket, all into the same engine; the first news wins
+        snapshot_merged = anyio.Event()
+        watches = [
+            ProgramWatch(
+                program=program,
+                client=client,
+                ws_url=place.ws_url,
+                label=place.label,
+                sink=engine.on_event,
+                known_orders=engine.known_orders,
+                on_malformed=housekeeping.malformed_into(metrics, report),
+                on_snapshot=snapshot_merged.set,
+                on_trouble=lambda reason: report(Note("watch.reconnect", reason, level="warning")),
+                limits=WatchLimits(silence_s=settings.rpc.silence_s, snapshot_every_s=settings.rpc.snapshot_every_s),
+            )
+            for place in places
+        ]
+        balance = BalanceWatch(
+            client,
+            signer.address,
+            gate,
+            fees,
+            floor_lamports=settings.fees.min_balance_lamports,
+            observe=metrics.balance.set,
+        )
+        health = HealthOf(
+            pool=pool,
+            watches=watches,
+            blockhashes=blockhashes,
+            journal=journal,
+            gate=gate,
+            engine=engine,
+            silence_s=settings.rpc.silence_s,
+        )
+
+        # Loops, in the order in which they need each other. `start` means: ready when it returns.
+        schedule = await stack.enter_async_context(Schedule())
+        async with anyio.create_task_group() as tg:
+            await tg.start(blockhashes.run, name="blockhashes")
+            open_attempts = await recovery.load()
+            await recovery.resolve(open_attempts)
+            health.recovered = True
+            await tg.start(lander.run, name="lander")
+            await tg.start(engine.run_later, name="later")
+            await tg.start(accounts.run, name="account-wait")
+            await balance.look()
+            await tg.start(executor.run, name="executor")
+            relay = RelayDesk(journal, lander, relays, engine, tg, report)
+            api = create_api(
+                ApiPorts(
+                    program=program,
+                    client=client,
+                    journal=journal,
+                    desk=engine,
+                    relay=relay,
+                    health=health,
+                    metrics=metrics.registry,
+                    keeper_pubkey=signer.address,
+                )
+            )
+            port = await tg.start(serve, api, settings.http.host, settings.http.port, name="http")
+            for watch in watches:
+                tg.start_soon(watch.run, name=f"watch-{watch.label}")
+            await snapshot_merged.wait()
+            tg.start_soon(pool.probe_forever, name="probe")
+            tg.start_soon(housekeeping.every, schedule, "balance", 10.0, balance.look)
+            tg.start_soon(housekeeping.every, schedule, "retention", 3600.0, journal.prune)
+            gauges = housekeeping.Gauges(metrics, engine, flights, executor, pool, watches)
+            tg.start_soon(housekeeping.every, schedule, "gauges", 2.0, gauges.update)
+            on_ready(Ready(f"http://{settings.http.host}:{port}", signer.address, program))
+            report(Note("keeper.ready", f"{program!r}, {len(decision.book)} orders resting"))
+            await anyio.sleep_forever()
+
+
+def _refuse_fills_without_position(settings: Settings, program: Program) -> None:
+    if program.creates_position or settings.program.accept_fills_without_position or settings.execution.dry_run:
+        return
+    raise Misconfigured(
+        f"In revision {program.idl.version} of the program a fill creates no position, so the keeper will not execute.",
+        remedy="Use the atomic revision; or watch only, with execution.dry_run; or say "
+        "program.accept_fills_without_position = true if something else opens the positions.",
+    )
+
+
+def _rules(settings: Settings, program: Program) -> Rules:
+    trip = settings.trigger.breaker_trip
+    return Rules(
+        executable=program.executable,
+        max_price_age_s=settings.trigger.max_price_age_s,
+        trailing_step_ppm=settings.trigger.trailing_step_ppm,
+        breaker=None
+        if trip is None
+        else BreakerRules(trip_ppm=round(trip * 1e6), settle_ppm=round(settings.trigger.breaker_settle * 1e6)),
+    )
+
+
+def _retry_limits(settings: Settings) -> RetryLimits:
+    e = settings.execution
+    return RetryLimits(e.retry_budget, e.first_pause_s, e.longest_pause_s, e.attempts_per_hour)
+
+
+def _fee_rules(settings: Settings) -> FeeRules:
+    f = settings.fees
+    return FeeRules(
+        default_unit_limit=f.unit_limit,
+        unit_margin=f.unit_margin,
+        unit_price_micro_lamports=f.unit_price_micro_lamports,
+        retry_factor=f.retry_factor,
+        cap_lamports=f.cap_lamports,
+        daily_cap_lamports=f.daily_cap_lamports,
+    )
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()

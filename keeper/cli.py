@@ -1,0 +1,252 @@
+"""The commands. They read settings, start things and print; exit codes: 0 done, 1 failed, 2 wrong usage."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from keeper import __version__
+from keeper.errors import KeeperError, Misconfigured
+from keeper.settings import Settings, load_settings
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+cli = typer.Typer(
+    name="keeper",
+    help="Executes conditional orders of the QuantDesk perpetuals program, exactly once, with their positions.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Settings file (TOML).", show_default=False),
+]
+RpcOption = Annotated[str | None, typer.Option("--rpc-url", help="RPC endpoint; the setting rpc.url.")]
+JournalOption = Annotated[Path | None, typer.Option("--journal", help="Journal file; the setting journal.path.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many rows at most.")]
+
+
+def main() -> None:
+    """The console script: errors on one line, exit code 2 for what an operator has to change."""
+    try:
+        cli()
+    except Misconfigured as e:
+        _complain(str(e))
+        sys.exit(EXIT_USAGE)
+    except KeeperError as e:
+        _complain(str(e))
+        sys.exit(EXIT_FAILED)
+
+
+@cli.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(f"keeper {__version__}")
+        raise typer.Exit
+
+
+@cli.command()
+def run(
+    config: ConfigOption = None,
+    rpc_url: RpcOption = None,
+    ws_url: Annotated[str | None, typer.Option("--ws-url", help="WebSocket endpoint; the setting rpc.ws_url.")] = None,
+    key: Annotated[Path | None, typer.Option("--key", help="Keypair file; the setting key.file.")] = None,
+    program_id: Annotated[str | None, typer.Option("--program-id", help="The setting program.id.")] = None,
+    idl: Annotated[str | None, typer.Option("--idl", help='"0.1", "0.2" or a file; the setting program.idl.')] = None,
+    journal: JournalOption = None,
+    host: Annotated[str | None, typer.Option("--host", help="Where the API listens; the setting http.host.")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port of the API; the setting http.port.")] = None,
+    dry_run: Annotated[bool | None, typer.Option("--dry-run", help="Do everything but send.")] = None,
+    log_level: Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line when ready.")] = False,
+) -> None:
+    """Run the keeper until SIGTERM or Ctrl-C."""
+    from keeper import app
+    from keeper.telemetry import configure_logs
+
+    settings = _settings(
+        config,
+        rpc={"url": rpc_url, "ws_url": ws_url},
+        key={"file": key},
+        program={"id": program_id, "idl": idl},
+        journal={"path": journal},
+        http={"host": host, "port": port},
+        execution={"dry_run": dry_run},
+        log={"level": log_level},
+    )
+    configure_logs(settings.log.level, settings.log.format)
+
+    def announce(ready: app.Ready) -> None:
+        if as_json:
+            line = {"http_url": ready.http_url, "keeper": str(ready.keeper), "program_id": str(ready.program.id)}
+            print(json.dumps(line), flush=True)
+        else:
+            print(f"The keeper {ready.keeper} is ready; its API is at {ready.http_url}.", flush=True)
+
+    _run_until_signalled(lambda: app.run(settings, on_ready=announce))
+
+
+@cli.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def localnet(context: typer.Context) -> None:
+    """Run an embedded Solana chain with the reference program (see `keeper localnet --help`)."""
+    from keeper.localnet.cli import main as localnet_main
+
+    raise typer.Exit(localnet_main(context.args, program="keeper localnet"))
+
+
+@cli.command()
+def keygen(file: Annotated[Path, typer.Argument(help="File to write; it must not exist.")]) -> None:
+    """Make a key for the keeper, in the format of solana-keygen, readable by you alone."""
+    from solders.keypair import Keypair
+
+    keypair = Keypair()
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as e:
+        raise Misconfigured(f"The file {file} can't be made: {e.strerror}.", remedy="Give another name.") from e
+    with os.fdopen(descriptor, "w") as out:
+        json.dump(list(bytes(keypair)), out)
+    print(f"Wrote {file}. Send SOL for fees to {keypair.pubkey()}.")
+
+
+@cli.command()
+def openapi() -> None:
+    """Print the API's description (OpenAPI 3.1, JSON)."""
+    from keeper.http.openapi import openapi_document
+
+    print(json.dumps(openapi_document(), indent=2))
+
+
+@cli.command()
+def orders(
+    config: ConfigOption = None,
+    journal: JournalOption = None,
+    state: Annotated[list[str] | None, typer.Option("--state", help="Only orders in this state; may repeat.")] = None,
+    limit: LimitOption = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List the orders that the journal knows, newest first."""
+    from keeper import views
+    from keeper.domain.orders import OrderState
+
+    try:
+        states = [OrderState(word) for word in state] if state else None
+    except ValueError as e:
+        words = ", ".join(s.value for s in OrderState)
+        raise Misconfigured(f"There is no state {str(e).split(' ')[0]}.", remedy=f"The states are {words}.") from None
+    _print_rows(_journal_path(config, journal), lambda j: views.orders(j, states, limit), views.ORDER_COLUMNS, as_json)
+
+
+@cli.command()
+def executions(
+    config: ConfigOption = None, journal: JournalOption = None, limit: LimitOption = 50, as_json: JsonOption = False
+) -> None:
+    """List the keeper's attempts, newest first, with what became of them."""
+    from keeper import views
+
+    _print_rows(_journal_path(config, journal), lambda j: views.executions(j, limit), views.ATTEMPT_COLUMNS, as_json)
+
+
+failures_cli = typer.Typer(help="Orders that could not be executed, and why.", invoke_without_command=True)
+cli.add_typer(failures_cli, name="failures")
+
+
+@failures_cli.callback()
+def failures(
+    context: typer.Context,
+    config: ConfigOption = None,
+    journal: JournalOption = None,
+    limit: LimitOption = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List the orders that could not be executed, with the named reasons."""
+    from keeper import views
+
+    if context.invoked_subcommand is None:
+        path = _journal_path(config, journal)
+        _print_rows(path, lambda j: views.failures(j, limit), views.FAILURE_COLUMNS, as_json)
+
+
+def _settings(config: Path | None, **sections: dict[str, Any]) -> Settings:
+    flags = {name: {k: v for k, v in values.items() if v is not None} for name, values in sections.items()}
+    return load_settings(config, {name: values for name, values in flags.items() if values})
+
+
+def _journal_path(config: Path | None, journal: Path | None) -> Path:
+    return journal or _settings(config).journal.path
+
+
+def _print_rows(
+    path: Path, read: Callable[[Any], Coroutine[Any, Any, list[dict[str, Any]]]], columns: list[str], as_json: bool
+) -> None:
+    from keeper.journal import Journal
+
+    async def fetch() -> list[dict[str, Any]]:
+        async with Journal.open(path, read_only=True) as journal:
+            return await read(journal)
+
+    rows = anyio.run(fetch)
+    if as_json:
+        for row in rows:
+            print(json.dumps(row))
+        return
+    if not rows:
+        print("None.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
+    Console().print(table)
+
+
+def _run_until_signalled(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def until_signal() -> None:
+        async def listen(scope: anyio.CancelScope) -> None:
+            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                async for _ in signals:
+                    scope.cancel()
+                    return
+
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(listen, tg.cancel_scope)
+            await work()
+            tg.cancel_scope.cancel()
+
+    try:
+        anyio.run(until_signal)
+    except* Misconfigured as group:
+        raise _first(group) from None
+    except* KeeperError as group:
+        raise _first(group) from None
+
+
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _complain(message: str) -> None:
+    print(f"keeper: {message}", file=sys.stderr)

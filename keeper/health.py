@@ -1,0 +1,84 @@
+"""What the keeper says of itself to probes: each thing that readiness depends on, with a sentence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from keeper.chain.blockhashes import Blockhashes
+from keeper.chain.pool import RpcPool
+from keeper.chain.watch import ProgramWatch
+from keeper.errors import ChainError
+from keeper.execution.engine import Engine
+from keeper.execution.gate import Gate
+from keeper.http.ports import Check, Health
+from keeper.journal import Journal
+
+
+class HealthOf:
+    """Answers at once, from what is known. `live` is False only when a restart could help."""
+
+    def __init__(
+        self,
+        *,
+        pool: RpcPool,
+        watches: Sequence[ProgramWatch],
+        blockhashes: Blockhashes,
+        journal: Journal,
+        gate: Gate,
+        engine: Engine,
+        silence_s: float,
+    ) -> None:
+        self._pool = pool
+        self._watches = watches
+        self._blockhashes = blockhashes
+        self._journal = journal
+        self._gate = gate
+        self._engine = engine
+        self._silence_s = silence_s
+        self.recovered = False
+
+    def report(self) -> Health:
+        """The state of things now."""
+        checks = (
+            self._watch(),
+            self._endpoints(),
+            self._blockhash(),
+            self._prices(),
+            Check("journal", self._journal.healthy, self._journal.problem or ""),
+            Check("sending", self._gate.is_open, "; ".join(self._gate.reasons.values())),
+            Check("recovery", self.recovered, "" if self.recovered else "open attempts are being looked up"),
+        )
+        # Stale prices are the oracle's fault: they stop orders of that market, not the keeper.
+        ready = all(check.ok for check in checks if check.name != "prices")
+        return Health(live=True, ready=ready, checks=checks)
+
+    def _watch(self) -> Check:
+        now = time.monotonic()
+        heard = [w for w in self._watches if w.health.last_heard_at and now - w.health.last_heard_at <= self._silence_s]
+        up = [w for w in self._watches if w.health.connected and w.health.snapshots > 0]
+        if up and heard:
+            return Check("watch", True, f"slot {max(w.health.last_slot for w in up)}")
+        error = next((w.health.last_error for w in self._watches if w.health.last_error), "no snapshot yet")
+        return Check("watch", False, f"no endpoint tells of changes: {error}")
+
+    def _endpoints(self) -> Check:
+        now = time.monotonic()
+        benched = [f"{h.label}: {h.bench_reason}" for h in self._pool.health if h.benched(now)]
+        ok = len(benched) < len(self._pool.health)
+        return Check("rpc", ok, "; ".join(benched))
+
+    def _blockhash(self) -> Check:
+        try:
+            self._blockhashes.current()
+        except ChainError as e:
+            return Check("blockhash", False, str(e))
+        return Check("blockhash", True)
+
+    def _prices(self) -> Check:
+        stale = []
+        for market in self._engine.markets():
+            executing, why = self._engine.executing(market)
+            if not executing:
+                stale.append(f"{market.symbol}: {why}")
+        return Check("prices", not stale, "; ".join(stale))

@@ -1,0 +1,106 @@
+"""The small loops beside the main path: ticks to work, gauges, and what holds the keeper to one chain."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+import anyio
+from solders.pubkey import Pubkey
+
+from keeper.chain.client import ChainClient
+from keeper.chain.pool import RpcPool
+from keeper.chain.watch import ProgramWatch
+from keeper.domain.reports import Note, Report
+from keeper.errors import ChainError, JournalError, Misconfigured
+from keeper.execution.engine import Engine
+from keeper.execution.executor import Executor
+from keeper.execution.flights import Flights
+from keeper.journal import Journal, SetMeta
+from keeper.schedule import Schedule
+from keeper.telemetry import Metrics
+
+_GENESIS = "genesis_hash"
+
+
+async def every(schedule: Schedule, name: str, every_s: float, work: Callable[[], Awaitable[object]]) -> None:
+    """Do `work` at each tick. What a node or the disk refuses is tried again at the next."""
+    async for _ in schedule.ticks(name, every_s=every_s):
+        try:
+            await work()
+        except (ChainError, JournalError):
+            continue  # counted where it happened; health shows what lasts
+
+
+async def hold_to_genesis(client: ChainClient, journal: Journal) -> None:
+    """A journal belongs to one chain: on another one its open attempts would look as if they never landed."""
+    try:
+        genesis = await client.genesis_hash()
+    except ChainError as e:
+        raise Misconfigured(
+            f"The chain can't be reached: {e}.", remedy="Check rpc.url, and that the node is up."
+        ) from e
+    known = await journal.meta(_GENESIS)
+    if known is not None and known != genesis:
+        raise Misconfigured(
+            f"The journal {journal.path} belongs to another chain (genesis {known}, this one is {genesis}).",
+            remedy="Set journal.path to a file of its own for each chain.",
+        )
+    if known is None:
+        await journal.commit(SetMeta(_GENESIS, genesis))
+    client.pool.expect_genesis(genesis)
+
+
+def malformed_into(metrics: Metrics, report: Callable[[Report], None]) -> Callable[[Pubkey, str], None]:
+    """Count and log an account that does not decode."""
+
+    def on_malformed(address: Pubkey, reason: str) -> None:
+        metrics.malformed.inc()
+        report(Note("watch.malformed_account", reason, level="warning", order=address))
+
+    return on_malformed
+
+
+class Gauges:
+    """Copies what is known into the gauges, at a tick, so that the hot path does not have to."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        engine: Engine,
+        flights: Flights,
+        executor: Executor,
+        pool: RpcPool,
+        watches: Sequence[ProgramWatch],
+    ) -> None:
+        self._metrics = metrics
+        self._engine = engine
+        self._flights = flights
+        self._executor = executor
+        self._pool = pool
+        self._watches = watches
+
+    async def update(self) -> None:
+        """One round; measures the event loop's lag on the way."""
+        m = self._metrics
+        before = time.perf_counter()
+        await anyio.sleep(0.01)
+        m.loop_lag.set(max(0.0, time.perf_counter() - before - 0.01))
+        m.in_flight.set(self._flights.in_flight)
+        m.queued.set(self._executor.queued)
+        m.price_reads.set(self._engine.decision.prices.reads)
+        symbols = {market.address: market.symbol for market in self._engine.markets()}
+        for (market, order_type), count in self._engine.decision.book.counts().items():
+            m.orders_resting.labels(symbols.get(market, "unknown"), order_type.word).set(count)
+        now = self._engine.chain_time_s()
+        for address, symbol in symbols.items():
+            price = self._engine.price(address)
+            if price is not None and now is not None:
+                m.price_age.labels(symbol).set(price.age_s(now))
+        for health in self._pool.health:
+            if health.slot_lag is not None:
+                m.slot_lag.labels(health.label).set(health.slot_lag)
+        for watch in self._watches:
+            m.watch_slot.labels(watch.label).set(watch.health.last_slot)
+            m.watch_connected.labels(watch.label).set(1 if watch.health.connected else 0)
+            m.watch_reconnects.labels(watch.label).set(watch.health.reconnects)

@@ -1,0 +1,49 @@
+"""Things that happen now and then. APScheduler keeps the time; its jobs only post a tick.
+
+A job of APScheduler 3 that raises is swallowed by it. So no job here does any work: it wakes a loop in the
+keeper's own task group, where an error is seen. A loop that is slower than its ticks gets one, not a queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Self
+
+import anyio
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+
+class Schedule:
+    """Ticks by name, while it is entered."""
+
+    def __init__(self) -> None:
+        self._scheduler = AsyncIOScheduler(timezone="UTC")
+
+    def __repr__(self) -> str:
+        return f"Schedule({', '.join(job.id for job in self._scheduler.get_jobs())})"
+
+    async def __aenter__(self) -> Self:
+        self._scheduler.start()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._scheduler.shutdown(wait=False)
+
+    async def ticks(self, name: str, *, every_s: float) -> AsyncIterator[None]:
+        """One tick at once, then one every `every_s` seconds, until the reader stops."""
+        wake = anyio.Event()
+
+        def post() -> None:
+            wake.set()
+
+        job = self._scheduler.add_job(post, "interval", seconds=every_s, id=name, coalesce=True, max_instances=1)
+        try:
+            while True:
+                yield
+                await wake.wait()
+                wake = anyio.Event()
+        finally:
+            job.remove()
