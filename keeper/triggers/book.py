@@ -21,12 +21,13 @@ import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby, islice
+from typing import Final
 
 from solders.pubkey import Pubkey
 
-from keeper.domain.orders import Order, OrderType
-from keeper.triggers.conditions import REVISION_0_2, Fires, Trigger, ratchet_threshold, ratcheted_stop, trigger_of
-from keeper.triggers.records import Records, pack, same_but_for_slot, slot_of, unpack
+from keeper.domain.orders import Order, OrderType, Side
+from keeper.triggers.conditions import REVISION_0_2, Fires, fires_of, ratchet_threshold, ratcheted_stop, threshold
+from keeper.triggers.records import Records, pack, same_but_for_slot, same_order, slot_of, terms_of, unpack
 from keeper.triggers.sorted_rows import MAX_KEY, SortedRows
 from keeper.triggers.tombstones import DEFAULT_CAPACITY, Tombstones
 
@@ -61,6 +62,14 @@ class Posture(enum.IntEnum):
     """Nothing: it is past `expires_at`, though its account still says pending."""
 
 
+# The book asks for these at every update, and an enum's attribute is several times slower to reach than a name.
+_ARMED: Final = Posture.ARMED
+_SUSPENDED: Final = Posture.SUSPENDED
+_LIMIT: Final = int(OrderType.LIMIT)
+_TRAILING_STOP: Final = int(OrderType.TRAILING_STOP)
+_SIDES: Final = tuple(Side)
+
+
 @dataclass(frozen=True, slots=True)
 class Level:
     """The armed orders of one market that share a trigger."""
@@ -80,7 +89,7 @@ class _Market:
     triggers: tuple[SortedRows, SortedRows] = field(default_factory=lambda: (SortedRows(), SortedRows()))
     thresholds: tuple[SortedRows, SortedRows] = field(default_factory=lambda: (SortedRows(), SortedRows()))
     members: SortedRows = field(default_factory=SortedRows)
-    counts: dict[OrderType, int] = field(default_factory=dict)
+    counts: list[int] = field(default_factory=lambda: [0] * len(OrderType))  # by order type
 
 
 _Places = list[tuple[SortedRows, int]]
@@ -102,6 +111,8 @@ class Book:
         tombstones: int = DEFAULT_CAPACITY,
     ) -> None:
         self._executable = executable
+        # Indexed by 2 * type + side: hashing an enum's member is a Python call, and this is asked for every update.
+        self._fires = [fires_of(order_type, side, executable) for order_type in OrderType for side in Side]
         self._step_ppm = trailing_step_ppm
         self._records = Records()
         self._by_address = SortedRows()
@@ -144,12 +155,11 @@ class Book:
             self._drop(row, address)
             self._tombstones.put(address, order.slot + 1)
             return Change.GONE
-        market = self._market(order.market)
-        record = pack(order, market.number)
+        record = pack(order, self._market(order.market).number)
         if same_but_for_slot(known, record):
             self._records.set_slot(row, order.slot)
             return Change.SAME
-        return self._replace(row, address, record, order)
+        return self._replace(row, address, known, record, order)
 
     def load(self, orders: Iterable[Order]) -> int:
         """Take in many orders, from a snapshot; how many the book knows afterwards."""
@@ -241,8 +251,10 @@ class Book:
 
     def ratchet(self, order: Order, price_1e6: int) -> int | None:
         """The stop to which this price moves the order, if that is a step worth making; else None."""
-        threshold = self._threshold(order)
-        if threshold is None or not threshold.fires.met(price_1e6, threshold.price_1e6):
+        if not self._executes(order):
+            return None
+        ratchet = ratchet_threshold(order, self._step_ppm)
+        if ratchet is None or not ratchet.fires.met(price_1e6, ratchet.price_1e6):
             return None
         return ratcheted_stop(price_1e6, order.trailing_distance_ppm, order.side)
 
@@ -259,7 +271,7 @@ class Book:
         return {
             (market.address, order_type): count
             for market in self._markets
-            for order_type, count in market.counts.items()
+            for order_type, count in zip(OrderType, market.counts, strict=True)
             if count
         }
 
@@ -321,7 +333,8 @@ class Book:
         return None
 
     def _order(self, row: int) -> Order:
-        return unpack(self._records[row], self._markets[self._records.market(row)].address)
+        record = self._records[row]
+        return unpack(record, self._markets[terms_of(record)[0]].address)
 
     def _read(self, pairs: Iterator[tuple[int, int]], limit: int | None) -> Iterator[Order]:
         return (self._order(row) for _, row in islice(pairs, limit))
@@ -344,96 +357,91 @@ class Book:
             self._tombstones.put(address, order.slot + 1)
             return Change.GONE
         market = self._market(order.market)
-        row = self._records.add(pack(order, market.number))
-        self._by_address.add(_prefix(address), row)
+        record = pack(order, market.number)
+        row = self._records.add(record)
+        prefix = _prefix(address)
+        self._by_address.add(prefix, row)
         self._by_user.add(_prefix(bytes(order.user)), row)
-        market.members.add(_prefix(address), row)
-        _count(market, order, +1)
-        self._move(row, [], self._places(order, self._postures.get(address, Posture.ARMED)))
-        return Change.NEW if order.order_type in self._executable else Change.UNEXECUTABLE
+        market.members.add(prefix, row)
+        market.counts[order.order_type] += 1
+        for index, key in self._places(record, self._postures.get(address, _ARMED)):
+            index.add(key, row)
+        return Change.NEW if self._executes(order) else Change.UNEXECUTABLE
 
-    def _replace(self, row: int, address: bytes, record: bytes, order: Order) -> Change:
-        old = self._order(row)
-        if (old.user, old.market, old.order_type, old.created_at) != (
-            order.user, order.market, order.order_type, order.created_at,
-        ):  # fmt: skip
-            # The account was closed and made anew: another order that happens to have this address.
+    def _replace(self, row: int, address: bytes, known: bytes, record: bytes, order: Order) -> Change:
+        if not same_order(known, record):
             self._drop(row, address)
             return self._insert(address, order)
-        posture = self._postures.get(address, Posture.ARMED)
+        posture = self._postures.get(address, _ARMED)
         self._records[row] = record
-        self._move(row, self._places(old, posture), self._places(order, posture))
-        return Change.CHANGED if order.order_type in self._executable else Change.UNEXECUTABLE
+        self._move(row, self._places(known, posture), self._places(record, posture))
+        return Change.CHANGED if self._executes(order) else Change.UNEXECUTABLE
 
     def _drop(self, row: int, address: bytes) -> None:
-        order = self._order(row)
-        market = self._market(order.market)
-        posture = self._postures.get(address, Posture.ARMED)
-        self._move(row, self._places(order, posture), [])
-        self._by_address.remove(_prefix(address), row)
-        self._by_user.remove(_prefix(bytes(order.user)), row)
-        market.members.remove(_prefix(address), row)
+        record = self._records[row]
+        number, order_type = terms_of(record)[:2]
+        market = self._markets[number]
+        posture = self._postures.get(address, _ARMED)
+        for index, key in self._places(record, posture):
+            index.remove(key, row)
+        prefix = _prefix(address)
+        self._by_address.remove(prefix, row)
+        self._by_user.remove(_prefix(self._records.user(row)), row)
+        market.members.remove(prefix, row)
         self._records.discard(row)
         if posture is not Posture.EXPIRED:
-            _count(market, order, -1)
+            market.counts[order_type] -= 1
         if posture is not Posture.SUSPENDED:
             self._postures.pop(address, None)
 
     def _set_posture(self, address: bytes, posture: Posture) -> None:
-        before = self._postures.get(address, Posture.ARMED)
+        before = self._postures.get(address, _ARMED)
         row = self._row(address)
-        if row is None and posture in (Posture.PARKED, Posture.EXPIRED):
-            posture = Posture.ARMED  # only a suspension means anything for an order that isn't known
-        if posture is Posture.ARMED:
+        if row is None and posture is not Posture.SUSPENDED:
+            posture = _ARMED  # only a suspension means anything for an order that isn't known
+        if posture is _ARMED:
             self._postures.pop(address, None)
         else:
             self._postures[address] = posture
         if row is None or before is posture:
             return
-        order = self._order(row)
-        self._move(row, self._places(order, before), self._places(order, posture))
+        record = self._records[row]
+        self._move(row, self._places(record, before), self._places(record, posture))
         if Posture.EXPIRED in (before, posture):
-            _count(self._market(order.market), order, -1 if posture is Posture.EXPIRED else +1)
+            number, order_type = terms_of(record)[:2]
+            self._markets[number].counts[order_type] += -1 if posture is Posture.EXPIRED else 1
 
-    def _places(self, order: Order, posture: Posture) -> _Places:
+    def _executes(self, order: Order) -> bool:
+        return self._fires[2 * order.order_type + order.side] is not None
+
+    def _places(self, record: bytes, posture: Posture) -> _Places:
         """Every index that watches this order, and its key there: the one place that says so."""
         places: _Places = []
-        if posture >= Posture.SUSPENDED:
+        if posture >= _SUSPENDED:
             return places
-        if order.expires_at:
-            places.append((self._by_expiry, max(0, order.expires_at)))
-        if posture is Posture.PARKED:
+        number, order_type, side, expires_at, price, stop, distance = terms_of(record)
+        if expires_at:
+            places.append((self._by_expiry, max(0, expires_at)))
+        fires = self._fires[2 * order_type + side]
+        if fires is None or posture:
             return places
-        trigger = trigger_of(order, self._executable)
-        if trigger is None:
-            return places
-        market = self._market(order.market)
-        places.append((market.triggers[trigger.fires], trigger.price_1e6))
-        threshold = self._threshold(order)
-        if threshold is not None:
-            places.append((market.thresholds[threshold.fires], threshold.price_1e6))
+        market = self._markets[number]
+        places.append((market.triggers[fires], price if order_type == _LIMIT else stop))
+        if order_type == _TRAILING_STOP:
+            ratchet = threshold(stop, distance, _SIDES[side], self._step_ppm)
+            if ratchet is not None and ratchet.price_1e6 <= MAX_KEY:  # no price is beyond the program's integers
+                places.append((market.thresholds[ratchet.fires], ratchet.price_1e6))
         return places
-
-    def _threshold(self, order: Order) -> Trigger | None:
-        if order.order_type not in self._executable:
-            return None
-        threshold = ratchet_threshold(order, self._step_ppm)
-        # Beyond the program's integers there is no price.
-        return None if threshold is None or threshold.price_1e6 > MAX_KEY else threshold
 
     @staticmethod
     def _move(row: int, old: _Places, new: _Places) -> None:
         """Take a row from its old places to its new ones, touching only those that differ."""
-        for index, key in old:
-            if not any(index is other and key == other_key for other, other_key in new):
-                index.remove(key, row)
-        for index, key in new:
-            if not any(index is other and key == other_key for other, other_key in old):
-                index.add(key, row)
-
-
-def _count(market: _Market, order: Order, by: int) -> None:
-    market.counts[order.order_type] = market.counts.get(order.order_type, 0) + by
+        for place in old:
+            if place not in new:
+                place[0].remove(place[1], row)
+        for place in new:
+            if place not in old:
+                place[0].add(place[1], row)
 
 
 def _prefix(address: bytes) -> int:

@@ -16,8 +16,7 @@ Prices are quote units x 1e6, distances and steps parts per million.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from keeper.domain.orders import PPM, Order, OrderType, Side
 
@@ -39,8 +38,7 @@ class Fires(enum.IntEnum):
         return price_1e6 <= trigger_1e6 if self is Fires.AT_OR_BELOW else price_1e6 >= trigger_1e6
 
 
-@dataclass(frozen=True, slots=True)
-class Trigger:
+class Trigger(NamedTuple):
     """The price at which an order fires, and from which side."""
 
     price_1e6: int
@@ -56,18 +54,18 @@ _LONG_FIRES: Final = {
 }
 """The long column of the table. A short fires on the other side."""
 
-_FIRES: Final = {
-    (order_type, side): fires if side is Side.LONG else Fires(1 - fires)
-    for order_type, fires in _LONG_FIRES.items()
-    for side in Side
-}
+
+def fires_of(order_type: OrderType, side: Side, executable: frozenset[OrderType]) -> Fires | None:
+    """The side from which such an order fires; None if the program's revision does not execute the type."""
+    fires = _LONG_FIRES.get(order_type) if order_type in executable else None
+    if fires is None or side is Side.LONG:
+        return fires
+    return Fires.AT_OR_BELOW if fires is Fires.AT_OR_ABOVE else Fires.AT_OR_ABOVE
 
 
 def trigger_of(order: Order, executable: frozenset[OrderType] = REVISION_0_2) -> Trigger | None:
     """The order's trigger; None for a type that the program's revision (`executable`) does not execute."""
-    if order.order_type not in executable:
-        return None
-    fires = _FIRES.get((order.order_type, order.side))
+    fires = fires_of(order.order_type, order.side, executable)
     if fires is None:
         return None
     return Trigger(order.price_1e6 if order.order_type is OrderType.LIMIT else order.stop_price_1e6, fires)
@@ -80,11 +78,11 @@ def is_met(order: Order, price_1e6: int, executable: frozenset[OrderType] = REVI
 
 
 def ratcheted_stop(price_1e6: int, distance_ppm: int, side: Side) -> int:
-    """The stop that the program derives from a price; it then keeps the better of this and the present one.
+    """The stop that the program derives from a price; it moves an order's stop there if that is in its favour.
 
-    The offset is rounded down, so that a long's stop is never below, and a short's never above, the exact one.
+    The distance is rounded up, against an early trigger, so that even the smallest is one unit.
     """
-    offset = price_1e6 * distance_ppm // PPM
+    offset = -(-price_1e6 * distance_ppm // PPM)
     return price_1e6 - offset if side is Side.LONG else price_1e6 + offset
 
 
@@ -94,30 +92,29 @@ def least_step(stop_price_1e6: int, step_ppm: int) -> int:
 
 
 def ratchet_threshold(order: Order, step_ppm: int) -> Trigger | None:
+    """`threshold` of an order; None when it is not a trailing stop."""
+    if order.order_type is not OrderType.TRAILING_STOP:
+        return None
+    return threshold(order.stop_price_1e6, order.trailing_distance_ppm, order.side, step_ppm)
+
+
+def threshold(stop_price_1e6: int, distance_ppm: int, side: Side, step_ppm: int) -> Trigger | None:
     """The price from which a trailing stop can be moved in its favour by at least `least_step`.
 
     It is a fixed number until the order itself changes: the high-water mark lives on chain, in `stop_price`, so
     a new high changes nothing for the orders whose step it does not complete. That is why they can be sorted by
     it, and why a new high costs O(log n) plus the orders it moves, never a pass over all of them.
 
-    None when it isn't a trailing stop, or when no price can move it (a distance of 100 % on a long, a short's
-    stop already at the bottom). It can't coincide with the order's own trigger: a price that moves the stop in
-    its favour is on the stop's far side.
+    None when no price can move the stop: a long that trails by 100 %, a short whose stop is at the bottom. It
+    can't coincide with the order's own trigger: a price that moves the stop in its favour is on its far side.
     """
-    if order.order_type is not OrderType.TRAILING_STOP:
-        return None
-    step = least_step(order.stop_price_1e6, step_ppm)
-    if order.side is Side.LONG:
-        # stop(p) = p - floor(p*d/M) = ceil(p*(M-d)/M), which never falls as p grows. It is at least T from
-        # the least p with p*(M-d) > (T-1)*M.
-        kept = PPM - order.trailing_distance_ppm
+    step = least_step(stop_price_1e6, step_ppm)
+    if side is Side.LONG:
+        # stop(p) = p - ceil(p*d/M) = floor(p*(M-d)/M), which is at least T from the least p with p*(M-d) >= T*M.
+        kept = PPM - distance_ppm
         if kept <= 0:
             return None
-        target = order.stop_price_1e6 + step
-        return Trigger((target - 1) * PPM // kept + 1, Fires.AT_OR_ABOVE)
-    # stop(p) = p + floor(p*d/M) = floor(p*(M+d)/M): at most T up to the greatest p with p*(M+d) < (T+1)*M.
-    target = order.stop_price_1e6 - step
-    if target < 1:
-        return None
-    highest = ((target + 1) * PPM - 1) // (PPM + order.trailing_distance_ppm)
+        return Trigger(-(-(stop_price_1e6 + step) * PPM // kept), Fires.AT_OR_ABOVE)
+    # stop(p) = p + ceil(p*d/M) = ceil(p*(M+d)/M), which is at most T up to the greatest p with p*(M+d) <= T*M.
+    highest = (stop_price_1e6 - step) * PPM // (PPM + distance_ppm)
     return Trigger(highest, Fires.AT_OR_BELOW) if highest > 0 else None

@@ -15,14 +15,16 @@ from solders.pubkey import Pubkey
 
 from keeper.domain.orders import OnchainStatus, Order, OrderType, Side
 
-_LAYOUT: Final = struct.Struct("<32s32sIBBBBQQQQqqQQQ")
-# address, user, market's number, type, side, leverage, flags, size, price, stop, distance, created, expires,
-# filled, order id, slot. The slot is last, so that "the same but for the slot" is a comparison of bytes.
+_LAYOUT: Final = struct.Struct("<32s32sIBBBBqqQQQQQQQ")
+# address, user, market's number, type, side, leverage, flags, created, expires, size, price, stop, distance,
+# filled, order id, slot. What an account keeps for life comes first and the slot last, so that "the same order"
+# and "the same but for the slot" are comparisons of bytes.
 _SIZE: Final = _LAYOUT.size
+_TERMS: Final = struct.Struct("<IBB2x8xq8xQQQ")
+_TERMS_AT: Final = 64
+_IDENTITY_SIZE: Final = 80
 _SLOT: Final = struct.Struct("<Q")
 _SLOT_AT: Final = _SIZE - _SLOT.size
-_MARKET: Final = struct.Struct("<I")
-_MARKET_AT: Final = 64
 _PAGE_BITS: Final = 12
 _PAGE_ROWS: Final = 1 << _PAGE_BITS
 _PAGE_MASK: Final = _PAGE_ROWS - 1
@@ -45,16 +47,21 @@ def pack(order: Order, market: int) -> bytes:
         order.side,
         order.leverage,
         0 if order.order_id is None else _HAS_ID,
+        order.created_at,
+        order.expires_at,
         order.size_1e6,
         order.price_1e6,
         order.stop_price_1e6,
         order.trailing_distance_ppm,
-        order.created_at,
-        order.expires_at,
         order.filled_size_1e6,
         order.order_id or 0,
         order.slot,
     )
+
+
+def same_order(left: bytes, right: bytes) -> bool:
+    """Whether two records of one address are of one order, not of one that was closed and another made there."""
+    return left[:_IDENTITY_SIZE] == right[:_IDENTITY_SIZE]
 
 
 def same_but_for_slot(left: bytes, right: bytes) -> bool:
@@ -68,11 +75,11 @@ def slot_of(record: bytes) -> int:
     return slot
 
 
-def unpack(record: bytes, market: Pubkey) -> Order:
+def unpack(record: bytes | bytearray, market: Pubkey) -> Order:
     """The order of a record, its market's number resolved to `market`."""
     (
-        address, user, _, order_type, side, leverage, flags, size, price, stop, distance,
-        created, expires, filled, order_id, slot,
+        address, user, _, order_type, side, leverage, flags, created, expires,
+        size, price, stop, distance, filled, order_id, slot,
     ) = _LAYOUT.unpack(record)  # fmt: skip
     return Order(
         Pubkey(address),
@@ -92,6 +99,18 @@ def unpack(record: bytes, market: Pubkey) -> Order:
         order_id if flags & _HAS_ID else None,
         slot,
     )
+
+
+Terms = tuple[int, int, int, int, int, int, int]
+"""What decides where an order lies in the book: market's number, type, side, expires_at, price, stop price and
+trailing distance.
+"""
+
+
+def terms_of(record: bytes) -> Terms:
+    """The terms in a record."""
+    terms: Terms = _TERMS.unpack_from(record, _TERMS_AT)
+    return terms
 
 
 class Records:
@@ -128,7 +147,7 @@ class Records:
 
     def __getitem__(self, row: int) -> bytes:
         start = (row & _PAGE_MASK) * _SIZE
-        return bytes(memoryview(self._pages[row >> _PAGE_BITS])[start : start + _SIZE])
+        return bytes(self._pages[row >> _PAGE_BITS][start : start + _SIZE])
 
     def __setitem__(self, row: int, record: bytes) -> None:
         start = (row & _PAGE_MASK) * _SIZE
@@ -147,9 +166,3 @@ class Records:
         """The owner of the row's order."""
         start = (row & _PAGE_MASK) * _SIZE + 32
         return bytes(self._pages[row >> _PAGE_BITS][start : start + 32])
-
-    def market(self, row: int) -> int:
-        """The number of the row's market."""
-        start = (row & _PAGE_MASK) * _SIZE + _MARKET_AT
-        number: int = _MARKET.unpack_from(self._pages[row >> _PAGE_BITS], start)[0]
-        return number

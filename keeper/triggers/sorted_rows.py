@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from typing import Final
 
 MAX_KEY: Final = 2**64 - 1
@@ -99,19 +100,18 @@ class SortedRows:
             for at in range(bisect_right(keys, start) - 1, -1, -1):
                 yield keys[at], rows[at]
 
-    def equal(self, key: int) -> list[int]:
+    def equal(self, key: int) -> Sequence[int]:
         """The rows with exactly this key."""
         chunk = bisect_left(self._lasts, (key, 0))
-        found: list[int] = []
-        while chunk < len(self._keys):
-            keys = self._keys[chunk]
-            start = bisect_left(keys, key)
-            end = bisect_right(keys, key, start)
-            found.extend(self._rows[chunk][start:end])
-            if end < len(keys):
-                break
-            chunk += 1
-        return found
+        if chunk == len(self._lasts):
+            return ()
+        keys = self._keys[chunk]
+        start = bisect_left(keys, key)
+        if keys[start] != key:
+            return ()
+        if start + 1 < len(keys) and keys[start + 1] != key:
+            return (self._rows[chunk][start],)
+        return [row for _, row in takewhile(lambda pair: pair[0] == key, self.ascending(key))]
 
     def load(self, pairs: list[tuple[int, int]]) -> None:
         """Put many pairs in at once, in any order: far cheaper than adding one by one when there are many."""

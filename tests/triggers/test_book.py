@@ -1,0 +1,390 @@
+"""The book against a plain scan of a dictionary, over random histories."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from order_making import BTC, REPEATABLE, SOL, key, make_order
+from solders.pubkey import Pubkey
+
+from keeper.domain.orders import OnchainStatus, Order, OrderType, Side
+from keeper.triggers.book import Book, Change, Level, Posture
+from keeper.triggers.conditions import (
+    REVISION_0_1,
+    REVISION_0_2,
+    Fires,
+    is_met,
+    least_step,
+    ratcheted_stop,
+    trigger_of,
+)
+
+STEP_PPM = 10_000
+MARKETS = [SOL, BTC]
+ADDRESSES = [key(number) for number in range(1, 9)]
+PRICES = st.integers(1, 60)
+
+
+class PlainBook:
+    """What the book promises, said with loops over all orders."""
+
+    def __init__(self) -> None:
+        self.orders: dict[Pubkey, Order] = {}
+        self.postures: dict[Pubkey, Posture] = {}
+        self.returns_at: dict[Pubkey, int] = {}
+
+    def upsert(self, order: Order) -> Change:
+        known = self.orders.get(order.address)
+        if order.slot < (known.slot if known else self.returns_at.get(order.address, 0)):
+            return Change.STALE
+        if not order.pending:
+            self.drop(order.address)
+            self.returns_at[order.address] = max(self.returns_at.get(order.address, 0), order.slot + 1)
+            return Change.GONE
+        if known is not None and known.created_at != order.created_at:
+            self.drop(order.address)
+            known = None
+            if order.slot < self.returns_at.get(order.address, 0):
+                return Change.STALE
+        self.orders[order.address] = order
+        if known is not None and dataclasses.replace(known, slot=order.slot) == order:
+            return Change.SAME
+        if order.order_type not in REVISION_0_2:
+            return Change.UNEXECUTABLE
+        return Change.NEW if known is None else Change.CHANGED
+
+    def remove(self, address: Pubkey, slot: int) -> bool:
+        known = self.orders.get(address)
+        if known is not None and slot <= known.slot:
+            return False
+        self.drop(address)
+        self.returns_at[address] = max(self.returns_at.get(address, 0), slot)
+        return known is not None
+
+    def drop(self, address: Pubkey) -> None:
+        self.orders.pop(address, None)
+        if self.postures.get(address) is not Posture.SUSPENDED:
+            self.postures.pop(address, None)
+
+    def set_posture(self, address: Pubkey, posture: Posture) -> None:
+        if address not in self.orders and posture is not Posture.SUSPENDED:
+            posture = Posture.ARMED
+        self.postures[address] = posture
+
+    def posture(self, address: Pubkey) -> Posture:
+        return self.postures.get(address, Posture.ARMED)
+
+    def armed(self, market: Pubkey) -> list[Order]:
+        return [o for o in self.orders.values() if o.market == market and not self.posture(o.address)]
+
+    def crossed(self, market: Pubkey, price: int) -> set[Order]:
+        return {order for order in self.armed(market) if is_met(order, price)}
+
+    def ratchets(self, market: Pubkey, price: int) -> set[tuple[Order, int]]:
+        found = set()
+        for order in self.armed(market):
+            if order.order_type is OrderType.TRAILING_STOP:
+                stop = ratcheted_stop(price, order.trailing_distance_ppm, order.side)
+                gained = (stop - order.stop_price_1e6) * (1 if order.side is Side.LONG else -1)
+                if gained >= least_step(order.stop_price_1e6, STEP_PPM):
+                    found.add((order, stop))
+        return found
+
+    def expired(self, now_s: float) -> set[Order]:
+        return {
+            order
+            for order in self.orders.values()
+            if self.posture(order.address) <= Posture.PARKED and order.expired_at(int(now_s))
+        }
+
+
+class BookHistory(RuleBasedStateMachine):
+    """News in any order of slots, removals, suspensions and questions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.book = Book(REVISION_0_2, STEP_PPM)
+        self.plain = PlainBook()
+
+    @rule(
+        address=st.sampled_from(ADDRESSES),
+        order_type=st.sampled_from([*sorted(REVISION_0_2), OrderType.TWAP]),
+        side=st.sampled_from(Side),
+        price=PRICES,
+        distance=st.sampled_from([1, 100_000, 1_000_000]),
+        expires_at=st.sampled_from([0, 5, 7]),
+        status=st.sampled_from([OnchainStatus.PENDING] * 5 + [OnchainStatus.FILLED]),
+        slot=st.integers(1, 12),
+    )
+    def an_account_is_read(
+        self,
+        address: Pubkey,
+        order_type: OrderType,
+        side: Side,
+        price: int,
+        distance: int,
+        expires_at: int,
+        status: OnchainStatus,
+        slot: int,
+    ) -> None:
+        known = self.plain.orders.get(address)
+        identity: dict[str, Any] = {"order_type": order_type, "side": side, "market": MARKETS[price % 2]}
+        if known is not None:  # an account keeps these for life
+            identity = {name: getattr(known, name) for name in identity}
+        order = make_order(
+            ADDRESSES.index(address) + 1,
+            price_1e6=price,
+            stop_price_1e6=price + 1,
+            trailing_distance_ppm=distance,
+            expires_at=expires_at,
+            status=status,
+            slot=slot,
+            **identity,
+        )
+        assert self.book.upsert(order) is self.plain.upsert(order)
+
+    @rule(address=st.sampled_from(ADDRESSES), slot=st.integers(1, 12))
+    def it_is_read_again_unchanged(self, address: Pubkey, slot: int) -> None:
+        known = self.plain.orders.get(address)
+        if known is not None:
+            news = dataclasses.replace(known, slot=slot)
+            assert self.book.upsert(news) is self.plain.upsert(news)
+
+    @rule(address=st.sampled_from(ADDRESSES), slot=st.integers(1, 12))
+    def its_account_is_made_anew(self, address: Pubkey, slot: int) -> None:
+        known = self.plain.orders.get(address)
+        if known is not None:
+            news = dataclasses.replace(
+                known, slot=slot, created_at=known.created_at + 1, order_type=OrderType.TAKE_PROFIT
+            )
+            assert self.book.upsert(news) is self.plain.upsert(news)
+
+    @rule(address=st.sampled_from(ADDRESSES), slot=st.integers(1, 14))
+    def it_is_gone(self, address: Pubkey, slot: int) -> None:
+        assert self.book.remove(address, slot) is self.plain.remove(address, slot)
+
+    @rule(address=st.sampled_from(ADDRESSES), posture=st.sampled_from(Posture))
+    def its_posture_changes(self, address: Pubkey, posture: Posture) -> None:
+        change = {
+            Posture.ARMED: self.book.resume,
+            Posture.PARKED: self.book.park,
+            Posture.SUSPENDED: self.book.suspend,
+            Posture.EXPIRED: self.book.expire,
+        }
+        change[posture](address)
+        self.plain.set_posture(address, posture)
+
+    @rule(market=st.sampled_from(MARKETS), price=PRICES, n=st.integers(1, 10))
+    def a_price_is_asked_about(self, market: Pubkey, price: int, n: int) -> None:
+        crossed = self.book.crossed(market, price)
+        assert len(crossed) == len(set(crossed))
+        assert set(crossed) == self.plain.crossed(market, price)
+        ratchets = self.book.ratchets(market, price)
+        assert len(ratchets) == len(set(ratchets))
+        assert set(ratchets) == self.plain.ratchets(market, price)
+        assert self.book.crossed(market, price, limit=n) == crossed[:n]
+        assert self.book.ratchets(market, price, limit=n) == ratchets[:n]
+
+        def away(order: Order) -> int:
+            trigger = trigger_of(order)
+            assert trigger is not None
+            sign = 1 if trigger.fires is Fires.AT_OR_ABOVE else -1
+            return (trigger.price_1e6 - price) * sign
+
+        watched = [order for order in self.plain.armed(market) if trigger_of(order) is not None]
+        assert [away(o) for o in self.book.nearest(market, price, n)] == sorted(map(away, watched))[:n]
+
+    @rule(now_s=st.sampled_from([4.0, 5.0, 5.9, 6.0, 7.5, 8.0]))
+    def time_is_asked_about(self, now_s: float) -> None:
+        expired = self.book.expired(now_s)
+        assert set(expired) == self.plain.expired(now_s)
+        assert len(expired) == len(set(expired))
+
+    @rule(user=st.sampled_from([None, *(key(2_000_000 + n) for n in range(3))]), size=st.integers(1, 4))
+    def all_pages_are_read(self, user: Pubkey | None, size: int) -> None:
+        for market in [None, *MARKETS]:
+            pages: list[Order] = []
+            while page := self.book.orders(
+                user=user, market=market, after=pages[-1].address if pages else None, limit=size
+            ):
+                pages += page
+            expected = [o for o in self.plain.orders.values() if user in (None, o.user)]
+            expected = [o for o in expected if market in (None, o.market)]
+            assert pages == sorted(expected, key=lambda order: bytes(order.address))
+
+    @invariant()
+    def it_knows_what_the_plain_one_knows(self) -> None:
+        assert len(self.book) == len(self.plain.orders)
+        for address in ADDRESSES:
+            assert self.book.get(address) == self.plain.orders.get(address)
+            assert self.book.posture(address) is self.plain.posture(address)
+        assert self.book.counts() == Counter(
+            (order.market, order.order_type)
+            for order in self.plain.orders.values()
+            if self.plain.posture(order.address) is not Posture.EXPIRED
+        )
+        for market in MARKETS:
+            levels = Counter[tuple[Fires, int]]()
+            for order in self.plain.armed(market):
+                if (trigger := trigger_of(order)) is not None:
+                    levels[trigger.fires, trigger.price_1e6] += 1
+            assert {(x.fires, x.trigger_1e6): x.orders for x in self.book.depth(market)} == levels
+
+
+TestBookHistory = BookHistory.TestCase
+TestBookHistory.settings = settings(REPEATABLE, max_examples=80, stateful_step_count=40)
+
+
+def test_a_removal_is_not_undone_by_older_news() -> None:
+    book = Book()
+    book.upsert(make_order(1, slot=10))
+    assert book.remove(key(1), slot=20)
+    assert book.upsert(make_order(1, slot=19)) is Change.STALE
+    assert book.upsert(make_order(1, slot=20)) is Change.NEW
+
+
+def test_a_fill_stands_against_pending_news_of_its_own_slot() -> None:
+    book = Book()
+    book.upsert(make_order(1, slot=10))
+    assert book.upsert(make_order(1, slot=20, status=OnchainStatus.FILLED)) is Change.GONE
+    assert book.upsert(make_order(1, slot=20)) is Change.STALE
+    assert book.upsert(make_order(1, slot=21)) is Change.NEW, "a fork dropped the fill"
+
+
+def test_an_absence_does_not_outweigh_news_of_its_own_slot() -> None:
+    book = Book()
+    book.upsert(make_order(1, slot=20))
+    assert not book.remove(key(1), slot=20)
+    assert book.get(key(1)) is not None
+
+
+def test_a_suspension_outlives_the_order_and_comes_before_it() -> None:
+    book = Book()
+    book.suspend(key(1))
+    book.upsert(make_order(1, slot=10))
+    assert book.crossed(SOL, 80_000_000) == []
+    book.upsert(make_order(1, slot=20, status=OnchainStatus.FILLED))
+    book.upsert(make_order(1, slot=21))
+    assert book.crossed(SOL, 80_000_000) == []
+    book.resume(key(1))
+    assert [order.slot for order in book.crossed(SOL, 80_000_000)] == [21]
+
+
+def test_an_update_of_a_suspended_order_counts_when_it_is_resumed() -> None:
+    book = Book()
+    book.upsert(make_order(1, slot=10))
+    book.suspend(key(1))
+    assert book.upsert(make_order(1, slot=11, stop_price_1e6=95_000_000)) is Change.CHANGED
+    book.resume(key(1))
+    assert len(book.crossed(SOL, 94_000_000)) == 1
+
+
+def test_tombstones_are_bounded() -> None:
+    book = Book(tombstones=100)
+    for number in range(1, 1_000):
+        book.upsert(make_order(number, slot=10))
+        book.remove(key(number), slot=11)
+    assert len(book) == 0
+    assert 50 <= len(book._tombstones) <= 100
+    assert book.upsert(make_order(999, slot=10)) is Change.STALE
+
+
+def test_rows_of_removed_orders_are_used_again() -> None:
+    book = Book()
+    for number in range(1, 20_000):
+        book.upsert(make_order(number, slot=10))
+        book.remove(key(number), slot=11)
+    assert len(book._records._pages) == 1
+
+
+def test_two_orders_may_share_the_start_of_their_address() -> None:
+    book = Book()
+    twins = [make_order(n, address=Pubkey(b"\x07" * 31 + bytes([n]))) for n in (1, 2, 3)]
+    for twin in twins:
+        assert book.upsert(twin) is Change.NEW
+    assert [book.get(twin.address) for twin in twins] == twins
+    assert book.remove(twins[1].address, slot=11)
+    assert book.get(twins[1].address) is None
+    assert set(book.crossed(SOL, 1)) == {twins[0], twins[2]}
+
+
+def test_a_threshold_beyond_every_price_is_not_watched() -> None:
+    book = Book()
+    order = make_order(1, order_type=OrderType.TRAILING_STOP, stop_price_1e6=2**63, trailing_distance_ppm=999_999)
+    assert book.upsert(order) is Change.NEW
+    assert book.ratchets(SOL, 2**64 - 1) == []
+
+
+def test_every_field_survives_the_packing() -> None:
+    book = Book()
+    order = make_order(
+        7, side=Side.SHORT, size_1e6=2**64 - 1, price_1e6=2**64 - 2, stop_price_1e6=2**64 - 3,
+        trailing_distance_ppm=2**64 - 4, leverage=255, created_at=-1, expires_at=2**63 - 1,
+        filled_size_1e6=2**64 - 5, order_id=None, slot=2**64 - 6,
+    )  # fmt: skip
+    book.upsert(order)
+    assert book.get(order.address) == order
+    assert book.get(key(8)) is None
+
+
+def test_the_first_to_fire_comes_first() -> None:
+    book = Book()
+    for number, stop in enumerate([70, 90, 80], start=1):
+        book.upsert(make_order(number, stop_price_1e6=stop))
+        book.upsert(make_order(10 + number, side=Side.SHORT, stop_price_1e6=stop))
+    assert [order.stop_price_1e6 for order in book.crossed(SOL, 75) if order.side is Side.LONG] == [90, 80]
+    assert [order.stop_price_1e6 for order in book.crossed(SOL, 85) if order.side is Side.SHORT] == [70, 80]
+
+
+def test_depth_adds_up_the_orders_of_a_level() -> None:
+    book = Book()
+    for number in (1, 2):
+        book.upsert(make_order(number, stop_price_1e6=90, size_1e6=number))
+    book.upsert(make_order(3, side=Side.SHORT, stop_price_1e6=110))
+    assert list(book.depth(SOL)) == [
+        Level(Fires.AT_OR_BELOW, 90, 2, 3),
+        Level(Fires.AT_OR_ABOVE, 110, 1, 1_000_000),
+    ]
+    assert list(book.depth(BTC)) == []
+
+
+def test_an_unexecutable_type_is_known_and_never_fires() -> None:
+    book = Book(REVISION_0_1)
+    assert book.upsert(make_order(1, order_type=OrderType.LIMIT)) is Change.UNEXECUTABLE
+    trailing = make_order(2, order_type=OrderType.TRAILING_STOP, trailing_distance_ppm=1)
+    assert book.upsert(trailing) is Change.UNEXECUTABLE
+    assert book.crossed(SOL, 1) == book.crossed(SOL, 2**60) == []
+    assert book.ratchets(SOL, 2**60) == []
+    assert book.ratchet(trailing, 2**60) is None
+    assert book.counts() == {(SOL, OrderType.LIMIT): 1, (SOL, OrderType.TRAILING_STOP): 1}
+
+
+@pytest.mark.parametrize("orders", [0, 1, 500])
+def test_a_load_is_many_upserts(orders: int) -> None:
+    book, other = Book(), Book()
+    many = [
+        make_order(n, order_type=sorted(REVISION_0_2)[n % 5], stop_price_1e6=80 + n % 40, price_1e6=90,
+                   trailing_distance_ppm=10_000, expires_at=n % 4, market=MARKETS[n % 2])
+        for n in range(1, orders + 1)
+    ]  # fmt: skip
+    newer = [dataclasses.replace(order, slot=11, size_1e6=5) for order in many[::7]]
+    for order in many[::5]:
+        book.upsert(dataclasses.replace(order, slot=12))
+        other.upsert(dataclasses.replace(order, slot=12))
+    assert book.load([*many, *newer]) == orders
+    for order in [*many, *newer]:
+        other.upsert(order)
+    for price in range(60, 140):
+        for market in MARKETS:
+            assert set(book.crossed(market, price)) == set(other.crossed(market, price))
+            assert set(book.ratchets(market, price)) == set(other.ratchets(market, price))
+    assert set(book.expired(100)) == set(other.expired(100))
+    assert book.counts() == other.counts()
+    assert book.orders(limit=1_000) == other.orders(limit=1_000)
+    assert "orders=" in repr(book)
