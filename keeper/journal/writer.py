@@ -261,7 +261,9 @@ class Writer:
         try:
             try:
                 refused = self._commit(group)
-            except _REFUSALS:
+            except Exception as error:
+                if not _is_refusal(error):
+                    raise
                 # The database refused what the rows in memory allowed. It should not happen; if it does, each
                 # caller is tried alone, so that only the one it was about fails.
                 self._rollback()
@@ -321,7 +323,9 @@ class Writer:
                 store.load(db, (ops,), rows)
                 error = _applied(rows, ops, time.time())
                 store.save(db, rows)
-            except _REFUSALS as refusal:
+            except Exception as refusal:
+                if not _is_refusal(refusal):
+                    raise
                 db.execute("ROLLBACK TO caller")
                 error = _refusal(refusal)
             else:
@@ -429,14 +433,11 @@ class Writer:
         self._db.conn.close()
 
 
-_REFUSALS: Final = (
-    sqlite3.IntegrityError,
-    sqlite3.DataError,
-    sqlite3.InterfaceError,
-    sqlite3.ProgrammingError,
-    OverflowError,
-)
-"""What SQLite and its driver say of one bad row, as opposed to a bad disk."""
+def _is_refusal(error: Exception) -> bool:
+    """Whether it is about one row (a broken rule, a number that does not fit), as opposed to a bad disk."""
+    return isinstance(
+        error, (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
+    ) or not isinstance(error, (sqlite3.Error, OSError, MemoryError))
 
 
 def _ops_of(item: Ticket | NoteBag) -> Sequence[Op]:

@@ -1,0 +1,283 @@
+"""Group commit: what is durable, what is refused, and that one caller's failure is nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import anyio
+import pytest
+from journal_making import key, make_attempt, make_order, make_prepared
+
+from keeper.domain.attempts import AttemptKind, AttemptState, Fate
+from keeper.domain.orders import OrderState
+from keeper.errors import DuplicateAttempt, JournalError
+from keeper.journal import (
+    AddAttempt,
+    AddPrepared,
+    AddSpend,
+    GroupDone,
+    Journal,
+    JournalConflict,
+    MoveAttempt,
+    MovePrepared,
+    NoteOrder,
+    NoteState,
+    PreparedStatus,
+    ResetBudget,
+    SetMeta,
+    UseBudget,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_an_attempt_is_what_it_was_through_its_whole_life(tmp_path: Path) -> None:
+    order = make_order()
+    attempt = make_attempt(order.address, trigger_price_1e6=2**64 - 1, unit_limit=200_000)
+    async with Journal.open(tmp_path / "j.db") as journal:
+        await journal.commit(NoteOrder(order), AddAttempt(attempt))
+        assert await journal.open_attempts() == [attempt]
+        await journal.commit(MoveAttempt(attempt.signature, AttemptState.SENT, sent_at=1_700_000_101.654321))
+        await journal.commit(
+            MoveAttempt(
+                attempt.signature,
+                AttemptState.FINALIZED,
+                seen_slot=2**64 - 1,
+                finalized_at=1_700_000_113.1,
+                ended_at=1_700_000_113.1,
+                fate=Fate.EXECUTED,
+                fee_lamports=5_000,
+                position=order.user,
+            )
+        )
+        ended = await journal.attempt(attempt.signature)
+        assert ended is not None
+        assert await journal.open_attempts() == []
+        assert (ended.state, ended.fate, ended.fee_lamports) == (AttemptState.FINALIZED, Fate.EXECUTED, 5_000)
+        assert (ended.sent_at, ended.seen_slot, ended.position) == (1_700_000_101.654321, 2**64 - 1, order.user)
+        assert (ended.wire, ended.trigger_price_1e6) == (attempt.wire, 2**64 - 1)
+        row = await journal.order(order.address)
+        assert row is not None
+        assert row.version == 1 + 1 + 2, "each step of an attempt is a visible change of its order"
+
+
+async def test_a_second_live_attempt_is_refused_and_the_others_of_its_group_commit(tmp_path: Path) -> None:
+    orders = [make_order() for _ in range(20)]
+    async with Journal.open(tmp_path / "j.db") as journal:
+        await journal.commit(*(NoteOrder(order) for order in orders))
+        await journal.commit(AddAttempt(make_attempt(orders[0].address)))
+        outcomes: dict[int, type[BaseException] | None] = {}
+
+        async def add(number: int) -> None:
+            try:
+                await journal.commit(
+                    AddAttempt(make_attempt(orders[number].address, number=2)),
+                    SetMeta(f"note-{number}", "kept"),
+                )
+                outcomes[number] = None
+            except JournalError as error:
+                outcomes[number] = type(error)
+
+        async with anyio.create_task_group() as tg:
+            for number in range(20):
+                tg.start_soon(add, number)
+        assert outcomes == {0: DuplicateAttempt} | dict.fromkeys(range(1, 20))
+        assert await journal.meta("note-0") is None, "a refused call leaves nothing behind"
+        assert await journal.meta("note-1") == "kept"
+        assert len(await journal.open_attempts()) == 20
+
+
+async def test_two_attempts_at_one_order_in_one_group_or_one_call(tmp_path: Path) -> None:
+    order = make_order()
+    async with Journal.open(tmp_path / "j.db") as journal:
+        await journal.commit(NoteOrder(order))
+        with pytest.raises(DuplicateAttempt):
+            await journal.commit(
+                AddAttempt(make_attempt(order.address)),
+                AddAttempt(make_attempt(order.address, kind=AttemptKind.RATCHET)),
+            )
+        assert await journal.attempts_of(order.address) == []
+        first = make_attempt(order.address)
+        await journal.commit(AddAttempt(first))
+        # The old one ends and the next begins in one call; a user's relay is not the keeper's.
+        await journal.commit(
+            MoveAttempt(first.signature, AttemptState.EXPIRED, ended_at=1.0, fate=Fate.TRANSIENT),
+            AddAttempt(make_attempt(order.address, number=2)),
+            AddAttempt(make_attempt(order.address, kind=AttemptKind.RELAY)),
+        )
+        assert len(await journal.open_attempts()) == 2
+        with pytest.raises(DuplicateAttempt):
+            await journal.commit(AddAttempt(make_attempt(order.address, number=3)))
+        with pytest.raises(DuplicateAttempt):
+            await journal.commit(AddAttempt(first))
+        assert await journal.last_attempt_number(order.address) == 2
+
+
+async def test_what_an_attempt_cannot_do(tmp_path: Path) -> None:
+    order = make_order()
+    async with Journal.open(tmp_path / "j.db") as journal:
+        await journal.commit(NoteOrder(order))
+        with pytest.raises(JournalError, match="once it is signed"):
+            await journal.commit(AddAttempt(make_attempt(order.address, state=AttemptState.INTENDED)))
+        attempt = make_attempt(order.address)
+        with pytest.raises(JournalError, match="does not know"):
+            await journal.commit(MoveAttempt(attempt.signature, AttemptState.SENT))
+        await journal.commit(AddAttempt(attempt), MoveAttempt(attempt.signature, AttemptState.FAILED))
+        with pytest.raises(JournalError, match="has ended"):
+            await journal.commit(MoveAttempt(attempt.signature, AttemptState.SENT))
+        await journal.commit(MoveAttempt(attempt.signature, AttemptState.FAILED, error_name="PriceStale"))
+        with pytest.raises(JournalError, match="can't keep"):
+            await journal.commit(AddAttempt(make_attempt(order.address, last_valid_block_height=2**64)))
+        with pytest.raises(JournalError, match="can't keep"):
+            await journal.commit(AddAttempt(make_attempt(order.address, unit_limit=2**64)))
+        with pytest.raises(JournalError, match="can't keep"):
+            await journal.commit(AddAttempt(make_attempt(order.address, wire=object())))
+        assert journal.healthy
+        (kept,) = await journal.attempts_of(order.address)
+        assert kept.error_name == "PriceStale"
+
+
+async def test_callers_that_come_together_share_one_group(tmp_path: Path) -> None:
+    groups: list[GroupDone] = []
+    orders = [make_order() for _ in range(500)]
+    async with Journal.open(tmp_path / "j.db", on_group=groups.append) as journal:
+        async with anyio.create_task_group() as tg:
+            for order in orders:
+                tg.start_soon(journal.commit, NoteOrder(order))
+        assert sum(group.callers for group in groups) == 500
+        assert len(groups) < 50
+        assert all(group.problem is None and group.seconds > 0 for group in groups)
+
+
+async def test_a_cancelled_caller_leaves_the_group_whole(tmp_path: Path) -> None:
+    orders = [make_order() for _ in range(100)]
+    async with Journal.open(tmp_path / "j.db") as journal:
+        async with anyio.create_task_group() as doomed, anyio.create_task_group() as kept:
+            for number, order in enumerate(orders):
+                (doomed if number % 2 else kept).start_soon(journal.commit, NoteOrder(order))
+            await asyncio.sleep(0)
+            doomed.cancel_scope.cancel()
+        await journal.flush()
+        known = [await journal.order(order.address) for order in orders]
+        assert all(row is not None for row in known[::2])
+        assert sum(1 for row in known if row is not None) == (await journal.counts_by_state())[OrderState.OPEN]
+
+
+async def test_posted_notes_are_merged_in_order_with_commits_and_flushed_on_leaving(tmp_path: Path) -> None:
+    order = make_order()
+    groups: list[GroupDone] = []
+    async with Journal.open(tmp_path / "j.db", on_group=groups.append) as journal:
+        for slot in range(100, 1_100):
+            assert journal.post(NoteOrder(make_order(address=order.address, user=order.user, slot=slot)))
+        assert journal.waiting_notes <= 1
+        await journal.commit(NoteState(order.address, OrderState.EXECUTING, "Sent."))
+        journal.post(NoteState(order.address, OrderState.FILLED, "Filled."))
+        journal.post(NoteState(key(), OrderState.FILLED, "Nobody knows this one."))
+    assert sum(group.notes for group in groups) < 20
+    assert journal.notes_refused == 1
+    async with Journal.open(tmp_path / "j.db", read_only=True) as reader:
+        row = await reader.order(order.address)
+        assert row is not None
+        assert (row.state, row.order.slot) == (OrderState.FILLED, 1_099)
+        assert [c.state for c in await reader.changes_of(order.address)] == [
+            OrderState.OPEN,
+            OrderState.EXECUTING,
+            OrderState.FILLED,
+        ]
+        with pytest.raises(JournalError, match="reading only"):
+            await reader.commit(SetMeta("a", "b"))
+
+
+async def test_notes_are_bounded_and_room_waits(tmp_path: Path) -> None:
+    async with Journal.open(tmp_path / "j.db", max_notes=10) as journal:
+        kept = [journal.post(NoteOrder(make_order())) for _ in range(30)]
+        assert kept.count(False) == journal.notes_dropped > 0
+        with anyio.fail_after(5):
+            await journal.room()
+        assert journal.waiting_notes <= 5
+        before = journal.notes_dropped
+        for _ in range(50):
+            await journal.room()
+            assert journal.post(NoteOrder(make_order()))
+        assert journal.notes_dropped == before
+
+
+async def test_prepared_transactions_and_their_keys(tmp_path: Path) -> None:
+    row = make_prepared("p1", idempotency_key="k", body_hash="h", client_order_id="c")
+    async with Journal.open(tmp_path / "j.db") as journal:
+        outcomes: list[str] = []
+
+        async def add(prepared_id: str) -> None:
+            try:
+                await journal.commit(AddPrepared(make_prepared(prepared_id, idempotency_key="same")))
+                outcomes.append("kept")
+            except JournalConflict:
+                outcomes.append("refused")
+
+        async with anyio.create_task_group() as tg:
+            for number in range(8):
+                tg.start_soon(add, f"racer-{number}")
+        assert sorted(outcomes) == ["kept"] + ["refused"] * 7
+        await journal.commit(AddPrepared(row))
+        assert await journal.prepared("p1") == row == await journal.prepared_by_key("k")
+        signature = make_attempt(row.order).signature
+        move = MovePrepared("p1", PreparedStatus.SUBMITTED, signature, expected=PreparedStatus.PREPARED)
+        await journal.commit(move)
+        with pytest.raises(JournalConflict, match="is submitted by now"):
+            await journal.commit(move)
+        moved = await journal.prepared("p1")
+        assert moved is not None
+        assert (moved.status, moved.signature) == (PreparedStatus.SUBMITTED, signature)
+        with pytest.raises(JournalConflict):
+            await journal.commit(AddPrepared(row))
+    async with Journal.open(tmp_path / "j.db") as journal:
+        with pytest.raises(JournalConflict):
+            await journal.commit(AddPrepared(make_prepared("p3", idempotency_key="k")))
+
+
+async def test_budget_spend_and_meta(tmp_path: Path) -> None:
+    order = make_order()
+    async with Journal.open(tmp_path / "j.db") as journal:
+        await journal.commit(NoteOrder(order), UseBudget(order.address, 2, next_attempt_at=1_700_000_000.123456))
+        await journal.commit(UseBudget(order.address))
+        row = await journal.order(order.address)
+        assert row is not None
+        assert (row.budget_used, row.next_attempt_at) == (3, None)
+        await journal.commit(UseBudget(order.address, next_attempt_at=1_700_000_000.123456))
+        await journal.commit(NoteState(order.address, OrderState.TRIGGERED, "Waits for its back-off."))
+        row = await journal.order(order.address)
+        assert row is not None
+        assert (row.budget_used, row.next_attempt_at) == (4, 1_700_000_000.123456)
+        await journal.commit(ResetBudget(order.address), AddSpend("2026-01-02", 5_000), AddSpend("2026-01-02", 1))
+        await journal.commit(AddSpend("2026-01-02", 2), SetMeta("paused", "yes"))
+        row = await journal.order(order.address)
+        assert row is not None
+        assert row.budget_used == 0
+        assert await journal.spent("2026-01-02") == 5_003
+        assert await journal.spent("2026-01-03") == 0
+        assert await journal.meta("paused") == "yes"
+        await journal.commit(SetMeta("paused", None))
+        assert await journal.meta("paused") is None
+        with pytest.raises(JournalError, match="does not know the order"):
+            await journal.commit(UseBudget(key()))
+
+
+async def test_the_loop_is_never_blocked_by_the_disk(tmp_path: Path) -> None:
+    async with Journal.open(tmp_path / "j.db") as journal:
+        turns = 0
+        done = anyio.Event()
+
+        async def spin() -> None:
+            nonlocal turns
+            while not done.is_set():
+                turns += 1
+                await asyncio.sleep(0)
+
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(spin)
+            for _ in range(20):
+                before = turns
+                await journal.commit(*(NoteOrder(make_order()) for _ in range(50)))
+                assert turns > before, "the loop turned while the writer wrote"
+            done.set()

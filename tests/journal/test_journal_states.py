@@ -1,0 +1,166 @@
+"""Order states: what may follow what, and when a change is one."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from journal_making import key, make_order
+
+from keeper.domain.orders import OnchainStatus, OrderState
+from keeper.errors import JournalError
+from keeper.journal import Journal, NoteOrder, NoteState
+from keeper.journal.notes import merge
+from keeper.journal.transitions import allowed
+from keeper.journal.workspace import Rows, apply, reason_class
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("old", list(OrderState))
+@pytest.mark.parametrize("new", list(OrderState))
+def test_an_end_is_an_end(old: OrderState, new: OrderState) -> None:
+    if old.terminal and not new.terminal:
+        assert not allowed(old, new)
+    if old.terminal and new.terminal and old is not OrderState.DROPPED:
+        assert allowed(old, new) is (old is new)
+    if not old.terminal and new.terminal:
+        assert allowed(old, new)
+
+
+def test_failed_is_not_revived_by_a_tick_and_a_cancel_suspends() -> None:
+    assert not allowed(OrderState.FAILED, OrderState.TRIGGERED)
+    assert not allowed(OrderState.FAILED, OrderState.OPEN)
+    assert allowed(OrderState.FAILED, OrderState.CANCELLING)
+    assert allowed(OrderState.FAILED, OrderState.FILLED)
+    assert not allowed(OrderState.CANCELLING, OrderState.EXECUTING)
+    assert allowed(OrderState.CANCELLING, OrderState.OPEN)
+    assert allowed(OrderState.PREPARED, OrderState.SUBMITTED)
+    assert not allowed(OrderState.OPEN, OrderState.SUBMITTED)
+
+
+async def test_a_fork_or_an_operator_reopens(tmp_path: Path) -> None:
+    order = make_order()
+    async with Journal.open(tmp_path / "j.db") as journal:
+        await journal.commit(NoteOrder(order), NoteState(order.address, OrderState.FILLED, "Filled."))
+        await journal.commit(NoteState(order.address, OrderState.OPEN, "It rests."))
+        row = await journal.order(order.address)
+        assert row is not None
+        assert row.state is OrderState.FILLED
+        await journal.commit(NoteState(order.address, OrderState.OPEN, "A fork dropped it.", reopen=True))
+        row = await journal.order(order.address)
+        assert row is not None
+        assert (row.state, row.reason) == (OrderState.OPEN, "A fork dropped it.")
+        page = await journal.orders(user=order.user, states=[s for s in OrderState if not s.terminal])
+        assert [item.address for item in page.items] == [order.address], "its index entry came back too"
+
+
+async def test_older_facts_never_overwrite_newer_ones(tmp_path: Path) -> None:
+    order = make_order(slot=200)
+    older = dataclasses.replace(order, slot=150, stop_price_1e6=1)
+    async with Journal.open(tmp_path / "j.db") as journal:
+        await journal.commit(NoteOrder(order))
+        await journal.commit(NoteOrder(older, OrderState.CANCELLED, "An old sighting."))
+        row = await journal.order(order.address)
+        assert row is not None
+        assert (row.order, row.state, row.version) == (order, OrderState.OPEN, 1)
+        same_facts = dataclasses.replace(order, slot=300)
+        await journal.commit(NoteOrder(same_facts))
+        await journal.commit(NoteOrder(dataclasses.replace(older, slot=299)))
+        row = await journal.order(order.address)
+        assert row is not None
+        assert row.order == same_facts
+        assert row.version == 1, "a later sighting of the same is no visible change"
+
+
+async def test_a_change_is_recorded_when_state_or_reason_really_changed(tmp_path: Path) -> None:
+    order = make_order()
+    async with Journal.open(tmp_path / "j.db") as journal:
+        await journal.commit(NoteOrder(order, OrderState.OPEN, "Waits for 95.5; the price is 97.1."))
+        await journal.commit(NoteState(order.address, OrderState.OPEN, "Waits for 95.5; the price is 96.05."))
+        await journal.commit(NoteState(order.address, OrderState.OPEN, "Its market is paused."))
+        await journal.commit(NoteState(order.address, OrderState.OPEN, "Its market is paused."))
+        await journal.commit(
+            NoteOrder(dataclasses.replace(order, status=OnchainStatus.CANCELLED, slot=101), OrderState.CANCELLED)
+        )
+        changes = await journal.changes_of(order.address)
+        assert [(c.state.value, c.reason) for c in changes] == [
+            ("open", "Waits for 95.5; the price is 97.1."),
+            ("open", "Its market is paused."),
+            ("cancelled", "Its account reads cancelled."),
+        ]
+        row = await journal.order(order.address)
+        assert row is not None
+        assert row.version == 4
+        with pytest.raises(JournalError, match="needs a reason"):
+            await journal.commit(NoteState(order.address, OrderState.CANCELLED, ""), NoteState(order.address, OrderState.OPEN, "", reopen=True))
+
+
+def test_reason_class() -> None:
+    assert reason_class("Price 95.1 is above 95.") == reason_class("Price 1,096 is above 95.")
+    assert reason_class("Paused.") != reason_class("Stale.")
+
+
+async def test_what_triggered_it_and_its_position(tmp_path: Path) -> None:
+    order = make_order()
+    position = key()
+    async with Journal.open(tmp_path / "j.db") as journal:
+        await journal.commit(NoteOrder(order, client_order_id="mine"))
+        await journal.commit(
+            NoteState(
+                order.address,
+                OrderState.TRIGGERED,
+                "The price crossed.",
+                triggered_at=1_700_000_000.987654,
+                trigger_price_1e6=2**64 - 1,
+                trigger_slot=2**63,
+            ),
+            NoteState(order.address, OrderState.FILLED, "Filled.", position=position),
+        )
+        row = await journal.order(order.address)
+        assert row is not None
+        assert (row.triggered_at, row.trigger_price_1e6, row.trigger_slot, row.position) == (
+            1_700_000_000.987654,
+            2**64 - 1,
+            2**63,
+            position,
+        )
+        assert (row.client_order_id, row.reason) == ("mine", "Filled.")
+
+
+ADDRESS, USER = key(), key()
+STATES = st.sampled_from([None, OrderState.OPEN, OrderState.TRIGGERED, OrderState.FILLED, OrderState.FAILED])
+NOTES = st.lists(
+    st.one_of(
+        st.builds(
+            lambda slot, state: NoteOrder(
+                make_order(address=ADDRESS, user=USER, slot=slot, stop_price_1e6=slot), state, "Noted.", at=1.0
+            ),
+            st.integers(1, 5),
+            STATES,
+        ),
+        st.builds(
+            lambda state, price: NoteState(ADDRESS, state, "Said.", trigger_price_1e6=price, at=1.0),
+            STATES.filter(lambda state: state is not None),
+            st.none() | st.integers(0, 9),
+        ),
+    ),
+    min_size=2,
+    max_size=2,
+)
+
+
+@given(NOTES)
+def test_merged_notes_leave_the_facts_that_the_two_would(notes: list[NoteOrder | NoteState]) -> None:
+    apart, merged = Rows(), Rows()
+    for rows in (apart, merged):
+        apply(rows, [NoteOrder(make_order(address=ADDRESS, user=USER, slot=0), at=1.0)], 1.0)
+    apply(apart, notes, 1.0)
+    apply(merged, [merge(*notes)], 1.0)
+    one, two = apart.orders[str(ADDRESS)], merged.orders[str(ADDRESS)]
+    assert one is not None
+    assert two is not None
+    assert (one.facts, one.slot, one.trigger_price) == (two.facts, two.slot, two.trigger_price)
