@@ -107,6 +107,15 @@ def test_accounts_and_data_beyond_what_it_takes_are_ignored(calls: Calls, name: 
     assert outcome.error is None, outcome.logs
 
 
+def test_an_account_may_stand_in_two_places(calls: Calls) -> None:
+    """The second is a reference to the first in what the VM passes, flags and all."""
+    authority = calls.vm.authority.pubkey()
+    assert calls.send("update_oracle_price", {"price_feed": authority}).error is None
+    calls.vm.patch(calls.vm.market_at(), "Market", authority=calls.vm.market_at())
+    refused = calls.send("update_oracle_price", {"authority": calls.vm.market_at()}, without=[("authority", "signer")])
+    assert_refused(refused, "AccountNotSigner", account="authority")
+
+
 @pytest.mark.parametrize(("name", "account"), flagged("signer"))
 def test_who_must_sign(calls: Calls, name: str, account: str) -> None:
     assert_refused(calls.send(name, without=[(account, "signer")]), "AccountNotSigner", account=account)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from program_vm import START, USDC, Vm, assert_refused
+from program_vm import START, SYSTEM, USDC, Vm, assert_refused
+from solders.system_program import TransferParams, transfer
 
 ENDED = ["Filled", "Cancelled", "Expired", "PartiallyFilled", "Rejected"]
 
@@ -58,6 +59,20 @@ def test_an_order_is_closed_once(vm: Vm) -> None:
     close = vm.instruction("close_order", {"order": order, "user": user.pubkey()})
     # Twice in one transaction: the second finds nothing there.
     assert_refused(vm.send(close, close, signers=[user]), "AccountNotInitialized", account="order")
+
+
+def test_lamports_that_arrive_after_the_close_revive_no_order(vm: Vm) -> None:
+    user = vm.trader()
+    order = vm.placed(user, stop_price=1)
+    assert vm.end("cancel_order", user, order).error is None
+    close = vm.instruction("close_order", {"order": order, "user": user.pubkey()})
+    rent = vm.svm.minimum_balance_for_rent_exemption(0)
+    pay = transfer(TransferParams(from_pubkey=user.pubkey(), to_pubkey=order, lamports=rent))
+    assert vm.send(close, pay, signers=[user]).error is None
+    revived = vm.account(order)
+    assert revived is not None
+    assert (revived.owner, revived.lamports, bytes(revived.data)) == (SYSTEM, rent, b"")
+    assert vm.placed(user, stop_price=2) == order
 
 
 def test_a_closed_id_can_be_placed_again_but_fills_only_once(vm: Vm) -> None:

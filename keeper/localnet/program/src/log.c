@@ -56,9 +56,10 @@ void line_key(struct line *line, const struct pubkey *key) {
             remainder /= 58;
         }
     }
-    /* Base58 writes a leading zero byte as one '1', and the number without leading zeroes. */
+    /* Base58 writes a leading zero byte as one '1', and the number without leading zeroes. Together
+     * that is at most 44 digits: a byte is worth more than one. */
     while (at < MAX_DIGITS && digits[at] == alphabet[0]) at++;
-    for (u64 i = 0; i < sizeof key->bytes && !key->bytes[i] && at; i++) digits[--at] = alphabet[0];
+    for (u64 i = 0; i < sizeof key->bytes && !key->bytes[i]; i++) digits[--at] = alphabet[0];
     line_bytes(line, digits + at, MAX_DIGITS - at);
 }
 

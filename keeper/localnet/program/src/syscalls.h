@@ -69,7 +69,6 @@ u64 sol_log_pubkey(const struct pubkey *key);
 u64 sol_log_data(const struct slice *pieces, u64 count);
 
 u64 sol_memcpy_(void *to, const void *from, u64 len);
-u64 sol_memset_(void *to, u8 byte, u64 len);
 u64 sol_memcmp_(const void *left, const void *right, u64 len, int *result);
 
 u64 sol_get_clock_sysvar(struct clock *clock);

@@ -56,7 +56,7 @@ static void invoke(const struct call *call, const void *data, u64 data_len) {
 }
 
 /* (128 + space) * lamports_per_byte_year * threshold, in integers: a double is a 53-bit number
- * times a power of two. 0 where the result fits no u64, or the threshold is none. */
+ * times a power of two. 0 where the result fits no u64 or comes to nothing: neither is a rent. */
 static u64 minimum_balance(u64 space) {
     enum { ACCOUNT_OVERHEAD = 128, FRACTION_BITS = 52, EXPONENT_BIAS = 1023 };
     struct rent rent;
@@ -105,9 +105,8 @@ u64 close_account(struct account *account, struct account *receiver) {
     REQUIRE(checked_add(*receiver->lamports, *account->lamports, &sum), MathOverflow);
     *receiver->lamports = sum;
     *account->lamports = 0;
-    /* Zeroed and handed back, so that an instruction later in the transaction that pays lamports in
+    /* Emptied and handed back, so that an instruction later in the transaction that pays lamports in
      * again revives an empty account, not an order. */
-    sol_memset_(account->data, 0, *account->data_len);
     *account->data_len = 0;
     *account->owner = SYSTEM_PROGRAM;
     return 0;
