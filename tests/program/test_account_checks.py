@@ -94,7 +94,7 @@ def loaded() -> list[tuple[str, str]]:
 def test_unspoilt_it_succeeds(calls: Calls, name: str) -> None:
     outcome = calls.send(name)
     assert outcome.error is None, outcome.logs
-    assert outcome.units < 40_000
+    assert outcome.units < 60_000  # about 20,000, and 1,500 for each bump that a search passes over
 
 
 @pytest.mark.parametrize("name", INSTRUCTIONS)

@@ -69,7 +69,7 @@ def test_a_fill_moves_order_position_and_books_together(vm: Vm) -> None:
     vm.at(START + 30)
     outcome = vm.execute(order)
     assert outcome.error is None
-    assert outcome.units < 40_000
+    assert outcome.units < 60_000  # about 20,000, and 1,500 for each bump that a search passes over
 
     position, margin, maintenance = vm.position_at(order), 99 * USDC, 99 * USDC * 5 * 300 // 10_000
     assert vm.read("Order", order) == placed | {"status": "Filled", "filled_size": 5_000_000}
