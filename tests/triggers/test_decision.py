@@ -390,12 +390,12 @@ class History(RuleBasedStateMachine):
     @rule(
         number=st.integers(1, 5),
         stop=st.integers(1, 40),
-        order_type=st.sampled_from([OrderType.STOP_LOSS, OrderType.TRAILING_STOP]),
         age=st.integers(-2, 1),
         status=st.sampled_from([OnchainStatus.PENDING] * 4 + [OnchainStatus.CANCELLED]),
     )
-    def order(self, number: int, stop: int, order_type: OrderType, age: int, status: OnchainStatus) -> None:
+    def order(self, number: int, stop: int, age: int, status: OnchainStatus) -> None:
         self.slot += 1
+        order_type = OrderType.STOP_LOSS if number <= 2 else OrderType.TRAILING_STOP
         order = make_order(
             number, stop_price_1e6=stop, order_type=order_type, slot=self.slot + age, status=status,
             side=Side(number % 2), trailing_distance_ppm=100_000,
