@@ -32,6 +32,7 @@ from keeper.execution.fees import FeePolicy
 from keeper.execution.flights import Flight, Flights
 from keeper.execution.gate import Gate
 from keeper.execution.lander import Lander
+from keeper.execution.points import point
 from keeper.execution.tries import Tries
 from keeper.journal import Journal
 from keeper.journal.ops import AddAttempt, NoteOrder, Op, UseBudget
@@ -154,6 +155,7 @@ class Executor:
         return jobs
 
     async def _take(self, jobs: Sequence[Job], tg: TaskGroup) -> None:
+        point("decided")
         blockhash = await self._blockhash()
         drafts: list[_Draft] = []
         for job in jobs:
@@ -168,7 +170,9 @@ class Executor:
                 drafts.append(draft)
         if not drafts:
             return
+        point("signed")
         flights = await self._journaled(drafts)
+        point("journaled")
         if flights and not self._dry_run:
             await self._sends.acquire()
             tg.start_soon(self._launch, flights)

@@ -24,6 +24,7 @@ from keeper.domain.reports import AttemptMoved, Note, Report
 from keeper.errors import ChainError, JournalError, Rejected
 from keeper.execution.flights import Flight, Flights
 from keeper.execution.lifecycle import move
+from keeper.execution.points import point
 from keeper.journal import Journal
 from keeper.journal.ops import MoveAttempt
 
@@ -138,6 +139,7 @@ class Lander:
         replies = await self._client.send(
             [flight.attempt.wire for flight in flights], deadline_s=self._limits.send_deadline_s
         )
+        point("sent")
         ops: list[MoveAttempt] = []
         for flight, reply in zip(flights, replies, strict=True):
             flight.refused = str(reply) if isinstance(reply, Rejected) else ""
@@ -152,6 +154,7 @@ class Lander:
                 ops.append(self._move(flight, AttemptState.UNKNOWN, error_detail=detail))
         if ops:
             await self._journal.commit(*ops)
+            point("sent_journaled")
 
     async def poll(self, flights: Sequence[Flight]) -> None:
         """One round: statuses of these attempts, and what follows from them."""
@@ -186,7 +189,9 @@ class Lander:
                 final.append(flight)
         if ops:
             await self._journal.commit(*ops)
+            point("seen_journaled")
         if landed:
+            point("landed")
             await self._settler.landed(landed, read_at)
             final += [
                 f

@@ -21,6 +21,7 @@ from keeper.errors import ChainError
 from keeper.execution.engine import Engine
 from keeper.execution.flights import Flight
 from keeper.execution.lander import Lander
+from keeper.execution.points import point
 from keeper.execution.relay import RelaySettlement
 from keeper.execution.tries import Tries
 from keeper.journal import Journal
@@ -103,6 +104,7 @@ class Recovery:
         if not flights:
             return
         self._report(Note("recovery.open_attempts", f"{len(flights)} open attempts in the journal; looking them up"))
+        point("recovering")
         with anyio.move_on_after(deadline_s):
             while True:
                 unasked = [flight for flight in flights if flight.polls == 0]

@@ -23,6 +23,7 @@ from keeper.domain.reports import Note, OrderSettled, Report
 from keeper.errors import KeeperError
 from keeper.execution.flights import Flight, Flights
 from keeper.execution.lander import Lander, move_flight
+from keeper.execution.points import point
 from keeper.journal import Journal
 from keeper.journal.ops import AddAttempt, MovePrepared, NoteOrder, NoteState, Op
 from keeper.journal.records import PreparedKind, PreparedStatus
@@ -225,6 +226,7 @@ class RelayDesk:
             MovePrepared(prepared_id, PreparedStatus.SUBMITTED, signature, expected=PreparedStatus.PREPARED),
             NoteState(order, state, reason),
         )
+        point("relay_journaled")
         if cancel:
             self._rest.suspend(order)
         self._settlement.remember(signature, prepared_id, row.kind)

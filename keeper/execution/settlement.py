@@ -27,6 +27,7 @@ from keeper.execution.fates import FREE_OF_CHARGE, POLICIES, Next, fate_of
 from keeper.execution.fees import FeePolicy
 from keeper.execution.flights import Flight, Flights
 from keeper.execution.lander import move_flight
+from keeper.execution.points import point
 from keeper.execution.relay import RelaySettlement
 from keeper.execution.tries import Tries
 from keeper.journal import Journal
@@ -125,7 +126,7 @@ class Settlement:
                     self._ratcheted(flight, read, ops, after)
                 case AttemptKind.RELAY:
                     self._relays.landed(flight, read.order(flight.attempt.order, self._program.id), ops, after)
-        await self._commit(ops, after)
+        await self._commit(ops, after, "confirmed_journaled")
 
     async def failed(self, flights: Sequence[Flight], errs: Sequence[object], slot: int) -> None:
         """Confirmed with an error: name it, read the order and its market again, apply the fate's policy."""
@@ -134,6 +135,7 @@ class Settlement:
         read = await self._read([*(f.attempt.order for f in flights), *markets], slot + 1)
         if read is None:
             return
+        point("failed")
         ops: list[Op] = []
         after: list[Callable[[], None]] = []
         for flight, err in zip(flights, errs, strict=True):
@@ -153,13 +155,14 @@ class Settlement:
             market = self._market_news(flight, read)
             if market is not None:
                 after.append(lambda news=market: self._resting.saw(news))  # type: ignore[misc]
-        await self._commit(ops, after)
+        await self._commit(ops, after, "failed_journaled")
 
     async def expired(self, flights: Sequence[Flight], slot: int) -> None:
         """The third part of the rule: the order reads as it did before, at or after the finalized slot."""
         read = await self._read([flight.attempt.order for flight in flights], slot)
         if read is None:
             return
+        point("expired")
         ops: list[Op] = []
         after: list[Callable[[], None]] = []
         for flight in flights:
@@ -172,7 +175,7 @@ class Settlement:
             failure = ProgramFailure("BlockhashExpired", None, None, None, detail)
             self._end(flight, AttemptState.EXPIRED, fate, failure, 0, ops, after)
             self._consequence(flight, fate, failure, order, slot, ops, after)
-        await self._commit(ops, after)
+        await self._commit(ops, after, "failed_journaled")
 
     async def finalized(self, flights: Sequence[Flight]) -> None:
         """Rooted: the only way that a success closes."""
@@ -182,7 +185,7 @@ class Settlement:
             for flight in flights
         ]
         after: list[Callable[[], None]] = [lambda f=flight: self._flights.remove(f) for flight in flights]  # type: ignore[misc]
-        await self._commit(ops, after)
+        await self._commit(ops, after, "finalized_journaled")
 
     # -- success
 
@@ -428,9 +431,10 @@ class Settlement:
         ops.append(AddSpend(self._fees.day, fee))
         after.append(lambda: self._fees.spend(fee))
 
-    async def _commit(self, ops: Sequence[Op], after: Sequence[Callable[[], None]]) -> None:
+    async def _commit(self, ops: Sequence[Op], after: Sequence[Callable[[], None]], passed: str) -> None:
         """Durable first, consequences second: a crash in between finds the entry closed and the order resting."""
         if ops:
             await self._journal.commit(*ops)
+        point(passed)
         for consequence in after:
             consequence()

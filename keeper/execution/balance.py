@@ -1,0 +1,58 @@
+"""The keeper's own purse: below the floor it stops sending, says so, and goes on by itself when funded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from solders.pubkey import Pubkey
+
+from keeper.chain.client import ChainClient
+from keeper.errors import ChainError
+from keeper.execution.fees import FeePolicy
+from keeper.execution.gate import Gate
+
+_NAME = "balance"
+_DAILY = "daily_cap"
+
+
+class BalanceWatch:
+    """Closes and lifts the gate by the keeper's balance and the day's spending. Lamports."""
+
+    def __init__(
+        self,
+        client: ChainClient,
+        keeper: Pubkey,
+        gate: Gate,
+        fees: FeePolicy,
+        *,
+        floor_lamports: int,
+        observe: Callable[[int], None],
+    ) -> None:
+        self._client = client
+        self._keeper = keeper
+        self._gate = gate
+        self._fees = fees
+        self._floor = floor_lamports
+        self._observe = observe
+        self.lamports: int | None = None
+
+    async def look(self) -> None:
+        """Read the balance once. A node that does not answer changes nothing."""
+        if self._fees.may_spend():
+            self._gate.lift(_DAILY)
+        else:
+            cap = self._fees.rules.daily_cap_lamports
+            self._gate.close(_DAILY, f"today's fees have reached fees.daily_cap_lamports ({cap})")
+        try:
+            self.lamports = await self._client.balance(self._keeper)
+        except ChainError:
+            return
+        self._observe(self.lamports)
+        if self.lamports < self._floor:
+            self._gate.close(
+                _NAME,
+                f"the keeper's balance is {self.lamports} lamports, below fees.min_balance_lamports ({self._floor}): "
+                f"send SOL to {self._keeper}",
+            )
+        else:
+            self._gate.lift(_NAME)
