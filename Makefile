@@ -47,6 +47,10 @@ format: $(STAMP) ## let ruff mend what it can
 program: $(STAMP) ## build the reference program's .so from its C source
 	@$(BIN)/python -m keeper.localnet.program.build
 
+.PHONY: program-check
+program-check: $(STAMP) ## rebuild the program and fail if the bytes differ from the committed ones
+	@$(BIN)/python -m keeper.localnet.program.build --check
+
 .PHONY: clean
 clean: ## remove what the other targets made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
