@@ -98,6 +98,8 @@ _RUNTIME: Final[Mapping[str, Fate]] = {
     "InsufficientFundsForFee": Fate.TRANSIENT,
     "InsufficientFundsForRent": Fate.TRANSIENT,
     "AccountNotFound": Fate.TRANSIENT,
+    # The system program, when the executor can't pay the rent of the position that the fill creates.
+    "ResultWithNegativeLamports": Fate.TRANSIENT,
     "InvalidProgramForExecution": Fate.MISCONFIGURED,
     "ProgramAccountNotFound": Fate.MISCONFIGURED,
     "UnsupportedProgramId": Fate.MISCONFIGURED,
@@ -105,7 +107,15 @@ _RUNTIME: Final[Mapping[str, Fate]] = {
 }
 
 # Errors that say nothing about the order, so its budget is not charged for them.
-FREE_OF_CHARGE: Final = frozenset({"InsufficientFundsForFee", "InsufficientFundsForRent", "ClusterMaintenance"})
+FREE_OF_CHARGE: Final = frozenset(
+    {
+        "AccountNotFound",
+        "ClusterMaintenance",
+        "InsufficientFundsForFee",
+        "InsufficientFundsForRent",
+        "ResultWithNegativeLamports",
+    }
+)
 
 
 def fate_of(error_name: str, program: Pubkey | None, ours: Pubkey) -> Fate:

@@ -1,0 +1,145 @@
+"""The pool: behaviours 20 and 22, with a scripted transport and a clock that stands still until it is moved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import pytest
+
+from keeper.chain.pool import PoolLimits, RpcPool
+from keeper.chain.rpc import Call, Endpoint
+from keeper.errors import Misconfigured, Rejected, Transient
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass
+class ScriptedNode:
+    """Answers as told: a genesis, a slot, or a failure. It keeps the Transport contract of HttpTransport."""
+
+    genesis: str = "genesis-a"
+    slot: int = 100
+    broken: bool = False
+    status: int = 200
+    bodies: list[bytes] = field(default_factory=list)
+
+    async def post(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        self.bodies.append(body)
+        if self.broken:
+            raise Transient("node: ConnectError")
+        if self.status != 200:
+            return self.status, {}, b""
+        document = msgspec.json.decode(body)
+        replies = [self._reply(r) for r in (document if isinstance(document, list) else [document])]
+        return 200, {}, msgspec.json.encode(replies if isinstance(document, list) else replies[0])
+
+    def _reply(self, request: dict[str, Any]) -> dict[str, Any]:
+        values = {"getSlot": self.slot, "getGenesisHash": self.genesis, "sendTransaction": "sig"}
+        if request["method"] == "refused":
+            return {"jsonrpc": "2.0", "id": request["id"], "error": {"code": -32602, "message": "bad"}}
+        return {"jsonrpc": "2.0", "id": request["id"], "result": values[request["method"]]}
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def pool_of(*nodes: ScriptedNode, clock: Clock | None = None) -> RpcPool:
+    endpoints = [Endpoint(f"n{i}", node) for i, node in enumerate(nodes)]
+    return RpcPool(endpoints, PoolLimits(max_slot_lag=10, probe_every_s=5), clock=clock or Clock())
+
+
+def test_no_endpoint_is_a_setting_to_mend() -> None:
+    with pytest.raises(Misconfigured, match=r"rpc\.url"):
+        RpcPool([], PoolLimits())
+
+
+async def test_reads_move_on_to_the_next_endpoint() -> None:
+    down, up = ScriptedNode(broken=True), ScriptedNode(slot=7)
+    assert await pool_of(down, up).call("getSlot") == 7
+
+
+async def test_a_rejection_is_final_at_once() -> None:
+    first, second = ScriptedNode(), ScriptedNode()
+    with pytest.raises(Rejected):
+        await pool_of(first, second).call("refused")
+    assert second.bodies == []
+
+
+async def test_sends_go_to_all_with_identical_bytes() -> None:
+    nodes = [ScriptedNode(), ScriptedNode(), ScriptedNode(broken=True)]
+    replies = await pool_of(*nodes).broadcast([Call("sendTransaction", ("AAAA",))])
+    assert replies == ["sig"]
+    params = {msgspec.json.encode(msgspec.json.decode(node.bodies[0])[0]["params"]) for node in nodes}
+    assert len(params) == 1
+
+
+async def test_errors_in_a_row_bench_an_endpoint_and_it_comes_back() -> None:
+    clock = Clock()
+    bad, good = ScriptedNode(broken=True), ScriptedNode()
+    pool = pool_of(bad, good, clock=clock)
+    for _ in range(3):
+        await pool.probe()
+    asked = len(bad.bodies)
+    assert pool.health[0].benched(clock.now)
+    assert "3 errors in a row" in pool.health[0].bench_reason
+    await pool.call("getSlot")
+    assert len(bad.bodies) == asked, "it rests"
+    bad.broken = False
+    clock.now += 61
+    await pool.probe()
+    good.broken = True
+    assert await pool.call("getSlot") == 100
+
+
+async def test_22_an_endpoint_that_is_behind_is_benched_and_comes_back() -> None:
+    clock = Clock()
+    slow, quick = ScriptedNode(slot=80), ScriptedNode(slot=100)
+    pool = pool_of(slow, quick, clock=clock)
+    await pool.probe()
+    assert pool.health[0].slot_lag == 20
+    assert pool.health[0].benched(clock.now)
+    assert await pool.call("getSlot") == 100
+    slow.slot = 100
+    clock.now += 8
+    await pool.probe()
+    assert not pool.health[0].benched(clock.now)
+    assert pool.health[0].slot_lag == 0
+
+
+async def test_22_an_endpoint_on_another_genesis_is_never_used_while_it_is() -> None:
+    clock = Clock()
+    ours, other = ScriptedNode(), ScriptedNode(genesis="genesis-b", slot=10_000)
+    pool = pool_of(ours, other, clock=clock)
+    pool.expect_genesis("genesis-a")
+    await pool.probe()
+    assert pool.health[1].wrong_genesis
+    assert not pool.health[0].benched(clock.now), "a foreign chain's slot makes nobody late"
+    before = len(other.bodies)
+    await pool.broadcast([Call("sendTransaction", ("AAAA",))])
+    assert len(other.bodies) == before
+    other.genesis = "genesis-a"
+    other.slot = 100
+    await pool.probe()
+    assert not pool.health[1].wrong_genesis
+
+
+async def test_when_all_are_benched_one_is_asked_anyway() -> None:
+    clock = Clock()
+    nodes = ScriptedNode(broken=True), ScriptedNode(broken=True)
+    pool = pool_of(*nodes, clock=clock)
+    for _ in range(4):
+        with pytest.raises(Transient):
+            await pool.call("getSlot")
+    for node in nodes:
+        node.broken = False
+    assert await pool.call("getSlot") == 100
