@@ -2,14 +2,15 @@
 
 Per market and direction the orders lie sorted by trigger price, so that the question "does this price trigger
 anything" looks at one number. Trailing stops lie in a second order as well, by the price from which their stop is
-worth moving (`conditions.ratchet_threshold`): the high-water mark is on chain, in each order's stop price, so that
+worth moving (`conditions.threshold`): the high-water mark is on chain, in each order's stop price, so that the
 threshold changes only when the order does, and a new high touches only the orders that it moves. One more order,
 by `expires_at`, makes expiry cost only the expired.
 
-    upsert, remove, suspend, resume     O(log n)
-    crossed, ratchets, expired          O(1) when there is nothing, else O(k log n) for k orders
-    get                                 O(log n)
-    orders, depth, nearest              O(log n) plus what is read
+    upsert, remove, suspend, resume, get    O(log n)
+    crossed, take, expired                  O(1) when there is nothing, else O(k log n) for k orders
+    orders, depth, nearest                  O(log n) plus what is read
+
+FIGURES
 
 The book is not thread-safe, and has no opinion on when to act: that is `decision`.
 """
@@ -25,11 +26,14 @@ from typing import Final
 
 from solders.pubkey import Pubkey
 
-from keeper.domain.orders import Order, OrderType, Side
-from keeper.triggers.conditions import REVISION_0_2, Fires, fires_of, ratchet_threshold, ratcheted_stop, threshold
+from keeper.domain.orders import Order, OrderType
+from keeper.triggers.conditions import REVISION_0_2, Fires, ratchet_threshold, ratcheted_stop
 from keeper.triggers.records import Records, pack, same_but_for_slot, same_order, slot_of, terms_of, unpack
-from keeper.triggers.sorted_rows import MAX_KEY, SortedRows
+from keeper.triggers.sorted_rows import SortedRows
 from keeper.triggers.tombstones import DEFAULT_CAPACITY, Tombstones
+from keeper.triggers.watchlist import Posture, Watchlist
+
+__all__ = ["Book", "Change", "Level", "Posture"]
 
 
 class Change(enum.StrEnum):
@@ -49,27 +53,6 @@ class Change(enum.StrEnum):
     """It is no longer pending, so it is not in the book any more, if it ever was."""
 
 
-class Posture(enum.IntEnum):
-    """What the book watches of an order that it knows."""
-
-    ARMED = 0
-    """Its trigger, its ratchet threshold and its expiry."""
-    PARKED = 1
-    """Its expiry alone: it waits for news before its trigger counts again."""
-    SUSPENDED = 2
-    """Nothing: an attempt at it is under way."""
-    EXPIRED = 3
-    """Nothing: it is past `expires_at`, though its account still says pending."""
-
-
-# The book asks for these at every update, and an enum's attribute is several times slower to reach than a name.
-_ARMED: Final = Posture.ARMED
-_SUSPENDED: Final = Posture.SUSPENDED
-_LIMIT: Final = int(OrderType.LIMIT)
-_TRAILING_STOP: Final = int(OrderType.TRAILING_STOP)
-_SIDES: Final = tuple(Side)
-
-
 @dataclass(frozen=True, slots=True)
 class Level:
     """The armed orders of one market that share a trigger."""
@@ -82,18 +65,16 @@ class Level:
 
 @dataclass(slots=True)
 class _Market:
-    """One market's orders. The pairs are indexed by `Fires`."""
+    """One market's orders, whatever their posture."""
 
     address: Pubkey
     number: int
-    triggers: tuple[SortedRows, SortedRows] = field(default_factory=lambda: (SortedRows(), SortedRows()))
-    thresholds: tuple[SortedRows, SortedRows] = field(default_factory=lambda: (SortedRows(), SortedRows()))
     members: SortedRows = field(default_factory=SortedRows)
     counts: list[int] = field(default_factory=lambda: [0] * len(OrderType))  # by order type
 
 
-_Places = list[tuple[SortedRows, int]]
-"""The indices that watch an order, each with the key it has there."""
+_ROW_MASK: Final = 2**32 - 1
+_ARMED: Final = Posture.ARMED  # a name is several times faster to reach than an enum's member
 
 
 class Book:
@@ -110,14 +91,11 @@ class Book:
         *,
         tombstones: int = DEFAULT_CAPACITY,
     ) -> None:
-        self._executable = executable
-        # Indexed by 2 * type + side: hashing an enum's member is a Python call, and this is asked for every update.
-        self._fires = [fires_of(order_type, side, executable) for order_type in OrderType for side in Side]
         self._step_ppm = trailing_step_ppm
         self._records = Records()
         self._by_address = SortedRows()
         self._by_user = SortedRows()
-        self._by_expiry = SortedRows()
+        self._watch = Watchlist(executable, trailing_step_ppm)
         self._markets: list[_Market] = []
         self._numbers: dict[Pubkey, int] = {}
         self._postures: dict[bytes, Posture] = {}  # only those that are not ARMED
@@ -130,9 +108,8 @@ class Book:
         return self._row(bytes(address)) is not None
 
     def __repr__(self) -> str:
-        watched = sum(len(index) for market in self._markets for index in market.triggers)
         return (
-            f"Book(orders={len(self)}, watched={watched}, markets={len(self._markets)}, "
+            f"Book(orders={len(self)}, watched={self._watch.watched}, markets={len(self._markets)}, "
             f"not_armed={len(self._postures)}, tombstones={len(self._tombstones)})"
         )
 
@@ -162,8 +139,32 @@ class Book:
         return self._replace(row, address, known, record, order)
 
     def load(self, orders: Iterable[Order]) -> int:
-        """Take in many orders, from a snapshot; how many the book knows afterwards."""
+        """Take in many orders, as `upsert` does one by one but in a third of the time; how many are known then.
+
+        Meant for the first snapshot, when most are new. It takes seconds for a million and must not be mixed
+        with other calls, so a caller with an event loop runs it in a thread before the book is in use.
+        """
+        by_address: list[int] = []
         for order in orders:
+            address = bytes(order.address)
+            if not order.pending or address in self._postures or self._row(address) is not None:
+                self.upsert(order)
+            elif not self._tombstones.refuses(address, order.slot):
+                row = self._records.add(pack(order, self._market(order.market).number))
+                by_address.append(_prefix(address) << 32 | row)
+        again = self._take_out_twins(by_address)
+        rows = [pair & _ROW_MASK for pair in by_address]
+        self._by_user.load([_prefix(self._records.user(row)) << 32 | row for row in rows])
+        members: list[list[int]] = [[] for _ in self._markets]
+        for pair, row in zip(by_address, rows, strict=True):
+            number, order_type = terms_of(self._records[row])[:2]
+            members[number].append(pair)
+            self._markets[number].counts[order_type] += 1
+        for market, pairs in zip(self._markets, members, strict=True):
+            market.members.load(pairs)
+        self._by_address.load(by_address)
+        self._watch.load((row, self._records[row]) for row in rows)
+        for order in again:
             self.upsert(order)
         return len(self)
 
@@ -219,39 +220,22 @@ class Book:
 
     def crossed(self, market: Pubkey, price_1e6: int, limit: int | None = None) -> list[Order]:
         """The armed orders whose condition this price meets, in the order in which the price passed them."""
-        known = self._known_market(market)
-        if known is None:
+        number = self._numbers.get(market)
+        if number is None:
             return []
-        below, above = known.triggers
-        found: list[Order] = []
-        highest = below.highest
-        if highest is not None and highest >= price_1e6:
-            found.extend(self._read(_until(below.descending(), price_1e6, Fires.AT_OR_BELOW), limit))
-        lowest = above.lowest
-        if lowest is not None and lowest <= price_1e6:
-            left = None if limit is None else limit - len(found)
-            found.extend(self._read(_until(above.ascending(), price_1e6, Fires.AT_OR_ABOVE), left))
-        return found
+        return [self._order(row) for row in islice(self._watch.crossed(number, price_1e6), limit)]
 
     def ratchets(self, market: Pubkey, price_1e6: int, limit: int | None = None) -> list[tuple[Order, int]]:
         """The armed trailing stops that this price moves by a step or more, each with its new stop price."""
-        known = self._known_market(market)
-        if known is None:
+        number = self._numbers.get(market)
+        if number is None:
             return []
-        shorts, longs = known.thresholds
-        found: list[Order] = []
-        highest = shorts.highest
-        if highest is not None and highest >= price_1e6:
-            found.extend(self._read(_until(shorts.descending(), price_1e6, Fires.AT_OR_BELOW), limit))
-        lowest = longs.lowest
-        if lowest is not None and lowest <= price_1e6:
-            left = None if limit is None else limit - len(found)
-            found.extend(self._read(_until(longs.ascending(), price_1e6, Fires.AT_OR_ABOVE), left))
-        return [(order, ratcheted_stop(price_1e6, order.trailing_distance_ppm, order.side)) for order in found]
+        orders = (self._order(row) for row in islice(self._watch.ratchets(number, price_1e6), limit))
+        return [(order, ratcheted_stop(price_1e6, order.trailing_distance_ppm, order.side)) for order in orders]
 
     def ratchet(self, order: Order, price_1e6: int) -> int | None:
         """The stop to which this price moves the order, if that is a step worth making; else None."""
-        if not self._executes(order):
+        if not self._watch.executes(order.order_type, order.side):
             return None
         ratchet = ratchet_threshold(order, self._step_ppm)
         if ratchet is None or not ratchet.fires.met(price_1e6, ratchet.price_1e6):
@@ -260,11 +244,7 @@ class Book:
 
     def expired(self, chain_time_s: float, limit: int | None = None) -> list[Order]:
         """The watched orders that are past `expires_at`, the longest past first."""
-        lowest = self._by_expiry.lowest
-        now = int(chain_time_s)
-        if lowest is None or lowest >= now:
-            return []
-        return list(self._read(_until(self._by_expiry.ascending(), now - 1, Fires.AT_OR_ABOVE), limit))
+        return [self._order(row) for row in islice(self._watch.expired(chain_time_s), limit)]
 
     def counts(self) -> dict[tuple[Pubkey, OrderType], int]:
         """How many pending, unexpired orders there are, by market and type. Kept as orders come and go."""
@@ -277,22 +257,21 @@ class Book:
 
     def nearest(self, market: Pubkey, price_1e6: int, n: int) -> list[Order]:
         """The `n` armed orders that the price has to move least to trigger, up or down; those it meets first."""
-        known = self._known_market(market)
-        if known is None:
+        number = self._numbers.get(market)
+        if number is None:
             return []
-        below, above = known.triggers
-        falling = ((price_1e6 - key, row) for key, row in below.descending())
-        rising = ((key - price_1e6, row) for key, row in above.ascending())
+        falling = ((price_1e6 - key, row) for key, row in self._watch.falling(number))
+        rising = ((key - price_1e6, row) for key, row in self._watch.rising(number))
         return [self._order(row) for _, row in islice(heapq.merge(falling, rising), n)]
 
     def depth(self, market: Pubkey) -> Iterator[Level]:
         """The market's armed orders by trigger, those that fire on a fall from the highest down, then the others
         from the lowest up. Take a page of it in one go: the book must not change in between.
         """
-        known = self._known_market(market)
-        if known is None:
+        number = self._numbers.get(market)
+        if number is None:
             return
-        walks = (known.triggers[0].descending(), known.triggers[1].ascending())
+        walks = (self._watch.falling(number), self._watch.rising(number))
         for fires, walk in zip(Fires, walks, strict=True):
             for trigger_1e6, pairs in groupby(walk, key=lambda pair: pair[0]):
                 sizes = [self._order(row).size_1e6 for _, row in pairs]
@@ -312,10 +291,10 @@ class Book:
             return self._orders_of(user, market, start, limit)
         index = self._by_address
         if market is not None:
-            known = self._known_market(market)
-            if known is None:
+            number = self._numbers.get(market)
+            if number is None:
                 return []
-            index = known.members
+            index = self._markets[number].members
         return [self._order(row) for _, row in islice(index.ascending(start + 1), limit)]
 
     # -- inside
@@ -336,19 +315,28 @@ class Book:
         record = self._records[row]
         return unpack(record, self._markets[terms_of(record)[0]].address)
 
-    def _read(self, pairs: Iterator[tuple[int, int]], limit: int | None) -> Iterator[Order]:
-        return (self._order(row) for _, row in islice(pairs, limit))
-
-    def _known_market(self, address: Pubkey) -> _Market | None:
-        number = self._numbers.get(address)
-        return None if number is None else self._markets[number]
-
     def _market(self, address: Pubkey) -> _Market:
         number = self._numbers.get(address)
         if number is None:
             number = self._numbers[address] = len(self._markets)
             self._markets.append(_Market(address, number))
+            self._watch.add_market()
         return self._markets[number]
+
+    def _take_out_twins(self, by_address: list[int]) -> list[Order]:
+        """Sort the pairs, and take out those whose prefix another one has: the same order twice, or a chance."""
+        by_address.sort()
+        orders: list[Order] = []
+        kept = 0
+        for pair in by_address:
+            if kept and by_address[kept - 1] >> 32 == pair >> 32:
+                orders.append(self._order(pair & _ROW_MASK))
+                self._records.discard(pair & _ROW_MASK)
+            else:
+                by_address[kept] = pair
+                kept += 1
+        del by_address[kept:]
+        return orders
 
     def _insert(self, address: bytes, order: Order) -> Change:
         if self._tombstones.refuses(address, order.slot):
@@ -364,9 +352,9 @@ class Book:
         self._by_user.add(_prefix(bytes(order.user)), row)
         market.members.add(prefix, row)
         market.counts[order.order_type] += 1
-        for index, key in self._places(record, self._postures.get(address, _ARMED)):
+        for index, key in self._watch.places(record, self._postures.get(address, _ARMED)):
             index.add(key, row)
-        return Change.NEW if self._executes(order) else Change.UNEXECUTABLE
+        return Change.NEW if self._watch.executes(order.order_type, order.side) else Change.UNEXECUTABLE
 
     def _replace(self, row: int, address: bytes, known: bytes, record: bytes, order: Order) -> Change:
         if not same_order(known, record):
@@ -374,15 +362,15 @@ class Book:
             return self._insert(address, order)
         posture = self._postures.get(address, _ARMED)
         self._records[row] = record
-        self._move(row, self._places(known, posture), self._places(record, posture))
-        return Change.CHANGED if self._executes(order) else Change.UNEXECUTABLE
+        self._watch.move(row, self._watch.places(known, posture), self._watch.places(record, posture))
+        return Change.CHANGED if self._watch.executes(order.order_type, order.side) else Change.UNEXECUTABLE
 
     def _drop(self, row: int, address: bytes) -> None:
         record = self._records[row]
         number, order_type = terms_of(record)[:2]
         market = self._markets[number]
         posture = self._postures.get(address, _ARMED)
-        for index, key in self._places(record, posture):
+        for index, key in self._watch.places(record, posture):
             index.remove(key, row)
         prefix = _prefix(address)
         self._by_address.remove(prefix, row)
@@ -406,52 +394,12 @@ class Book:
         if row is None or before is posture:
             return
         record = self._records[row]
-        self._move(row, self._places(record, before), self._places(record, posture))
+        self._watch.move(row, self._watch.places(record, before), self._watch.places(record, posture))
         if Posture.EXPIRED in (before, posture):
             number, order_type = terms_of(record)[:2]
             self._markets[number].counts[order_type] += -1 if posture is Posture.EXPIRED else 1
-
-    def _executes(self, order: Order) -> bool:
-        return self._fires[2 * order.order_type + order.side] is not None
-
-    def _places(self, record: bytes, posture: Posture) -> _Places:
-        """Every index that watches this order, and its key there: the one place that says so."""
-        places: _Places = []
-        if posture >= _SUSPENDED:
-            return places
-        number, order_type, side, expires_at, price, stop, distance = terms_of(record)
-        if expires_at:
-            places.append((self._by_expiry, max(0, expires_at)))
-        fires = self._fires[2 * order_type + side]
-        if fires is None or posture:
-            return places
-        market = self._markets[number]
-        places.append((market.triggers[fires], price if order_type == _LIMIT else stop))
-        if order_type == _TRAILING_STOP:
-            ratchet = threshold(stop, distance, _SIDES[side], self._step_ppm)
-            if ratchet is not None and ratchet.price_1e6 <= MAX_KEY:  # no price is beyond the program's integers
-                places.append((market.thresholds[ratchet.fires], ratchet.price_1e6))
-        return places
-
-    @staticmethod
-    def _move(row: int, old: _Places, new: _Places) -> None:
-        """Take a row from its old places to its new ones, touching only those that differ."""
-        for place in old:
-            if place not in new:
-                place[0].remove(place[1], row)
-        for place in new:
-            if place not in old:
-                place[0].add(place[1], row)
 
 
 def _prefix(address: bytes) -> int:
     """The first eight bytes as a number that sorts as the bytes do: the key of an address in an index."""
     return int.from_bytes(address[:8], "big")
-
-
-def _until(pairs: Iterator[tuple[int, int]], price: int, fires: Fires) -> Iterator[tuple[int, int]]:
-    """The pairs up to the first one whose key, as a trigger, `price` does not meet."""
-    for pair in pairs:
-        if not fires.met(price, pair[0]):
-            return
-        yield pair

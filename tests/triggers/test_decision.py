@@ -116,6 +116,16 @@ def test_an_order_that_waits_for_a_price_waits_for_the_latest_refusal() -> None:
     assert executed(desk.on_market(market_seen(LOW, 31), NOW_S)) == [key(1)]
 
 
+def test_each_waiting_order_waits_for_its_own_slot() -> None:
+    desk = decision()
+    for number, after_price_slot in enumerate([20, 22, 21], start=1):
+        place(desk, number)
+        desk.suspend(key(number))
+        release(desk, number, after_price_slot)
+    woken = [executed(desk.on_market(market_seen(LOW, slot), NOW_S)) for slot in (20, 21, 22, 23)]
+    assert woken == [[], [key(1)], [key(3)], [key(2)]]
+
+
 def test_a_waiting_order_that_changes_still_waits() -> None:
     desk = decision()
     place(desk)

@@ -1,0 +1,157 @@
+"""What a price or a moment touches: the orders sorted by trigger, by ratchet threshold and by expiry.
+
+Rows and records only; whose they are and what else is known of them is the book's.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Final
+
+from keeper.domain.orders import OrderType, Side
+from keeper.triggers.conditions import Fires, fires_of, threshold
+from keeper.triggers.records import terms_of
+from keeper.triggers.sorted_rows import MAX_KEY, SortedRows
+
+
+class Posture(enum.IntEnum):
+    """What is watched of an order that the book knows."""
+
+    ARMED = 0
+    """Its trigger, its ratchet threshold and its expiry."""
+    PARKED = 1
+    """Its expiry alone: it waits for news before its trigger counts again."""
+    SUSPENDED = 2
+    """Nothing: an attempt at it is under way."""
+    EXPIRED = 3
+    """Nothing: it is past `expires_at`, though its account still says pending."""
+
+
+Pairs = tuple[SortedRows, SortedRows]
+"""Two indices of one market, indexed by `Fires`."""
+
+Place = tuple[SortedRows, int]
+"""An index that watches an order, and the order's key in it."""
+
+# Reaching a member of an enum through its class costs several times as much as a name, and hashing one is a Python
+# call: both would be paid several times for every update.
+_PARKED: Final = Posture.PARKED
+_LIMIT: Final = int(OrderType.LIMIT)
+_TRAILING_STOP: Final = int(OrderType.TRAILING_STOP)
+_SIDES: Final = tuple(Side)
+
+
+class Watchlist:
+    """The sorted indices of the armed and parked orders.
+
+    `executable` are the types that the program's revision executes; others expire, and nothing else. `step_ppm`
+    is the smallest step by which a trailing stop is worth moving.
+    """
+
+    __slots__ = ("_expiries", "_fires", "_step_ppm", "_thresholds", "_triggers")
+
+    def __init__(self, executable: frozenset[OrderType], step_ppm: int) -> None:
+        # Indexed by 2 * type + side.
+        self._fires = [fires_of(order_type, side, executable) for order_type in OrderType for side in Side]
+        self._step_ppm = step_ppm
+        self._expiries = SortedRows()
+        self._triggers: list[Pairs] = []  # by the market's number, as the thresholds
+        self._thresholds: list[Pairs] = []
+
+    def __repr__(self) -> str:
+        return f"Watchlist(triggers={self.watched}, expiries={len(self._expiries)}, markets={len(self._triggers)})"
+
+    @property
+    def watched(self) -> int:
+        """How many orders' triggers are watched."""
+        return sum(map(len, chain.from_iterable(self._triggers)))
+
+    def add_market(self) -> None:
+        """Make room for one more market; they are numbered from 0."""
+        self._triggers.append((SortedRows(), SortedRows()))
+        self._thresholds.append((SortedRows(), SortedRows()))
+
+    def executes(self, order_type: OrderType, side: Side) -> bool:
+        """Whether the program's revision executes such orders."""
+        return self._fires[2 * order_type + side] is not None
+
+    def places(self, record: bytes, posture: Posture) -> list[Place]:
+        """Every index that watches this order, and its key there. Nothing else decides what is watched."""
+        places: list[Place] = []
+        if posture > _PARKED:
+            return places
+        market, order_type, side, expires_at, price, stop, distance = terms_of(record)
+        if expires_at:
+            places.append((self._expiries, max(0, expires_at)))
+        fires = self._fires[2 * order_type + side]
+        if fires is None or posture:
+            return places
+        places.append((self._triggers[market][fires], price if order_type == _LIMIT else stop))
+        if order_type == _TRAILING_STOP:
+            ratchet = threshold(stop, distance, _SIDES[side], self._step_ppm)
+            if ratchet is not None and ratchet.price_1e6 <= MAX_KEY:  # beyond the program's integers is no price
+                places.append((self._thresholds[market][ratchet.fires], ratchet.price_1e6))
+        return places
+
+    @staticmethod
+    def move(row: int, old: list[Place], new: list[Place]) -> None:
+        """Take a row from its old places to its new ones, touching only those that differ."""
+        for place in old:
+            if place not in new:
+                place[0].remove(place[1], row)
+        for place in new:
+            if place not in old:
+                place[0].add(place[1], row)
+
+    def load(self, records: Iterable[tuple[int, bytes]]) -> None:
+        """Watch many armed orders, given as (row, record), at once."""
+        loads: dict[int, tuple[SortedRows, list[int]]] = {}
+        armed = Posture.ARMED
+        for row, record in records:
+            for index, key in self.places(record, armed):
+                loads.setdefault(id(index), (index, []))[1].append(key << 32 | row)
+        for index, pairs in loads.values():
+            index.load(pairs)
+
+    def crossed(self, market: int, price_1e6: int) -> Iterator[int]:
+        """The rows of the orders that this price triggers, in the order in which it passed them."""
+        return _met(self._triggers[market], price_1e6)
+
+    def ratchets(self, market: int, price_1e6: int) -> Iterator[int]:
+        """The rows of the trailing stops that this price moves by a step or more."""
+        return _met(self._thresholds[market], price_1e6)
+
+    def expired(self, chain_time_s: float) -> Iterator[int]:
+        """The rows of the orders that are past `expires_at`, the longest past first."""
+        now = int(chain_time_s)
+        for key, row in self._expiries.ascending():
+            if key >= now:
+                return
+            yield row
+
+    def falling(self, market: int) -> Iterator[tuple[int, int]]:
+        """The (trigger, row) of the orders that fire on a fall, the first to fire first."""
+        return self._triggers[market][Fires.AT_OR_BELOW].descending()
+
+    def rising(self, market: int) -> Iterator[tuple[int, int]]:
+        """The (trigger, row) of the orders that fire on a rise, the first to fire first."""
+        return self._triggers[market][Fires.AT_OR_ABOVE].ascending()
+
+
+def _met(pairs: Pairs, price_1e6: int) -> Iterator[int]:
+    """The rows whose key this price meets. Asks two numbers, and only then the indices."""
+    below, above = pairs
+    highest = below.highest
+    if highest is not None and highest >= price_1e6:
+        for key, row in below.descending():
+            if key < price_1e6:
+                break
+            yield row
+    lowest = above.lowest
+    if lowest is not None and lowest <= price_1e6:
+        for key, row in above.ascending():
+            if key > price_1e6:
+                break
+            yield row
