@@ -54,9 +54,9 @@ def open_writer(path: Path) -> Database:
             # The writer checkpoints between commits, when nobody waits for it.
             db.execute("PRAGMA wal_autocheckpoint = 0")
             schema.migrate(db)
-            # SQLite opens a write-protected file silently for reading: find out now, not at the first intent.
-            db.execute("BEGIN IMMEDIATE")
-            db.execute("ROLLBACK")
+            # SQLite opens a write-protected file silently for reading, and even BEGIN IMMEDIATE says nothing of it:
+            # find out now, by a write that changes nothing, and not at the first intent.
+            db.execute("DELETE FROM meta WHERE key = ''")
         except BaseException:
             db.conn.close()
             raise

@@ -96,7 +96,10 @@ async def test_a_change_is_recorded_when_state_or_reason_really_changed(tmp_path
         assert row is not None
         assert row.version == 4
         with pytest.raises(JournalError, match="needs a reason"):
-            await journal.commit(NoteState(order.address, OrderState.CANCELLED, ""), NoteState(order.address, OrderState.OPEN, "", reopen=True))
+            await journal.commit(
+                NoteState(order.address, OrderState.CANCELLED, ""),
+                NoteState(order.address, OrderState.OPEN, "", reopen=True),
+            )
 
 
 def test_reason_class() -> None:
