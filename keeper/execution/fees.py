@@ -16,6 +16,7 @@ from keeper.domain.orders import OrderType
 
 SIGNATURE_FEE_LAMPORTS: Final = 5_000
 _MICRO: Final = 1_000_000
+_MOST_UNITS: Final = 1_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +56,21 @@ class FeePolicy:
     def budget(self, kind: AttemptKind, order_type: OrderType, number: int) -> Budget:
         """The budget of attempt `number` (1 is the first) at an order of this type.
 
-        The price rises by at least one micro-lamport from attempt to attempt, so that no two attempts at an
-        order can be the same transaction.
+        The limit rises by one unit from attempt to attempt, so that no two attempts at an order can be the same
+        transaction, whatever the caps do to the price.
         """
-        limit = self.unit_limit(kind, order_type)
+        limit = min(_MOST_UNITS, self.unit_limit(kind, order_type) + number - 1)
         base = max(self.rules.unit_price_micro_lamports, self._recent_price)
-        price = int(base * self.rules.retry_factor ** min(number - 1, 20)) + number - 1
+        price = int(base * self.rules.retry_factor ** min(number - 1, 20))
         most = max(0, self.rules.cap_lamports - SIGNATURE_FEE_LAMPORTS) * _MICRO // limit
-        # Under the cap the number still tells attempts apart, a hair below it.
-        return Budget(limit, price if price <= most else max(0, most - number))
+        return Budget(limit, min(price, most))
 
     def unit_limit(self, kind: AttemptKind, order_type: OrderType) -> int:
         """Compute units to request."""
         most = self._most_units.get((kind, order_type))
         if most is None:
             return self.rules.default_unit_limit
-        return min(1_400_000, int(most * (1 + self.rules.unit_margin)) + 1)
+        return min(_MOST_UNITS - 1_000, int(most * (1 + self.rules.unit_margin)) + 1)
 
     def knows(self, kind: AttemptKind, order_type: OrderType) -> bool:
         """Whether a limit was learnt for this kind of transaction."""

@@ -1,0 +1,159 @@
+"""Fates, budgets, pauses and fees: what an impossible order can cost is bounded."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from solders.pubkey import Pubkey
+
+from keeper.domain.attempts import AttemptKind, Fate
+from keeper.domain.orders import OrderType
+from keeper.execution.fates import FREE_OF_CHARGE, POLICIES, Next, fate_of
+from keeper.execution.fees import FeePolicy, FeeRules
+from keeper.execution.tries import RetryLimits, Tries
+from keeper.inputs import load_program
+from keeper.settings import ProgramSettings
+
+OURS = Pubkey.from_string("QuantDeskPerpDex111111111111111111111111111")
+OTHER = Pubkey.from_string("ComputeBudget111111111111111111111111111111")
+ORDER = Pubkey.new_unique()
+
+
+def test_every_fate_has_a_policy() -> None:
+    assert set(POLICIES) == set(Fate)
+
+
+@pytest.mark.parametrize(
+    ("name", "fate", "following"),
+    [
+        ("OrderNotPending", Fate.LOST_RACE, Next.STOP),
+        ("ConditionNotMet", Fate.PRICE_MOVED_BACK, Next.NEXT_PRICE),
+        ("PriceStale", Fate.PRICE_STALE, Next.NEXT_PRICE),
+        ("MarketInactive", Fate.MARKET_PAUSED, Next.NEXT_PRICE),
+        ("OrderExpired", Fate.EXPIRED_ORDER, Next.STOP),
+        ("InsufficientCollateral", Fate.CANNOT_PAY, Next.ACCOUNT_CHANGE),
+        ("MaxPositionsReached", Fate.CANNOT_PAY, Next.ACCOUNT_CHANGE),
+        ("AccountNotInitialized", Fate.CANNOT_PAY, Next.ACCOUNT_CHANGE),
+        ("ComputationalBudgetExceeded", Fate.TRANSIENT, Next.BACK_OFF),
+        ("ConstraintSeeds", Fate.MISCONFIGURED, Next.OPERATOR),
+        ("NeverHeardOf", Fate.REFUSED, Next.OPERATOR),
+    ],
+)
+def test_the_error_table(name: str, fate: Fate, following: Next) -> None:
+    assert fate_of(name, OURS, OURS) is fate
+    assert POLICIES[fate].next is following
+
+
+def test_our_names_mean_nothing_in_another_program() -> None:
+    assert fate_of("OrderNotPending", OTHER, OURS) is Fate.REFUSED
+
+
+def test_every_error_of_the_idl_that_a_fill_can_meet_has_a_fate_of_its_own() -> None:
+    """A new error in the IDL should be looked at, not fall through to REFUSED unseen."""
+    program = load_program(ProgramSettings())
+    looked_at = {
+        # refused for good: the order, or the market, is not what it must be
+        "InvalidLeverage", "InvalidSize", "InvalidPrice", "InvalidStopPrice", "InvalidTrailingDistance",
+        "PositionTooLarge", "PriceTooHigh", "PriceTooLow", "OrderExpirationTooLong", "UnauthorizedUser",
+        "InvalidOrderType", "OrderStillPending", "MathOverflow", "UserAccountInactive",
+    }  # fmt: skip
+    refused = {e.name for e in program.idl.errors.values() if fate_of(e.name, program.id, program.id) is Fate.REFUSED}
+    assert refused <= looked_at
+
+
+@pytest.mark.parametrize("fate", [Fate.PRICE_MOVED_BACK, Fate.PRICE_STALE, Fate.MARKET_PAUSED, Fate.LOST_RACE])
+def test_what_is_nobodys_fault_costs_no_budget(fate: Fate) -> None:
+    assert not POLICIES[fate].costs_budget
+
+
+def test_the_keepers_own_poverty_is_not_the_orders_fault() -> None:
+    for name in FREE_OF_CHARGE:
+        assert fate_of(name, OTHER, OURS) is Fate.TRANSIENT
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_budget_is_used_up_and_given_back() -> None:
+    tries = Tries(RetryLimits(budget=3), Clock())
+    assert [tries.charge(ORDER) for _ in range(4)] == [2, 1, 0, 0]
+    assert tries.left(ORDER) == 0
+    tries.reset(ORDER)
+    assert tries.left(ORDER) == 3
+
+
+def test_numbers_never_come_twice() -> None:
+    tries = Tries(RetryLimits(), Clock())
+    tries.load(ORDER, made=7, used=2)
+    assert tries.begin(ORDER) == 8
+    tries.undo(ORDER)
+    assert tries.begin(ORDER) == 9
+
+
+def test_pauses_grow_to_a_bound() -> None:
+    limits = RetryLimits(budget=50, first_pause_s=1, longest_pause_s=60)
+    tries = Tries(limits, Clock())
+    pauses = []
+    for _ in range(20):
+        tries.charge(ORDER)
+        pauses.append(tries.pause_s(ORDER))
+    assert pauses[0] <= 1.2
+    assert max(pauses) <= 72
+    assert pauses[-1] >= 48
+
+
+def test_9_the_hourly_ceiling_holds_whatever_the_errors_are() -> None:
+    clock = Clock()
+    tries = Tries(RetryLimits(attempts_per_hour=10), clock)
+    made = 0
+    for second in range(7200):
+        clock.now = float(second)
+        if tries.ceiling_pause_s(ORDER) == 0:
+            tries.begin(ORDER)
+            made += 1
+    assert made == 20
+
+
+@given(
+    number=st.integers(1, 200),
+    price=st.integers(0, 10**9),
+    cap=st.integers(5_000, 10**7),
+    units=st.integers(0, 1_400_000),
+)
+def test_23_no_transaction_costs_more_than_its_cap(number: int, price: int, cap: int, units: int) -> None:
+    fees = FeePolicy(FeeRules(unit_price_micro_lamports=price, cap_lamports=cap), today=lambda: "d")
+    fees.learn_units(AttemptKind.EXECUTE, OrderType.LIMIT, units)
+    assert fees.cost(fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, number)) <= cap
+
+
+def test_23_the_unit_limit_is_the_most_seen_plus_a_margin() -> None:
+    fees = FeePolicy(FeeRules(default_unit_limit=120_000, unit_margin=0.1), today=lambda: "d")
+    assert fees.unit_limit(AttemptKind.EXECUTE, OrderType.LIMIT) == 120_000
+    for units in (10_000, 20_000, 15_000):
+        fees.learn_units(AttemptKind.EXECUTE, OrderType.LIMIT, units)
+    assert fees.unit_limit(AttemptKind.EXECUTE, OrderType.LIMIT) == 22_001
+    assert fees.unit_limit(AttemptKind.RATCHET, OrderType.LIMIT) == 120_000
+
+
+def test_two_attempts_at_an_order_are_never_the_same_transaction() -> None:
+    for cap in (5_000, 5_010, 1_000_000):
+        fees = FeePolicy(FeeRules(unit_price_micro_lamports=0, cap_lamports=cap), today=lambda: "d")
+        budgets = [fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, n) for n in range(1, 6)]
+        assert len(set(budgets)) == 5
+
+
+def test_the_daily_cap_stops_and_the_next_day_goes_on() -> None:
+    day = ["2026-01-01"]
+    fees = FeePolicy(FeeRules(daily_cap_lamports=10_000), today=lambda: day[0], spent_today_lamports=9_000)
+    assert fees.may_spend()
+    fees.spend(1_000)
+    assert not fees.may_spend()
+    day[0] = "2026-01-02"
+    assert fees.may_spend()
+    assert fees.spent_today_lamports == 0
