@@ -37,6 +37,9 @@ from keeper.localnet.vm import Outcome, Vm, VmPanicError
 
 FAUCET_LAMPORTS = 500_000_000 * 1_000_000_000
 
+_ELF64_LITTLE = b"\x7fELF\x02\x01"
+_SBF_MACHINES = (247, 263)  # EM_BPF and EM_SBPF
+
 # Accounts that LiteSVM is born with, so that getProgramAccounts of their owners lists them.
 _BUILT_IN = (
     "TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA",
@@ -233,8 +236,8 @@ class Bank:
     def add_program(self, program_id: Pubkey, program: Path | bytes) -> None:
         """Deploy an SBF program from its `.so`. Raises ValueError when it is none, OSError when unreadable."""
         elf = program if isinstance(program, bytes) else program.read_bytes()
-        if not elf.startswith(b"\x7fELF"):
-            raise ValueError("not an ELF file")
+        if not elf.startswith(_ELF64_LITTLE) or int.from_bytes(elf[18:20], "little") not in _SBF_MACHINES:
+            raise ValueError("not an ELF file of Solana's machine")
         try:
             self._vm.add_program(program_id, elf)
         except VmPanicError as exc:

@@ -36,7 +36,7 @@ class _Outbox:
             _log.warning("%s did not read %d messages: disconnecting it", self._peer, self._limit)
             # Not a closing handshake: that would wait behind what the client is not reading.
             self._connection.transport.abort()
-            self.close()
+            self._send.close()
         except (anyio.ClosedResourceError, anyio.BrokenResourceError):
             pass  # it is being disconnected
 
@@ -46,8 +46,9 @@ class _Outbox:
             await self._connection.send(message, text=True)
 
     def close(self) -> None:
-        """Take no more messages."""
+        """Take no more messages, and forget those that wait."""
         self._send.close()
+        self._receive.close()
 
     @property
     def _peer(self) -> str:
@@ -96,7 +97,7 @@ async def _stop(server: Server) -> None:
     server.close()
     with anyio.move_on_after(_GOODBYE_S):
         await server.wait_closed()
-    for connection in server.connections:
+    for connection in list(server.handlers):  # those still in the opening handshake, too
         connection.transport.abort()
     await server.wait_closed()
 
