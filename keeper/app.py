@@ -30,6 +30,7 @@ from keeper.domain.reports import Note
 from keeper.errors import Misconfigured
 from keeper.execution.account_wait import AccountWait
 from keeper.execution.balance import BalanceWatch
+from keeper.execution.brakes import Brakes
 from keeper.execution.engine import Engine
 from keeper.execution.executor import Executor, ExecutorLimits
 from keeper.execution.fees import FeePolicy, FeeRules
@@ -138,6 +139,8 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             client, lambda order: engine.reopen(order, "Its user's account changed; it may be tried again.")
         )
         engine.connect(executor, accounts.add)
+        brakes = Brakes(journal, gate, engine, tries, report)
+        await brakes.load()
         recovery = Recovery(journal, lander, engine, relays, tries, program, signer.address, report)
 
         # The watch: one for each endpoint that has a socket, all into the same engine; the first news wins

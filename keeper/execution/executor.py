@@ -125,6 +125,9 @@ class Executor:
         """Take a job. Executions go before ratchets: a late fill costs its trader more than a late ratchet."""
         (self._queue if isinstance(job, ExecuteOrder) else self._ratchets).append(job)
         self._wake.set()
+        if not self._gate.is_open and isinstance(job, ExecuteOrder):
+            why = "; ".join(self._gate.reasons.values())
+            self._journal.post(NoteOrder(job.order, OrderState.TRIGGERED, f"Its condition is met, but {why}."))
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Sign, journal and send until cancelled."""
@@ -134,7 +137,10 @@ class Executor:
                 while not self.queued:
                     self._wake = anyio.Event()
                     await self._wake.wait()
-                await self._gate.opened()
+                if not self._gate.is_open:
+                    await self._gate.opened()
+                    self._decide_again()
+                    continue
                 room = self._limits.max_in_flight - self._flights.in_flight
                 if room <= 0:
                     await anyio.sleep(0.01)  # the lander makes room; it is bounded by its own rules
@@ -146,6 +152,12 @@ class Executor:
                     self._queue.extendleft(reversed(jobs))
                     self._report(Note("executor.journal", str(e), level="error"))
                     await anyio.sleep(1.0)
+
+    def _decide_again(self) -> None:
+        """What was decided before a stop is not true after it: every waiting order meets the present price anew."""
+        for job in self._next(self.queued):
+            self._journal.post(NoteOrder(job.order, OrderState.OPEN))
+            self._resting.release(job.order.address)
 
     def _next(self, most: int) -> list[Job]:
         jobs: list[Job] = []

@@ -1,0 +1,76 @@
+"""The operator's hands: pause and resume everything, and try a failed order again.
+
+A pause survives a restart, because it is in the journal before it takes effect: an operator who stopped the
+keeper must not find it trading after a reboot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from solders.pubkey import Pubkey
+
+from keeper.domain.orders import OrderState
+from keeper.domain.reports import Note, Report
+from keeper.errors import KeeperError
+from keeper.execution.engine import Engine
+from keeper.execution.gate import Gate
+from keeper.execution.tries import Tries
+from keeper.journal import Journal
+from keeper.journal.ops import ResetBudget, SetMeta
+
+_PAUSED = "paused"
+
+
+class Refused(KeeperError):
+    """The operator's request can't be carried out; the message says why."""
+
+
+class Brakes:
+    """Pause, resume, retry. Each is durable before it takes effect."""
+
+    def __init__(
+        self, journal: Journal, gate: Gate, engine: Engine, tries: Tries, report: Callable[[Report], None]
+    ) -> None:
+        self._journal = journal
+        self._gate = gate
+        self._engine = engine
+        self._tries = tries
+        self._report = report
+
+    async def load(self) -> None:
+        """Take up a pause from before the restart."""
+        reason = await self._journal.meta(_PAUSED)
+        if reason is not None:
+            self._gate.close(_PAUSED, reason)
+
+    @property
+    def paused(self) -> str | None:
+        """Why the keeper is paused; None when it is not."""
+        return self._gate.reasons.get(_PAUSED)
+
+    async def pause(self, reason: str) -> None:
+        """Sign and send nothing new. What was sent already is still followed to its end."""
+        sentence = f"paused by an operator: {reason}" if reason else "paused by an operator"
+        # The gate first: an attempt that is signed while the journal writes would be one too many.
+        self._gate.close(_PAUSED, sentence)
+        await self._journal.commit(SetMeta(_PAUSED, sentence))
+
+    async def resume(self) -> None:
+        """Go on. Orders that are met by the present price are acted on at once."""
+        await self._journal.commit(SetMeta(_PAUSED, None))
+        self._gate.lift(_PAUSED)
+
+    async def retry(self, address: Pubkey) -> None:
+        """Give a failed order its whole budget back and let it rest again. Refused when it did not fail."""
+        row = await self._journal.order(address)
+        if row is None:
+            raise Refused(f"the journal knows no order {address}")
+        if row.state is not OrderState.FAILED:
+            raise Refused(f"the order is {row.state.value}, not failed: {row.reason}")
+        if self._engine.order(address) is None:
+            raise Refused("the order does not rest on chain any more")
+        await self._journal.commit(ResetBudget(address))
+        self._tries.reset(address)
+        self._report(Note("order.retried", "an operator gave its budget back", order=address))
+        self._engine.reopen(address, "An operator let it be tried again.")
