@@ -210,6 +210,9 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             tg.start_soon(pool.probe_forever, name="probe")
             tg.start_soon(housekeeping.every, schedule, "balance", 10.0, balance.look)
             tg.start_soon(housekeeping.every, schedule, "retention", 3600.0, journal.prune)
+            if settings.fees.percentile is not None:
+                prices = housekeeping.RecentFees(client, engine, fees)
+                tg.start_soon(housekeeping.every, schedule, "fees", 10.0, prices.look)
             gauges = housekeeping.Gauges(metrics, engine, flights, executor, pool, watches)
             tg.start_soon(housekeeping.every, schedule, "gauges", 2.0, gauges.update)
             on_ready(Ready(f"http://{settings.http.host}:{port}", signer.address, program))
@@ -250,6 +253,7 @@ def _fee_rules(settings: Settings) -> FeeRules:
         default_unit_limit=f.unit_limit,
         unit_margin=f.unit_margin,
         unit_price_micro_lamports=f.unit_price_micro_lamports,
+        percentile=f.percentile,
         retry_factor=f.retry_factor,
         cap_lamports=f.cap_lamports,
         daily_cap_lamports=f.daily_cap_lamports,

@@ -15,6 +15,7 @@ from keeper.domain.reports import Note, Report
 from keeper.errors import ChainError, JournalError, Misconfigured
 from keeper.execution.engine import Engine
 from keeper.execution.executor import Executor
+from keeper.execution.fees import FeePolicy
 from keeper.execution.flights import Flights
 from keeper.journal import Journal, SetMeta
 from keeper.schedule import Schedule
@@ -59,6 +60,21 @@ def malformed_into(metrics: Metrics, report: Callable[[Report], None]) -> Callab
         report(Note("watch.malformed_account", reason, level="warning", order=address))
 
     return on_malformed
+
+
+class RecentFees:
+    """Tells the fee policy what others pay to write the markets' accounts."""
+
+    def __init__(self, client: ChainClient, engine: Engine, fees: FeePolicy) -> None:
+        self._client = client
+        self._engine = engine
+        self._fees = fees
+
+    async def look(self) -> None:
+        """Ask once."""
+        markets = [market.address for market in self._engine.markets()]
+        if markets:
+            self._fees.learn_prices(await self._client.recent_priority_fees(markets))
 
 
 class Gauges:

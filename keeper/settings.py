@@ -122,6 +122,12 @@ class FeeSettings(_Section):
     unit_limit: int = Field(120_000, ge=1_000, le=1_400_000, description="compute units until a limit is learnt")
     unit_margin: float = Field(0.15, ge=0, le=2, description="share of units requested on top of the most seen")
     unit_price_micro_lamports: int = Field(1_000, ge=0, description="priority fee, micro-lamports per compute unit")
+    percentile: int | None = Field(
+        None,
+        ge=1,
+        le=99,
+        description="pay at least this percentile of the recent priority fees for the markets; unset: a fixed price",
+    )
     retry_factor: float = Field(1.5, ge=1, le=10, description="the price is multiplied by it at each retry")
     cap_lamports: int = Field(1_000_000, ge=5_000, description="most that one transaction may cost, in lamports")
     daily_cap_lamports: int = Field(1_000_000_000, ge=5_000, description="most that a UTC day may cost, in lamports")

@@ -182,12 +182,25 @@ class Executor:
                 drafts.append(draft)
         if not drafts:
             return
+        for draft in drafts:
+            if not self._fees.knows(draft.attempt.kind, draft.job.order.order_type):
+                tg.start_soon(self._learn_units, draft)
+                break
         point("signed")
         flights = await self._journaled(drafts)
         point("journaled")
         if flights and not self._dry_run:
             await self._sends.acquire()
             tg.start_soon(self._launch, flights)
+
+    async def _learn_units(self, draft: _Draft) -> None:
+        """Simulate the first of its kind beside its own way out: it waits for nothing, the next ones profit."""
+        try:
+            result = await self._client.simulate(draft.attempt.wire, sig_verify=True)
+        except ChainError:
+            return
+        if result.err is None:
+            self._fees.learn_units(draft.attempt.kind, draft.job.order.order_type, result.units)
 
     async def _launch(self, flights: Sequence[Flight]) -> None:
         try:
