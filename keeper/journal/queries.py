@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 from collections.abc import Collection, Iterable
 from typing import Any, Final
 
@@ -39,6 +40,7 @@ from keeper.journal.transitions import CLOSED_STATES
 MAX_PAGE: Final = 1_000
 PRUNED_TO: Final = "changes_pruned_to"
 """The `meta` key of the highest change id that retention removed."""
+_ALL: Final = frozenset(OrderState)
 _CHANGES_LOOKED_AT: Final = 4_000
 
 _ORDER_COLUMNS: Final = (
@@ -123,8 +125,7 @@ class Queries:
         for index, source, source_values in sources:
             where = " AND ".join([source, *conditions])
             parts.append(
-                f"SELECT * FROM (SELECT {_ORDER_COLUMNS} FROM orders INDEXED BY {index} "
-                f"WHERE {where} ORDER BY id DESC LIMIT ?)"
+                f"SELECT * FROM (SELECT {_ORDER_COLUMNS} FROM orders {index} WHERE {where} ORDER BY id DESC LIMIT ?)"
             )
             args += [*source_values, *values, limit + 1]
         if not parts:
@@ -215,7 +216,7 @@ class Queries:
         more = len(rows) > limit
         return Page(items, _encode_cursor(rows[limit - 1][8], rows[limit - 1][24]) if more else None)
 
-    def failures(self, *, limit: int = 100) -> list[FailureRow]:
+    def failures(self, *, limit: int = 25) -> list[FailureRow]:
         """Orders in state failed, then orders with an attempt that ended badly; the latest first, each once."""
         limit = _limit(limit)
         addresses = dict.fromkeys(
@@ -257,7 +258,7 @@ class Queries:
         return [_change(row) for row in rows]
 
     def changes_after(
-        self, after: int, *, limit: int = 500, user: Pubkey | None = None, market: Pubkey | None = None
+        self, after: int, *, limit: int = 250, user: Pubkey | None = None, market: Pubkey | None = None
     ) -> ChangePage:
         """Changes with a higher id than `after`, oldest first.
 
@@ -326,33 +327,35 @@ class Queries:
 def _order_sources(
     user: Pubkey | None, market: Pubkey | None, client_order_id: str | None, states: frozenset[OrderState]
 ) -> tuple[list[tuple[str, str, list[object]]], list[tuple[str, object]]]:
-    """Where the rows come from: (index, condition that it serves, values), and the conditions beside it."""
-    living, closed = states - CLOSED_STATES, states & CLOSED_STATES
-    all_living = living == frozenset(OrderState) - CLOSED_STATES
-    all_closed = closed == CLOSED_STATES
+    """Where the rows come from, in the order of their id: (index, the condition it serves, its values) each, and
+    the conditions that are left to be looked at row by row.
+    """
     rest: list[tuple[str, object]] = []
+    if market is not None:
+        rest.append(("market = ?", str(market)))
     if client_order_id is not None:
-        sources: list[tuple[str, str, list[object]]] = [("orders_client_id", "client_order_id = ?", [client_order_id])]
         if user is not None:
             rest.append(("user = ?", str(user)))
-        if market is not None:
-            rest.append(("market = ?", str(market)))
-        if states != frozenset(OrderState):
+        if states != _ALL:
             rest.append(("state IN (SELECT value FROM json_each(?))", _json_words(states)))
-        return sources, rest
-    whole = (not living or all_living) and (not closed or all_closed)
+        return [("INDEXED BY orders_client_id", "client_order_id = ?", [client_order_id])], rest
+    living, closed = states - CLOSED_STATES, states & CLOSED_STATES
+    whole = living in (frozenset(), _ALL - CLOSED_STATES) and closed in (frozenset(), CLOSED_STATES)
+    if user is None and market is None and states == _ALL:
+        return [("NOT INDEXED", "id > ?", [0])], rest
     if user is None and (market is None or not whole):
-        if market is not None:
-            rest.append(("market = ?", str(market)))
-        return [("orders_state", "state = ?", [state.value]) for state in sorted(states)], rest
-    column, key = ("user", user) if user is not None else ("market", market)
-    classes = [flag for flag, some in ((0, living), (1, closed)) if some]
-    sources = [(f"orders_{column}", f"{column} = ? AND closed = ?", [str(key), flag]) for flag in classes]
-    if user is not None and market is not None:
-        rest.append(("market = ?", str(market)))
+        return [("INDEXED BY orders_state", "state = ?", [state.value]) for state in sorted(states)], rest
     if not whole:
         rest.append(("state IN (SELECT value FROM json_each(?))", _json_words(states)))
-    return sources, rest
+    columns = [("user", user), ("market", market)]
+    given = [(column, str(key)) for column, key in columns if key is not None]
+    index = f"INDEXED BY orders_{'_'.join(column for column, _ in given)}"
+    where = " AND ".join(f"{column} = ?" for column, _ in given)
+    values = [value for _, value in given]
+    classes = [flag for flag, some in ((0, living), (1, closed)) if some]
+    return [(index, f"{where} AND closed = ?", [*values, flag]) for flag in classes], [
+        condition for condition in rest if condition[0] != "market = ?"
+    ]
 
 
 def _json_words(words: Iterable[str]) -> str:
@@ -379,6 +382,10 @@ def _cursor(cursor: str | None, *types: type) -> tuple[Any, ...] | None:
         raise JournalError("The cursor is not one of this journal's.") from None
 
 
+_shared_key = functools.lru_cache(maxsize=4_096)(Pubkey.from_string)
+"""An address that many rows have in common: reading base58 costs more than looking it up."""
+
+
 def _key(text: str | None) -> Pubkey | None:
     return None if text is None else Pubkey.from_string(text)
 
@@ -387,8 +394,8 @@ def _order(row: tuple[Any, ...]) -> OrderRow:
     return OrderRow(
         order=Order(
             address=Pubkey.from_string(row[0]),
-            user=Pubkey.from_string(row[1]),
-            market=Pubkey.from_string(row[2]),
+            user=_shared_key(row[1]),
+            market=_shared_key(row[2]),
             order_type=OrderType(row[3]),
             side=Side(row[4]),
             size_1e6=from_stored(row[5]),
@@ -454,8 +461,8 @@ def _change(row: tuple[Any, ...]) -> ChangeRow:
     return ChangeRow(
         id=row[0],
         order=Pubkey.from_string(row[1]),
-        user=Pubkey.from_string(row[2]),
-        market=Pubkey.from_string(row[3]),
+        user=_shared_key(row[2]),
+        market=_shared_key(row[3]),
         state=OrderState(row[4]),
         reason=row[5],
         at=row[6],

@@ -81,6 +81,7 @@ _VERSION_1: Final = (
     """,
     # A rowid table's index ends in the rowid: each of these also gives its rows in the order of `id`.
     "CREATE INDEX orders_user ON orders (user, closed)",
+    "CREATE INDEX orders_user_market ON orders (user, market, closed)",
     "CREATE INDEX orders_market ON orders (market, closed)",
     "CREATE INDEX orders_state ON orders (state)",
     "CREATE INDEX orders_ended ON orders (updated_at) WHERE closed = 1",

@@ -281,3 +281,33 @@ async def test_the_loop_is_never_blocked_by_the_disk(tmp_path: Path) -> None:
                 await journal.commit(*(NoteOrder(make_order()) for _ in range(50)))
                 assert turns > before, "the loop turned while the writer wrote"
             done.set()
+
+
+async def test_a_row_that_sqlite_refuses_fails_its_own_caller_only(tmp_path: Path) -> None:
+    """The second guard: what the rows in memory let through, and the database does not."""
+    orders = [make_order() for _ in range(10)]
+    async with Journal.open(tmp_path / "j.db") as journal:
+        outcomes: dict[int, bool] = {}
+
+        async def add(number: int) -> None:
+            wire = object() if number == 3 else b"bytes"
+            try:
+                await journal.commit(
+                    NoteOrder(orders[number]), AddAttempt(make_attempt(orders[number].address, wire=wire))
+                )
+                outcomes[number] = True
+            except JournalError:
+                outcomes[number] = False
+
+        journal.post(NoteOrder(make_order(leverage=2**70)))
+        journal.post(NoteOrder(make_order()))
+        async with anyio.create_task_group() as tg:
+            for number in range(10):
+                tg.start_soon(add, number)
+        assert outcomes == {number: number != 3 for number in range(10)}
+        assert await journal.order(orders[3].address) is None
+        assert journal.healthy
+        assert journal.notes_refused == 1
+        assert sum((await journal.counts_by_state()).values()) == 10
+        page = await journal.changes_after(0)
+        assert [change.id for change in page.changes] == list(range(1, 11)), "refused rows leave no gap"
