@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import enum
 import heapq
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby, islice
@@ -141,29 +142,22 @@ class Book:
     def load(self, orders: Iterable[Order]) -> int:
         """Take in many orders, as `upsert` does one by one but in a third of the time; how many are known then.
 
-        Meant for the first snapshot, when most are new. It takes seconds for a million and must not be mixed
-        with other calls, so a caller with an event loop runs it in a thread before the book is in use.
+        Meant for the first snapshot, in which an address comes once and most are new. It takes seconds for a
+        million and must not be mixed with other calls: with an event loop, run it in a thread before the book
+        is in use.
         """
         by_address: list[int] = []
+        records, was_empty = self._records, not len(self)
         for order in orders:
             address = bytes(order.address)
-            if not order.pending or address in self._postures or self._row(address) is not None:
+            known = address in self._postures or not (was_empty or self._row(address) is None)
+            if known or not order.pending:
                 self.upsert(order)
             elif not self._tombstones.refuses(address, order.slot):
-                row = self._records.add(pack(order, self._market(order.market).number))
+                row = records.add(pack(order, self._market(order.market).number))
                 by_address.append(_prefix(address) << 32 | row)
         again = self._take_out_twins(by_address)
-        rows = [pair & _ROW_MASK for pair in by_address]
-        self._by_user.load([_prefix(self._records.user(row)) << 32 | row for row in rows])
-        members: list[list[int]] = [[] for _ in self._markets]
-        for pair, row in zip(by_address, rows, strict=True):
-            number, order_type = terms_of(self._records[row])[:2]
-            members[number].append(pair)
-            self._markets[number].counts[order_type] += 1
-        for market, pairs in zip(self._markets, members, strict=True):
-            market.members.load(pairs)
-        self._by_address.load(by_address)
-        self._watch.load((row, self._records[row]) for row in rows)
+        self._index(by_address)
         for order in again:
             self.upsert(order)
         return len(self)
@@ -337,6 +331,22 @@ class Book:
                 kept += 1
         del by_address[kept:]
         return orders
+
+    def _index(self, by_address: list[int]) -> None:
+        """Put the loaded rows into every index, one index after the other so that one sort's memory is enough."""
+        rows = array("I", [pair & _ROW_MASK for pair in by_address])
+        members: list[list[int]] = [[] for _ in self._markets]
+        for pair in by_address:
+            number, order_type = terms_of(self._records[pair & _ROW_MASK])[:2]
+            members[number].append(pair)
+            self._markets[number].counts[order_type] += 1
+        for market, pairs in zip(self._markets, members, strict=True):
+            market.members.load(pairs)
+        del members
+        self._by_address.load(by_address)
+        by_address.clear()
+        self._by_user.load([_prefix(self._records.user(row)) << 32 | row for row in rows])
+        self._watch.load((row, self._records[row]) for row in rows)
 
     def _insert(self, address: bytes, order: Order) -> Change:
         if self._tombstones.refuses(address, order.slot):

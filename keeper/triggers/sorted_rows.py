@@ -28,7 +28,7 @@ class SortedRows:
     def __init__(self) -> None:
         self._keys: list[array[int]] = []
         self._rows: list[array[int]] = []
-        self._lasts: list[tuple[int, int]] = []  # each chunk's last pair, so that a chunk is found by bisection
+        self._lasts: list[int] = []  # each chunk's last pair, as key << 32 | row: a chunk is found by bisection
         self._count = 0
 
     def __len__(self) -> int:
@@ -45,7 +45,7 @@ class SortedRows:
     @property
     def highest(self) -> int | None:
         """The greatest key; None when empty."""
-        return self._lasts[-1][0] if self._lasts else None
+        return self._lasts[-1] >> 32 if self._lasts else None
 
     def add(self, key: int, row: int) -> None:
         """Put a pair in. ValueError if it is there already: two owners of one row would be a bug."""
@@ -53,7 +53,7 @@ class SortedRows:
             self._append(array("Q", (key,)), array("I", (row,)))
             self._count = 1
             return
-        chunk = min(bisect_left(self._lasts, (key, row)), len(self._lasts) - 1)
+        chunk = min(bisect_left(self._lasts, key << 32 | row), len(self._lasts) - 1)
         keys, rows = self._keys[chunk], self._rows[chunk]
         at = _position(keys, rows, key, row)
         if at < len(keys) and keys[at] == key and rows[at] == row:
@@ -62,13 +62,13 @@ class SortedRows:
         rows.insert(at, row)
         self._count += 1
         if at == len(keys) - 1:
-            self._lasts[chunk] = (key, row)
+            self._lasts[chunk] = key << 32 | row
         if len(keys) > _FULL:
             self._split(chunk)
 
     def remove(self, key: int, row: int) -> None:
         """Take a pair out. KeyError if it isn't there: the book has lost count of its rows."""
-        chunk = bisect_left(self._lasts, (key, row))
+        chunk = bisect_left(self._lasts, key << 32 | row)
         if chunk == len(self._lasts):
             raise KeyError((key, row))
         keys, rows = self._keys[chunk], self._rows[chunk]
@@ -81,20 +81,20 @@ class SortedRows:
             del self._keys[chunk], self._rows[chunk], self._lasts[chunk]
             return
         if at == len(keys):
-            self._lasts[chunk] = (keys[-1], rows[-1])
+            self._lasts[chunk] = keys[-1] << 32 | rows[-1]
         if len(keys) < _FULL // 4 and len(self._lasts) > 1:
             self._join(chunk - 1 if chunk else chunk)
 
     def ascending(self, start: int = 0) -> Iterator[tuple[int, int]]:
         """The pairs with key >= start, lowest first."""
-        for chunk in range(bisect_left(self._lasts, (start, 0)), len(self._lasts)):
+        for chunk in range(bisect_left(self._lasts, start << 32), len(self._lasts)):
             keys, rows = self._keys[chunk], self._rows[chunk]
             for at in range(bisect_left(keys, start), len(keys)):
                 yield keys[at], rows[at]
 
     def descending(self, start: int = MAX_KEY) -> Iterator[tuple[int, int]]:
         """The pairs with key <= start, highest first."""
-        newest = min(bisect_left(self._lasts, (start, _MAX_ROW)), len(self._lasts) - 1)
+        newest = min(bisect_left(self._lasts, start << 32 | _MAX_ROW), len(self._lasts) - 1)
         for chunk in range(newest, -1, -1):
             keys, rows = self._keys[chunk], self._rows[chunk]
             for at in range(bisect_right(keys, start) - 1, -1, -1):
@@ -102,7 +102,7 @@ class SortedRows:
 
     def equal(self, key: int) -> Sequence[int]:
         """The rows with exactly this key."""
-        chunk = bisect_left(self._lasts, (key, 0))
+        chunk = bisect_left(self._lasts, key << 32)
         if chunk == len(self._lasts):
             return ()
         keys = self._keys[chunk]
@@ -132,14 +132,14 @@ class SortedRows:
     def _append(self, keys: array[int], rows: array[int]) -> None:
         self._keys.append(keys)
         self._rows.append(rows)
-        self._lasts.append((keys[-1], rows[-1]))
+        self._lasts.append(keys[-1] << 32 | rows[-1])
 
     def _split(self, chunk: int) -> None:
         keys, rows = self._keys[chunk], self._rows[chunk]
         half = len(keys) // 2
         self._keys[chunk : chunk + 1] = [keys[:half], keys[half:]]
         self._rows[chunk : chunk + 1] = [rows[:half], rows[half:]]
-        self._lasts.insert(chunk, (keys[half - 1], rows[half - 1]))
+        self._lasts.insert(chunk, keys[half - 1] << 32 | rows[half - 1])
 
     def _join(self, chunk: int) -> None:
         """Append the next chunk to this one, so that removals don't leave a trail of tiny chunks."""
