@@ -183,8 +183,10 @@ class Preparing:
         client_order_id = row.client_order_id if row is not None else None
         summary = summary_of(order, None if market is None else market.symbol, client_order_id)
         prepared = self._row(PreparedKind.CANCEL, unsigned, order, summary, key, body_hash)
+        # With the order's facts, so that a cancel of an order that was never seen before has something to belong to.
+        note = NoteOrder(order, reason="" if row is None else row.reason)
         with translated():
-            await self._ports.journal.commit(AddPrepared(prepared))
+            await self._ports.journal.commit(AddPrepared(prepared), note)
         return _answer(prepared)
 
     async def _order_to_cancel(self, address: Pubkey) -> tuple[Order, OrderRow | None, Blockhash]:

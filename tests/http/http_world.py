@@ -1,0 +1,273 @@
+"""A keeper's API over a real socket, on the embedded chain and a real journal; only the executor is small."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+from prometheus_client import CollectorRegistry
+from solders.instruction import Instruction
+from solders.keypair import Keypair
+from solders.message import Message
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+from solders.transaction import VersionedTransaction
+
+from keeper.chain.client import ChainClient
+from keeper.chain.idl import load_idl
+from keeper.chain.layouts import decode_market, decode_order
+from keeper.chain.pool import PoolLimits, RpcPool
+from keeper.chain.program import Program
+from keeper.chain.rpc import Endpoint, HttpTransport
+from keeper.domain.attempts import Attempt, AttemptKind, AttemptState
+from keeper.domain.orders import Market, Order, OrderState
+from keeper.domain.prices import Price
+from keeper.http.api import create_api
+from keeper.http.ports import ApiLimits, ApiPorts, Check, Health
+from keeper.http.server import serve
+from keeper.journal import AddAttempt, Journal, MovePrepared, NoteState, PreparedKind, PreparedStatus
+from keeper.localnet import Localnet, LocalnetConfig
+from keeper.localnet.program import IDL_PATH
+
+USDC = 1_000_000
+SOL = 1_000_000_000
+PROBLEM = "application/problem+json"
+KEEPER = Keypair.from_seed(bytes([3] * 32))
+AUTHORITY = Keypair.from_seed(bytes([4] * 32))
+
+
+class ChainDesk:
+    """Knows markets and orders by looking into the bank: always up to date, so that tests need not wait."""
+
+    def __init__(self, net: Localnet, program: Program) -> None:
+        self.net = net
+        self.program = program
+        self.symbols = ["SOL/USDC"]
+        self.reasons: dict[Pubkey, str] = {}
+        self.known: set[Pubkey] = set()
+
+    @property
+    def slot(self) -> int:
+        return self.net.bank.chain.tip.slot
+
+    def order(self, address: Pubkey) -> Order | None:
+        account = self.net.bank.account(address) if address in self.known else None
+        return None if account is None else decode_order(address, bytes(account.data), self.slot)
+
+    def why(self, address: Pubkey) -> str:
+        return self.reasons.get(address, "")
+
+    def market(self, key: str | Pubkey) -> Market | None:
+        return next((m for m in self.markets() if key in (m.symbol, m.address)), None)
+
+    def markets(self) -> list[Market]:
+        found = []
+        for symbol in self.symbols:
+            address = self.program.market_address(*symbol.split("/"))
+            account = self.net.bank.account(address)
+            if account is not None:
+                found.append(decode_market(address, bytes(account.data), self.slot))
+        return found
+
+    def price(self, market: Pubkey) -> Price | None:
+        found = self.market(market)
+        if found is None or not found.last_oracle_price_1e6:
+            return None
+        return Price(market, found.last_oracle_price_1e6, self.slot, found.last_oracle_update_s)
+
+    def chain_time_s(self) -> float | None:
+        return float(self.net.bank.chain.tip.time)
+
+    def executing(self, market: Market) -> tuple[bool, str]:
+        return (True, "") if market.is_active else (False, "The market is not active.")
+
+
+class OneSend:
+    """Journals like the executor's relay, sends once, and leaves the rest to the chain."""
+
+    def __init__(self, journal: Journal, client: ChainClient) -> None:
+        self.journal = journal
+        self.client = client
+        self.submitted: list[bytes] = []
+
+    async def submit(
+        self, prepared_id: str, order: Pubkey, wire: bytes, blockhash: str, last_valid_block_height: int
+    ) -> None:
+        row = await self.journal.prepared(prepared_id)
+        assert row is not None
+        signature = Signature.from_bytes(wire[1:65])
+        state = OrderState.CANCELLING if row.kind is PreparedKind.CANCEL else OrderState.SUBMITTED
+        attempt = Attempt(
+            signature=signature,
+            kind=AttemptKind.RELAY,
+            order=order,
+            wire=wire,
+            blockhash=blockhash,
+            last_valid_block_height=last_valid_block_height,
+            state=AttemptState.SIGNED,
+            number=1,
+            signed_at=time.time(),
+        )
+        await self.journal.commit(
+            AddAttempt(attempt),
+            MovePrepared(prepared_id, PreparedStatus.SUBMITTED, signature, expected=PreparedStatus.PREPARED),
+            NoteState(order, state, "Its user's signed transaction is being landed."),
+        )
+        self.submitted.append(wire)
+        await self.client.send([wire])
+
+
+@dataclass
+class SetHealth:
+    """Says what the test wants it to say."""
+
+    health: Health = field(default_factory=lambda: Health(live=True, ready=True, checks=(Check("watch", ok=True),)))
+
+    def report(self) -> Health:
+        return self.health
+
+
+@dataclass
+class World:
+    """The API's address and everything behind it."""
+
+    net: Localnet
+    program: Program
+    client: ChainClient
+    journal: Journal
+    desk: ChainDesk
+    relay: OneSend
+    health: SetHealth
+    port: int
+    http: httpx.AsyncClient
+
+    def trader(self) -> Keypair:
+        wallet = Keypair()
+        self.net.bank.airdrop(wallet.pubkey(), SOL)
+        self.net.bank.advance()
+        self.net.bank.advance()
+        return wallet
+
+    def land(self, *instructions: Instruction, signer: Keypair = AUTHORITY) -> None:
+        """A transaction of the test's own."""
+        blockhash = self.net.bank.chain.tip.blockhash
+        message = Message.new_with_blockhash(list(instructions), signer.pubkey(), blockhash)
+        landed = self.net.bank.land(VersionedTransaction(message, [signer]))
+        assert not isinstance(landed, str), landed
+        assert landed.err is None, landed
+        self.net.bank.advance()
+
+    def set_price(self, price_1e6: int) -> None:
+        accounts = {
+            "market": self.program.market_address("SOL", "USDC"),
+            "price_feed": Pubkey.default(),
+            "authority": AUTHORITY.pubkey(),
+        }
+        self.land(self.program.instruction("update_oracle_price", {"new_price": price_1e6}, accounts))
+
+    def body(self, wallet: Keypair, **changes: Any) -> dict[str, Any]:
+        """A stop loss that the program takes; None in `changes` leaves a field out."""
+        body = {
+            "user": str(wallet.pubkey()),
+            "market": "SOL/USDC",
+            "order_type": "stop_loss",
+            "side": "long",
+            "size": "2.5",
+            "trigger_price": "95.5",
+            "leverage": 5,
+            **changes,
+        }
+        return {name: value for name, value in body.items() if value is not None}
+
+    async def prepare(self, wallet: Keypair, **changes: Any) -> dict[str, Any]:
+        answer = await self.http.post("/v1/orders", json=self.body(wallet, **changes))
+        assert answer.status_code == 201, answer.text
+        prepared: dict[str, Any] = answer.json()
+        return prepared
+
+    async def execute(self, prepared_id: str, wire: bytes) -> httpx.Response:
+        signed = base64.b64encode(wire).decode()
+        return await self.http.post("/v1/orders/execute", json={"id": prepared_id, "signed_transaction": signed})
+
+    async def place(self, wallet: Keypair, **changes: Any) -> dict[str, Any]:
+        """Prepare, sign, relay, and let the chain go on: the order is on it afterwards."""
+        prepared = await self.prepare(wallet, **changes)
+        answer = await self.execute(prepared["id"], signed(prepared, wallet))
+        assert answer.status_code == 202, answer.text
+        self.net.bank.advance()
+        self.net.bank.advance()
+        return prepared
+
+
+def signed(prepared: dict[str, Any], wallet: Keypair) -> bytes:
+    """What a wallet does with a prepared transaction."""
+    unsigned = VersionedTransaction.from_bytes(base64.b64decode(prepared["transaction"]))
+    return bytes(VersionedTransaction(unsigned.message, [wallet]))
+
+
+def problem(answer: httpx.Response) -> dict[str, Any]:
+    """The problem that the answer is."""
+    assert answer.headers["content-type"] == PROBLEM, answer.text
+    document: dict[str, Any] = answer.json()
+    assert document["status"] == answer.status_code
+    assert document["title"]
+    assert document["detail"]
+    return document
+
+
+@asynccontextmanager
+async def serving(ports: ApiPorts) -> AsyncIterator[int]:
+    """The API on a free port."""
+    async with anyio.create_task_group() as tg:
+        port = await tg.start(serve, create_api(ports), "127.0.0.1", 0)
+        yield port
+        tg.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def world(directory: Path, limits: ApiLimits | None = None) -> AsyncIterator[World]:
+    """SOL/USDC at 100 on a chain whose blocks are made by hand."""
+    async with (
+        Localnet(LocalnetConfig(rpc_port=0, slot_ms=0, finalized_slots=2)) as net,
+        Journal.open(directory / "journal.sqlite") as journal,
+    ):
+        program = Program(net.program_id, load_idl(Path(IDL_PATH)))
+        pool = RpcPool([Endpoint("local", HttpTransport(net.rpc_url, label="local"))], PoolLimits())
+        client = ChainClient(pool)
+        desk, relay, health = ChainDesk(net, program), OneSend(journal, client), SetHealth()
+        ports = ApiPorts(
+            program=program,
+            client=client,
+            journal=journal,
+            desk=desk,
+            relay=relay,
+            health=health,
+            metrics=CollectorRegistry(),
+            keeper_pubkey=KEEPER.pubkey(),
+            limits=limits or ApiLimits(),
+        )
+        async with serving(ports) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+            made = World(net, program, client, journal, desk, relay, health, port, http)
+            net.bank.airdrop(AUTHORITY.pubkey(), 10 * SOL)
+            net.bank.advance()
+            market = {"market": program.market_address("SOL", "USDC"), "authority": AUTHORITY.pubkey()}
+            arguments = {
+                "base_asset": "SOL",
+                "quote_asset": "USDC",
+                "initial_price": 100 * USDC,
+                "max_leverage": 20,
+                "initial_margin_ratio": 500,
+                "maintenance_margin_ratio": 300,
+            }
+            made.land(program.instruction("initialize_market", arguments, market))
+            made.set_price(100 * USDC)
+            net.bank.advance()
+            yield made
+        await pool.aclose()
