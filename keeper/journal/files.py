@@ -51,7 +51,7 @@ def open_writer(path: Path) -> Database:
             db.execute("PRAGMA foreign_keys = ON")
             db.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
             db.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
-            # The writer checkpoints between commits, when nobody waits for it.
+            # A thread of its own checkpoints (keeper.journal.checkpoints), so that no commit has to wait for one.
             db.execute("PRAGMA wal_autocheckpoint = 0")
             schema.migrate(db)
             # SQLite opens a write-protected file silently for reading, and even BEGIN IMMEDIATE says nothing of it:
@@ -61,6 +61,20 @@ def open_writer(path: Path) -> Database:
             db.conn.close()
             raise
         return db
+
+
+def open_writers(path: Path) -> tuple[Database, Database]:
+    """The writing connection, and one beside it that only checkpoints: it writes the file, but no rows."""
+    writer = open_writer(path)
+    try:
+        with translated(path):
+            checkpointer = _connect(f"file:{quote(str(path))}?mode=rw")
+            checkpointer.execute("PRAGMA synchronous = FULL")
+            checkpointer.execute("PRAGMA wal_autocheckpoint = 0")
+    except BaseException:
+        writer.conn.close()
+        raise
+    return writer, checkpointer
 
 
 def open_reader(path: Path) -> Database:

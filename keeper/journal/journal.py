@@ -113,10 +113,11 @@ class Journal:
         await anyio.to_thread.run_sync(files.create, self._path)
         # Everything the writer does lies inside the lock: it is taken first and let go of last.
         with writer_lock(self._path):
-            db = await anyio.to_thread.run_sync(files.open_writer, self._path)
+            db, checkpoint_db = await anyio.to_thread.run_sync(files.open_writers, self._path)
             self._writer = Writer(
                 self._path,
                 db,
+                checkpoint_db=checkpoint_db,
                 loop=asyncio.get_running_loop(),
                 max_notes=self._max_notes,
                 on_group=self._group,

@@ -26,6 +26,7 @@ from sqlite_utils import Database
 
 from keeper.errors import DuplicateAttempt, JournalError
 from keeper.journal import files, store
+from keeper.journal.checkpoints import Checkpoints, checkpoint_at_end, checkpoint_in_line
 from keeper.journal.notes import NoteBag
 from keeper.journal.ops import JournalConflict, Note, Op
 from keeper.journal.workspace import Rows, apply
@@ -35,8 +36,6 @@ _GROUP_OPS: Final = 2_048
 _NOTE_DELAY_S: Final = 0.05
 _RETRY_FIRST_S: Final = 0.1
 _RETRY_LAST_S: Final = 5.0
-_CHECKPOINT_ROWS: Final = 20_000
-_CHECKPOINT_IDLE_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +98,7 @@ class Writer:
         path: Path,
         db: Database,
         *,
+        checkpoint_db: Database,
         loop: asyncio.AbstractEventLoop,
         max_notes: int,
         on_group: Callable[[GroupDone, int], None],
@@ -111,13 +111,13 @@ class Writer:
         self._cond = threading.Condition(threading.Lock())
         self._queue = _Queue()
         self._closing = False
-        self._rows_since_checkpoint = 0
+        self._checkpoints = Checkpoints(path, checkpoint_db, on_problem=self.tell_health)
         self._retry_s = 0.0
         self._tried_last = False
-        self.problem: str | None = None
-        """Why the last write failed; None while the journal is healthy."""
+        self._problem: str | None = None
         self.notes_refused = 0
         """Posted notes that the journal would not take: an unknown order, a number that does not fit."""
+        self._written = 0
         self._next_order_id, self._next_change_id = _next_ids(db)
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
 
@@ -125,6 +125,7 @@ class Writer:
 
     def start(self) -> None:
         """Begin to write."""
+        self._checkpoints.start()
         self._thread.start()
 
     def submit(self, ops: Sequence[Op]) -> asyncio.Future[None]:
@@ -168,6 +169,15 @@ class Writer:
             return True
 
     @property
+    def problem(self) -> str | None:
+        """Why the last write or checkpoint failed; None while the journal is healthy."""
+        return self._problem or self._checkpoints.problem
+
+    def tell_health(self) -> None:
+        """Let the loop know that `problem` may have changed. From any thread."""
+        self._tell([], GroupDone(0, 0, 0, 0, 0.0, 0.0, self.problem))
+
+    @property
     def waiting_notes(self) -> int:
         """How many posted notes are not yet written."""
         return self._queue.notes
@@ -191,33 +201,30 @@ class Writer:
             while (batch := self._take()) is not None:
                 if batch:
                     self._do(batch)
-                if self.problem is not None:
-                    if not batch:
-                        self._try_again()
-                elif not batch or self._rows_since_checkpoint >= _CHECKPOINT_ROWS:
-                    self._checkpoint()
+                else:
+                    self._try_again()
+        except BaseException as error:
+            self._problem = f"The journal's writer stopped: {error!r}. Start the keeper again."
+            raise
         finally:
             self._end()
 
     def _take(self) -> list[Ticket | NoteBag | Chore] | None:
-        """The next group's items; an empty list when it is time for upkeep; None when all is done."""
+        """The next group's items; an empty list when it is time to try a failing disk; None when all is done."""
         with self._cond:
             while True:
                 queue = self._queue
                 due_s = queue.first_note_at + max(_NOTE_DELAY_S, self._retry_s) - time.perf_counter()
                 if queue.items and (queue.urgent or self._closing or due_s <= 0):
-                    if self._closing and self.problem is not None and self._last_try_failed():
+                    if self._closing and self._problem is not None and self._last_try_failed():
                         return None
                     return self._pop()
                 if self._closing:
                     return None
                 if queue.items:
                     self._cond.wait(due_s)
-                elif self.problem is not None:
+                elif self._problem is not None:
                     if not self._cond.wait(self._retry_s):
-                        return []
-                elif self._rows_since_checkpoint:
-                    if not self._cond.wait(_CHECKPOINT_IDLE_S):
                         return []
                 else:
                     self._cond.wait()
@@ -272,7 +279,7 @@ class Writer:
             self._rollback()
             refused = self._failed(group, error)
         else:
-            self.problem = None
+            self._problem = None
             self._retry_s = 0.0
         tickets = [item for item in group if isinstance(item, Ticket)]
         self._tell(
@@ -287,12 +294,16 @@ class Writer:
                 problem=self.problem,
             ),
         )
+        # The callers are awake by now: nobody waits for this.
+        if self._checkpoints.wrote(self._written):
+            checkpoint_in_line(self._db)
+        self._written = 0
 
     def _commit(self, group: list[Ticket | NoteBag]) -> int:
         """The group in one transaction; how many callers and notes were refused."""
         db = self._db
         rows = Rows(next_order_id=self._next_order_id, next_change_id=self._next_change_id)
-        now, refused = time.time(), 0
+        now, refused, notes_refused = time.time(), 0, 0
         db.execute("BEGIN IMMEDIATE")
         store.load(db, (_ops_of(item) for item in group), rows)
         for item in group:
@@ -300,20 +311,19 @@ class Writer:
                 item.error = _applied(rows, item.ops, now)
                 refused += item.error is not None
             else:
-                refusals = sum(_applied(rows, (note,), now) is not None for note in item.notes.values())
-                self.notes_refused += refusals
-                refused += refusals
+                notes_refused += sum(_applied(rows, (note,), now) is not None for note in item.notes.values())
         store.save(db, rows)
         db.execute("COMMIT")
         # Only now: a group that was rolled back gives its ids to the next one, so that there are no gaps.
         self._settle(rows)
-        return refused
+        self.notes_refused += notes_refused
+        return refused + notes_refused
 
     def _commit_one_by_one(self, group: list[Ticket | NoteBag]) -> int:
         """The group in one transaction again, with a savepoint for each caller and each note."""
         db = self._db
         order_id, change_id = self._next_order_id, self._next_change_id
-        refused = 0
+        refused = notes_refused = 0
         db.execute("BEGIN IMMEDIATE")
         rows = Rows(next_order_id=order_id, next_change_id=change_id)
         for item, ops in _apart(group):
@@ -333,21 +343,22 @@ class Writer:
             db.execute("RELEASE caller")
             if error is not None:
                 refused += 1
-                self.notes_refused += item is None
+                notes_refused += item is None
             if item is not None:
                 item.error = error
         db.execute("COMMIT")
         rows.next_order_id, rows.next_change_id = order_id, change_id
         self._settle(rows)
+        self.notes_refused += notes_refused
         return refused
 
     def _settle(self, rows: Rows) -> None:
         self._next_order_id, self._next_change_id = rows.next_order_id, rows.next_change_id
-        self._rows_since_checkpoint += 1 + len(rows.orders) + len(rows.attempts) + len(rows.changes)
+        self._written = 1 + len(rows.orders) + len(rows.attempts) + len(rows.changes)
 
     def _failed(self, group: list[Ticket | NoteBag], error: Exception) -> int:
         """Nothing of the group was written: its callers fail, its notes wait for the next try."""
-        self.problem = files.explain(self._path, error)
+        self._problem = files.explain(self._path, error)
         self._retry_s = min(max(2 * self._retry_s, _RETRY_FIRST_S), _RETRY_LAST_S)
         refused = 0
         with self._cond:
@@ -359,7 +370,7 @@ class Writer:
                     queue.first_note_at = time.perf_counter()
                     continue
                 refused += 1
-                item.error = JournalError(self.problem)
+                item.error = JournalError(self._problem)
                 item.error.__cause__ = error
         return refused
 
@@ -372,8 +383,8 @@ class Writer:
             chore.error = JournalError(files.explain(self._path, error))
             chore.error.__cause__ = error
         self._rollback()
-        self._rows_since_checkpoint += 1
         self._call_loop(_wake_chore, chore)
+        self._checkpoints.wrote(1)
 
     def _tell(self, tickets: list[Ticket], done: GroupDone) -> None:
         last_change = self._next_change_id - 1
@@ -389,33 +400,17 @@ class Writer:
             if self._db.conn.in_transaction:
                 self._db.execute("ROLLBACK")
 
-    # --- upkeep between groups
-
     def _try_again(self) -> None:
         """Nothing waits that could be written: try whether the failing disk works again."""
         try:
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('probed_at', ?)", (str(time.time()),))
-            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
             self._rollback()
             self._failed([], error)
         else:
-            self.problem = None
+            self._problem = None
             self._retry_s = 0.0
-        self._tell([], GroupDone(0, 0, 0, 0, 0.0, 0.0, self.problem))
-
-    def _checkpoint(self) -> None:
-        """Move the WAL into the file: between groups, when the last one's callers are already woken.
-
-        PASSIVE never waits for a reader. What it could not do it does the next time.
-        """
-        try:
-            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        except sqlite3.Error as error:
-            # The commits are safe in the WAL, but the disk under the file is not well: better to stop sending now.
-            self._failed([], error)
-            self._tell([], GroupDone(0, 0, 0, 0, 0.0, 0.0, self.problem))
-        self._rows_since_checkpoint = 0
+        self.tell_health()
 
     def _end(self) -> None:
         """Nobody is left waiting for a thread that has ended."""
@@ -423,13 +418,14 @@ class Writer:
             self._closing = True
             left = [item for item in self._queue.items if not isinstance(item, NoteBag)]
         for item in left:
-            item.error = JournalError(self.problem or "The journal is closed.")
+            item.error = JournalError(self._problem or "The journal is closed.")
             if isinstance(item, Chore):
                 self._call_loop(_wake_chore, item)
         tickets = [item for item in left if isinstance(item, Ticket)]
-        self._tell(tickets, GroupDone(len(tickets), 0, 0, len(tickets), 0.0, 0.0, self.problem))
-        with contextlib.suppress(sqlite3.Error):
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._tell(tickets, GroupDone(len(tickets), 0, 0, len(tickets), 0.0, 0.0, self._problem))
+        # The checkpointing connection goes first: the last one that closes cleans up.
+        self._checkpoints.close()
+        checkpoint_at_end(self._db)
         self._db.conn.close()
 
 
