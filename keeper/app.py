@@ -84,7 +84,11 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
         places = endpoints_of(settings.rpc)
         pool = RpcPool(
             [Endpoint(place.label, HttpTransport(place.url, label=place.label)) for place in places],
-            PoolLimits(deadline_s=settings.rpc.deadline_s, max_slot_lag=settings.rpc.max_slot_lag),
+            PoolLimits(
+                deadline_s=settings.rpc.deadline_s,
+                probe_every_s=settings.rpc.probe_every_s,
+                max_slot_lag=settings.rpc.max_slot_lag,
+            ),
             observe=lambda label, _, seconds, outcome: metrics.rpc_seconds.labels(label, outcome).observe(seconds),
         )
         stack.push_async_callback(pool.aclose)
@@ -93,15 +97,13 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
         await check_idl(client, program, signer.address)
         _refuse_fills_without_position(settings, program)
         await housekeeping.hold_to_genesis(client, journal)
-        blockhashes = Blockhashes(client)
+        blockhashes = Blockhashes(client, refresh_every_s=settings.rpc.blockhash_every_s)
 
         # The decision, and the life of attempts
         flights, clock, gate = Flights(), ChainClock(), Gate(report)
         decision = Decision(_rules(settings, program))
         engine = Engine(decision=decision, clock=clock, journal=journal, flights=flights, report=report)
-        lander = Lander(
-            client, journal, flights, LandingLimits(resend_every_s=settings.execution.resend_every_s), report
-        )
+        lander = Lander(client, journal, flights, _landing_limits(settings), report)
         tries = Tries(_retry_limits(settings), time.monotonic)
         fees = FeePolicy(_fee_rules(settings), today=_today, spent_today_lamports=await journal.spent(_today()))
         relays = RelaySettlement(flights, engine, report)
@@ -136,7 +138,9 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             dry_run=settings.execution.dry_run,
         )
         accounts = AccountWait(
-            client, lambda order: engine.reopen(order, "Its user's account changed; it may be tried again.")
+            client,
+            lambda order: engine.reopen(order, "Its user's account changed; it may be tried again."),
+            every_s=settings.execution.account_every_s,
         )
         engine.connect(executor, accounts.add)
         brakes = Brakes(journal, gate, engine, tries, report)
@@ -245,6 +249,16 @@ def _rules(settings: Settings, program: Program) -> Rules:
 def _retry_limits(settings: Settings) -> RetryLimits:
     e = settings.execution
     return RetryLimits(e.retry_budget, e.first_pause_s, e.longest_pause_s, e.attempts_per_hour)
+
+
+def _landing_limits(settings: Settings) -> LandingLimits:
+    e = settings.execution
+    return LandingLimits(
+        final_poll_s=e.finality_every_s,
+        resend_every_s=e.resend_every_s,
+        height_every_s=e.finality_every_s,
+        send_deadline_s=min(5.0, settings.rpc.deadline_s),
+    )
 
 
 def _fee_rules(settings: Settings) -> FeeRules:

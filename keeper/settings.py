@@ -46,6 +46,10 @@ class RpcSettings(_Section):
     silence_s: float = Field(10.0, gt=0, le=600, description="a socket without a slot for so many seconds is dead")
     snapshot_every_s: float = Field(60.0, gt=0, description="how often everything is read again, in seconds")
     max_slot_lag: int = Field(50, gt=0, description="an endpoint so many slots behind the best is benched")
+    probe_every_s: float = Field(5.0, gt=0, description="how often every endpoint's health is asked for, in seconds")
+    blockhash_every_s: float = Field(
+        2.0, gt=0, le=20, description="how often a new blockhash is fetched, in seconds; each lives about a minute"
+    )
 
 
 class ProgramSettings(_Section):
@@ -114,6 +118,12 @@ class ExecutionSettings(_Section):
     attempts_per_hour: int = Field(30, ge=1, description="ceiling on all attempts at one order within an hour")
     max_in_flight: int = Field(4_096, ge=1, le=100_000, description="attempts that may be open at once")
     resend_every_s: float = Field(2.0, gt=0, description="how often the same bytes are sent again, in seconds")
+    finality_every_s: float = Field(
+        2.0, gt=0, description="how often finality, and the height that expiry is judged by, is asked for, in seconds"
+    )
+    account_every_s: float = Field(
+        5.0, gt=0, description="how often the accounts of users who could not pay are read again, in seconds"
+    )
 
 
 class FeeSettings(_Section):
