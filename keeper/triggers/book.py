@@ -7,7 +7,7 @@ threshold changes only when the order does, and a new high touches only the orde
 by `expires_at`, makes expiry cost only the expired.
 
     upsert, remove, suspend, resume, get    O(log n)
-    crossed, take, expired                  O(1) when there is nothing, else O(k log n) for k orders
+    crossed, ratchets, expired              O(1) when there is nothing, else O(k log n) for k orders
     orders, depth, nearest                  O(log n) plus what is read
 
 FIGURES
@@ -28,7 +28,7 @@ from typing import Final
 from solders.pubkey import Pubkey
 
 from keeper.domain.orders import Order, OrderType
-from keeper.triggers.conditions import REVISION_0_2, Fires, ratchet_threshold, ratcheted_stop
+from keeper.triggers.conditions import REVISION_0_2, Fires, is_earlier_stop, ratchet_threshold, ratcheted_stop
 from keeper.triggers.records import Records, pack, same_but_for_slot, same_order, slot_of, terms_of, unpack
 from keeper.triggers.sorted_rows import SortedRows
 from keeper.triggers.tombstones import DEFAULT_CAPACITY, Tombstones
@@ -119,8 +119,9 @@ class Book:
     def upsert(self, order: Order) -> Change:
         """Take in an order account as of its slot. What the book knows never goes back in slots.
 
-        At equal slots the later news wins, but a removal by status stands: no order becomes pending again
-        within a slot. A suspended order is updated and stays suspended.
+        At equal slots the later news wins, with two exceptions that what arrives late can't undo: no order
+        becomes pending again within a slot, and no trailing stop goes back. A suspended order is updated and
+        stays suspended.
         """
         address = bytes(order.address)
         row = self._row(address)
@@ -134,6 +135,8 @@ class Book:
             self._tombstones.put(address, order.slot + 1)
             return Change.GONE
         record = pack(order, self._market(order.market).number)
+        if order.slot == slot_of(known) and is_earlier_stop(order, terms_of(known)[5]):
+            return Change.STALE
         if same_but_for_slot(known, record):
             self._records.set_slot(row, order.slot)
             return Change.SAME

@@ -118,3 +118,16 @@ def threshold(stop_price_1e6: int, distance_ppm: int, side: Side, step_ppm: int)
     # stop(p) = p + ceil(p*d/M) = ceil(p*(M+d)/M), which is at most T up to the greatest p with p*(M+d) <= T*M.
     highest = (stop_price_1e6 - step) * PPM // (PPM + distance_ppm)
     return Trigger(highest, Fires.AT_OR_BELOW) if highest > 0 else None
+
+
+def is_earlier_stop(order: Order, known_stop_1e6: int) -> bool:
+    """Whether this reading of a trailing stop is from before one that had `known_stop_1e6`.
+
+    The program moves a stop only in the order's favour, so that of two readings of one slot the better stop is
+    the later one, whichever arrived first.
+    """
+    if order.order_type is not OrderType.TRAILING_STOP:
+        return False
+    if order.side is Side.LONG:
+        return order.stop_price_1e6 < known_stop_1e6
+    return order.stop_price_1e6 > known_stop_1e6

@@ -49,20 +49,22 @@ class SortedRows:
 
     def add(self, key: int, row: int) -> None:
         """Put a pair in. ValueError if it is there already: two owners of one row would be a bug."""
-        if not self._lasts:
-            self._append(array("Q", (key,)), array("I", (row,)))
-            self._count = 1
-            return
-        chunk = min(bisect_left(self._lasts, key << 32 | row), len(self._lasts) - 1)
+        pair = key << 32 | row
+        chunk = bisect_left(self._lasts, pair)
+        if chunk == len(self._lasts):
+            if not chunk:
+                self._append(array("Q", (key,)), array("I", (row,)))
+                self._count = 1
+                return
+            chunk -= 1
+            self._lasts[chunk] = pair  # it is beyond all others, and goes to the end of the last chunk
         keys, rows = self._keys[chunk], self._rows[chunk]
         at = _position(keys, rows, key, row)
-        if at < len(keys) and keys[at] == key and rows[at] == row:
+        if at < len(keys) and rows[at] == row and keys[at] == key:
             raise ValueError(f"the pair {key}, {row} is already there")
         keys.insert(at, key)
         rows.insert(at, row)
         self._count += 1
-        if at == len(keys) - 1:
-            self._lasts[chunk] = key << 32 | row
         if len(keys) > _FULL:
             self._split(chunk)
 
@@ -73,16 +75,17 @@ class SortedRows:
             raise KeyError((key, row))
         keys, rows = self._keys[chunk], self._rows[chunk]
         at = _position(keys, rows, key, row)
-        if keys[at] != key or rows[at] != row:
+        if rows[at] != row or keys[at] != key:
             raise KeyError((key, row))
         del keys[at], rows[at]
         self._count -= 1
-        if not keys:
+        size = len(keys)
+        if not size:
             del self._keys[chunk], self._rows[chunk], self._lasts[chunk]
             return
-        if at == len(keys):
+        if at == size:
             self._lasts[chunk] = keys[-1] << 32 | rows[-1]
-        if len(keys) < _FULL // 4 and len(self._lasts) > 1:
+        if size < _FULL // 4 and len(self._lasts) > 1:
             self._join(chunk - 1 if chunk else chunk)
 
     def ascending(self, start: int = 0) -> Iterator[tuple[int, int]]:
@@ -153,6 +156,7 @@ class SortedRows:
 def _position(keys: array[int], rows: array[int], key: int, row: int) -> int:
     """Where the pair is, or belongs, in a chunk."""
     at = bisect_left(keys, key)
-    if at < len(keys) and keys[at] == key:
+    if at < len(keys) and rows[at] != row and keys[at] == key:
+        # Several rows may have this key.
         at = bisect_left(rows, row, at, bisect_right(keys, key, at))
     return at

@@ -35,13 +35,13 @@ class Waiting:
         """The slot after which a price counts for this order; None when it does not wait."""
         return self._slots.get(address)
 
-    def due(self, market: Pubkey, slot: int) -> list[Pubkey]:
-        """Take out those for whom a price as of `slot` counts."""
+    def due(self, market: Pubkey, slot: int, limit: int | None = None) -> list[Pubkey]:
+        """Take out those for whom a price as of `slot` counts, at most `limit`."""
         heap = self._heaps.get(market)
         if not heap or heap[0][0] >= slot:
             return []
         due: list[Pubkey] = []
-        while heap and heap[0][0] < slot:
+        while heap and heap[0][0] < slot and len(due) != limit:
             after_slot, raw = heapq.heappop(heap)
             address = Pubkey(raw)
             if self._slots.get(address) == after_slot:

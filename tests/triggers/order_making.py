@@ -11,7 +11,7 @@ from keeper.domain.events import MarketSeen
 from keeper.domain.orders import Market, OnchainStatus, Order, OrderType, Side
 from keeper.domain.prices import Price
 
-REPEATABLE = settings(derandomize=True, deadline=None, max_examples=300)
+REPEATABLE = settings(derandomize=True, deadline=None, max_examples=200)
 
 
 def key(number: int) -> Pubkey:

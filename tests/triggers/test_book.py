@@ -19,6 +19,7 @@ from keeper.triggers.conditions import (
     REVISION_0_1,
     REVISION_0_2,
     Fires,
+    is_earlier_stop,
     is_met,
     least_step,
     ratcheted_stop,
@@ -52,6 +53,8 @@ class PlainBook:
             known = None
             if order.slot < self.returns_at.get(order.address, 0):
                 return Change.STALE
+        if known is not None and known.slot == order.slot and is_earlier_stop(order, known.stop_price_1e6):
+            return Change.STALE
         self.orders[order.address] = order
         if known is not None and dataclasses.replace(known, slot=order.slot) == order:
             return Change.SAME
@@ -238,7 +241,7 @@ class BookHistory(RuleBasedStateMachine):
 
 
 TestBookHistory = BookHistory.TestCase
-TestBookHistory.settings = settings(REPEATABLE, max_examples=80, stateful_step_count=40)
+TestBookHistory.settings = settings(REPEATABLE, max_examples=60, stateful_step_count=40)
 
 
 def test_a_removal_is_not_undone_by_older_news() -> None:
@@ -255,6 +258,20 @@ def test_a_fill_stands_against_pending_news_of_its_own_slot() -> None:
     assert book.upsert(make_order(1, slot=20, status=OnchainStatus.FILLED)) is Change.GONE
     assert book.upsert(make_order(1, slot=20)) is Change.STALE
     assert book.upsert(make_order(1, slot=21)) is Change.NEW, "a fork dropped the fill"
+
+
+@pytest.mark.parametrize(("side", "better"), [(Side.LONG, 95), (Side.SHORT, 85)])
+def test_a_trailing_stop_does_not_go_back_within_a_slot(side: Side, better: int) -> None:
+    def reading(slot: int, stop: int) -> Order:
+        return make_order(
+            1, side=side, order_type=OrderType.TRAILING_STOP, trailing_distance_ppm=1, slot=slot, stop_price_1e6=stop
+        )
+
+    book = Book()
+    book.upsert(reading(10, 90))
+    assert book.upsert(reading(10, better)) is Change.CHANGED
+    assert book.upsert(reading(10, 90)) is Change.STALE
+    assert book.upsert(reading(11, 90)) is Change.CHANGED, "a fork dropped the ratchet"
 
 
 def test_an_absence_does_not_outweigh_news_of_its_own_slot() -> None:

@@ -366,6 +366,65 @@ def test_a_load_acts_on_nothing_until_it_is_reviewed() -> None:
     assert set(executed(desk.review(SOL, NOW_S, 99))) == {key(1), key(2)}
 
 
+# -- bursts
+
+
+def test_a_burst_comes_in_bounded_answers_each_order_once() -> None:
+    desk = decision(max_actions=10)
+    for number in range(1, 26):
+        place(desk, number)
+    answers = [desk.on_market(market_seen(LOW, 11), NOW_S)]
+    while desk.unfinished:
+        answers.append(desk.carry_on(NOW_S))
+    assert [len(answer) for answer in answers] == [10, 10, 5]
+    assert len(set(executed([action for answer in answers for action in answer]))) == 25
+    assert {action.triggered_at_ns for action in answers[-1]} == {77}  # type: ignore[union-attr]
+
+
+def test_a_burst_stops_when_the_price_moves_back() -> None:
+    desk = decision(max_actions=10)
+    for number in range(1, 26):
+        place(desk, number)
+    desk.on_market(market_seen(LOW, 11), NOW_S)
+    assert desk.on_market(market_seen(HIGH, 12), NOW_S) == []
+    assert not desk.unfinished
+    assert desk.carry_on(NOW_S) == []
+
+
+def test_orders_that_wait_wake_in_bounded_answers_too() -> None:
+    desk = decision(max_actions=10)
+    for number in range(1, 26):
+        place(desk, number)
+        desk.suspend(key(number))
+        release(desk, number, after_price_slot=20)
+    answers = [desk.on_market(market_seen(LOW, 21), NOW_S)]
+    while desk.unfinished:
+        answers.append(desk.carry_on(NOW_S))
+    assert len(executed([action for answer in answers for action in answer])) == 25
+    assert max(map(len, answers)) == 10
+
+
+def test_opening_everything_is_bounded_over_all_markets() -> None:
+    desk = decision(max_actions=10)
+    desk.hold_all("paused")
+    for number in range(1, 26):
+        place(desk, number, market=(SOL, BTC)[number % 2])
+    for market in (SOL, BTC):
+        desk.on_market(market_seen(LOW, 11, address=market), NOW_S)
+    count = len(desk.open_all(NOW_S, 1))
+    assert count <= 20
+    while desk.unfinished:
+        count += len(desk.carry_on(NOW_S))
+    assert count == 25
+
+
+def test_expiries_beyond_the_bound_are_left_to_the_next_sighting() -> None:
+    desk = decision(max_actions=10)
+    for number in range(1, 26):
+        place(desk, number, expires_at=1_005)
+    assert [len(desk.on_time(ChainTime(slot, 1_006.0))) for slot in (12, 13, 14, 15)] == [10, 10, 5, 0]
+
+
 class History(RuleBasedStateMachine):
     """Random news, with an executor that ends attempts in any way at any time.
 
@@ -460,7 +519,7 @@ class History(RuleBasedStateMachine):
 
 
 TestHistory = History.TestCase
-TestHistory.settings = settings(REPEATABLE, max_examples=80, stateful_step_count=40)
+TestHistory.settings = settings(REPEATABLE, max_examples=60, stateful_step_count=40)
 
 
 def test_an_order_keeps_its_identity_in_the_action() -> None:
