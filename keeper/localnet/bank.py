@@ -13,70 +13,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from solders.account import Account
-from solders.compute_budget import set_compute_unit_limit
 from solders.epoch_schedule import EpochSchedule
-from solders.instruction import Instruction
 from solders.keypair import Keypair
-from solders.message import Message
 from solders.pubkey import Pubkey
 from solders.signature import Signature
-from solders.system_program import TransferParams, transfer
 from solders.transaction import VersionedTransaction
 from solders.transaction_metadata import TransactionMetadata
 
 from keeper.localnet.chain import FORWARDING_DELAY, MAX_BLOCKHASH_AGE, Block, Chain
 from keeper.localnet.commitment import Commitment
+from keeper.localnet.faucet import FAUCET_LAMPORTS, Faucet
 from keeper.localnet.fees import fee_of
 from keeper.localnet.history import History, Landed
 from keeper.localnet.messages import resolve_keys
+from keeper.localnet.observer import Observer
 from keeper.localnet.versions import Versions
-from keeper.localnet.vm import Outcome, Vm, VmPanicError
-
-FAUCET_LAMPORTS = 500_000_000 * 1_000_000_000
+from keeper.localnet.vm import BORN_WITH, Outcome, Vm, VmPanicError
 
 _ELF64_LITTLE = b"\x7fELF\x02\x01"
 _SBF_MACHINES = (247, 263)  # EM_BPF and EM_SBPF
-
-# Accounts that LiteSVM is born with, so that getProgramAccounts of their owners lists them.
-_BUILT_IN = (
-    "TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA",
-    "TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb",
-    "ATokenGPvbdGVxr1b2hvZbsiqW5xWH25efTNsLJA8knL",
-    "MemoSq4gqABAXKb96qnH8TysNcWxMyWCqXgDLGmfcHr",
-    "Memo1UhkJRfHyvLMcVucJwxXeuD728EqVDDwQDxFMNo",
-    "ComputeBudget111111111111111111111111111111",
-    "AddressLookupTab1e1111111111111111111111111",
-    "11111111111111111111111111111111",
-    "BPFLoaderUpgradeab1e11111111111111111111111",
-    "BPFLoader2111111111111111111111111111111111",
-    "Vote111111111111111111111111111111111111111",
-    "SysvarC1ock11111111111111111111111111111111",
-    "SysvarRecentB1ockHashes11111111111111111111",
-    "SysvarS1otHashes111111111111111111111111111",
-    "SysvarRent111111111111111111111111111111111",
-)
-
-
-class Observer(Protocol):
-    """What wants to know of changes. Called at once, on the bank's thread; must not block or raise."""
-
-    def received(self, signature: Signature) -> None:
-        """A transaction arrived; whether it lands is not known."""
-
-    def written(self, slot: int, accounts: Mapping[Pubkey, Account | None]) -> None:
-        """These accounts were stored in the tip `slot`; None means closed."""
-
-    def landed(self, landed: Landed) -> None:
-        """A transaction is in the tip block, failed or not."""
-
-    def advanced(self, tip: Block, confirmed: Sequence[Block], final: Sequence[Block]) -> None:
-        """A block began; the others became confirmed or final, oldest first, and can still be read."""
-
-    def reverted(self, tip: Block, accounts: Mapping[Pubkey, Account | None], confirmed: bool) -> None:
-        """A fork took blocks away: these accounts are as they were before. `confirmed`: even that level was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +61,7 @@ class BankSettings:
     finalized_slots: int = 31
     status_cache_blocks: int = 300
     history_transactions: int = 50_000
-    history_slots: int = 50_000
+    history_slots: int = 10_000
     seed: int | None = None
     clock: Callable[[], float] = field(default=time.time)
 
@@ -134,18 +92,16 @@ class Bank:
             recent_blocks=max(self.settings.status_cache_blocks, MAX_BLOCKHASH_AGE + 2),
         )
         self._versions = Versions(self._vm)
-        for address in _BUILT_IN:
-            self._versions.index(Pubkey.from_string(address))
+        for address in BORN_WITH:
+            self._versions.index(address)
         self.identity = Keypair.from_seed(sha256(b"identity" + seed).digest())
-        self._faucet = Keypair.from_seed(sha256(b"faucet" + seed).digest())
-        self._faucet_address = self._faucet.pubkey()
-        self._airdrops = 0
+        self._faucet = Faucet(Keypair.from_seed(sha256(b"faucet" + seed).digest()))
         self._observers: list[Observer] = []
         self._held: list[VersionedTransaction] | None = None
         self._to_lose = 0
         self.slots_behind: int | None = None
         """Set it to make the node call itself unhealthy by that many slots; None is healthy."""
-        self.set_account(self._faucet_address, Account(FAUCET_LAMPORTS, b"", Pubkey.default()))
+        self.set_account(self._faucet.address, Account(FAUCET_LAMPORTS, b"", Pubkey.default()))
         self._vm.begin_block(0, self.chain.tip.time, self.chain.slot_hashes)
 
     def __repr__(self) -> str:
@@ -164,11 +120,8 @@ class Bank:
             observer.advanced(tip, confirmed, final)
         for block in final:
             self._versions.finalize(block)
-        for block in confirmed:
-            _forget_free_accounts(block)
+            block.shrink()
         self.history.forget(tip.height)
-        for block in final:
-            block.transactions.clear()
         return tip
 
     def advance_clock(self, seconds: float) -> None:
@@ -181,8 +134,8 @@ class Bank:
         """Take a fork: the blocks after `slot` never were, and a new block follows it.
 
         Accounts are as they were at the end of `slot`; the dropped transactions are unknown again and may
-        land again while their blockhash is one of this fork's. Returns their signatures, in order. As with a validator,
-        account subscriptions report the restored states; program subscriptions say nothing.
+        land again while their blockhash is one of this fork's. Returns their signatures, in order. As with a
+        validator, account subscriptions report the restored states; program subscriptions say nothing.
 
         Raises ValueError when `slot` is not a block of this fork at or after the final one.
         """
@@ -277,25 +230,15 @@ class Bank:
         Returns it when it is in the block, even as a failed one. Otherwise the name of the error that kept
         it out: it left no trace and paid nothing.
         """
-        tip = self.chain.tip
-        message = transaction.message
-        origin = self.chain.block_of_hash(message.recent_blockhash)
-        # The block that a hash comes from counts as none: a hash taken at height h still lands at
-        # h + 151, one above the lastValidBlockHeight that goes with it.
-        if origin is None or tip.height - origin.height > MAX_BLOCKHASH_AGE + 1:
-            return "BlockhashNotFound"
-        signature = transaction.signatures[0]
-        if signature in self.history:
-            return "AlreadyProcessed"
-        if not (verified or all(transaction.verify_with_results())):
-            return "SignatureFailure"
+        refusal = self._refusal(transaction, verified=verified)
+        if refusal is not None:
+            return refusal
+        message, tip, vm = transaction.message, self.chain.tip, self._vm
         try:
-            keys, writable, loaded_writable = resolve_keys(message, self._vm.account)
+            keys, writable, loaded_writable = resolve_keys(message, vm.account)
         except LookupError as exc:
             return str(exc)
-        vm = self._vm
-        payer = keys[0]
-        fee = fee_of(message)
+        payer, fee = keys[0], fee_of(message)
         before = {key: vm.account(key) for key, writes in zip(keys, writable, strict=True) if writes}
         pre_balances = tuple([vm.balance(key) for key in keys])
         if fee.priority:
@@ -308,15 +251,15 @@ class Bank:
         except VmPanicError:
             vm.put(payer, before[payer])
             raise
-        post_payer = vm.balance(payer)
-        if outcome.err is not None and post_payer == pre_balances[0] - fee.priority:
+        if outcome.err is not None and vm.balance(payer) == pre_balances[0] - fee.priority:
             # It could not even pay: no validator would put it in a block.
             vm.put(payer, before[payer])
             return _name(outcome.err)
-        written = tuple(before) if outcome.err is None else (payer,)
-        after = {key: self._versions.written(tip, key, before[key]) for key in written}
+        # A failed transaction stores its fee payer and nothing else.
+        stored = before if outcome.err is None else (payer,)
+        after = {key: self._versions.written(tip, key, before[key]) for key in stored}
         landed = Landed(
-            signature=signature,
+            signature=transaction.signatures[0],
             transaction=transaction,
             slot=tip.slot,
             height=tip.height,
@@ -328,12 +271,9 @@ class Bank:
             loaded_writable=loaded_writable,
             pre_balances=pre_balances,
             post_balances=tuple([vm.balance(key) for key in keys]),
-            written=written,
         )
         self.history.add(landed)
-        tip.transactions.append(landed)
-        tip.transaction_count += 1
-        _note_price(tip, before, fee.price)
+        tip.add(landed, before, fee.price)
         for observer in self._observers:
             observer.written(tip.slot, after)
             observer.landed(landed)
@@ -354,12 +294,8 @@ class Bank:
         block = self.chain.at(commitment)
         message = transaction.message
         if not replace_blockhash:
-            origin = self.chain.block_of_hash(message.recent_blockhash)
-            if (
-                origin is None
-                or origin.slot > block.slot
-                or block.height - origin.height > MAX_BLOCKHASH_AGE - FORWARDING_DELAY
-            ):
+            age = self.chain.age(message.recent_blockhash, block)
+            if age is None or age > MAX_BLOCKHASH_AGE - FORWARDING_DELAY:
                 return Simulation(block, "BlockhashNotFound", None, {})
             known = self.history.get(transaction.signatures[0])
             if known is not None and known.slot <= block.slot:
@@ -374,14 +310,8 @@ class Bank:
 
     def airdrop(self, address: Pubkey, lamports: int) -> Signature:
         """Send lamports from the faucet, in a transaction like any other; returns its signature."""
-        self._airdrops += 1
-        instructions: list[Instruction] = [
-            # Another limit each time, so that the same wish twice in a slot is two transactions.
-            set_compute_unit_limit(1_000 + self._airdrops % 1_000_000),
-            transfer(TransferParams(from_pubkey=self._faucet_address, to_pubkey=address, lamports=lamports)),
-        ]
-        message = Message.new_with_blockhash(instructions, self._faucet_address, self.chain.tip.blockhash)
-        return self.submit(VersionedTransaction(message, [self._faucet]), verified=True)
+        gift = self._faucet.gift(address, lamports, self.chain.tip.blockhash)
+        return self.submit(gift, verified=True)
 
     # -- faults -------------------------------------------------------------------------------------
 
@@ -404,6 +334,20 @@ class Bank:
         self._observers.append(observer)
 
     # -- inside -------------------------------------------------------------------------------------
+
+    def _refusal(self, transaction: VersionedTransaction, *, verified: bool) -> str | None:
+        """Why a transaction may not even be tried; None when it may."""
+        age = self.chain.age(transaction.message.recent_blockhash, self.chain.tip)
+        # The tip is not complete, and its own height does not count yet: a hash taken at height h still
+        # lands at h + 151, one above the lastValidBlockHeight that goes with it.
+        if age is None or age > MAX_BLOCKHASH_AGE + 1:
+            return "BlockhashNotFound"
+        if transaction.signatures[0] in self.history:
+            return "AlreadyProcessed"
+        # Last, because it is what costs: most of a transaction's time goes here.
+        if not (verified or all(transaction.verify_with_results())):
+            return "SignatureFailure"
+        return None
 
     def _simulate_with_fee(self, transaction: VersionedTransaction, payer: Pubkey) -> Outcome:
         priority = fee_of(transaction.message).priority
@@ -444,18 +388,3 @@ def _less(account: Account | None, lamports: int) -> Account | None:
 
 def _name(err: Any) -> str:
     return err if isinstance(err, str) else str(next(iter(err)))
-
-
-def _note_price(block: Block, written: Mapping[Pubkey, Account | None], price: int) -> None:
-    if block.lowest_price is None or price < block.lowest_price:
-        block.lowest_price = price
-    lowest = block.lowest_price_by_account
-    for address in written:
-        if price < lowest.get(address, price + 1):
-            lowest[address] = price
-
-
-def _forget_free_accounts(block: Block) -> None:
-    # Only accounts that cost something are worth remembering for getRecentPrioritizationFees.
-    lowest = block.lowest_price_by_account
-    block.lowest_price_by_account = {address: price for address, price in lowest.items() if price}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
@@ -45,6 +46,24 @@ class Block:
     transaction_count: int = 0
     lowest_price: int | None = None
     lowest_price_by_account: dict[Pubkey, int] = field(default_factory=dict)
+
+    def add(self, landed: Landed, written: Iterable[Pubkey], price: int) -> None:
+        """Append a transaction that asked to write `written` and paid `price` micro-lamports per unit."""
+        self.transactions.append(landed)
+        self.transaction_count += 1
+        if self.lowest_price is None or price < self.lowest_price:
+            self.lowest_price = price
+        lowest = self.lowest_price_by_account
+        for address in written:
+            if price < lowest.get(address, price + 1):
+                lowest[address] = price
+
+    def shrink(self) -> None:
+        """Keep of a final block only what is still asked for."""
+        self.transactions.clear()
+        # An account that costs nothing is like one that nobody wrote.
+        lowest = self.lowest_price_by_account
+        self.lowest_price_by_account = {address: price for address, price in lowest.items() if price}
 
 
 class Chain:
@@ -111,9 +130,12 @@ class Chain:
         """The block of a slot; None when the slot was skipped, dropped, or is too old or not there yet."""
         return self._by_slot.get(slot)
 
-    def block_of_hash(self, blockhash: Hash) -> Block | None:
-        """The block that a blockhash comes from; None when it is unknown on this fork or too old."""
-        return self._by_hash.get(blockhash)
+    def age(self, blockhash: Hash, seen_from: Block) -> int | None:
+        """How many blocks before `seen_from` a blockhash was made; None when that block does not know it."""
+        origin = self._by_hash.get(blockhash)
+        if origin is None or origin.slot > seen_from.slot:
+            return None
+        return seen_from.height - origin.height
 
     def recent(self, count: int) -> list[Block]:
         """The newest `count` blocks of this fork that are still known, oldest first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from solders.hash import Hash
 from solders.pubkey import Pubkey
 
 from keeper.localnet.bank import Bank
@@ -19,7 +20,7 @@ from keeper.localnet.errors import (
 from keeper.localnet.fees import fee_of
 from keeper.localnet.params import Params, parse_pubkey
 from keeper.localnet.transactions import decode_message
-from keeper.localnet.view import view_of
+from keeper.localnet.view import View, view_of
 from keeper.localnet.vm import RUNTIME_VERSION
 
 MAX_FEE_ACCOUNTS = 128
@@ -119,21 +120,15 @@ def is_blockhash_valid(bank: Bank, params: Params) -> Any:
     """Whether the next block would take it."""
     blockhash = params.hash(0, "blockhash")
     view = view_of(bank, params.config(1))
-    origin = bank.chain.block_of_hash(blockhash)
-    return view.answer(
-        origin is not None and origin.slot <= view.block.slot and view.block.height - origin.height <= MAX_BLOCKHASH_AGE
-    )
+    return view.answer(_is_valid(bank, blockhash, view))
 
 
 def get_fee_for_message(bank: Bank, params: Params) -> Any:
     """Lamports that a message costs; null when its blockhash is not valid."""
     message = decode_message(params.text(0, "message"))
     view = view_of(bank, params.config(1))
-    origin = bank.chain.block_of_hash(message.recent_blockhash)
-    known = (
-        origin is not None and origin.slot <= view.block.slot and view.block.height - origin.height <= MAX_BLOCKHASH_AGE
-    )
-    return view.answer(fee_of(message).total if known else None)
+    valid = _is_valid(bank, message.recent_blockhash, view)
+    return view.answer(fee_of(message).total if valid else None)
 
 
 def get_recent_prioritization_fees(bank: Bank, params: Params) -> Any:
@@ -161,6 +156,11 @@ def get_recent_prioritization_fees(bank: Bank, params: Params) -> Any:
 def get_minimum_balance_for_rent_exemption(bank: Bank, params: Params) -> Any:
     """Lamports that an account of that size must hold."""
     return bank.rent_exempt_minimum(params.number(0, "data length"))
+
+
+def _is_valid(bank: Bank, blockhash: Hash, view: View) -> bool:
+    age = bank.chain.age(blockhash, view.block)
+    return age is not None and age <= MAX_BLOCKHASH_AGE
 
 
 def check_health(bank: Bank) -> None:

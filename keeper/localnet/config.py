@@ -31,7 +31,7 @@ class LocalnetConfig:
     accounts: tuple[tuple[Pubkey, Account], ...] = ()
     seed: int | None = None
     history_transactions: int = 50_000
-    history_slots: int = 50_000
+    history_slots: int = 10_000
     status_cache_blocks: int = 300
     max_body_bytes: int = 50 * 1024
     client_queue_messages: int = 10_000

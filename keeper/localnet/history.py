@@ -18,8 +18,8 @@ class Landed:
     """A transaction that is in a block, failed ones included.
 
     `err` is None or the error in the RPC interface's JSON form; `fee` and balances are lamports, balances
-    in the order of `keys`, which are the static keys followed by those from lookup tables. `written` are
-    the accounts that it stored: all writable ones, or the fee payer alone when it failed.
+    in the order of `keys`: the static ones, then those from lookup tables, of which the first
+    `loaded_writable` are writable. `time` is unix seconds.
     """
 
     signature: Signature
@@ -34,7 +34,6 @@ class Landed:
     loaded_writable: int
     pre_balances: tuple[int, ...]
     post_balances: tuple[int, ...]
-    written: tuple[Pubkey, ...]
 
 
 class History:

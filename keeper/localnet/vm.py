@@ -23,6 +23,28 @@ from solders.transaction_metadata import FailedTransactionMetadata, TransactionM
 RUNTIME_VERSION = "2.2.0"
 """The Agave release whose runtime crates solders 0.26 is built with; getVersion reports it."""
 
+BORN_WITH = tuple(
+    Pubkey.from_string(address)
+    for address in (
+        "TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA",
+        "TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb",
+        "ATokenGPvbdGVxr1b2hvZbsiqW5xWH25efTNsLJA8knL",
+        "MemoSq4gqABAXKb96qnH8TysNcWxMyWCqXgDLGmfcHr",
+        "Memo1UhkJRfHyvLMcVucJwxXeuD728EqVDDwQDxFMNo",
+        "ComputeBudget111111111111111111111111111111",
+        "AddressLookupTab1e1111111111111111111111111",
+        "11111111111111111111111111111111",
+        "BPFLoaderUpgradeab1e11111111111111111111111",
+        "BPFLoader2111111111111111111111111111111111",
+        "Vote111111111111111111111111111111111111111",
+        "SysvarC1ock11111111111111111111111111111111",
+        "SysvarRecentB1ockHashes11111111111111111111",
+        "SysvarS1otHashes111111111111111111111111111",
+        "SysvarRent111111111111111111111111111111111",
+    )
+)
+"""The programs and sysvars that LiteSVM makes by itself, and cannot list."""
+
 _NOTHING = Account(0, b"", Pubkey.default())
 
 

@@ -121,7 +121,8 @@ const refusal = await connection.sendTransaction(tooMuch).catch((error) => error
 seen.refusal = [refusal instanceof SendTransactionError, refusal.message.includes("custom program error: 0x1"), refusal.logs.length];
 const failed = await connection.sendTransaction(tooMuch, { skipPreflight: true });
 const confirming = connection.confirmTransaction({ signature: failed, ...latest });
-seen.failed = await within(confirming.catch((error) => error), "failure"); // web3.js throws the error itself
+// Heard over the WebSocket, web3.js throws the error itself; asked for by polling, it returns it.
+seen.failed = await within(confirming.then(({ value }) => value.err, (error) => error), "failure");
 
 console.log(JSON.stringify(seen));
 process.exit(0);
