@@ -1,0 +1,215 @@
+"""The demo from the start of the chain to the last line: what is started in which order, and what is connected."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+from rich.console import Console
+from solders.keypair import Keypair
+
+from keeper.chain.client import ChainClient
+from keeper.chain.pool import PoolLimits, RpcPool
+from keeper.chain.program import Program
+from keeper.chain.rpc import Endpoint, HttpTransport
+from keeper.demo.api import KeeperApi
+from keeper.demo.audit import audit
+from keeper.demo.board import Board
+from keeper.demo.errors import DemoFailed
+from keeper.demo.feed import Feed
+from keeper.demo.ledger import read_ledger
+from keeper.demo.options import MAX_PRICE_AGE_S, SLOT_MS, DemoOptions
+from keeper.demo.plan import ORDERS_PER_USER, plan
+from keeper.demo.prices import LISTINGS
+from keeper.demo.processes import Child, started
+from keeper.demo.screen import Screen, closing
+from keeper.demo.sending import Sender
+from keeper.demo.story import Story
+from keeper.demo.summary import Summary, summarize
+from keeper.demo.watching import Watcher
+from keeper.demo.world import build_world
+from keeper.errors import KeeperError
+
+EXIT_FAILED: Final = 1
+EXIT_INTERRUPTED: Final = 130
+"""128 + SIGINT, as shells have it."""
+
+
+def run_demo(options: DemoOptions, program: Program) -> int:
+    """Play the demo; returns the exit code. What it wrote stays on disk unless all went well."""
+    console = Console(stderr=options.as_json)
+    directory = Path(tempfile.mkdtemp(prefix="keeper-demo-"))
+    demo = _Demo(options, program, directory, console)
+    try:
+        anyio.run(demo.run)
+    except* KeeperError as group:
+        console.print(f"The demo stopped: {demo.obituary() or _first(group)}", style="red", highlight=False)
+    code = demo.exit_code()
+    if code == 0:
+        shutil.rmtree(directory, ignore_errors=True)
+    else:
+        console.print(f"Logs, settings and journal are in {directory}", highlight=False)
+    return code
+
+
+class _Demo:
+    def __init__(self, options: DemoOptions, program: Program, directory: Path, console: Console) -> None:
+        self._options = options
+        self._program = program
+        self._directory = directory
+        self._console = console
+        self._children: list[Child] = []
+        self._interrupted = False
+        self._summary: Summary | None = None
+        self._started = time.monotonic()
+
+    def exit_code(self) -> int:
+        if self._summary is not None:
+            return 0 if self._summary.ok else EXIT_FAILED
+        return EXIT_INTERRUPTED if self._interrupted else EXIT_FAILED
+
+    def obituary(self) -> str | None:
+        """Which process ended by itself: then whatever else failed is its consequence."""
+        return next((text for child in self._children if (text := child.obituary())), None)
+
+    async def run(self) -> None:
+        async with anyio.create_task_group() as tg:
+            await tg.start(self._stop_on_signal, tg.cancel_scope)
+            await self._play(tg)
+            tg.cancel_scope.cancel()
+        if self._interrupted and self._summary is None:
+            self._console.print("Interrupted: the keeper and the chain are stopped.", style="yellow")
+
+    async def _stop_on_signal(
+        self, scope: anyio.CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+            task_status.started()
+            async for _ in signals:
+                self._interrupted = True
+                scope.cancel()
+                return
+
+    async def _play(self, tg: TaskGroup) -> None:
+        options, rng = self._options, random.Random(self._options.seed)  # noqa: S311 - a repeatable walk, no secret
+        orders = plan(options.orders, options.poor, rng)
+        board = Board(wanted=orders.payable + options.poor)
+        screen = Screen(board, self._console)
+        tg.start_soon(screen.run)
+        async with AsyncExitStack() as stack:
+            arguments = ["localnet", "--rpc-port", "0", "--slot-ms", str(SLOT_MS), "--json"]
+            chain = await stack.enter_async_context(started("chain", arguments, self._directory / "chain.log"))
+            self._children.append(chain)
+            client = _client(chain.ready["rpc_url"])
+            stack.push_async_callback(client.pool.aclose)
+
+            board.scene = "Creating markets and funded traders"
+            key = Keypair()
+            traders = -(-orders.payable // ORDERS_PER_USER)
+            sender = Sender(client)
+            world = await build_world(self._program, sender, traders, options.poor, key.pubkey())
+
+            board.scene = "Starting the keeper"
+            settings = _write_settings(self._directory, key, chain.ready)
+            arguments = ["run", "--config", str(settings), "--json"]
+            keeper = await stack.enter_async_context(started("keeper", arguments, self._directory / "keeper.log"))
+            self._children.append(keeper)
+            api = await stack.enter_async_context(KeeperApi(keeper.ready["http_url"]))
+
+            feed = Feed(self._program, sender, world, {listing.symbol: listing.price_1e6 for listing in LISTINGS})
+            watcher = Watcher(api, board)
+            story = Story(options, orders, world, api, feed, watcher, board, rng)
+            async with anyio.create_task_group() as behind:
+                behind.start_soon(feed.heartbeat)
+                behind.start_soon(watcher.run)
+                await story.play()
+                board.scene = "Reading the chain's ledger"
+                ledger = await read_ledger(client, self._program, world.markets.values(), story.placed)
+                verdict = audit(
+                    ledger,
+                    self._program,
+                    key.pubkey(),
+                    max_price_age_s=MAX_PRICE_AGE_S,
+                    slot_s=SLOT_MS / 1_000,
+                )
+                board.scene, board.progress = "Done", 1.0
+                await screen.close()
+                summary = summarize(
+                    verdict,
+                    board.latencies_ms,
+                    placed=len(story.placed),
+                    poor=story.poor,
+                    seconds=time.monotonic() - self._started,
+                )
+                self._summary = summary
+                self._tell(summary, board, chain.ready, keeper.ready)
+                if options.hold:
+                    await anyio.sleep_forever()
+                behind.cancel_scope.cancel()
+
+    def _tell(self, summary: Summary, board: Board, chain: dict[str, Any], keeper: dict[str, Any]) -> None:
+        if not self._console.is_terminal:
+            for note in board.notes:
+                self._console.print(note, highlight=False, soft_wrap=True)
+        self._console.print(closing(summary), soft_wrap=True)
+        if self._options.hold:
+            self._console.print(
+                f"The chain is at {chain['rpc_url']} and the keeper at {keeper['http_url']}, "
+                f"with its settings in {self._directory}. Ctrl-C ends both.",
+                highlight=False,
+                soft_wrap=True,
+            )
+        if self._options.as_json:
+            document = summary.document()
+            if self._options.hold:
+                document |= {"rpc_url": chain["rpc_url"], "http_url": keeper["http_url"]}
+            print(json.dumps(document), flush=True)
+
+
+def _client(url: str) -> ChainClient:
+    return ChainClient(RpcPool([Endpoint("chain", HttpTransport(url, label="chain"))], PoolLimits(deadline_s=20.0)))
+
+
+def _write_settings(directory: Path, key: Keypair, chain: dict[str, Any]) -> Path:
+    """The keeper's settings and key, as an operator would write them."""
+    key_file = directory / "keeper.json"
+    descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as out:
+        json.dump(list(bytes(key)), out)
+    sections: dict[str, dict[str, object]] = {
+        "rpc": {"url": chain["rpc_url"], "ws_url": chain["ws_url"]},
+        "program": {"id": chain["program_id"]},
+        "key": {"file": str(key_file)},
+        "journal": {"path": str(directory / "keeper.sqlite")},
+        # Small, so that a dead feed shows within seconds; coarse, so that a trailing stop costs few ratchets.
+        "trigger": {"max_price_age_s": MAX_PRICE_AGE_S, "trailing_step_ppm": 5_000},
+        "http": {"port": 0},
+        "log": {"format": "json"},
+    }
+    lines: list[str] = []
+    for section, values in sections.items():
+        # A JSON string or number is a TOML one, too.
+        lines += [f"[{section}]", *(f"{name} = {json.dumps(value)}" for name, value in values.items()), ""]
+    file = directory / "keeper.toml"
+    file.write_text("\n".join(lines))
+    return file
+
+
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+__all__ = ["DemoFailed", "run_demo"]

@@ -1,0 +1,169 @@
+"""The live view: tables in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import anyio
+from rich.columns import Columns
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from keeper.demo.board import Board
+from keeper.demo.summary import Summary
+
+_FRAMES_PER_S: Final = 4
+_LINE_EVERY_S: Final = 2.0
+_STATES: Final = (
+    "submitted",
+    "open",
+    "triggered",
+    "executing",
+    "filled",
+    "cancelled",
+    "expired",
+    "failed",
+    "rejected",
+    "dropped",
+)
+
+
+class Screen:
+    """Draws the board: a live view when the console is a terminal, else a line when something changed."""
+
+    def __init__(self, board: Board, console: Console) -> None:
+        self._board = board
+        self._console = console
+        self._done = anyio.Event()
+        self._gone = anyio.Event()
+
+    async def run(self) -> None:
+        """Draw until `close`, or until cancelled."""
+        try:
+            if self._console.is_terminal:
+                await self._draw()
+            else:
+                await self._print_lines()
+        finally:
+            self._gone.set()
+
+    async def close(self) -> None:
+        """Draw a last time, and leave the terminal to whoever prints next."""
+        self._done.set()
+        await self._gone.wait()
+
+    async def _draw(self) -> None:
+        with Live(render(self._board), console=self._console, auto_refresh=False) as live:
+            while not self._done.is_set():
+                await self._pause(1 / _FRAMES_PER_S)
+                live.update(render(self._board), refresh=True)
+
+    async def _print_lines(self) -> None:
+        shown = ""
+        while not self._done.is_set():
+            line = _line(self._board)
+            if line != shown:
+                self._console.print(line, highlight=False, soft_wrap=True)
+                shown = line
+            await self._pause(_LINE_EVERY_S)
+
+    async def _pause(self, seconds: float) -> None:
+        with anyio.move_on_after(seconds):
+            await self._done.wait()
+
+
+def _line(board: Board) -> str:
+    states = [f"{board.states[state]} {state}" for state in _STATES if board.states[state]]
+    return ", ".join([f"{board.scene}: {board.placed}/{board.wanted} placed", *states])
+
+
+def render(board: Board) -> RenderableType:
+    """The whole view."""
+    parts: list[RenderableType] = [
+        _header(board),
+        _markets(board),
+        Columns([_orders(board), _fills(board)], padding=(0, 3)),
+    ]
+    parts += [Text(f"• {note}", style="dim") for note in board.notes]
+    return Panel(Group(*parts), title="QuantDesk keeper, demo", border_style="cyan", width=100)
+
+
+def _header(board: Board) -> RenderableType:
+    line = Table.grid(expand=True)
+    line.add_column(ratio=1)
+    line.add_column(width=24)
+    bar = ProgressBar(total=1.0, completed=board.progress, width=24)
+    line.add_row(Text(f"{board.scene}", style="bold"), bar)
+    return line
+
+
+def _markets(board: Board) -> Table:
+    table = Table(box=None, header_style="bold", padding=(0, 2), title_justify="left")
+    table.add_column("market")
+    table.add_column("price", justify="right")
+    table.add_column("age", justify="right")
+    table.add_column("resting", justify="right")
+    table.add_column("nearest trigger", justify="right")
+    table.add_column("")
+    for market in board.markets:
+        table.add_row(
+            market.symbol,
+            market.price,
+            "" if market.age_s is None else f"{market.age_s:.0f} s",
+            str(market.resting),
+            "" if market.nearest is None else f"{market.nearest:.2%}",
+            Text("executing", style="green") if market.executing else Text(market.reason, style="yellow"),
+        )
+    return table
+
+
+def _orders(board: Board) -> Table:
+    table = Table(box=None, header_style="bold", padding=(0, 2))
+    table.add_column("orders")
+    table.add_column(f"{board.placed} of {board.wanted}", justify="right")
+    for state in _STATES:
+        if board.states[state]:
+            style = {"filled": "green", "failed": "red", "dropped": "red", "rejected": "red"}.get(state, "")
+            table.add_row(Text(state, style=style), str(board.states[state]))
+    table.add_row(Text("positions", style="bold"), str(board.positions))
+    return table
+
+
+def _fills(board: Board) -> Table:
+    table = Table(box=None, header_style="bold", padding=(0, 2))
+    table.add_column("latest fills")
+    table.add_column("")
+    table.add_column("at", justify="right")
+    table.add_column("to confirmed", justify="right")
+    for fill in reversed(board.fills):
+        table.add_row(fill.market, f"{fill.kind} {fill.side}", fill.price, f"{fill.latency_ms:.0f} ms")
+    return table
+
+
+def closing(summary: Summary) -> RenderableType:
+    """The summary for people."""
+    document = summary.document()
+    v, latency = summary.verdict, document["trigger_to_confirm_ms"]
+    lines = [
+        f"{v.placed} orders placed, {v.triggered} triggered, {v.executed} executed, {v.positions} positions, "
+        f"{v.duplicates} duplicates, {len(v.failed)} failed, {v.lost} lost.",
+        f"{v.resting} still rest ({v.moved_back} of them were met for a moment only), {v.cancelled} were cancelled; "
+        f"trailing stops were moved {v.ratchets} times.",
+    ]
+    if latency["p50"] is not None:
+        lines.append(
+            f"From trigger to confirmed: {latency['p50']:.0f} ms at the median, {latency['p99']:.0f} ms at the 99th "
+            "percentile; the chain itself confirms one slot (400 ms) after a transaction lands."
+        )
+    if v.refusals:
+        names = ", ".join(f"{count} x {name}" for name, count in sorted(v.refusals.items()))
+        lines.append(f"Attempts that the program refused: {names}.")
+    if summary.ok:
+        lines.append("Counted on the chain: every triggered order was executed exactly once, with its position.")
+    else:
+        lines += [f"WRONG: {problem}." for problem in summary.problems]
+    return Text("\n".join(lines), style="green" if summary.ok else "red")
