@@ -31,6 +31,8 @@ from keeper.errors import Misconfigured
 from keeper.execution.account_wait import AccountWait
 from keeper.execution.balance import BalanceWatch
 from keeper.execution.brakes import Brakes
+from keeper.execution.consequences import Consequences
+from keeper.execution.endings import Endings
 from keeper.execution.engine import Engine
 from keeper.execution.executor import Executor, ExecutorLimits
 from keeper.execution.fees import FeePolicy, FeeRules
@@ -96,7 +98,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
         await check_program(client, program)
         await check_idl(client, program, signer.address)
         _refuse_fills_without_position(settings, program)
-        await housekeeping.hold_to_genesis(client, journal)
+        await housekeeping.hold_to_genesis(client, journal, settings.rpc.genesis)
         blockhashes = Blockhashes(client, refresh_every_s=settings.rpc.blockhash_every_s)
 
         # The decision, and the life of attempts
@@ -107,13 +109,13 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
         tries = Tries(_retry_limits(settings), time.monotonic)
         fees = FeePolicy(_fee_rules(settings), today=_today, spent_today_lamports=await journal.spent(_today()))
         relays = RelaySettlement(flights, engine, report)
+        consequences = Consequences(program, signer.address, tries, engine, report)
         settlement = Settlement(
             client=client,
             program=program,
-            keeper=signer.address,
             journal=journal,
             flights=flights,
-            tries=tries,
+            consequences=consequences,
             fees=fees,
             resting=engine,
             relays=relays,
@@ -130,6 +132,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             lander=lander,
             flights=flights,
             tries=tries,
+            consequences=consequences,
             fees=fees,
             gate=gate,
             resting=engine,
@@ -142,7 +145,8 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             lambda order: engine.reopen(order, "Its user's account changed; it may be tried again."),
             every_s=settings.execution.account_every_s,
         )
-        engine.connect(executor, accounts.add)
+        endings = Endings(client, journal, flights, program.id, engine.on_event)
+        engine.connect(executor, accounts.add, endings)
         brakes = Brakes(journal, gate, engine, tries, report)
         await brakes.load()
         recovery = Recovery(journal, lander, engine, relays, tries, program, signer.address, report)
@@ -192,6 +196,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             await tg.start(lander.run, name="lander")
             await tg.start(engine.run_later, name="later")
             await tg.start(accounts.run, name="account-wait")
+            await tg.start(endings.run, name="endings")
             await balance.look()
             await tg.start(executor.run, name="executor")
             relay = RelayDesk(journal, lander, relays, engine, tg, report)
@@ -211,6 +216,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             for watch in watches:
                 tg.start_soon(watch.run, name=f"watch-{watch.label}")
             await snapshot_merged.wait()
+            await recovery.reconcile()
             tg.start_soon(pool.probe_forever, name="probe")
             tg.start_soon(housekeeping.every, schedule, "balance", 10.0, balance.look)
             tg.start_soon(housekeeping.every, schedule, "retention", 3600.0, journal.prune)

@@ -18,23 +18,15 @@ from solders.pubkey import Pubkey
 
 from keeper.domain.actions import Action, ExecuteOrder, RatchetStop, RecordExpired
 from keeper.domain.events import ChainTime, Event, MarketSeen, OrderGone, OrderSeen
-from keeper.domain.orders import Market, OnchainStatus, Order, OrderState
+from keeper.domain.orders import Market, Order, OrderState
 from keeper.domain.prices import Price
 from keeper.domain.reports import OrderTriggered, Report
 from keeper.execution.flights import Flights
 from keeper.journal import Journal
 from keeper.journal.ops import NoteOrder
-from keeper.journal.transitions import first_state
 from keeper.triggers.book import Posture
 from keeper.triggers.decision import Decision
 from keeper.triggers.prices import ChainClock
-
-_WHAT_THE_CHAIN_SAYS = {
-    OnchainStatus.FILLED: "It was filled by another keeper.",
-    OnchainStatus.CANCELLED: "Its user cancelled it.",
-    OnchainStatus.EXPIRED: "The program marked it expired.",
-    OnchainStatus.REJECTED: "The program rejected it.",
-}
 
 
 class Out(Protocol):
@@ -45,10 +37,22 @@ class Out(Protocol):
         ...
 
 
+class Ends(Protocol):
+    """Who reads again what seems to have ended; `keeper.execution.endings` in life."""
+
+    def add(self, address: Pubkey, slot: int) -> None:
+        """As of `slot` it is no longer pending, or gone."""
+        ...
+
+    def revived(self, address: Pubkey) -> None:
+        """It is pending after all, or anew."""
+        ...
+
+
 class Engine:
     """Connects the decision with the executor and the journal, and answers for what is resting.
 
-    `wait_for` takes an order that waits for its user's account (`keeper.execution.account_wait`).
+    `connect` names what it feeds: see there.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Engine:
         self._report = report
         self._out: Out | None = None
         self._wait_for: Callable[[Order, Pubkey], None] | None = None
+        self._endings: Ends | None = None
         self._markets: dict[Pubkey, Market] = {}
         self._by_symbol: dict[str, Market] = {}
         self._later: list[tuple[float, int, Pubkey, int | None]] = []
@@ -77,10 +82,13 @@ class Engine:
     def __repr__(self) -> str:
         return f"Engine({self.decision!r}, {len(self._later)} releases later)"
 
-    def connect(self, out: Out, wait_for: Callable[[Order, Pubkey], None]) -> None:
-        """Name the executor and the place where orders wait for an account. Once, before any event."""
+    def connect(self, out: Out, wait_for: Callable[[Order, Pubkey], None], endings: Ends) -> None:
+        """Name the executor, the place where orders wait for an account, and who reads again what seems to have
+        ended. Once, before any event.
+        """
         self._out = out
         self._wait_for = wait_for
+        self._endings = endings
 
     # -- facts
 
@@ -112,27 +120,39 @@ class Engine:
         before = self.decision.book.get(order.address)
         if before is not None and before.slot > order.slot:
             return
+        if self._flights.own(order.address) is not None:
+            # It may have left the book (a processed fill that a fork dropped): its attempt is in the air still.
+            self.decision.suspend(order.address)
         actions = self.decision.on_order(event, self._now(), time.monotonic_ns())
         if not order.pending:
-            self._ended_on_chain(order)
+            if before is not None or self._flights.own(order.address) is None:
+                self._ended(order.address, order.slot)
         elif before is None or _differs(before, order):
+            if before is None:
+                self._endings_of().revived(order.address)
             # While the keeper's own attempt is open its state is the attempt's to say, not the account's.
             resting = self.decision.book.posture(order.address) is Posture.ARMED
-            self._journal.post(NoteOrder(order, OrderState.OPEN if resting and not actions else None))
+            state = OrderState.OPEN if resting and not actions else None
+            # Pending at a newer slot than an end that was noted: it was placed anew at the same address.
+            self._journal.post(NoteOrder(order, state, reopen=before is None))
         self._act(actions)
 
-    def _ended_on_chain(self, order: Order) -> None:
-        if self._flights.own(order.address) is not None:
-            self._journal.post(NoteOrder(order))  # the read-back says whose fill it was
-            return
-        reason = _WHAT_THE_CHAIN_SAYS.get(order.status, f"It reads {order.status.word} on chain.")
-        self._journal.post(NoteOrder(order, first_state(order.status), reason))
-
     def _gone(self, event: OrderGone) -> None:
-        order = self.decision.book.get(event.address)
+        known = self.decision.book.get(event.address) is not None
         self._act(self.decision.on_gone(event))
-        if order is not None and self._flights.own(event.address) is None:
-            self._journal.post(NoteOrder(order, OrderState.DROPPED, "Its account is gone: its user closed it."))
+        if known:
+            self._ended(event.address, event.slot)
+
+    def seems_ended(self, address: Pubkey) -> None:
+        """An order that the journal knows and the chain's snapshot does not show."""
+        self._ended(address, self.clock.slot or 0)
+
+    def _ended(self, address: Pubkey, slot: int) -> None:
+        self._endings_of().add(address, slot)
+
+    def _endings_of(self) -> Ends:
+        assert self._endings is not None, "connect comes first"
+        return self._endings
 
     def known_orders(self) -> Iterable[tuple[Pubkey, int]]:
         """Resting orders with the slot in which each was last seen: what a snapshot is compared with."""

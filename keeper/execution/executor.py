@@ -27,7 +27,8 @@ from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import OrderState
 from keeper.domain.reports import AttemptMoved, Note, Report
 from keeper.errors import ChainError, DuplicateAttempt, JournalError, KeeperError, Misconfigured, Transient
-from keeper.execution.fates import POLICIES, Next, fate_of
+from keeper.execution.consequences import Consequence, Consequences
+from keeper.execution.fates import fate_of
 from keeper.execution.fees import FeePolicy
 from keeper.execution.flights import Flight, Flights
 from keeper.execution.gate import Gate
@@ -35,7 +36,7 @@ from keeper.execution.lander import Lander
 from keeper.execution.points import point
 from keeper.execution.tries import Tries
 from keeper.journal import Journal
-from keeper.journal.ops import AddAttempt, NoteOrder, Op, UseBudget
+from keeper.journal.ops import AddAttempt, NoteOrder, Op
 
 Job = ExecuteOrder | RatchetStop
 
@@ -85,6 +86,7 @@ class Executor:
         lander: Lander,
         flights: Flights,
         tries: Tries,
+        consequences: Consequences,
         fees: FeePolicy,
         gate: Gate,
         resting: Resting,
@@ -101,6 +103,7 @@ class Executor:
         self._lander = lander
         self._flights = flights
         self._tries = tries
+        self._consequences = consequences
         self._fees = fees
         self._gate = gate
         self._resting = resting
@@ -270,23 +273,15 @@ class Executor:
             self._fees.learn_units(attempt.kind, order.order_type, result.units)
             return True
         failure = name_failure(result.err, programs_of(attempt.wire), self._program.id, self._program.idl, result.logs)
+        # Nothing left the process, so the order reads as it did; the policy is the one for a failure on chain.
         fate = fate_of(failure.name, failure.program, self._program.id)
-        following = POLICIES[fate].next
-        reason = f"A simulation of the next attempt failed with {failure.name}."
-        ops: list[Op] = [NoteOrder(order, OrderState.OPEN, reason)]
-        if POLICIES[fate].costs_budget:
-            left = self._tries.charge(order.address)
-            ops.append(UseBudget(order.address))
-            if left == 0 or following is Next.OPERATOR:
-                ops[0] = NoteOrder(order, OrderState.FAILED, f"{reason} Its retry budget is used up.")
-                await self._journal.commit(*ops)
-                return False
+        ops: list[Op] = []
+        after: list[Consequence] = []
+        self._consequences.apply(order.address, attempt.kind, fate, failure, order, result.slot, ops, after)
         await self._journal.commit(*ops)
         self._tries.undo(order.address)
-        if following in (Next.NEXT_PRICE, Next.STOP):
-            self._resting.release(order.address, after_price_slot=max(result.slot, draft.job.price.slot))
-        else:
-            self._resting.release(order.address, delay_s=self._tries.pause_s(order.address))
+        for consequence in after:
+            consequence()
         return False
 
     async def _journaled(self, drafts: Sequence[_Draft]) -> list[Flight]:

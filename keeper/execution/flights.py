@@ -19,7 +19,7 @@ class Flight:
     `order` is the order as it was when decided, None after a restart until it is read. `triggered_at_s` is None
     when the deciding news came before this process. `landed_slot` is the slot of a confirmed success whose
     read-back is still to be done (`read_back` False) or done. `refused` is what a node said when it refused the
-    bytes, for people: it is not a verdict.
+    bytes, for people: it is not a verdict. `answered`: some node has said something of its status in this process.
     """
 
     attempt: Attempt
@@ -28,7 +28,7 @@ class Flight:
     born_at_s: float
     next_poll_s: float
     next_send_s: float
-    polls: int = 0
+    answered: bool = False
     landed_slot: int | None = None
     read_back: bool = False
     read_backs: int = 0

@@ -171,6 +171,7 @@ class Lander:
             self._schedule(flight)
             if isinstance(status, ChainError):
                 continue
+            flight.answered = True
             if status is None:
                 ops += self._not_found(flight, slot)
                 if flight.attempt.state.in_flight and self._past_height(flight):
@@ -257,7 +258,6 @@ class Lander:
 
     def _schedule(self, flight: Flight) -> None:
         now = time.monotonic()
-        flight.polls += 1
         if flight.read_back:
             flight.next_poll_s = now + self._limits.final_poll_s
             return

@@ -17,7 +17,6 @@ from keeper.chain.program import Program
 from keeper.domain.attempts import AttemptKind, AttemptState, Fate
 from keeper.domain.orders import OrderState
 from keeper.domain.reports import Note, Report
-from keeper.errors import ChainError
 from keeper.execution.engine import Engine
 from keeper.execution.flights import Flight
 from keeper.execution.lander import Lander
@@ -26,6 +25,10 @@ from keeper.execution.relay import RelaySettlement
 from keeper.execution.tries import Tries
 from keeper.journal import Journal
 from keeper.journal.records import OrderRow
+
+_RESTING = frozenset(
+    {OrderState.OPEN, OrderState.TRIGGERED, OrderState.EXECUTING, OrderState.CANCELLING, OrderState.FAILED}
+)
 
 
 class Recovery:
@@ -107,15 +110,25 @@ class Recovery:
         point("recovering")
         with anyio.move_on_after(deadline_s):
             while True:
-                unasked = [flight for flight in flights if flight.polls == 0]
+                unasked = [flight for flight in flights if not flight.answered]
                 if not unasked:
                     break
-                try:
-                    await self._lander.poll(unasked)
-                except ChainError:
-                    await anyio.sleep(0.5)
+                await self._lander.poll(unasked)
+                await anyio.sleep(0.05)
         left = sum(1 for flight in flights if flight.attempt.state.in_flight)
         self._report(Note("recovery.resolved", f"{len(flights) - left} resolved, {left} could still land"))
+
+    async def reconcile(self) -> int:
+        """After the first snapshot: orders that the journal believes to rest and the chain does not show.
+
+        They ended while the keeper was down. Each is read again at confirmed, and gets its named state. Returns
+        how many there were.
+        """
+        believed = await self._journal.seen_orders(_RESTING)
+        missing = [address for address in believed if self._engine.order(address) is None]
+        for address in missing:
+            self._engine.seems_ended(address)
+        return len(missing)
 
 
 def _landed_ratchet(flight: Flight) -> bool:

@@ -23,15 +23,15 @@ from keeper.domain.events import Event, MarketSeen, OrderSeen
 from keeper.domain.orders import OnchainStatus, Order, OrderState
 from keeper.domain.reports import FillWithoutPosition, Note, OrderSettled, Report
 from keeper.errors import ChainError, MalformedAccount
-from keeper.execution.fates import FREE_OF_CHARGE, POLICIES, Next, fate_of
+from keeper.execution.consequences import Consequence, Consequences
+from keeper.execution.fates import fate_of
 from keeper.execution.fees import FeePolicy
 from keeper.execution.flights import Flight, Flights
 from keeper.execution.lander import move_flight
 from keeper.execution.points import point
 from keeper.execution.relay import RelaySettlement
-from keeper.execution.tries import Tries
 from keeper.journal import Journal
-from keeper.journal.ops import AddSpend, NoteOrder, NoteState, Op, UseBudget
+from keeper.journal.ops import AddSpend, NoteOrder, NoteState, Op
 from keeper.journal.transitions import first_state
 
 _MOST_READ_BACKS = 200
@@ -45,15 +45,7 @@ class Resting(Protocol):
         ...
 
     def release(self, address: Pubkey, *, after_price_slot: int | None = None, delay_s: float = 0.0) -> None:
-        """The order rests again, after `delay_s`; only a price from a slot after `after_price_slot` counts."""
-        ...
-
-    def forget(self, address: Pubkey, slot: int) -> None:
-        """Nothing more will come of it, as of `slot`."""
-        ...
-
-    def wait_for_account(self, order: Order, account: Pubkey) -> None:
-        """The order waits, suspended, until `account` changes."""
+        """The order rests again."""
         ...
 
 
@@ -83,10 +75,9 @@ class Settlement:
         *,
         client: ChainClient,
         program: Program,
-        keeper: Pubkey,
         journal: Journal,
         flights: Flights,
-        tries: Tries,
+        consequences: Consequences,
         fees: FeePolicy,
         resting: Resting,
         relays: RelaySettlement,
@@ -96,10 +87,9 @@ class Settlement:
     ) -> None:
         self._client = client
         self._program = program
-        self._keeper = keeper
         self._journal = journal
         self._flights = flights
-        self._tries = tries
+        self._consequences = consequences
         self._fees = fees
         self._resting = resting
         self._relays = relays
@@ -117,7 +107,7 @@ class Settlement:
         if read is None:
             return  # read back at the next poll; until then nothing is concluded
         ops: list[Op] = []
-        after: list[Callable[[], None]] = []
+        after: list[Consequence] = []
         for flight in flights:
             match flight.attempt.kind:
                 case AttemptKind.EXECUTE:
@@ -137,7 +127,7 @@ class Settlement:
             return
         point("failed")
         ops: list[Op] = []
-        after: list[Callable[[], None]] = []
+        after: list[Consequence] = []
         for flight, err in zip(flights, errs, strict=True):
             failure, fee = await self._name(flight, err)
             order = read.order(flight.attempt.order, self._program.id)
@@ -151,7 +141,7 @@ class Settlement:
                 # The program said that it was not pending, and now it is: it was cancelled and placed anew.
                 fate = Fate.TRANSIENT
             self._end(flight, AttemptState.FAILED, fate, failure, fee, ops, after)
-            self._consequence(flight, fate, failure, order, slot, ops, after)
+            self._after_failure(flight, fate, failure, order, slot, ops, after)
             market = self._market_news(flight, read)
             if market is not None:
                 after.append(lambda news=market: self._resting.saw(news))  # type: ignore[misc]
@@ -164,7 +154,7 @@ class Settlement:
             return
         point("expired")
         ops: list[Op] = []
-        after: list[Callable[[], None]] = []
+        after: list[Consequence] = []
         for flight in flights:
             order = read.order(flight.attempt.order, self._program.id)
             if flight.attempt.kind is AttemptKind.RELAY:
@@ -174,7 +164,7 @@ class Settlement:
             detail = flight.refused or "its blockhash is too old, and no node knows it"
             failure = ProgramFailure("BlockhashExpired", None, None, None, detail)
             self._end(flight, AttemptState.EXPIRED, fate, failure, 0, ops, after)
-            self._consequence(flight, fate, failure, order, slot, ops, after)
+            self._after_failure(flight, fate, failure, order, slot, ops, after)
         await self._commit(ops, after, "failed_journaled")
 
     async def finalized(self, flights: Sequence[Flight]) -> None:
@@ -184,12 +174,12 @@ class Settlement:
             move_flight(flight, AttemptState.FINALIZED, self._report, finalized_at=now, ended_at=now)
             for flight in flights
         ]
-        after: list[Callable[[], None]] = [lambda f=flight: self._flights.remove(f) for flight in flights]  # type: ignore[misc]
+        after: list[Consequence] = [lambda f=flight: self._flights.remove(f) for flight in flights]  # type: ignore[misc]
         await self._commit(ops, after, "finalized_journaled")
 
     # -- success
 
-    def _filled(self, flight: Flight, read: ReadBack, ops: list[Op], after: list[Callable[[], None]]) -> None:
+    def _filled(self, flight: Flight, read: ReadBack, ops: list[Op], after: list[Consequence]) -> None:
         attempt = flight.attempt
         order = read.order(attempt.order, self._program.id)
         if order is not None and order.pending:
@@ -224,9 +214,9 @@ class Settlement:
         else:
             ops.append(NoteState(attempt.order, state, reason, slot=read.slot, position=position))
         self._report(OrderSettled(attempt.order, attempt.kind, fate, reason, fee_lamports=self._fee(flight)))
-        after.append(lambda: self._ended(attempt.order, read.slot))
+        after.append(lambda: self._consequences.ended(attempt.order, read.slot))
 
-    def _confirm(self, flight: Flight, fate: Fate, ops: list[Op], after: list[Callable[[], None]]) -> None:
+    def _confirm(self, flight: Flight, fate: Fate, ops: list[Op], after: list[Consequence]) -> None:
         fee = self._fee(flight)
         ops.append(
             move_flight(
@@ -271,7 +261,7 @@ class Settlement:
             detail = f"{flight.signature} succeeded, but the order still reads Pending ({flight.read_backs} reads)"
             self._report(Note("attempt.contradiction", detail, level="error", order=flight.attempt.order))
 
-    def _ratcheted(self, flight: Flight, read: ReadBack, ops: list[Op], after: list[Callable[[], None]]) -> None:
+    def _ratcheted(self, flight: Flight, read: ReadBack, ops: list[Op], after: list[Consequence]) -> None:
         attempt = flight.attempt
         order = read.order(attempt.order, self._program.id)
         fate = Fate.RATCHETED
@@ -305,7 +295,7 @@ class Settlement:
         failure: ProgramFailure,
         fee: int,
         ops: list[Op],
-        after: list[Callable[[], None]],
+        after: list[Consequence],
     ) -> None:
         ops.append(
             move_flight(
@@ -323,7 +313,7 @@ class Settlement:
         if fee:
             self._spend(fee, ops, after)
 
-    def _consequence(
+    def _after_failure(
         self,
         flight: Flight,
         fate: Fate,
@@ -331,64 +321,12 @@ class Settlement:
         order: Order | None,
         slot: int,
         ops: list[Op],
-        after: list[Callable[[], None]],
+        after: list[Consequence],
     ) -> None:
-        address = flight.attempt.order
-        policy = POLICIES[fate]
-        following = policy.next
-        if policy.costs_budget and failure.name not in FREE_OF_CHARGE:
-            if self._tries.left(address) <= 1 and following in (Next.BACK_OFF, Next.ACCOUNT_CHANGE):
-                following = Next.OPERATOR
-            ops.append(UseBudget(address))
-            after.append(lambda: self._charge(address))
+        # The flight goes first: an order that is released at once must not find its old attempt in the air.
         after.append(lambda: self._flights.remove(flight))
-        state, reason = self._words(fate, following, failure, order, flight)
-        if order is not None:
-            ops.append(NoteOrder(order, state, reason))
-        else:
-            ops.append(NoteState(address, state, reason, slot=slot))
-        self._report(OrderSettled(address, flight.attempt.kind, fate, reason, failure.name))
-        match following:
-            case Next.STOP:
-                after.append(lambda: self._ended(address, order.slot if order else slot))
-            case Next.NEXT_PRICE:
-                after.append(lambda: self._resting.release(address, after_price_slot=slot))
-            case Next.BACK_OFF:
-                after.append(lambda: self._resting.release(address, delay_s=self._tries.pause_s(address)))
-            case Next.ACCOUNT_CHANGE:
-                account = self._program.user_account_of(order, self._keeper) if order else None
-                if order is not None and account is not None:
-                    after.append(lambda: self._resting.wait_for_account(order, account))
-            case Next.OPERATOR:
-                pass  # it stays suspended until an operator retries it
-
-    def _words(
-        self, fate: Fate, following: Next, failure: ProgramFailure, order: Order | None, flight: Flight
-    ) -> tuple[OrderState, str]:
-        name = failure.name + (f" ({failure.detail})" if failure.detail else "")
-        if fate is Fate.LOST_RACE:
-            if order is None:
-                return OrderState.DROPPED, "Its account is gone: its user closed it."
-            what = {
-                OnchainStatus.FILLED: "Another keeper filled it first.",
-                OnchainStatus.CANCELLED: "Its user cancelled it first.",
-                OnchainStatus.EXPIRED: "It expired first.",
-            }.get(order.status, f"It reads {order.status.word} on chain.")
-            return first_state(order.status), what
-        if fate is Fate.EXPIRED_ORDER:
-            return OrderState.EXPIRED, "The program refused it as expired."
-        if following is Next.NEXT_PRICE:
-            return OrderState.OPEN, f"The chain refused the attempt with {name}; it rests until the price is news."
-        if following is Next.BACK_OFF:
-            return OrderState.OPEN, f"The last attempt failed with {name}; it is tried again."
-        if following is Next.ACCOUNT_CHANGE:
-            return (
-                OrderState.FAILED,
-                f"The program refused the fill with {name}; it is tried again when its user's account changes.",
-            )
-        if POLICIES[fate].next is not Next.OPERATOR:
-            return OrderState.FAILED, f"Its retry budget is used up; the last attempt failed with {name}."
-        return OrderState.FAILED, f"The program refused the fill with {name}; an operator has to look."
+        attempt = flight.attempt
+        self._consequences.apply(attempt.order, attempt.kind, fate, failure, order, slot, ops, after)
 
     # -- shared
 
@@ -414,24 +352,17 @@ class Settlement:
         except MalformedAccount:
             return None
 
-    def _charge(self, address: Pubkey) -> None:
-        self._tries.charge(address)
-
-    def _ended(self, address: Pubkey, slot: int) -> None:
-        self._tries.forget(address)
-        self._resting.forget(address, slot)
-
     def _fee(self, flight: Flight) -> int:
         attempt = flight.attempt
         if attempt.unit_limit is None or attempt.unit_price_micro_lamports is None:
             return 0
         return 5_000 + -(-attempt.unit_limit * attempt.unit_price_micro_lamports // 1_000_000)
 
-    def _spend(self, fee: int, ops: list[Op], after: list[Callable[[], None]]) -> None:
+    def _spend(self, fee: int, ops: list[Op], after: list[Consequence]) -> None:
         ops.append(AddSpend(self._fees.day, fee))
         after.append(lambda: self._fees.spend(fee))
 
-    async def _commit(self, ops: Sequence[Op], after: Sequence[Callable[[], None]], passed: str) -> None:
+    async def _commit(self, ops: Sequence[Op], after: Sequence[Consequence], passed: str) -> None:
         """Durable first, consequences second: a crash in between finds the entry closed and the order resting."""
         if ops:
             await self._journal.commit(*ops)
