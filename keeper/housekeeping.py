@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 import anyio
 from solders.pubkey import Pubkey
@@ -21,7 +22,8 @@ from keeper.journal import Journal, SetMeta
 from keeper.schedule import Schedule
 from keeper.telemetry import Metrics
 
-_GENESIS = "genesis_hash"
+GENESIS: Final = "genesis_hash"
+"""Where the journal remembers which chain it belongs to."""
 
 
 async def every(schedule: Schedule, name: str, every_s: float, work: Callable[[], Awaitable[object]]) -> None:
@@ -33,7 +35,7 @@ async def every(schedule: Schedule, name: str, every_s: float, work: Callable[[]
             continue  # counted where it happened; health shows what lasts
 
 
-async def hold_to_genesis(client: ChainClient, journal: Journal) -> None:
+async def hold_to_genesis(client: ChainClient, journal: Journal, expected: str | None) -> None:
     """A journal belongs to one chain: on another one its open attempts would look as if they never landed."""
     try:
         genesis = await client.genesis_hash()
@@ -41,14 +43,19 @@ async def hold_to_genesis(client: ChainClient, journal: Journal) -> None:
         raise Misconfigured(
             f"The chain can't be reached: {e}.", remedy="Check rpc.url, and that the node is up."
         ) from e
-    known = await journal.meta(_GENESIS)
+    if expected not in (None, genesis):
+        raise Misconfigured(
+            f"The endpoint is on another cluster: its genesis hash is {genesis}, and rpc.genesis wants {expected}.",
+            remedy="Check rpc.url, or rpc.genesis.",
+        )
+    known = await journal.meta(GENESIS)
     if known is not None and known != genesis:
         raise Misconfigured(
             f"The journal {journal.path} belongs to another chain (genesis {known}, this one is {genesis}).",
             remedy="Set journal.path to a file of its own for each chain.",
         )
     if known is None:
-        await journal.commit(SetMeta(_GENESIS, genesis))
+        await journal.commit(SetMeta(GENESIS, genesis))
     client.pool.expect_genesis(genesis)
 
 

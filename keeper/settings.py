@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -21,6 +22,13 @@ from solders.pubkey import Pubkey
 from keeper.errors import Misconfigured
 
 Share = Annotated[float, Field(gt=0, le=1)]
+
+CLUSTERS: Final = {
+    "mainnet": "5eykt4UsFv8P8NJdTREpY1vzqKqZKvdpKuc147dw2N9d",
+    "devnet": "EtWTRABZaYq6iMfeYKouRu166VU2xqa1wcaWoxPkrZBG",
+    "testnet": "4uhcVJyU9pJkvQyS88uRDiswHXSCkY3zQawwpjk2NsNY",
+}
+"""The genesis hashes of the public clusters."""
 
 
 class _Section(BaseModel):
@@ -42,6 +50,11 @@ class RpcSettings(_Section):
         None, description="its WebSocket URL; by default the HTTP URL with ws: and, if it names a port, the next port"
     )
     fallbacks: tuple[Fallback, ...] = Field((), description="further endpoints, in order of preference")
+    genesis: str | None = Field(
+        None,
+        description='the cluster to be on: "mainnet", "devnet", "testnet" or a genesis hash; unset takes any, and the '
+        "journal remembers it",
+    )
     deadline_s: float = Field(10.0, gt=0, le=120, description="total deadline of one call, in seconds")
     silence_s: float = Field(10.0, gt=0, le=600, description="a socket without a slot for so many seconds is dead")
     snapshot_every_s: float = Field(60.0, gt=0, description="how often everything is read again, in seconds")
@@ -50,6 +63,17 @@ class RpcSettings(_Section):
     blockhash_every_s: float = Field(
         2.0, gt=0, le=20, description="how often a new blockhash is fetched, in seconds; each lives about a minute"
     )
+
+    @field_validator("genesis")
+    @classmethod
+    def _a_genesis_hash(cls, value: str | None) -> str | None:
+        if value is None or value in CLUSTERS:
+            return CLUSTERS.get(value or "")
+        try:
+            Pubkey.from_string(value)  # a hash has an address's form: 32 bytes in base58
+        except ValueError:
+            raise ValueError(f"it is neither {', '.join(CLUSTERS)} nor a genesis hash") from None
+        return value
 
 
 class ProgramSettings(_Section):
@@ -151,6 +175,18 @@ class HttpSettings(_Section):
 
     host: str = Field("127.0.0.1", description="address to listen on; loopback unless you put a proxy before it")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    admin_token_sha256: SecretStr | None = Field(
+        None,
+        description="SHA-256 (hex) of the token for pause, resume and retry; unset: there are no such routes. "
+        "`keeper admin-token FILE` makes one",
+    )
+
+    @field_validator("admin_token_sha256")
+    @classmethod
+    def _a_digest(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[0-9a-f]{64}", value.get_secret_value()):
+            raise ValueError("it is not 64 hexadecimal digits in lower case")
+        return value
 
 
 class LogSettings(_Section):
