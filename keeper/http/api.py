@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import compile_path
 
 from keeper.http.guard import Guard
 from keeper.http.instruments import Instruments
@@ -73,7 +74,20 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     """Starlette's own refusals: no such path, no such method."""
     assert isinstance(error, HTTPException)
     code, detail = _BY_STATUS.get(error.status_code, ("malformed_request", "The request can't be read."))
-    return Problem(code, detail, headers=error.headers).response()
+    headers = {"Allow": _allow(request)} if error.status_code == 405 else error.headers
+    return Problem(code, detail, headers=headers).response()
+
+
+def _allow(request: Request) -> str:
+    """Every method of this path. Starlette names those of one route alone, and here each method is a route."""
+    described = request.app.openapi()["paths"]
+    found = {
+        method.upper()
+        for path, operations in described.items()
+        if compile_path(path)[0].match(request.url.path)
+        for method in operations
+    }
+    return ", ".join(sorted(found or {"GET"}))
 
 
 async def _invalid_parameter(request: Request, error: Exception) -> Response:

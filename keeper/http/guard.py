@@ -19,6 +19,8 @@ from keeper.http.instruments import Instruments
 from keeper.http.problems import Problem
 
 REQUEST_ID: Final = "X-Request-Id"
+MAX_HEAD_BYTES: Final = 16 * 1024
+"""A request's path, query and headers together."""
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -68,11 +70,19 @@ class Guard:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = scope.get("client")
-        refused = self._admit(client[0]) if client else None
+        refused = _too_much(scope) or (self._admit(client[0]) if client else None)
         if refused is not None:
             await refused.response()(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+
+def _too_much(scope: Scope) -> Problem | None:
+    """h11's own limit holds for what comes in several reads; a head that fits into one read passes it."""
+    head = sum(len(name) + len(value) for name, value in scope["headers"])
+    if head + len(scope.get("raw_path") or b"") + len(scope["query_string"]) <= MAX_HEAD_BYTES:
+        return None
+    return Problem("headers_too_large", f"A request's head may have {MAX_HEAD_BYTES} bytes.")
 
 
 def _request_id(given: str | None) -> str:

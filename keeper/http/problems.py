@@ -31,6 +31,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "duplicate_key": Kind(400, "A key occurs twice in the body"),
     "unsupported_media_type": Kind(415, "The body has to be application/json"),
     "body_too_large": Kind(413, "The body is too large"),
+    "headers_too_large": Kind(431, "The request's head is too large"),
     "body_timeout": Kind(408, "The body did not arrive in time"),
     "not_found": Kind(404, "There is no such resource"),
     "method_not_allowed": Kind(405, "The resource does not have this method"),

@@ -20,9 +20,10 @@ from starlette.types import ASGIApp
 
 from keeper.errors import Misconfigured
 
-MAX_HEADER_BYTES: Final = 16 * 1024
-"""A request's line and headers together. h11 enforces it; httptools would take any number."""
+_MOST_BUFFERED_BYTES: Final = 16 * 1024
+"""Of a request's head that comes piece by piece. h11 enforces it; httptools would take any number."""
 
+_LAST_PORT: Final = 65_535
 _BACKLOG: Final = 1024
 _MAX_CONNECTIONS: Final = 4096
 
@@ -53,7 +54,7 @@ async def serve(
             server_header=False,
             # The caller's address is the peer's: a header that anybody can send must not choose it.
             proxy_headers=False,
-            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+            h11_max_incomplete_event_size=_MOST_BUFFERED_BYTES,
             limit_concurrency=_MAX_CONNECTIONS,
             timeout_graceful_shutdown=max(1, int(drain_s)),
         )
@@ -84,11 +85,14 @@ async def serve(
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= _LAST_PORT:
+        # getaddrinfo would take it modulo 65,536 and listen somewhere else.
+        raise Misconfigured(f"{port} is no port.", remedy=f"Set http.port to 0 to {_LAST_PORT}.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except (OSError, OverflowError) as e:
+    except OSError as e:
         raise Misconfigured(f"{host!r} is no address to listen on.", remedy="Check the setting http.host.") from e
     listener = socket.socket(family, kind, protocol)
     try:
@@ -96,20 +100,19 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind(address)
         listener.listen(_BACKLOG)
         listener.setblocking(False)
-    except (OSError, OverflowError) as e:
+    except OSError as e:
         listener.close()
         raise _cannot_listen(host, port, e) from e
     return listener
 
 
-def _cannot_listen(host: str, port: int, error: OSError | OverflowError) -> Misconfigured:
-    code = error.errno if isinstance(error, OSError) else None
-    if code == errno.EADDRINUSE:
+def _cannot_listen(host: str, port: int, error: OSError) -> Misconfigured:
+    if error.errno == errno.EADDRINUSE:
         return Misconfigured(
             f"Port {port} on {host} is in use.",
             remedy="Set http.port to a free one, or 0 for any, or stop what uses it.",
         )
-    if code == errno.EACCES:
+    if error.errno == errno.EACCES:
         return Misconfigured(f"Port {port} needs privileges.", remedy="Set http.port to 1024 or above.")
     return Misconfigured(f"Can't listen on {host}:{port}: {error}.", remedy="Check http.host and http.port.")
 

@@ -23,6 +23,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 _PATH: Final = re.compile(r" - at `\$(?P<path>[^`]*)`$")
 _NAMED: Final = re.compile(r"Object (?P<what>missing required|contains unknown) field `(?P<name>[^`]*)`")
 _LONGEST_NAME: Final = 64
+_THROWN_AWAY: Final = 64
+"""How many times the allowed size is read before the connection is simply cut."""
 
 
 async def read_json(request: Request, shape: type[T], limits: ApiLimits) -> T:
@@ -34,16 +36,18 @@ async def read_json(request: Request, shape: type[T], limits: ApiLimits) -> T:
 
 
 async def _read_body(request: Request, limits: ApiLimits) -> bytes:
-    announced = request.headers.get("content-length", "0")
-    if announced.isdigit() and int(announced) > limits.body_bytes:
-        raise _too_large(limits)
-    body = bytearray()
+    """The body, or a Problem. What is too large is read on for a while and thrown away: a connection that is closed
+    with unread bytes in it is reset, and the answer that says why is lost with it.
+    """
+    body, read = bytearray(), 0
     try:
         with anyio.fail_after(limits.body_timeout_s):
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > limits.body_bytes:
-                    raise _too_large(limits)
+                read += len(chunk)
+                if read <= limits.body_bytes:
+                    body += chunk
+                elif read > _THROWN_AWAY * limits.body_bytes:
+                    break
     except TimeoutError:
         raise Problem(
             "body_timeout",
@@ -52,12 +56,9 @@ async def _read_body(request: Request, limits: ApiLimits) -> bytes:
         ) from None
     except ClientDisconnect:
         raise Problem("malformed_request", "The connection was closed before the body's end.") from None
+    if read > limits.body_bytes:
+        raise Problem("body_too_large", f"A body may have {limits.body_bytes} bytes.", headers={"Connection": "close"})
     return bytes(body)
-
-
-def _too_large(limits: ApiLimits) -> Problem:
-    # The rest of the body is not read, so the connection can't serve another request.
-    return Problem("body_too_large", f"A body may have {limits.body_bytes} bytes.", headers={"Connection": "close"})
 
 
 def decode(body: bytes, shape: type[T]) -> T:

@@ -145,6 +145,7 @@ class World:
     desk: ChainDesk
     relay: OneSend
     health: SetHealth
+    ports: ApiPorts
     port: int
     http: httpx.AsyncClient
 
@@ -254,7 +255,7 @@ async def world(directory: Path, limits: ApiLimits | None = None) -> AsyncIterat
             limits=limits or ApiLimits(),
         )
         async with serving(ports) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
-            made = World(net, program, client, journal, desk, relay, health, port, http)
+            made = World(net, program, client, journal, desk, relay, health, ports, port, http)
             net.bank.airdrop(AUTHORITY.pubkey(), 10 * SOL)
             net.bank.advance()
             market = {"market": program.market_address("SOL", "USDC"), "authority": AUTHORITY.pubkey()}
