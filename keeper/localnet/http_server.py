@@ -15,6 +15,7 @@ from keeper.localnet.rpc import Dispatcher
 
 _PLAIN = b"text/plain; charset=utf-8"
 _JSON = b"application/json"
+_GOODBYE_S = 1.0
 
 
 class RpcApp:
@@ -93,15 +94,13 @@ async def serve_http(
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=1,
     )
     server = _Server(config, task_status)
     try:
         await server.serve(sockets=[listening])
     finally:
         with anyio.CancelScope(shield=True):
-            if server.started:
-                await server.shutdown(sockets=[listening])
+            await server.stop()
 
 
 class _Server(uvicorn.Server):
@@ -114,6 +113,18 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def stop(self) -> None:
+        """Let running requests end, idle connections not. uvicorn's own way takes a tenth of a second more."""
+        if not self.started:
+            return
+        for listener in self.servers:
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        with anyio.move_on_after(_GOODBYE_S):
+            while self.server_state.connections:  # noqa: ASYNC110 - uvicorn has no event for it
+                await anyio.sleep(0.005)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)

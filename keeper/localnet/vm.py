@@ -74,6 +74,7 @@ class Vm:
         self._svm = LiteSVM().with_sigverify(False).with_blockhash_check(False).with_transaction_history(0)
         self.epoch_schedule = EpochSchedule.without_warmup()
         self._svm.set_epoch_schedule(self.epoch_schedule)
+        self._epoch = (-1, 0)  # the newest one, and when it began
 
     def account(self, address: Pubkey) -> Account | None:
         """The newest state of an account; None when it does not exist."""
@@ -103,10 +104,12 @@ class Vm:
         """Set the clock sysvar."""
         schedule = self.epoch_schedule
         epoch = schedule.get_epoch(slot)
+        if epoch > self._epoch[0]:
+            self._epoch = (epoch, unix_timestamp)
         self._svm.set_clock(
             Clock(
                 slot=slot,
-                epoch_start_timestamp=unix_timestamp,
+                epoch_start_timestamp=self._epoch[1],
                 epoch=epoch,
                 leader_schedule_epoch=schedule.get_leader_schedule_epoch(slot),
                 unix_timestamp=unix_timestamp,
