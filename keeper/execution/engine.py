@@ -10,7 +10,7 @@ import heapq
 import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import anyio
 from anyio.abc import TaskStatus
@@ -27,6 +27,8 @@ from keeper.journal.ops import NoteOrder
 from keeper.triggers.book import Posture
 from keeper.triggers.decision import Decision
 from keeper.triggers.prices import ChainClock
+
+RESTS: Final = "It rests until a fresh price meets its condition."
 
 
 class Out(Protocol):
@@ -134,7 +136,7 @@ class Engine:
             resting = self.decision.book.posture(order.address) is Posture.ARMED
             state = OrderState.OPEN if resting and not actions else None
             # Pending at a newer slot than an end that was noted: it was placed anew at the same address.
-            self._journal.post(NoteOrder(order, state, reopen=before is None))
+            self._journal.post(NoteOrder(order, state, RESTS if state else "", reopen=before is None))
         self._act(actions)
 
     def _gone(self, event: OrderGone) -> None:

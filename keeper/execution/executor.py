@@ -28,6 +28,7 @@ from keeper.domain.orders import OrderState
 from keeper.domain.reports import AttemptMoved, Note, Report
 from keeper.errors import ChainError, DuplicateAttempt, JournalError, KeeperError, Misconfigured, Transient
 from keeper.execution.consequences import Consequence, Consequences
+from keeper.execution.engine import RESTS
 from keeper.execution.fates import fate_of
 from keeper.execution.fees import FeePolicy
 from keeper.execution.flights import Flight, Flights
@@ -159,7 +160,7 @@ class Executor:
     def _decide_again(self) -> None:
         """What was decided before a stop is not true after it: every waiting order meets the present price anew."""
         for job in self._next(self.queued):
-            self._journal.post(NoteOrder(job.order, OrderState.OPEN))
+            self._journal.post(NoteOrder(job.order, OrderState.OPEN, RESTS))
             self._resting.release(job.order.address)
 
     def _next(self, most: int) -> list[Job]:

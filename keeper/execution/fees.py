@@ -18,6 +18,10 @@ SIGNATURE_FEE_LAMPORTS: Final = 5_000
 _MICRO: Final = 1_000_000
 _MOST_UNITS: Final = 1_400_000
 
+# Finding a program address takes 1,500 units for each bump that it tries, and a fill finds two. Which order needs many
+# tries is chance: the most seen so far says little, so room for ten more tries than any so far is always left.
+_ADDRESS_SEARCH_UNITS: Final = 15_000
+
 
 @dataclass(frozen=True, slots=True)
 class FeeRules:
@@ -59,7 +63,11 @@ class FeePolicy:
         The limit rises by one unit from attempt to attempt, so that no two attempts at an order can be the same
         transaction, whatever the caps do to the price.
         """
-        limit = min(_MOST_UNITS, self.unit_limit(kind, order_type) + number - 1)
+        limit = self.unit_limit(kind, order_type)
+        if number > 1:
+            # The limit that was learnt from other orders may be what this one failed by.
+            limit = max(limit, self.rules.default_unit_limit) + number - 1
+        limit = min(_MOST_UNITS, limit)
         base = max(self.rules.unit_price_micro_lamports, self._recent_price)
         price = int(base * self.rules.retry_factor ** min(number - 1, 20))
         most = max(0, self.rules.cap_lamports - SIGNATURE_FEE_LAMPORTS) * _MICRO // limit
@@ -70,7 +78,7 @@ class FeePolicy:
         most = self._most_units.get((kind, order_type))
         if most is None:
             return self.rules.default_unit_limit
-        return min(_MOST_UNITS - 1_000, int(most * (1 + self.rules.unit_margin)) + 1)
+        return min(_MOST_UNITS - 1_000, int(most * (1 + self.rules.unit_margin)) + _ADDRESS_SEARCH_UNITS)
 
     def knows(self, kind: AttemptKind, order_type: OrderType) -> bool:
         """Whether a limit was learnt for this kind of transaction."""

@@ -19,7 +19,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from keeper.chain.client import ChainClient, SignatureStatus
-from keeper.domain.attempts import AttemptState
+from keeper.domain.attempts import AttemptKind, AttemptState, blocks
 from keeper.domain.reports import AttemptMoved, Note, Report
 from keeper.errors import ChainError, JournalError, Rejected
 from keeper.execution.flights import Flight, Flights
@@ -218,6 +218,8 @@ class Lander:
         attempt = flight.attempt
         if attempt.state not in (AttemptState.SEEN, AttemptState.CONFIRMED):
             return []
+        if attempt.kind is AttemptKind.RATCHET and not blocks(attempt.kind, attempt.state):
+            return []  # a confirmed ratchet has let go of its order; it only waits to be rooted
         if attempt.seen_slot is None or slot < attempt.seen_slot:
             return []
         flight.next_send_s = 0.0

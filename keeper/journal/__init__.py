@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from keeper.journal.inspection import Inspection, inspect
 from keeper.journal.journal import Journal
 from keeper.journal.maintenance import Finding, backup, export, vacuum, verify
 from keeper.journal.ops import (
@@ -45,6 +46,7 @@ __all__ = [
     "ChangeRow",
     "FailureRow",
     "Finding",
+    "Inspection",
     "GroupDone",
     "Journal",
     "JournalConflict",
@@ -68,6 +70,7 @@ __all__ = [
     "UseBudget",
     "backup",
     "export",
+    "inspect",
     "vacuum",
     "verify",
 ]

@@ -25,7 +25,7 @@ from keeper.errors import JournalError
 from keeper.journal import files
 from keeper.journal.integers import from_stored_opt
 from keeper.journal.lock import writer_lock
-from keeper.journal.schema import KEEPER_KINDS_SQL, LIVE_SQL
+from keeper.journal.schema import BLOCKING_SQL
 
 _U64_COLUMNS: Final = {
     "orders": frozenset(
@@ -65,7 +65,7 @@ _INVARIANTS: Final = (
     (
         "two attempts at one order could still land",
         f"SELECT order_address, group_concat(signature, ' ') FROM attempts NOT INDEXED "
-        f"WHERE kind IN ({KEEPER_KINDS_SQL}) AND state IN ({LIVE_SQL}) GROUP BY order_address HAVING COUNT(*) > 1",
+        f"WHERE {BLOCKING_SQL} GROUP BY order_address HAVING COUNT(*) > 1",
     ),
     (
         "an order was executed more than once",

@@ -34,7 +34,7 @@ from keeper.journal.records import (
     PreparedStatus,
     Source,
 )
-from keeper.journal.schema import KEEPER_KINDS_SQL, LIVE_SQL
+from keeper.journal.schema import BLOCKING_SQL, FOLLOWED_SQL
 from keeper.journal.transitions import CLOSED_STATES
 
 MAX_PAGE: Final = 1_000
@@ -160,9 +160,9 @@ class Queries:
         """Every attempt that could still land or is not yet rooted, oldest first. A restart resolves these first."""
         rows = self._all(
             f"SELECT {_ATTEMPT_COLUMNS} FROM attempts INDEXED BY one_live_attempt "
-            f"WHERE kind IN ({KEEPER_KINDS_SQL}) AND state IN ({LIVE_SQL}) "
-            f"UNION ALL SELECT {_ATTEMPT_COLUMNS} FROM attempts INDEXED BY live_relays "
-            f"WHERE kind = 'relay' AND state IN ({LIVE_SQL}) ORDER BY id"
+            f"WHERE {BLOCKING_SQL} "
+            f"UNION ALL SELECT {_ATTEMPT_COLUMNS} FROM attempts INDEXED BY followed_attempts "
+            f"WHERE {FOLLOWED_SQL} ORDER BY id"
         )
         return [_attempt(row) for row in rows]
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from sqlite_utils import Database
 
-from keeper.domain.attempts import LIVE_STATES, AttemptKind, AttemptState
+from keeper.domain.attempts import IN_FLIGHT_STATES, LIVE_STATES, AttemptKind, AttemptState
 from keeper.errors import JournalError, JournalVersion
 
 APPLICATION_ID: Final = 0x514B4A31
@@ -30,11 +30,20 @@ LIVE_SQL: Final = _words(LIVE_STATES)
 """The attempt states that could still land, as a list for SQL."""
 ENDED_SQL: Final = _words(frozenset(AttemptState) - LIVE_STATES - {AttemptState.INTENDED})
 """The attempt states that nothing follows."""
-KEEPER_KINDS_SQL: Final = f"'{AttemptKind.EXECUTE.value}', '{AttemptKind.RATCHET.value}'"
-"""The kinds of attempt that the keeper itself signs, of which an order has one live at most."""
+BLOCKING_SQL: Final = (
+    f"((kind = '{AttemptKind.EXECUTE.value}' AND state IN ({LIVE_SQL})) "
+    f"OR (kind = '{AttemptKind.RATCHET.value}' AND state IN ({_words(IN_FLIGHT_STATES)})))"
+)
+"""`keeper.domain.attempts.blocks` in SQL: an order has one such attempt at most."""
+FOLLOWED_SQL: Final = (
+    f"((kind = '{AttemptKind.RELAY.value}' AND state IN ({LIVE_SQL})) "
+    f"OR (kind = '{AttemptKind.RATCHET.value}' AND state = '{AttemptState.CONFIRMED.value}'))"
+)
+"""The other open attempts."""
 
 # Frozen texts: version 1 must stay what it was when the domain's words grow.
 _V1_LIVE = "'confirmed', 'seen', 'sent', 'signed', 'unknown'"
+_V1_IN_FLIGHT = "'seen', 'sent', 'signed', 'unknown'"
 _V1_ENDED = "'dry_run', 'expired', 'failed', 'finalized'"
 _V1_CLOSED = "'cancelled', 'dropped', 'expired', 'filled', 'rejected'"
 _V1_ORDER_STATES = (
@@ -118,9 +127,13 @@ _VERSION_1: Final = (
     # Promise 2, in the database itself: whatever the code above it does, a second live attempt is refused.
     f"""
     CREATE UNIQUE INDEX one_live_attempt ON attempts (order_address)
-        WHERE kind IN ('execute', 'ratchet') AND state IN ({_V1_LIVE})
+        WHERE (kind = 'execute' AND state IN ({_V1_LIVE})) OR (kind = 'ratchet' AND state IN ({_V1_IN_FLIGHT}))
     """,
-    f"CREATE INDEX live_relays ON attempts (order_address) WHERE kind = 'relay' AND state IN ({_V1_LIVE})",
+    # What is open and blocks nothing: followed to its end all the same.
+    f"""
+    CREATE INDEX followed_attempts ON attempts (order_address)
+        WHERE (kind = 'relay' AND state IN ({_V1_LIVE})) OR (kind = 'ratchet' AND state = 'confirmed')
+    """,
     f"CREATE INDEX attempts_ended ON attempts (signed_at) WHERE state IN ({_V1_ENDED})",
     "CREATE INDEX attempts_order ON attempts (order_address, number)",
     "CREATE INDEX attempts_kind ON attempts (kind, signed_at)",

@@ -28,7 +28,7 @@ from keeper.journal.drafts import (
     base58,
 )
 from keeper.journal.integers import to_stored, to_stored_opt
-from keeper.journal.schema import KEEPER_KINDS_SQL, LIVE_SQL
+from keeper.journal.schema import BLOCKING_SQL
 from keeper.journal.workspace import Rows
 
 _MAX_PARAMETERS: Final = 32_000
@@ -57,7 +57,7 @@ _LIVE: Final = f"""
     SELECT json_group_array(json_array(order_address, signature))
     FROM attempts INDEXED BY one_live_attempt
     WHERE order_address IN (SELECT value FROM json_each(?))
-        AND kind IN ({KEEPER_KINDS_SQL}) AND state IN ({LIVE_SQL})
+        AND {BLOCKING_SQL}
 """
 _PREPARED: Final = """
     SELECT json_group_array(json_array(id, idempotency_key, status, signature)) FROM prepared

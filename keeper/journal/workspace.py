@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
-from keeper.domain.attempts import Attempt, AttemptKind, AttemptState
+from keeper.domain.attempts import Attempt, AttemptState, blocks
 from keeper.errors import DuplicateAttempt, JournalError
 from keeper.journal import ops as o
 from keeper.journal.drafts import (
@@ -265,7 +265,7 @@ class _Caller:
             raise JournalError("An attempt is journaled once it is signed, not before.")
         if self.mine.attempts.get(signature) or self._base.attempts.get(signature):
             raise DuplicateAttempt(f"The attempt {signature} is in the journal already.")
-        if attempt.kind is not AttemptKind.RELAY and attempt.state.live:
+        if blocks(attempt.kind, attempt.state):
             live = self._live(order)
             if live is not None:
                 raise DuplicateAttempt(
@@ -293,13 +293,14 @@ class _Caller:
             )
         if op.state is AttemptState.INTENDED:
             raise JournalError(f"The attempt {signature} is signed: it can't become intended again.")
+        blocked = blocks(draft.kind, draft.state)
         draft.state = op.state
         draft.moved = True
         for column in PATCH_COLUMNS:
             value = getattr(op, column)
             if value is not None:
                 draft.patch[column] = _stored(column, value)
-        if draft.kind is not AttemptKind.RELAY and not op.state.live:
+        if blocked and not blocks(draft.kind, op.state):
             self.mine.live[draft.order] = None
         self.mine.bumped[draft.order] = None
 

@@ -311,3 +311,21 @@ async def test_a_row_that_sqlite_refuses_fails_its_own_caller_only(tmp_path: Pat
         assert sum((await journal.counts_by_state()).values()) == 10
         page = await journal.changes_after(0)
         assert [change.id for change in page.changes] == list(range(1, 11)), "refused rows leave no gap"
+
+
+async def test_a_ratchet_blocks_its_order_until_it_landed_and_is_followed_until_it_is_rooted(tmp_path: Path) -> None:
+    """It can't land twice and never fills: a fill must not wait for its finality."""
+    order = make_order()
+    ratchet = make_attempt(order.address, kind=AttemptKind.RATCHET)
+    fill = make_attempt(order.address, number=2)
+    async with Journal.open(tmp_path / "j.sqlite") as journal:
+        await journal.commit(NoteOrder(order), AddAttempt(ratchet))
+        for state in (AttemptState.SENT, AttemptState.UNKNOWN, AttemptState.SEEN):
+            await journal.commit(MoveAttempt(ratchet.signature, state))
+            with pytest.raises(DuplicateAttempt):
+                await journal.commit(AddAttempt(fill))
+        await journal.commit(MoveAttempt(ratchet.signature, AttemptState.CONFIRMED))
+        await journal.commit(AddAttempt(fill))
+        assert {a.signature for a in await journal.open_attempts()} == {ratchet.signature, fill.signature}
+        await journal.commit(MoveAttempt(ratchet.signature, AttemptState.FINALIZED))
+        assert [a.signature for a in await journal.open_attempts()] == [fill.signature]

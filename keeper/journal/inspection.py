@@ -1,0 +1,67 @@
+"""Looking at a journal without opening it for good: nothing is created, migrated or locked for longer than the look."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlite_utils import Database
+
+from keeper.errors import JournalBusy, JournalError
+from keeper.journal import files, schema
+from keeper.journal.lock import writer_lock
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a start would find. `version` is None when there is no file yet; `holder` is the message of the lock when
+    another process writes it; `meta` is the journal's own notes (which chain it belongs to, whether it is paused).
+    """
+
+    version: int | None
+    newest: int
+    holder: str | None
+    meta: dict[str, str]
+    size_bytes: int
+
+
+def inspect(path: Path) -> Inspection:
+    """Look. Raises JournalVersion for a newer keeper's file, JournalError when a start could not write it."""
+    path = path.absolute()
+    _require_writable(path)
+    if not path.exists():
+        return Inspection(None, schema.VERSION, None, {}, 0)
+    holder = None
+    try:
+        with writer_lock(path):
+            pass
+    except JournalBusy as busy:
+        holder = str(busy)
+    with files.translated(path), contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as c:
+        db = Database(c, recursive_triggers=False)
+        version = schema.version_of(db)
+        meta = dict(c.execute("SELECT key, value FROM meta").fetchall()) if version else {}
+    return Inspection(version, schema.VERSION, holder, meta, path.stat().st_size)
+
+
+def _require_writable(path: Path) -> None:
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        # SQLite makes its WAL beside the file: the folder has to be writable too. Permission bits don't tell of
+        # read-only mounts, so a file without a name is really made.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        if path.exists():
+            os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        raise JournalError(
+            f"The journal {path} can't be written ({error.strerror}). "
+            "Give the keeper's user write permission on its folder, or set another path."
+        ) from error
