@@ -52,7 +52,7 @@ class Sender:
         for reply in replies:
             if isinstance(reply, ChainError):
                 raise DemoFailed(f"The chain does not take a transaction of the demo: {reply}") from reply
-        return [Signature.from_string(reply) for reply in replies]
+        return [Signature.from_string(str(reply)) for reply in replies]
 
     async def send_and_wait(self, wires: Sequence[bytes]) -> None:
         """Until all are confirmed. DemoFailed when one failed."""
@@ -65,7 +65,7 @@ class Sender:
         for reply in replies:
             if isinstance(reply, ChainError):
                 raise DemoFailed(f"The chain gives no lamports: {reply}") from reply
-        await self.wait([Signature.from_string(reply) for reply in replies])
+        await self.wait([Signature.from_string(str(reply)) for reply in replies])
 
     async def wait(self, signatures: Sequence[Signature]) -> None:
         """Until all are confirmed. DemoFailed when one failed, or is not confirmed in time."""
