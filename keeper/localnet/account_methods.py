@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keeper.localnet.accounts import check_base58_size, encode_account, parse_filters
+from keeper.localnet.accounts import address_text, check_base58_size, encode_account, parse_filters
 from keeper.localnet.bank import Bank
 from keeper.localnet.params import Params, parse_pubkey
 from keeper.localnet.view import view_of
@@ -61,5 +61,5 @@ def get_program_accounts(bank: Bank, params: Params) -> Any:
     for address, account in bank.owned_by(program, view.commitment):
         if filters.allow(account):
             check_base58_size(account, encoding, data_slice)
-            shown.append({"pubkey": str(address), "account": encode_account(account, encoding, data_slice)})
+            shown.append({"pubkey": address_text(address), "account": encode_account(account, encoding, data_slice)})
     return view.answer(shown) if config.flag("withContext") else shown

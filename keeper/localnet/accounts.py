@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import zstandard
@@ -17,6 +18,9 @@ ENCODINGS = ("binary", "base58", "base64", "base64+zstd", "jsonParsed")
 MAX_BASE58_BYTES = 128
 MAX_FILTERS = 4
 MAX_MEMCMP_BYTES = 128
+
+address_text = lru_cache(maxsize=65_536)(str)
+"""The base58 text of an address; remembered, because making it takes longer than the rest of a reply."""
 
 _compressor = zstandard.ZstdCompressor(level=3)
 
@@ -34,7 +38,7 @@ def encode_account(account: Account, encoding: str, data_slice: DataSlice | None
         "data": _encode_data(shown, encoding),
         "executable": account.executable,
         "lamports": account.lamports,
-        "owner": str(account.owner),
+        "owner": address_text(account.owner),
         "rentEpoch": account.rent_epoch,
         "space": len(data),
     }
@@ -73,9 +77,14 @@ class Filters:
     def allow(self, account: Account) -> bool:
         """Whether the account meets every condition."""
         data = account.data
-        return all(len(data) == size for size in self.sizes) and all(
-            data[offset : offset + len(wanted)] == wanted for offset, wanted in self.memcmps
-        )
+        # Plain loops: this runs for every account of a program, and a generator costs more than the test.
+        for size in self.sizes:
+            if len(data) != size:
+                return False
+        for offset, wanted in self.memcmps:  # noqa: SIM110
+            if data[offset : offset + len(wanted)] != wanted:
+                return False
+        return True
 
 
 def parse_filters(raw: Any) -> Filters:

@@ -19,7 +19,7 @@ from solders.account import Account
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
-from keeper.localnet.accounts import Filters, encode_account
+from keeper.localnet.accounts import Filters, address_text, encode_account
 from keeper.localnet.bank import Bank
 from keeper.localnet.chain import Block
 from keeper.localnet.commitment import Commitment
@@ -210,7 +210,9 @@ class _Encodings:
 
     def keyed(self, encoding: str) -> bytes:
         """For a program subscription."""
-        return self._get(encoding, keyed=True, value=lambda shown: {"pubkey": str(self._address), "account": shown})
+        return self._get(
+            encoding, keyed=True, value=lambda shown: {"pubkey": address_text(self._address), "account": shown}
+        )
 
     def _get(self, encoding: str, *, keyed: bool, value: Callable[[dict[str, Any]], Any]) -> bytes:
         made = self._made.get((encoding, keyed))
