@@ -21,6 +21,7 @@ from keeper import __version__, housekeeping
 from keeper.chain.blockhashes import Blockhashes
 from keeper.chain.client import ChainClient
 from keeper.chain.deployment import check_idl, check_program
+from keeper.chain.oracle import MarketPull
 from keeper.chain.pool import PoolLimits, RpcPool
 from keeper.chain.program import Program
 from keeper.chain.rpc import Endpoint, HttpTransport
@@ -223,6 +224,14 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             if settings.fees.percentile is not None:
                 prices = housekeeping.RecentFees(client, engine, fees)
                 tg.start_soon(housekeeping.every, schedule, "fees", 10.0, prices.look)
+            pull = MarketPull(
+                client,
+                lambda: (market.address for market in engine.markets()),
+                engine.on_event,
+                metrics.oracle_asks.inc,
+            )
+            silent = housekeeping.PullWhenSilent(pull, watches, silent_s=settings.rpc.silence_s / 2)
+            tg.start_soon(housekeeping.every, schedule, "prices", 1.0, silent.look)
             gauges = housekeeping.Gauges(metrics, engine, flights, executor, pool, watches)
             tg.start_soon(housekeeping.every, schedule, "gauges", 2.0, gauges.update)
             on_ready(Ready(f"http://{settings.http.host}:{port}", signer.address, program))

@@ -10,6 +10,7 @@ import anyio
 from solders.pubkey import Pubkey
 
 from keeper.chain.client import ChainClient
+from keeper.chain.oracle import MarketPull
 from keeper.chain.pool import RpcPool
 from keeper.chain.watch import ProgramWatch
 from keeper.domain.reports import Note, Report
@@ -67,6 +68,22 @@ def malformed_into(metrics: Metrics, report: Callable[[Report], None]) -> Callab
         report(Note("watch.malformed_account", reason, level="warning", order=address))
 
     return on_malformed
+
+
+class PullWhenSilent:
+    """Asks for prices while no socket brings news."""
+
+    def __init__(self, pull: MarketPull, watches: Sequence[ProgramWatch], *, silent_s: float) -> None:
+        self._pull = pull
+        self._watches = watches
+        self._silent_s = silent_s
+
+    async def look(self) -> None:
+        """One look: nothing to do while any socket was heard of lately."""
+        now = time.monotonic()
+        heard = (w.health.last_heard_at for w in self._watches if w.health.connected)
+        if not any(at is not None and now - at <= self._silent_s for at in heard):
+            await self._pull.ensure()
 
 
 class RecentFees:
