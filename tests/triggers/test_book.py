@@ -408,3 +408,16 @@ def test_a_load_is_many_upserts(orders: int) -> None:
     assert book.counts() == other.counts()
     assert book.orders(limit=1_000) == other.orders(limit=1_000)
     assert "orders=" in repr(book)
+
+
+def test_an_expired_order_is_counted_out_once() -> None:
+    book = Book()
+    book.upsert(make_order(1, slot=10, expires_at=5))
+    book.upsert(make_order(2, slot=10))
+    book.expire(key(1))
+    book.expire(key(1))
+    assert book.counts() == {(SOL, OrderType.STOP_LOSS): 1}
+    assert len(book) == 2
+    book.remove(key(1), slot=11)
+    assert book.counts() == {(SOL, OrderType.STOP_LOSS): 1}
+    assert book.posture(key(1)) is Posture.ARMED

@@ -49,6 +49,11 @@ def test_a_jump_while_paused_is_no_second_trip() -> None:
     assert "3 calm updates" in reason
 
 
+def test_a_second_jump_starts_the_count_again() -> None:
+    prices = [10_000, 8_000, 8_001, 8_002, 6_000, 6_001, 6_002, 6_003]
+    assert walk(Breaker(RULES), prices) == [False, True, True, True, True, True, True, False]
+
+
 def test_the_same_update_seen_again_settles_nothing() -> None:
     breaker = Breaker(RULES)
     walk(breaker, [10_000, 8_000])

@@ -77,6 +77,13 @@ def test_an_older_price_decides_nothing() -> None:
     assert desk.on_market(market_seen(LOW, 11), NOW_S) == []
 
 
+def test_a_later_update_in_the_same_slot_decides() -> None:
+    desk = decision()
+    place(desk)
+    desk.on_market(market_seen(HIGH, 11, updated_at_s=999), NOW_S)
+    assert executed(desk.on_market(market_seen(LOW, 11, updated_at_s=1_000), NOW_S)) == [key(1)]
+
+
 def test_a_stale_price_decides_nothing() -> None:
     desk = decision(max_price_age_s=60)
     place(desk)
@@ -114,6 +121,14 @@ def test_an_order_that_waits_for_a_price_waits_for_the_latest_refusal() -> None:
     release(desk, after_price_slot=30)
     assert desk.on_market(market_seen(LOW, 25), NOW_S) == []
     assert executed(desk.on_market(market_seen(LOW, 31), NOW_S)) == [key(1)]
+
+
+def test_the_price_of_the_slot_that_refused_does_not_count() -> None:
+    desk = decision()
+    place(desk)
+    desk.on_market(market_seen(LOW, 15), NOW_S)
+    assert release(desk, after_price_slot=15) == []
+    assert executed(desk.on_market(market_seen(LOW, 16), NOW_S)) == [key(1)]
 
 
 def test_each_waiting_order_waits_for_its_own_slot() -> None:
@@ -331,6 +346,15 @@ def test_an_order_that_expired_during_an_attempt_is_recorded_on_its_release() ->
     desk.on_market(market_seen(LOW, 11), NOW_S)
     assert desk.on_time(ChainTime(12, 1_006.0)) == []
     assert [type(action) for action in release(desk)] == [RecordExpired]
+
+
+def test_news_of_an_order_under_attempt_does_not_record_it_as_expired() -> None:
+    desk = decision()
+    place(desk, expires_at=1_005)
+    desk.on_market(market_seen(LOW, 11), NOW_S)
+    desk.on_time(ChainTime(12, 1_006.0))
+    assert place(desk, expires_at=1_005, slot=13, filled_size_1e6=1) == []
+    assert desk.book.posture(key(1)) is Posture.SUSPENDED
 
 
 # -- reasons
