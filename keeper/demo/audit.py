@@ -21,6 +21,9 @@ from keeper.domain.orders import OnchainStatus, Order, OrderType
 DUE_SLOTS: Final = 5
 """A condition that held for so many slots, under a fresh price, has to have led to an execution."""
 
+_THE_PRICE: Final = frozenset({"ConditionNotMet", "PriceStale"})
+"""Refusals after which an order rests: the price was not, or no longer, one to fill at."""
+
 _CLOCK_SLACK_S: Final = 2
 """The chain's clock has whole seconds, and an execution may land a slot after its decision."""
 
@@ -29,8 +32,9 @@ _CLOCK_SLACK_S: Final = 2
 class Verdict:
     """The audit's findings. Orders are counted unless a name says otherwise.
 
-    `triggered`: filled, or met long enough that they had to be. `failed` are triggered ones whose last attempt the
-    program refused, by error name. `lost` were triggered and nothing says what became of them. `moved_back` were met
+    `triggered`: filled, refused, or met long enough that they had to be filled. `failed` are those whose last attempt
+    the program refused for another reason than the price, by error name. `lost` were met long enough, and nothing on
+    chain says why they are not filled. `moved_back` were met
     for a moment only, and rest. `refusals` counts attempts that the program refused, by error name. `wrong` are
     sentences about what must not happen.
     """
@@ -202,30 +206,29 @@ def _judge(
     verdict.placed += 1
     executions = [entry for entry in history if entry.name == EXECUTE and entry.error is None]
     verdict.duplicates += max(0, len(executions) - 1)
-    filled = order.status is OnchainStatus.FILLED
-    if filled or replayed.due:
+    refusal = _last_refusal(history)
+    if order.status is OnchainStatus.FILLED:
         verdict.triggered += 1
-    if filled:
         if len(executions) == 1 and _has_position(order, ledger, program, keeper):
             verdict.executed += 1
         else:
             verdict.wrong.append(f"{address} is filled with {len(executions)} executions or a position that is not its")
     elif order.status is OnchainStatus.CANCELLED:
         verdict.cancelled += 1
-    elif not replayed.due:
-        verdict.resting += 1
-        verdict.moved_back += replayed.ever_met
-    else:
-        _unfilled(address, history, verdict)
-
-
-def _unfilled(address: Pubkey, history: list[Entry], verdict: Verdict) -> None:
-    """A triggered order without a fill: a named refusal, or lost."""
-    last = next((entry for entry in reversed(history) if entry.name == EXECUTE), None)
-    if last is None or last.error is None or last.error == "ConditionNotMet":
+    elif refusal is not None and refusal not in _THE_PRICE:
+        verdict.triggered += 1
+        verdict.failed[address] = refusal
+    elif replayed.due:
+        verdict.triggered += 1
         verdict.lost += 1
     else:
-        verdict.failed[address] = last.error
+        verdict.resting += 1
+        verdict.moved_back += replayed.ever_met
+
+
+def _last_refusal(history: list[Entry]) -> str | None:
+    """The error of the last attempt at an order; None without a failed attempt."""
+    return next((entry.error for entry in reversed(history) if entry.name == EXECUTE), None)
 
 
 def _has_position(order: Order, ledger: Ledger, program: Program, keeper: Pubkey) -> bool:

@@ -134,6 +134,7 @@ class _Demo:
                 behind.start_soon(watcher.run)
                 await story.play()
                 board.scene = "Reading the chain's ledger"
+                await watcher.finish()
                 ledger = await read_ledger(client, self._program, world.markets.values(), story.placed)
                 verdict = audit(
                     ledger,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import anyio
 
@@ -34,13 +34,14 @@ class Feed:
                 await self._post({symbol: (price,) for symbol, price in self.prices_1e6.items()})
             await anyio.sleep(HEARTBEAT_S)
 
-    async def walk(self, paths: Mapping[str, Sequence[int]], tick_s: float) -> None:
+    async def walk(self, paths: Mapping[str, Sequence[int]], tick_s: float, on_tick: Callable[[int], None]) -> None:
         """Post the paths' prices, one of each market at a time, `tick_s` seconds apart."""
         self._walking = True
         try:
             started = anyio.current_time()
             for tick, prices in enumerate(zip(*paths.values(), strict=True), start=1):
                 await self._post({symbol: (price,) for symbol, price in zip(paths, prices, strict=True)})
+                on_tick(tick)
                 await anyio.sleep_until(started + tick * tick_s)
         finally:
             self._walking = False

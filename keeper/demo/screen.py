@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 import anyio
-from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -83,11 +82,9 @@ def _line(board: Board) -> str:
 
 def render(board: Board) -> RenderableType:
     """The whole view."""
-    parts: list[RenderableType] = [
-        _header(board),
-        _markets(board),
-        Columns([_orders(board), _fills(board)], padding=(0, 3)),
-    ]
+    below = Table.grid(padding=(0, 3))
+    below.add_row(_orders(board), _fills(board))
+    parts: list[RenderableType] = [_header(board), Text(), _markets(board), Text(), below, Text()]
     parts += [Text(f"• {note}", style="dim") for note in board.notes]
     return Panel(Group(*parts), title="QuantDesk keeper, demo", border_style="cyan", width=100)
 
@@ -103,16 +100,16 @@ def _header(board: Board) -> RenderableType:
 
 def _markets(board: Board) -> Table:
     table = Table(box=None, header_style="bold", padding=(0, 2), title_justify="left")
-    table.add_column("market")
-    table.add_column("price", justify="right")
-    table.add_column("age", justify="right")
+    table.add_column("market", width=10)
+    table.add_column("price", justify="right", width=11)
+    table.add_column("age", justify="right", width=5)
     table.add_column("resting", justify="right")
     table.add_column("nearest trigger", justify="right")
     table.add_column("")
     for market in board.markets:
         table.add_row(
             market.symbol,
-            market.price,
+            _price(market.price),
             "" if market.age_s is None else f"{market.age_s:.0f} s",
             str(market.resting),
             "" if market.nearest is None else f"{market.nearest:.2%}",
@@ -123,8 +120,8 @@ def _markets(board: Board) -> Table:
 
 def _orders(board: Board) -> Table:
     table = Table(box=None, header_style="bold", padding=(0, 2))
-    table.add_column("orders")
-    table.add_column(f"{board.placed} of {board.wanted}", justify="right")
+    table.add_column("orders", width=10)
+    table.add_column(f"{board.placed} of {board.wanted}", justify="right", width=10)
     for state in _STATES:
         if board.states[state]:
             style = {"filled": "green", "failed": "red", "dropped": "red", "rejected": "red"}.get(state, "")
@@ -134,14 +131,19 @@ def _orders(board: Board) -> Table:
 
 
 def _fills(board: Board) -> Table:
-    table = Table(box=None, header_style="bold", padding=(0, 2))
-    table.add_column("latest fills")
-    table.add_column("")
-    table.add_column("at", justify="right")
-    table.add_column("to confirmed", justify="right")
+    table = Table(box=None, header_style="bold", padding=(0, 1))
+    table.add_column("latest fills", width=12, no_wrap=True)
+    table.add_column("", width=19, no_wrap=True)
+    table.add_column("at", justify="right", width=10)
+    table.add_column("confirmed in", justify="right", width=12, no_wrap=True)
     for fill in reversed(board.fills):
-        table.add_row(fill.market, f"{fill.kind} {fill.side}", fill.price, f"{fill.latency_ms:.0f} ms")
+        table.add_row(fill.market, f"{fill.kind} {fill.side}", _price(fill.price), f"{fill.latency_ms:.0f} ms")
     return table
+
+
+def _price(text: str) -> str:
+    """Enough digits to see it move."""
+    return "" if not text else f"{float(text):,.{4 if float(text) < 10 else 2}f}"
 
 
 def closing(summary: Summary) -> RenderableType:

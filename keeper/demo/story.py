@@ -23,6 +23,11 @@ from keeper.demo.watching import Watcher
 from keeper.demo.world import World
 from keeper.domain.orders import PRICE_SCALE, OrderType
 
+# Shares of the story at which its scenes begin, as long as they take by default.
+_OPENING: Final = 0.1
+_WALKING: Final = 0.35
+_AFTER_WALK: Final = 0.75
+
 _AT_ONCE: Final = 8
 """Orders that are being placed at the same time."""
 _POLL_S: Final = 0.25
@@ -55,11 +60,11 @@ class Story:
     async def play(self) -> None:
         """Every scene in order. DemoFailed when one can't be played."""
         await self._markets_known()
-        self._scene("Placing orders over HTTP", 0.1)
+        self._scene("Placing orders over HTTP", _OPENING)
         far = await self._open()
-        self._scene("Prices walk", 0.3)
+        self._scene("Prices walk", _WALKING)
         await self._walk(far)
-        self._scene(f"The feed of {_DEAD} dies; the price of {_FLICKERING} moves and moves back", 0.75)
+        self._scene(f"The feed of {_DEAD} dies; the price of {_FLICKERING} moves and moves back", _AFTER_WALK)
         async with anyio.create_task_group() as tg:
             tg.start_soon(self._dead_feed)
             tg.start_soon(self._flicker)
@@ -82,7 +87,10 @@ class Story:
 
     async def _open(self) -> list[Pubkey]:
         """Place what is placed before the walk; gives the orders that will be cancelled."""
-        await self._place_all(self.plan.early, self.world.traders)
+        half = len(self.plan.early) // 2
+        await self._place_all(self.plan.early[:half], self.world.traders)
+        self.board.progress = (_OPENING + _WALKING) / 2
+        await self._place_all(self.plan.early[half:], self.world.traders)
         self.poor = await self._place_all(self.plan.poor, self.world.poor)
         return await self._place_all(self.plan.cancelled, self.world.traders)
 
@@ -93,8 +101,11 @@ class Story:
         async with anyio.create_task_group() as tg:
             tg.start_soon(self._place_slowly, self.plan.late, tick_s * WALK_TICKS)
             tg.start_soon(self._cancel_all, far, max(_SECOND_THOUGHTS_S, tick_s * WALK_TICKS / 2))
-            await self.feed.walk(paths, tick_s)
+            await self.feed.walk(paths, tick_s, self._walked)
         self.board.notes.append(f"{len(far)} orders were cancelled by their users, through the API.")
+
+    def _walked(self, tick: int) -> None:
+        self.board.progress = _WALKING + (_AFTER_WALK - _WALKING) * tick / WALK_TICKS
 
     async def _dead_feed(self) -> None:
         """Nothing may be executed on a price that is too old, although it meets the orders."""

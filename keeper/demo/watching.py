@@ -13,6 +13,8 @@ _EVERY_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 2.0
 _SHARE: Final = 0.25
 """Looking at many orders costs the keeper something; the watcher spends about this share of its time on it."""
+_DETAILS: Final = 8
+"""New fills that a look asks for in detail; the others are asked for at the end."""
 
 
 class Watcher:
@@ -30,13 +32,18 @@ class Watcher:
             spent = anyio.current_time() - started
             await anyio.sleep(min(_LONGEST_PAUSE_S, max(_EVERY_S, spent / _SHARE)))
 
-    async def look(self) -> None:
-        """Read markets and orders, and each new fill in detail, once."""
+    async def look(self, details: int = _DETAILS) -> None:
+        """Read markets and orders, and the newest fills in detail."""
         markets, orders = await self._api.markets(), await self._api.orders()
         self._board.show(markets, orders)
-        for order in reversed(orders):
-            if order["status"] == "filled" and order["order"] not in self._board.latencies_ms:
-                self._fill(await self._api.order(order["order"]))
+        filled = sorted((o for o in orders if o["status"] == "filled"), key=lambda order: order["updated_at"])
+        new = [order for order in filled if order["order"] not in self._board.latencies_ms]
+        for order in new[-details:]:
+            self._fill(await self._api.order(order["order"]))
+
+    async def finish(self) -> None:
+        """A last look, at every fill."""
+        await self.look(details=len(self._board.orders))
 
     def _fill(self, order: dict[str, Any]) -> None:
         latency_ms = _latency_ms(order)
