@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import anyio
 from solders.pubkey import Pubkey
@@ -43,6 +44,16 @@ class _Place:
     """A free place for an order: its id (None in revision 0.1) and what the journal knows of its address."""
 
     order_id: int | None
+    row: OrderRow | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is at an address: the account as of `slot`, the journal's row, and a blockhash to sign with."""
+
+    blockhash: Blockhash
+    account: AccountBytes | None
+    slot: int
     row: OrderRow | None
 
 
@@ -128,14 +139,14 @@ class Preparing:
         return order_id(body.order_id)
 
     async def _free_place(self, user: Pubkey, asked: int | None) -> tuple[_Place, Blockhash]:
-        """An address that no order has, and a blockhash: asked for at once, since they don't depend on each other."""
+        """An address that no order has, and a blockhash to go with it."""
         program = self._ports.program
         for _ in range(_DRAWS):
             number = (new_order_id() if asked is None else asked) if program.has_order_ids else None
             address = program.order_address(user, number)
-            account, row, blockhash = await self._look_up(address)
-            if account is None and (row is None or _never_landed(row)):
-                return _Place(number, row), blockhash
+            found = await self._look_up(address)
+            if found.account is None and (found.row is None or _never_landed(found.row)):
+                return _Place(number, found.row), found.blockhash
             if asked is not None or number is None:
                 break
         raise Problem(
@@ -146,39 +157,39 @@ class Preparing:
             field="order_id" if asked is not None else "user",
         )
 
-    async def _look_up(self, address: Pubkey) -> tuple[AccountBytes | None, OrderRow | None, Blockhash]:
-        found: dict[str, Any] = {}
+    async def _look_up(self, address: Pubkey) -> _Found:
+        """Ask the chain twice and the journal at once: none waits for another."""
+        account: AccountBytes | None = None
+        slot = 0
+        row: OrderRow | None = None
 
-        async def account() -> None:
-            _, accounts = await self._ports.client.accounts([address])
+        async def look_at_chain() -> None:
+            nonlocal account, slot
+            slot, (found,) = await self._ports.client.accounts([address])
             # A closed account may still come back with nothing in it.
-            found["account"] = accounts[0] if accounts[0] is not None and accounts[0].lamports else None
+            account = found if found is not None and found.lamports else None
 
-        async def row() -> None:
-            found["row"] = await self._ports.journal.order(address)
+        async def look_at_journal() -> None:
+            nonlocal row
+            row = await self._ports.journal.order(address)
 
-        await self._together(account, row, lambda: self._blockhash(found))
-        return found["account"], found["row"], found["blockhash"]
-
-    async def _blockhash(self, found: dict[str, Any]) -> None:
-        found["blockhash"] = await self._ports.client.latest_blockhash()
-
-    @staticmethod
-    async def _together(*jobs: Any) -> None:
         with translated():
             try:
                 async with anyio.create_task_group() as tg:
-                    for job in jobs:
-                        tg.start_soon(job)
+                    tg.start_soon(look_at_chain)
+                    tg.start_soon(look_at_journal)
+                    blockhash = await self._ports.client.latest_blockhash()
             except ExceptionGroup as group:
-                # The first one says it: the others were cancelled by it, or failed for the same reason.
+                # The first says it: the others were cancelled by it, or failed for the same reason.
                 raise group.exceptions[0] from None
+        return _Found(blockhash, account, slot, row)
 
     # --- cancelling
 
     async def _cancel(self, address: Pubkey, key: str | None, body_hash: str) -> PreparedTransaction:
-        order, row, blockhash = await self._order_to_cancel(address)
-        unsigned = cancel(self._ports.program, address, order.user, blockhash, self._ports.limits.budget)
+        found = await self._look_up(address)
+        order, row = self._order_to_cancel(address, found), found.row
+        unsigned = cancel(self._ports.program, address, order.user, found.blockhash, self._ports.limits.budget)
         market = self._ports.desk.market(order.market)
         client_order_id = row.client_order_id if row is not None else None
         summary = summary_of(order, None if market is None else market.symbol, client_order_id)
@@ -189,22 +200,20 @@ class Preparing:
             await self._ports.journal.commit(AddPrepared(prepared), note)
         return _answer(prepared)
 
-    async def _order_to_cancel(self, address: Pubkey) -> tuple[Order, OrderRow | None, Blockhash]:
+    def _order_to_cancel(self, address: Pubkey, found: _Found) -> Order:
         """The order as the chain has it now: what the keeper remembers may be older than the user's last act."""
-        account, row, blockhash = await self._look_up(address)
         order = None
-        if account is not None and account.owner == self._ports.program.id:
-            try:
-                order = decode_order(address, account.data, blockhash.slot)
-            except MalformedAccount:
-                order = None
+        if found.account is not None and found.account.owner == self._ports.program.id:
+            with contextlib.suppress(MalformedAccount):
+                # At the slot of the account's own answer, so that the note can't overwrite newer news.
+                order = decode_order(address, found.account.data, found.slot)
         if order is None:
-            if row is None:
+            if found.row is None:
                 raise Problem("order_not_found", f"There is no order at {address}.")
-            raise Problem("order_not_pending", f"The order is {row.state.value} and not on chain.")
+            raise Problem("order_not_pending", f"The order is {found.row.state.value} and not on chain.")
         if not order.pending:
             raise Problem("order_not_pending", f"The order is {order.status.word} and can't be cancelled.")
-        return order, row, blockhash
+        return order
 
     def _row(
         self,

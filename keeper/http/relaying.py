@@ -102,16 +102,13 @@ class Relaying:
         )
 
     async def _submit(self, wire: bytes, prepared: PreparedRow, signature: Signature) -> None:
-        try:
-            with translated():
-                try:
-                    await self._ports.relay.submit(
-                        prepared.id, prepared.order, wire, prepared.blockhash, prepared.last_valid_block_height
-                    )
-                except JournalConflict:
-                    _same(await self._prepared(prepared.id), signature)
-        except Problem as e:
-            raise e from e.__cause__
+        with translated():
+            try:
+                await self._ports.relay.submit(
+                    prepared.id, prepared.order, wire, prepared.blockhash, prepared.last_valid_block_height
+                )
+            except JournalConflict:
+                _same(await self._prepared(prepared.id), signature)
 
 
 def _same(prepared: PreparedRow, signature: Signature) -> None:

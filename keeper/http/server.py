@@ -41,7 +41,7 @@ async def serve(
     On cancellation no new connections are accepted and running requests get `drain_s` seconds to finish.
     Misconfigured, naming the setting, when the address can't be listened on.
     """
-    listener = _listen(host, port)
+    listener = listen(host, port)
     server = _Server(
         uvicorn.Config(
             app,
@@ -84,7 +84,8 @@ async def serve(
         listener.close()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Misconfigured, naming the setting, when the address can't be had."""
     if not 0 <= port <= _LAST_PORT:
         # getaddrinfo would take it modulo 65,536 and listen somewhere else.
         raise Misconfigured(f"{port} is no port.", remedy=f"Set http.port to 0 to {_LAST_PORT}.")
