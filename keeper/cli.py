@@ -16,11 +16,22 @@ from rich.console import Console
 from rich.table import Table
 
 from keeper import __version__
+from keeper.commands import EXIT_FAILED, EXIT_USAGE, check
+from keeper.commands.options import (
+    ConfigOption,
+    HostOption,
+    IdlOption,
+    JournalOption,
+    JsonOption,
+    KeyOption,
+    LimitOption,
+    PortOption,
+    ProgramOption,
+    RpcOption,
+    WsOption,
+    settings_from,
+)
 from keeper.errors import KeeperError, Misconfigured
-from keeper.settings import Settings, load_settings
-
-EXIT_FAILED = 1
-EXIT_USAGE = 2
 
 cli = typer.Typer(
     name="keeper",
@@ -29,15 +40,6 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="Settings file (TOML).", show_default=False),
-]
-RpcOption = Annotated[str | None, typer.Option("--rpc-url", help="RPC endpoint; the setting rpc.url.")]
-JournalOption = Annotated[Path | None, typer.Option("--journal", help="Journal file; the setting journal.path.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many rows at most.")]
 
 
 def main() -> None:
@@ -65,13 +67,13 @@ def _root(
 def run(
     config: ConfigOption = None,
     rpc_url: RpcOption = None,
-    ws_url: Annotated[str | None, typer.Option("--ws-url", help="WebSocket endpoint; the setting rpc.ws_url.")] = None,
-    key: Annotated[Path | None, typer.Option("--key", help="Keypair file; the setting key.file.")] = None,
-    program_id: Annotated[str | None, typer.Option("--program-id", help="The setting program.id.")] = None,
-    idl: Annotated[str | None, typer.Option("--idl", help='"0.1", "0.2" or a file; the setting program.idl.')] = None,
+    ws_url: WsOption = None,
+    key: KeyOption = None,
+    program_id: ProgramOption = None,
+    idl: IdlOption = None,
     journal: JournalOption = None,
-    host: Annotated[str | None, typer.Option("--host", help="Where the API listens; the setting http.host.")] = None,
-    port: Annotated[int | None, typer.Option("--port", help="Port of the API; the setting http.port.")] = None,
+    host: HostOption = None,
+    port: PortOption = None,
     dry_run: Annotated[bool | None, typer.Option("--dry-run", help="Do everything but send.")] = None,
     log_level: Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line when ready.")] = False,
@@ -80,7 +82,7 @@ def run(
     from keeper import app
     from keeper.telemetry import configure_logs
 
-    settings = _settings(
+    settings = settings_from(
         config,
         rpc={"url": rpc_url, "ws_url": ws_url},
         key={"file": key},
@@ -130,6 +132,9 @@ def demo(
 
     options = DemoOptions(orders=orders, seed=seed, speed=speed, poor=poor, hold=hold, as_json=as_json)
     raise typer.Exit(run_demo(options, load_program(ProgramSettings(idl="0.2"))))
+
+
+check.add_to(cli)
 
 
 @cli.command()
@@ -205,13 +210,8 @@ def failures(
         _print_rows(path, lambda j: views.failures(j, limit), views.FAILURE_COLUMNS, as_json)
 
 
-def _settings(config: Path | None, **sections: dict[str, Any]) -> Settings:
-    flags = {name: {k: v for k, v in values.items() if v is not None} for name, values in sections.items()}
-    return load_settings(config, {name: values for name, values in flags.items() if values})
-
-
 def _journal_path(config: Path | None, journal: Path | None) -> Path:
-    return journal or _settings(config).journal.path
+    return journal or settings_from(config).journal.path
 
 
 def _print_rows(

@@ -223,7 +223,7 @@ def load_settings(file: Path | None, flags: Mapping[str, Any] | None = None) -> 
 
     Raises Misconfigured with one line that names the setting, what is wrong, and what would be right.
     """
-    values = {} if file is None else _read_toml(file)
+    values = {} if file is None else read_toml(file)
     _refuse_unknown_environment()
 
     class FromEverywhere(Settings):
@@ -244,7 +244,8 @@ def load_settings(file: Path | None, flags: Mapping[str, Any] | None = None) -> 
         raise Misconfigured(_one_line(e), remedy="config/keeper.toml has every setting, with its unit.") from None
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
+def read_toml(file: Path) -> dict[str, Any]:
+    """The settings file as written. Misconfigured, naming the line, when it can't be read."""
     try:
         return tomllib.loads(file.read_text())
     except OSError as e:

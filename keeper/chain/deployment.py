@@ -25,6 +25,7 @@ from keeper.errors import ChainError, Misconfigured
 
 _FEW = ("AccountNotEnoughKeys", "NotEnoughAccountKeys")
 _UNKNOWN = ("InstructionFallbackNotFound", "InstructionMissing")
+_SHORT = ("InstructionDidNotDeserialize",)
 
 
 async def check_program(client: ChainClient, program: Program) -> None:
@@ -56,7 +57,8 @@ async def check_idl(client: ChainClient, program: Program, payer: Pubkey) -> Non
             )
             for account in definition.accounts
         ]
-        data = definition.discriminator + bytes(64)
+        # Zeros of exactly the described length: a program that wants more arguments says so before all else.
+        data = program.coder.encode(name, {argument: 0 for argument, _ in definition.args})
         message = Message.new_with_blockhash([Instruction(program.id, data, metas)], payer, Hash.default())
         unsigned = VersionedTransaction.populate(message, [Signature.default()])
         try:
@@ -69,6 +71,11 @@ async def check_idl(client: ChainClient, program: Program, payer: Pubkey) -> Non
         if failure.name in _UNKNOWN:
             raise Misconfigured(
                 f"The program at {program.id} has no instruction {name}; the IDL {program.idl.version} has.",
+                remedy="Give the IDL of the deployed revision (program.idl).",
+            )
+        if failure.name in _SHORT:
+            raise Misconfigured(
+                f"The program at {program.id} wants more arguments for {name} than the IDL {program.idl.version} has.",
                 remedy="Give the IDL of the deployed revision (program.idl).",
             )
         if failure.name in _FEW:

@@ -8,7 +8,7 @@ one connection. No URL leaves this module.
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -55,7 +55,7 @@ class Subscribed:
     silence_s: float
     malformed: int = 0
 
-    async def notifications(self) -> AsyncIterator[Notification]:
+    async def notifications(self) -> AsyncGenerator[Notification, None]:
         """News as it arrives. Ends with Transient when the socket closes or falls silent for `silence_s`.
 
         One message that can't be read is counted and skipped: the socket is still good.

@@ -52,11 +52,16 @@ def scrub_urls(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> M
     """Cut every URL in a log line down to its scheme and host: what follows may be a key."""
     for name, value in event.items():
         if isinstance(value, str) and "://" in value:
-            event[name] = _URL.sub(_host_only, value)
+            event[name] = host_only(value)
     return event
 
 
-def _host_only(match: re.Match[str]) -> str:
+def host_only(text: str) -> str:
+    """The text with each URL in it cut down to scheme and host: what follows, or comes before an @, may be a key."""
+    return _URL.sub(_cut, text)
+
+
+def _cut(match: re.Match[str]) -> str:
     authority = re.split(r"[/?#]", match["rest"], maxsplit=1)
     host = authority[0].rpartition("@")[2]
     return f"{match['scheme']}://{host}" + ("/…" if len(authority) > 1 and authority[1] else "")

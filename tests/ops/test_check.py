@@ -1,0 +1,335 @@
+"""`keeper check` names the cause, in its first failing line, whatever is broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from click.testing import Result
+from solders.keypair import Keypair
+from typer.testing import CliRunner
+
+from keeper.cli import cli
+from keeper.journal import Journal, SetMeta
+from keeper.journal.lock import writer_lock
+from tests.support import KeeperConfig, KeeperProcess, World
+
+pytestmark = pytest.mark.anyio
+
+ELSEWHERE = "5eykt4UsFv8P8NJdTREpY1vzqKqZKvdpKuc147dw2N9d"
+
+
+async def invoke(*arguments: str, env: Mapping[str, str] | None = None) -> Result:
+    """The command in a thread of its own, because it runs an event loop and the chain needs this one."""
+    return await anyio.to_thread.run_sync(
+        lambda: CliRunner().invoke(cli, ["check", *arguments], env=env, catch_exceptions=False)
+    )
+
+
+async def check(config: KeeperConfig, *arguments: str, env: Mapping[str, str] | None = None) -> list[dict[str, str]]:
+    """The lines. The exit code has to agree with them."""
+    result = await invoke("--config", str(config.file), "--json", *arguments, env=env)
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    failed = [line for line in lines if line["outcome"] == "fail"]
+    expected = 0 if not failed else 2 if failed[0]["check"] == "settings" else 1
+    assert result.exit_code == expected, result.output
+    return lines
+
+
+@dataclass
+class Broken:
+    """A set-up in the making: a good one that a case breaks in one place."""
+
+    world: World
+    folder: Path
+    sections: dict[str, dict[str, Any]] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+    key: Keypair | None = None
+
+    def set(self, section: str, **values: Any) -> None:
+        self.sections.setdefault(section, {}).update(values)
+
+    @property
+    def config(self) -> KeeperConfig:
+        return KeeperConfig.beside(self.world, self.folder, key=self.key, **self.sections)
+
+
+Case = Callable[[Broken], None]
+CASES: dict[str, tuple[Case, Case, str, str]] = {}
+"""By name: what breaks the settings, what breaks the files, the line that has to fail first, and what it says."""
+
+
+def _nothing(_: Broken) -> None:
+    pass
+
+
+def case(line: str, says: str, *, after: bool = False) -> Callable[[Case], Case]:
+    """`after`: the case breaks files that the set-up wrote, rather than the set-up."""
+
+    def add(breaks: Case) -> Case:
+        CASES[breaks.__name__] = (_nothing, breaks, line, says) if after else (breaks, _nothing, line, says)
+        return breaks
+
+    return add
+
+
+@case("settings", "no setting rpc.urls. Did you mean rpc.url?")
+def unknown_setting(b: Broken) -> None:
+    b.set("rpc", urls="http://127.0.0.1:1")
+
+
+@case("settings", "fees.unit_limit is wrong")
+def value_out_of_range(b: Broken) -> None:
+    b.set("fees", unit_limit=5)
+
+
+@case("settings", "KEEPER_RPCC__URL is no setting")
+def unknown_variable(b: Broken) -> None:
+    b.env["KEEPER_RPCC__URL"] = "http://127.0.0.1:1"
+
+
+@case("settings", "is not TOML", after=True)
+def not_toml(b: Broken) -> None:
+    (b.folder / "keeper.toml").write_text("[rpc\nurl = 1")
+
+
+@case("settings", "can't be read: No such file", after=True)
+def no_settings_file(b: Broken) -> None:
+    (b.folder / "keeper.toml").unlink()
+
+
+@case("key", "can't be read: No such file", after=True)
+def no_key_file(b: Broken) -> None:
+    (b.folder / "key.json").unlink()
+
+
+@case("key", "is not a keypair", after=True)
+def no_keypair(b: Broken) -> None:
+    (b.folder / "key.json").write_text('"a seed phrase"')
+
+
+@case("key", "can be read or changed by others", after=True)
+def key_for_everybody(b: Broken) -> None:
+    (b.folder / "key.json").chmod(0o644)
+
+
+@case("idl", "missing.json")
+def no_idl_file(b: Broken) -> None:
+    b.set("program", idl=str(b.folder / "missing.json"))
+
+
+@case("idl", "wants more arguments for place_order than the IDL 0.1.0 has")
+def idl_of_another_revision(b: Broken) -> None:
+    b.set("program", idl="0.1", id=str(b.world.program.id))
+
+
+@case("revision", "a fill creates no position")
+def fills_without_position(b: Broken) -> None:
+    # Any program that knows none of the instructions and does not say so as Anchor does passes for the older revision.
+    b.set("program", idl="0.1", id="11111111111111111111111111111111")
+
+
+@case("rpc", "is not an http or https URL")
+def no_url(b: Broken) -> None:
+    b.set("rpc", url="localhost:8899")
+
+
+@case("rpc 127.0.0.1:1", "it does not answer")
+def nobody_there(b: Broken) -> None:
+    b.set("rpc", url="http://127.0.0.1:1")
+
+
+@case("rpc", "it does not answer")
+def not_a_node(b: Broken) -> None:
+    b.set("rpc", url=b.world.net.ws_url.replace("ws:", "http:"))
+
+
+@case("rpc", "another cluster")
+def another_cluster(b: Broken) -> None:
+    b.set("rpc", genesis="devnet")
+
+
+@case("socket", "no WebSocket")
+def no_socket(b: Broken) -> None:
+    b.set("rpc", ws_url="ws://127.0.0.1:1")
+
+
+@case("program", "There is no program at")
+def no_program(b: Broken) -> None:
+    b.set("program", id=str(Keypair().pubkey()))
+
+
+@case("program", "is not a program")
+def a_wallet_for_a_program(b: Broken) -> None:
+    b.set("program", id=str(b.world.authority.pubkey()))
+
+
+@case("balance", "nothing would be sent")
+def no_money(b: Broken) -> None:
+    b.key = Keypair()
+
+
+@case("balance", "below fees.min_balance_lamports (200 SOL)")
+def below_the_floor(b: Broken) -> None:
+    b.set("fees", min_balance_lamports=200_000_000_000)
+
+
+@case("journal", "is damaged or no SQLite database", after=True)
+def no_database(b: Broken) -> None:
+    (b.folder / "journal.sqlite").write_bytes(b"nothing of the kind" * 100)
+
+
+@case("journal", "not a keeper's journal", after=True)
+def somebody_elses_database(b: Broken) -> None:
+    with sqlite3.connect(b.folder / "journal.sqlite") as db:
+        db.execute("CREATE TABLE recipes (name TEXT)")
+    db.close()
+
+
+@case("journal", "this keeper knows versions up to", after=True)
+def journal_from_the_future(b: Broken) -> None:
+    _journal(b, "PRAGMA user_version = 99")
+
+
+@case("journal", "belongs to another chain", after=True)
+def journal_of_another_chain(b: Broken) -> None:
+    _journal(b, f"INSERT INTO meta VALUES ('genesis_hash', '{ELSEWHERE}')")
+
+
+@case("journal", "can't be written (Not a directory)")
+def no_folder(b: Broken) -> None:
+    (b.folder / "file").write_text("")
+    b.set("journal", path=str(b.folder / "file" / "journal.sqlite"))
+
+
+@case("api", "is no address to listen on")
+def no_address(b: Broken) -> None:
+    b.set("http", host="256.0.0.1")
+
+
+def _journal(b: Broken, change: str) -> None:
+    """A journal of this version, changed by one statement."""
+
+    async def make() -> None:
+        async with Journal.open(b.folder / "journal.sqlite") as journal:
+            await journal.commit(SetMeta("by", "a test"))
+
+    anyio.run(make)
+    with sqlite3.connect(b.folder / "journal.sqlite") as db:
+        db.execute(change)
+    db.close()
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_the_first_failing_line_names_the_cause(name: str, world: World, tmp_path: Path) -> None:
+    settings, files, line, says = CASES[name]
+    broken = Broken(world, tmp_path)
+    settings(broken)
+    config = broken.config
+    await anyio.to_thread.run_sync(files, broken)
+
+    lines = await check(config, env=broken.env)
+
+    first = next(found for found in lines if found["outcome"] == "fail")
+    assert first["check"].startswith(line)
+    assert says in f"{first['detail']} {first['remedy']}"
+    assert first["remedy"] or "." in first["detail"].rstrip(".")  # it says what to do
+
+
+async def test_a_good_set_up_has_no_line_that_fails_or_warns_and_changes_nothing(world: World, tmp_path: Path) -> None:
+    config = KeeperConfig.beside(world, tmp_path)
+
+    lines = await check(config)
+
+    assert {line["outcome"] for line in lines} == {"pass"}
+    wanted = ["settings", "key", "api", "journal", "rpc", "socket", "clock", "program", "balance", "idl", "revision"]
+    assert [line["check"].split(" ")[0] for line in lines] == wanted
+    assert sorted(os.listdir(tmp_path)) == ["keeper.toml", "key.json"]  # noqa: PTH208
+
+
+async def test_a_clock_far_from_the_chains_is_named(tmp_path: Path) -> None:
+    async with World.open(slot_ms=20) as world:
+        world.bank.advance_clock(900)
+        await anyio.sleep(0.1)
+        lines = await check(KeeperConfig.beside(world, tmp_path))
+    first = next(line for line in lines if line["outcome"] == "fail")
+    assert first["check"] == "clock"
+    assert "ahead of this machine's" in first["detail"]
+
+
+async def test_a_journal_that_another_process_writes(world: World, tmp_path: Path) -> None:
+    config = KeeperConfig.beside(world, tmp_path)
+    async with Journal.open(config.journal):
+        pass
+    with writer_lock(config.journal):
+        lines = await check(config)
+    first = next(line for line in lines if line["outcome"] == "fail")
+    assert first["check"] == "journal"
+    assert f"is in use by the keeper with process id {os.getpid()}" in first["detail"]
+
+
+async def test_a_port_that_something_else_has(world: World, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        taken.close()
+        with socket.create_server(("127.0.0.1", port)):
+            lines = await check(KeeperConfig.beside(world, tmp_path, http={"port": port}))
+    first = next(line for line in lines if line["outcome"] == "fail")
+    assert first["check"] == "api"
+    assert f"Port {port}" in first["detail"]
+
+
+@asynccontextmanager
+async def running(world: World, folder: Path) -> AsyncIterator[KeeperConfig]:
+    """A keeper that runs at a port that its settings name."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = KeeperConfig.beside(world, folder, http={"port": port})
+    async with KeeperProcess.running(config):
+        yield config
+
+
+async def test_beside_a_running_keeper(world: World, tmp_path: Path) -> None:
+    """Its journal and its port are taken, by itself: no reason to complain. And `--ready` asks it."""
+    async with running(world, tmp_path) as config:
+        lines = await check(config)
+        assert {line["outcome"] for line in lines} == {"pass"}
+        asked = await invoke("--config", str(config.file), "--ready", "--json")
+        assert (asked.exit_code, json.loads(asked.stdout)) == (0, {"ready": True, "reasons": []})
+    asked = await invoke("--config", str(config.file), "--ready", "--json")
+    assert asked.exit_code == 1
+    assert "no keeper answers" in json.loads(asked.stdout)["reasons"][0]
+
+
+async def test_show_gives_each_setting_its_origin_and_no_secret(world: World, tmp_path: Path) -> None:
+    config = KeeperConfig.beside(
+        world,
+        tmp_path,
+        rpc={
+            "url": "https://user:pass@rpc.example/v2/SECRET?api-key=SECRET",
+            "fallbacks": [{"url": "https://b.example/SECRET"}],
+        },
+        http={"admin_token_sha256": "5ec2e7" + 58 * "0"},
+    )
+    arguments = ("--config", str(config.file), "--show", "--port", "9999")
+    result = await invoke(*arguments, "--json", env={"KEEPER_FEES__RETRY_FACTOR": "2"})
+    shown = json.loads(result.stdout)
+    assert shown["rpc.url"] == {"value": "https://rpc.example/…", "origin": "file"}
+    assert shown["rpc.fallbacks"]["value"] == [{"url": "https://b.example/…", "ws_url": None}]
+    assert shown["http.admin_token_sha256"] == {"value": "(set)", "origin": "file"}
+    assert shown["http.port"] == {"value": 9999, "origin": "flag"}
+    assert shown["fees.retry_factor"] == {"value": 2.0, "origin": "env"}
+    assert shown["trigger.breaker_trip"] == {"value": 0.05, "origin": "default"}
+    plain = await invoke(*arguments)
+    for output in (result.output, plain.output):
+        assert not [secret for secret in ("SECRET", "pass", "user", "5ec2e7") if secret in output]
