@@ -67,7 +67,7 @@ class Consequences:
     ) -> None:
         """Add to `ops` what the journal must hold, and to `after` what to do once it does.
 
-        `order` is the order as it reads at or after `slot`, the slot of the failure; None when it is gone.
+        `order` is the order as it was last read, None when it is gone; `slot` is the failure's.
         """
         policy = POLICIES[fate]
         following = policy.next
@@ -77,9 +77,11 @@ class Consequences:
             ops.append(UseBudget(address))
             after.append(lambda: self._charge(address))
         state, reason = _words(fate, following, failure, order)
-        if order is not None:
+        if order is not None and order.slot >= slot:
             ops.append(NoteOrder(order, state, reason))
         else:
+            # Gone, or known only from before a simulation's failure: facts that are older than what the journal
+            # knows would take the conclusion with them.
             ops.append(NoteState(address, state, reason, slot=slot))
         self._report(OrderSettled(address, kind, fate, reason, failure.name))
         match following:

@@ -323,7 +323,11 @@ class Settlement:
         ops: list[Op],
         after: list[Consequence],
     ) -> None:
-        # The flight goes first: an order that is released at once must not find its old attempt in the air.
+        if order is not None and order.pending:
+            # The journal now holds the order as of this reading: the book must not go on with an older one, or what
+            # is noted of the order next is older news to the journal and is ignored.
+            after.append(lambda: self._resting.saw(OrderSeen(order)))
+        # The flight goes before the release: a released order must not find its old attempt in the air.
         after.append(lambda: self._flights.remove(flight))
         attempt = flight.attempt
         self._consequences.apply(attempt.order, attempt.kind, fate, failure, order, slot, ops, after)
