@@ -10,7 +10,11 @@ by `expires_at`, makes expiry cost only the expired.
     crossed, ratchets, expired              O(1) when there is nothing, else O(k log n) for k orders
     orders, depth, nearest                  O(log n) plus what is read
 
-FIGURES
+Measured with 1,000,000 orders over 50 markets, a fifth of them trailing stops and a third with an expiry, on two
+busy cores of an AMD EPYC (CPython 3.11, process time; best and median of 25 runs of 2,000 orders): 230 MB resident
+for the book, 90 MB more while it loads; 19 s to load, without making the orders; an update that moves the order
+18 and 27 us, one that changes nothing 7 and 10 us, a new order 28 and 36 us, a removal 24 and 36 us, a price that
+triggers nothing 2 us, 7 to 11 us for each order that it triggers. A plain loop ran up to 1.7 times slower then than at rest.
 
 The book is not thread-safe, and has no opinion on when to act: that is `decision`.
 """
@@ -143,7 +147,7 @@ class Book:
         return self._replace(row, address, known, record, order)
 
     def load(self, orders: Iterable[Order]) -> int:
-        """Take in many orders, as `upsert` does one by one but in a third of the time; how many are known then.
+        """Take in many orders, as `upsert` does one by one but in about half the time; how many it knows then.
 
         Meant for the first snapshot, in which an address comes once and most are new. It takes seconds for a
         million and must not be mixed with other calls: with an event loop, run it in a thread before the book
