@@ -10,6 +10,7 @@ from anyio.abc import TaskStatus
 
 from keeper.chain.client import Blockhash, ChainClient
 from keeper.errors import ChainError, Transient
+from keeper.turns import Turns
 
 
 class Blockhashes:
@@ -25,6 +26,7 @@ class Blockhashes:
         self._max_age_s = max_age_s
         self._latest: Blockhash | None = None
         self._fetched_at = 0.0
+        self.turns = Turns("blockhashes")
 
     def __repr__(self) -> str:
         return f"Blockhashes(latest={self._latest})"
@@ -45,6 +47,7 @@ class Blockhashes:
         """Keep it fresh. Ready when the first was asked for, answered or not: `current` tells which."""
         started = False
         while True:
+            await self.turns.turn()
             # The pool counts a failure; `current` refuses once the last one is too old.
             with contextlib.suppress(ChainError):
                 await self.refresh()

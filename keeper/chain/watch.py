@@ -24,6 +24,7 @@ from keeper.chain.program import Program
 from keeper.chain.sockets import Notification, Subscribed, Subscription, subscribed
 from keeper.domain.events import ChainTime, Event, MarketSeen, OrderGone, OrderSeen
 from keeper.errors import ChainError, KeeperError, MalformedAccount
+from keeper.turns import Turns
 
 _LONGEST_BACKOFF_S: Final = 15.0
 _MALFORMED_REMEMBERED: Final = 10_000
@@ -78,10 +79,12 @@ class ProgramWatch:
     on_trouble: Callable[[str], None]
     limits: WatchLimits = field(default_factory=WatchLimits)
     health: WatchHealth = field(init=False)
+    turns: Turns = field(init=False, repr=False)
     _bad: dict[Pubkey, None] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.health = WatchHealth(self.label)
+        self.turns = Turns(f"watch {self.label}")
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Watch until cancelled. Ready when the first snapshot has been merged."""
@@ -96,6 +99,7 @@ class ProgramWatch:
                 task_status.started()
 
         while True:
+            await self.turns.turn()
             try:
                 await self._one_connection(became_ready)
             except KeeperError as e:
@@ -144,6 +148,7 @@ class ProgramWatch:
 
     async def _read(self, socket: Subscribed, tg: TaskGroup) -> None:
         async for news in socket.notifications():
+            await self.turns.turn()
             self.health.last_heard_at = time.monotonic()
             self.health.malformed = max(self.health.malformed, socket.malformed)
             self.health.last_slot = max(self.health.last_slot, news.slot)

@@ -38,6 +38,7 @@ from keeper.execution.points import point
 from keeper.execution.tries import Tries
 from keeper.journal import Journal
 from keeper.journal.ops import AddAttempt, NoteOrder, Op
+from keeper.turns import Turns
 
 Job = ExecuteOrder | RatchetStop
 
@@ -116,6 +117,7 @@ class Executor:
         self._ratchets: deque[Job] = deque()
         self._wake = anyio.Event()
         self._sends = anyio.Semaphore(limits.concurrent_sends)
+        self.turns = Turns("executor")
 
     def __repr__(self) -> str:
         return f"Executor({self.queued} queued, {self._flights!r}, {self._gate!r})"
@@ -124,6 +126,11 @@ class Executor:
     def queued(self) -> int:
         """Jobs that wait to be signed."""
         return len(self._queue) + len(self._ratchets)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether its loop has something to do now."""
+        return self.queued > 0 and self._gate.is_open
 
     def submit(self, job: Job) -> None:
         """Take a job. Executions go before ratchets: a late fill costs its trader more than a late ratchet."""
@@ -138,11 +145,14 @@ class Executor:
         async with anyio.create_task_group() as tg:
             task_status.started()
             while True:
+                await self.turns.turn()
                 while not self.queued:
                     self._wake = anyio.Event()
-                    await self._wake.wait()
+                    with self.turns.rest():
+                        await self._wake.wait()
                 if not self._gate.is_open:
-                    await self._gate.opened()
+                    with self.turns.rest():
+                        await self._gate.opened()
                     self._decide_again()
                     continue
                 room = self._limits.max_in_flight - self._flights.in_flight
@@ -217,6 +227,7 @@ class Executor:
 
     async def _blockhash(self) -> Blockhash:
         while True:
+            await self.turns.turn()
             try:
                 return self._blockhashes.current()
             except Transient as e:

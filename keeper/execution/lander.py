@@ -27,6 +27,7 @@ from keeper.execution.lifecycle import move
 from keeper.execution.points import point
 from keeper.journal import Journal
 from keeper.journal.ops import MoveAttempt
+from keeper.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class Lander:
         self._final_height = 0
         self._final_slot = 0
         self._height_read_at = float("-inf")
+        self.turns = Turns("lander")
 
     def settle_with(self, settler: Settler) -> None:
         """Name who hears the verdicts. Once, before `run`."""
@@ -107,6 +109,7 @@ class Lander:
         """Poll, rebroadcast and conclude until cancelled."""
         task_status.started()
         while True:
+            await self.turns.turn()
             self._wake = anyio.Event()
             now = time.monotonic()
             flights = list(self._flights)
@@ -127,8 +130,11 @@ class Lander:
         now = time.monotonic()
         nexts = [f.next_poll_s for f in self._flights]
         nexts += [f.next_send_s for f in self._flights if f.attempt.state.in_flight]
-        wait = min(nexts, default=now + 3600.0) - now
-        with anyio.move_on_after(max(wait, 0.005)):
+        if not nexts:
+            with self.turns.rest():
+                await self._wake.wait()
+            return
+        with anyio.move_on_after(max(min(nexts) - now, 0.005)):
             await self._wake.wait()
 
     async def _send(self, flights: Sequence[Flight]) -> None:
