@@ -152,10 +152,13 @@ class Decision:
         return self._look_at(order, now_s, at_ns)
 
     def forget(self, address: Pubkey, slot: int) -> None:
-        """Nothing more will come of this order: the account as of `slot` said so. Newer news can bring it back."""
+        """Nothing more will come of this order: as of `slot` its account is not pending, or not there.
+
+        News from a later slot can bring it back, when a fork dropped what ended it.
+        """
         self._waiting.drop(address)
+        self.book.close(address, slot)
         self.book.resume(address)
-        self.book.remove(address, slot)
 
     # -- brakes
 

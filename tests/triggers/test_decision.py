@@ -181,10 +181,18 @@ def test_what_is_forgotten_comes_back_only_by_newer_news() -> None:
     place(desk, slot=10)
     desk.on_market(market_seen(LOW, 11), NOW_S)
     desk.forget(key(1), 20)
-    assert place(desk, slot=19) == []
+    assert place(desk, slot=20) == []
     assert desk.book.get(key(1)) is None
     assert release(desk) == []
-    assert executed(place(desk, slot=20)) == [key(1)]
+    assert executed(place(desk, slot=21)) == [key(1)]
+
+
+def test_what_is_forgotten_does_not_rest_again_because_of_pending_news_of_that_slot() -> None:
+    desk = decision()
+    place(desk, slot=20)
+    desk.on_market(market_seen(LOW, 21), NOW_S)
+    desk.forget(key(1), 20)
+    assert desk.on_market(market_seen(LOW, 22), NOW_S) == []
 
 
 def test_a_closed_account_is_dropped() -> None:
