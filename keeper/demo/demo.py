@@ -46,7 +46,7 @@ EXIT_INTERRUPTED: Final = 130
 
 
 def run_demo(options: DemoOptions, program: Program) -> int:
-    """Play the demo; returns the exit code. What it wrote stays on disk unless all went well."""
+    """Play the demo; returns the exit code. What it wrote stays on disk when it failed."""
     console = Console(stderr=options.as_json)
     directory = Path(tempfile.mkdtemp(prefix="keeper-demo-"))
     demo = _Demo(options, program, directory, console)
@@ -55,7 +55,7 @@ def run_demo(options: DemoOptions, program: Program) -> int:
     except* KeeperError as group:
         console.print(f"The demo stopped: {demo.obituary() or _first(group)}", style="red", highlight=False)
     code = demo.exit_code()
-    if code == 0:
+    if code != EXIT_FAILED:
         shutil.rmtree(directory, ignore_errors=True)
     else:
         console.print(f"Logs, settings and journal are in {directory}", highlight=False)

@@ -1,0 +1,81 @@
+"""The demo, whole: real processes, and its numbers counted once more with solana-py."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from demo_process import demo_running
+from solana.rpc.async_api import AsyncClient
+from solana.rpc.commitment import Confirmed
+from solders.pubkey import Pubkey
+
+from keeper.chain.idl import discriminator
+from keeper.localnet.program import PROGRAM_ID
+
+pytestmark = pytest.mark.anyio
+
+ORDER_STATUS_OFFSET = 107
+FILLED = 1
+
+
+async def _accounts(url: str) -> dict[str, list[bytes]]:
+    """The program's accounts by type, as solana-py reads them."""
+    async with AsyncClient(url) as client:
+        answer = await client.get_program_accounts(
+            Pubkey.from_string(PROGRAM_ID), commitment=Confirmed, encoding="base64"
+        )
+    read = [bytes(entry.account.data) for entry in answer.value]
+    return {
+        kind: [data for data in read if data[:8] == discriminator("account", kind)] for kind in ("Order", "Position")
+    }
+
+
+async def test_every_triggered_order_is_executed_once_with_its_position(tmp_path: Path) -> None:
+    arguments = ["--json", "--orders", "40", "--seed", "7", "--speed", "4", "--poor", "1", "--hold"]
+    with demo_running(tmp_path, arguments) as demo:
+        summary: dict[str, Any] = demo.summary()
+        assert summary["problems"] == []
+        assert summary["ok"] is True
+        assert summary["placed"] == 41
+        assert summary["executed"] > 5
+        assert summary["triggered"] == summary["executed"] + 1
+        assert summary["positions"] == summary["executed"]
+        assert (summary["duplicates"], summary["lost"], summary["failed"]) == (0, 0, 1)
+        assert summary["failures"] == {"InsufficientCollateral": 1}
+        assert summary["cancelled"] >= 1
+        assert summary["resting"] >= 5
+        assert summary["ratchets"] >= 1
+        assert 0 < summary["trigger_to_confirm_ms"]["p50"] <= summary["trigger_to_confirm_ms"]["p99"]
+
+        accounts = await _accounts(summary["rpc_url"])
+        orders, positions = accounts["Order"], accounts["Position"]
+        filled = [data for data in orders if data[ORDER_STATUS_OFFSET] == FILLED]
+        assert len(orders) == summary["placed"]
+        assert len(filled) == len(positions) == summary["executed"]
+
+        async with httpx.AsyncClient(base_url=summary["http_url"]) as http:
+            page = (await http.get("/v1/orders", params={"limit": 200, "status": "failed"})).json()
+        assert len(page["orders"]) == 1
+        assert "InsufficientCollateral" in page["orders"][0]["status_reason"]
+
+        assert demo.interrupt() == 0
+        assert demo.files() == []
+        shown = demo.errors()
+        assert "the feed was dead; its last price met 1 new orders, and 0 were executed" in shown
+        assert "was moved back at once" in shown
+
+
+def test_an_interrupt_stops_both_processes_and_says_so(tmp_path: Path) -> None:
+    with demo_running(tmp_path, ["--json", "--orders", "30"]) as demo:
+        while "placed, " not in demo.errors():
+            assert demo.process.poll() is None, demo.errors()
+            time.sleep(0.1)
+        assert demo.interrupt() == 130
+        assert "Interrupted" in demo.errors()
+        assert demo.files() == []
+        assert demo.process.stdout is not None
+        assert demo.process.stdout.read() == ""
