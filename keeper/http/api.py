@@ -80,13 +80,9 @@ async def _http_exception(request: Request, error: Exception) -> Response:
 
 def _allow(request: Request) -> str:
     """Every method of this path. Starlette names those of one route alone, and here each method is a route."""
-    described = request.app.openapi()["paths"]
-    found = {
-        method.upper()
-        for path, operations in described.items()
-        if compile_path(path)[0].match(request.url.path)
-        for method in operations
-    }
+    described, asked = request.app.openapi()["paths"], request.url.path
+    paths = [asked] if asked in described else [path for path in described if compile_path(path)[0].match(asked)]
+    found = {method.upper() for path in paths for method in described[path]}
     return ", ".join(sorted(found or {"GET"}))
 
 

@@ -33,20 +33,23 @@ class RouteDescription(TypedDict):
 def described_by(
     answers: Mapping[int, type[Answer] | str],
     *,
+    plain: Sequence[str] = (),
     body: type[Request] | None = None,
     body_required: bool = True,
     example: Mapping[str, Any] | None = None,
     problems: Sequence[str] = (),
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, tuple[str, str]] | None = None,
     answer_headers: Mapping[int, Mapping[str, str]] | None = None,
 ) -> RouteDescription:
-    """Describe a route: its answers by status (a type, or a sentence for one without a body), its body with an
-    example, the problems that it can answer with, and headers (name to meaning) in and out.
+    """Describe a route: its answers by status (a type; or a sentence for one without a body or with text of the media
+    types `plain`), its body with an example, the problems that it can answer with, and headers in and out.
     """
     responses: dict[int | str, dict[str, Any]] = {}
     for status, what in answers.items():
         if isinstance(what, str):
             responses[status] = {"description": what}
+            if plain:
+                responses[status]["content"] = {media_type: {"schema": {"type": "string"}} for media_type in plain}
         else:
             described.append(what)
             responses[status] = {
@@ -67,8 +70,14 @@ def described_by(
         extra["requestBody"] = {"required": body_required, "content": {"application/json": content}}
     if headers:
         extra["parameters"] = [
-            {"name": name, "in": "header", "required": False, "description": meaning, "schema": {"type": "string"}}
-            for name, meaning in headers.items()
+            {
+                "name": name,
+                "in": "header",
+                "required": False,
+                "description": meaning,
+                "schema": {"type": "string", "pattern": pattern},
+            }
+            for name, (meaning, pattern) in headers.items()
         ]
     return {
         "response_model": None,

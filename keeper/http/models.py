@@ -16,13 +16,15 @@ from keeper.domain.orders import OrderState
 from keeper.http.decimals import PATTERN
 from keeper.journal.records import PreparedKind
 
-_WALLET = "7Np41oeYqPefeNQEHSv1UDhYrehxin3NStELsSKCT4K2"
-_ORDER = "4Nd1mYw4rJqk1zYqzH6E9YJk1nM6r3g8jV1Dq8rL9u2T"
+EXAMPLE_WALLET = "7Np41oeYqPefeNQEHSv1UDhYrehxin3NStELsSKCT4K2"
+EXAMPLE_ORDER = "4Nd1mYw4rJqk1zYqzH6E9YJk1nM6r3g8jV1Dq8rL9u2T"
 _SIGNATURE = "5VERv8NMvzbJMEkV8xnrLkEaWRtSz9CosKDYjCJjBRnbJLgp8uirBgmQpjKhoR4tjF3ZpRzrFmBV6UjKdiSZkQUW"
+
+BASE58 = "^[1-9A-HJ-NP-Za-km-z]+$"
 
 Address = Annotated[
     str,
-    Meta(min_length=32, max_length=44, pattern="^[1-9A-HJ-NP-Za-km-z]+$", description="A base58 address."),
+    Meta(min_length=32, max_length=44, pattern=BASE58, description="A base58 address."),
 ]
 Decimal = Annotated[
     str,
@@ -67,7 +69,7 @@ class Answer(Struct, frozen=True, kw_only=True):
 class PlaceOrder(Request, frozen=True, kw_only=True):
     """An order to prepare."""
 
-    user: Annotated[Address, Meta(description="The wallet that will sign and pay.", examples=[_WALLET])]
+    user: Annotated[Address, Meta(description="The wallet that will sign and pay.", examples=[EXAMPLE_WALLET])]
     market: Annotated[str, Meta(min_length=3, max_length=65, description="Base and quote.", examples=["SOL/USDC"])]
     order_type: Annotated[
         OrderTypeWord,
@@ -198,7 +200,7 @@ class AttemptView(Answer, frozen=True, kw_only=True):
 class OrderView(OrderSummary, frozen=True, kw_only=True):
     """An order and what became of it."""
 
-    order: Annotated[Address, Meta(examples=[_ORDER])]
+    order: Annotated[Address, Meta(examples=[EXAMPLE_ORDER])]
     status: OrderState
     status_reason: Annotated[str, Meta(description="Why it stands so, in a sentence.")]
     onchain_status: Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
 from prometheus_client.exposition import choose_encoder
@@ -17,12 +17,16 @@ from keeper.http.views import health_view
 from keeper.http.wiring import Ports
 
 router = APIRouter(tags=["health"])
-_PLAIN = {"Cache-Control": "no-store"}
+_PLAIN: Final = {"Cache-Control": "no-store"}
+_TEXT: Final = ["text/plain"]
+_METRICS: Final = ["text/plain", "application/openmetrics-text"]
 
 Verbose = Annotated[str | None, Query(description="List every check, whatever its value.")]
 
 
-@router.get("/livez", summary="Would a restart not help?", **described_by({200: "Alive.", 503: "Restart it."}))
+@router.get(
+    "/livez", summary="Would a restart not help?", **described_by({200: "Alive.", 503: "Restart it."}, plain=_TEXT)
+)
 async def livez(ports: Ports, verbose: Verbose = None) -> Response:
     """200 as long as the keeper does its work or knows why it can't."""
     health = ports.health.report()
@@ -30,7 +34,9 @@ async def livez(ports: Ports, verbose: Verbose = None) -> Response:
 
 
 @router.get(
-    "/readyz", summary="Are orders watched, executed and accepted?", **described_by({200: "Ready.", 503: "Not."})
+    "/readyz",
+    summary="Are orders watched, executed and accepted?",
+    **described_by({200: "Ready.", 503: "Not."}, plain=_TEXT),
 )
 async def readyz(ports: Ports, verbose: Verbose = None) -> Response:
     """503 with the reasons when not, one a line."""
@@ -45,7 +51,11 @@ async def healthz(ports: Ports) -> Response:
     return answer(health_view(health), 200 if health.ready and health.live else 503)
 
 
-@router.get("/metrics", summary="Metrics for Prometheus", **described_by({200: "In the format that was asked for."}))
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    **described_by({200: "In the format that was asked for."}, plain=_METRICS),
+)
 async def metrics(request: Request, ports: Ports) -> Response:
     """OpenMetrics when the scraper accepts it, else the older text format."""
     encode, content_type = choose_encoder(request.headers.get("accept", ""))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+import base64
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query
 from solders.pubkey import Pubkey
@@ -16,6 +17,9 @@ from keeper.http.chain_problems import translated
 from keeper.http.describe import described_by
 from keeper.http.idempotency import HEADER, REPLAYED, key_of
 from keeper.http.models import (
+    BASE58,
+    EXAMPLE_ORDER,
+    EXAMPLE_WALLET,
     CancelOrder,
     ExecuteOrder,
     OrderDetail,
@@ -50,10 +54,16 @@ _BODY: Final = [
 ]
 _CHAIN: Final = ["chain_unavailable", "journal_unavailable"]
 _TERMS: Final = [code for code, kind in KINDS.items() if kind.status == 422 and code not in _BODY]
-_KEY_HEADER: Final = {HEADER: "1 to 255 characters; a repetition with the same body gets the same answer."}
+_KEY_HEADER: Final = {
+    HEADER: ("1 to 255 characters; a repetition with the same body gets the same answer.", "^[!-~]{1,255}$")
+}
 _REPLAY_HEADER: Final = {201: {REPLAYED: "`true` when an earlier request with this key had this answer."}}
 
-OrderPath = Annotated[str, Path(description="The order account's address.", examples=["4Nd1mYw4r..."])]
+_SCHEMA: Final[dict[str, Any]] = {"pattern": BASE58, "minLength": 32, "maxLength": 44}
+_SIGNED: Final = base64.b64encode(b"\x01" + bytes(range(200))).decode()
+OrderPath = Annotated[
+    str, Path(description="The order account's address.", examples=[EXAMPLE_ORDER], json_schema_extra=_SCHEMA)
+]
 
 
 @router.post(
@@ -63,7 +73,7 @@ OrderPath = Annotated[str, Path(description="The order account's address.", exam
         {201: PreparedTransaction},
         body=PlaceOrder,
         example={
-            "user": "7Np41oeYqPefeNQEHSv1UDhYrehxin3NStELsSKCT4K2",
+            "user": EXAMPLE_WALLET,
             "market": "SOL/USDC",
             "order_type": "stop_loss",
             "side": "long",
@@ -90,7 +100,7 @@ async def prepare(request: Request, ports: Ports, preparing: PreparingDep) -> Re
     **described_by(
         {202: SubmittedTransaction},
         body=ExecuteOrder,
-        example={"id": "fD0aVh6cTg2m1kXo7mQz4A", "signed_transaction": "AbC..."},
+        example={"id": "fD0aVh6cTg2m1kXo7mQz4A", "signed_transaction": _SIGNED},
         problems=[*_BODY, *_TERMS, "prepared_not_found", "already_submitted", "blockhash_expired", *_CHAIN],
         answer_headers={202: {"Location": "The order."}},
     ),
@@ -102,6 +112,12 @@ async def execute(request: Request, ports: Ports, relaying: RelayingDep) -> Resp
     body = await read_json(request, ExecuteOrder, ports.limits)
     submitted = await relaying.execute(body)
     return answer(submitted, 202, {"Location": f"/v1/orders/{submitted.order}"})
+
+
+@router.get("/execute", include_in_schema=False)
+async def execute_is_posted() -> Response:
+    """Without this the path would be taken for an order's address."""
+    raise Problem("method_not_allowed", "Send the signed transaction with POST.", headers={"Allow": "POST"})
 
 
 @router.post(
@@ -128,7 +144,7 @@ async def cancel(request: Request, order: OrderPath, ports: Ports, preparing: Pr
 @router.get("", summary="Orders, newest first", **described_by({200: OrderPage}, problems=["invalid_field", *_CHAIN]))
 async def orders(
     ports: Ports,
-    user: Annotated[str | None, Query(description="Only this wallet's.")] = None,
+    user: Annotated[str | None, Query(description="Only this wallet's.", json_schema_extra=_SCHEMA)] = None,
     market: Annotated[str | None, Query(description="Only this market's: a symbol or an address.")] = None,
     status: Annotated[
         str | None,
@@ -162,7 +178,7 @@ async def orders(
     **described_by(
         {200: OrderDetail, 304: "As the client has it."},
         problems=["invalid_field", "order_not_found", *_CHAIN],
-        headers={"If-None-Match": "The ETag of the answer that the client has."},
+        headers={"If-None-Match": ("The ETag of the answer that the client has.", "^.*$")},
         answer_headers={200: {"ETag": "Changes with everything that the answer shows."}},
     ),
 )
