@@ -1,0 +1,95 @@
+"""`python -m tests.chaos`: run the fault campaign (docs/chaos.md)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+import anyio
+
+from tests.chaos.campaign import Options, Totals, run
+from tests.chaos.worker import share, work
+
+
+def main() -> int:
+    """Exit codes: 0 no violation, 1 a violation or a broken run, 2 wrong usage."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--episodes", type=int, default=100, help="how many episodes (default 100)")
+    parser.add_argument("--seed", type=int, default=1, help="what they are drawn from (default 1)")
+    parser.add_argument("--only", type=int, help="this episode of the seed's campaign alone")
+    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes (default 2)")
+    parser.add_argument("--evidence", type=Path, default=Path("build/chaos"), help="where violations leave their files")
+    parser.add_argument("--keep-going", action="store_true", help="go on after a violation")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, last line of standard output")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.episodes < 1 or given.workers < 1:
+        parser.error("--episodes and --workers must be at least 1")
+    episodes = range(given.episodes) if given.only is None else range(given.only, given.only + 1)
+    if given.worker is not None:
+        worker, workers = (int(part) for part in given.worker.split("/"))
+        anyio.run(_work, given.seed, share(episodes, worker, workers), given.evidence.absolute(), given.keep_going)
+        return 0
+    options = Options(
+        given.episodes,
+        given.seed,
+        1 if given.only is not None else given.workers,
+        given.evidence.absolute(),
+        given.only,
+        given.keep_going,
+    )
+    totals = anyio.run(run, options, _progress)
+    _report(totals, options, as_json=given.json)
+    return 0 if totals.ok else 1
+
+
+async def _work(seed: int, episodes: list[int], evidence: Path, keep_going: bool) -> None:
+    await work(seed, episodes, evidence, keep_going=keep_going)
+
+
+def _progress(totals: Totals) -> None:
+    if totals.episodes % 10 == 0 or totals.violations:
+        print(
+            f"{totals.episodes} episodes, {totals.kills.total()} kills, {totals.part('fault ').total()} faults, "
+            f"{len(totals.violations)} violations, {totals.seconds:.0f} s",
+            file=sys.stderr,
+        )
+
+
+def _report(totals: Totals, options: Options, *, as_json: bool) -> None:
+    document = totals.document(options)
+    if as_json:
+        print(json.dumps(document))
+    else:
+        for name, value in document.items():
+            if name != "violations":
+                print(f"{name.replace('_', ' ')}: {_plain(value)}")
+    for found in totals.violations:
+        print(f"VIOLATION in episode {found['episode']} of seed {options.seed}:", file=sys.stderr)
+        for sentence in found["violations"]:
+            print(f"  {sentence}", file=sys.stderr)
+        print(f"  its journal, log, plan and sends: {found['evidence']}", file=sys.stderr)
+        print(
+            f"  again: .venv/bin/python -m tests.chaos --seed {options.seed} --only {found['episode']}", file=sys.stderr
+        )
+        print(
+            f"  with all before it: make chaos SEED={options.seed} EPISODES={found['episode'] + 1}",
+            file=sys.stderr,
+        )
+    for sentence in totals.broken_workers:
+        print(f"BROKEN: {sentence}", file=sys.stderr)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v}" for k, v in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

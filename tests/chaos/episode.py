@@ -1,0 +1,303 @@
+"""One episode: the scenario is played, the network becomes well, and everything has to fall into place."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+import anyio
+import httpx
+from solders.pubkey import Pubkey
+from solders.transaction import VersionedTransaction
+
+from keeper.domain.orders import OnchainStatus, OrderState, OrderType
+from tests.chaos.invariants import Findings, check, fills_on_chain
+from tests.chaos.proxy import Storm
+from tests.chaos.scenario import START_1E6, Act, Ending, Event, OrderPlan, Scenario
+from tests.chaos.stage import Stage
+from tests.support import Refused, Trader, until
+
+CONVERGE_WITHIN_S: Final = 20.0
+
+# How far from the start, in parts per million, each order's trigger is; the rest are crossed by the price's moves.
+_AWAY_PPM: Final = {Ending.BRIEF: 40_000, Ending.RESTING: 65_000, Ending.EXPIRING: 65_000}
+_CROSSED_PPM: Final = 20_000
+_BLIP_PPM: Final = 42_000
+_EXPIRES_IN_S: Final = 20
+_COLLATERAL_1E6: Final = 1_000_000_000_000
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What an episode came to."""
+
+    orders: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    converge_s: float = 0.0
+    violations: list[str] = field(default_factory=list)
+
+
+class Episode:
+    """Plays one scenario on a stage."""
+
+    def __init__(self, stage: Stage, scenario: Scenario) -> None:
+        self._stage = stage
+        self._world = stage.world
+        self._scenario = scenario
+        self._market = Pubkey.default()
+        self._traders: dict[str, Trader] = {}
+        self._placed: dict[Pubkey, tuple[OrderPlan, Trader]] = {}
+        self._acked: list[Pubkey] = []
+        self._price_1e6 = START_1E6
+
+    async def play(self) -> Outcome:
+        """Play it and judge it. Nothing of it is left on the chain that could disturb the next one."""
+        scenario, stage = self._scenario, self._stage
+        before = stage.lives.kills.copy()
+        await self._set_up()
+        self._break()
+        begun = time.monotonic()
+        async with anyio.create_task_group() as tasks:
+            for order in scenario.orders:
+                tasks.start_soon(self._order, order, begun)
+            for event in scenario.events:
+                tasks.start_soon(self._event, event, begun)
+            await anyio.sleep_until(anyio.current_time() + scenario.seconds)
+        outcome = await self._converge()
+        outcome.counts.update({f"killed at {point}": n for point, n in (stage.lives.kills - before).items()})
+        self._tidy()
+        return outcome
+
+    # -- the beginning
+
+    async def _set_up(self) -> None:
+        world, stage = self._world, self._stage
+        self._market = world.market(price_1e6=START_1E6)
+        self._traders = {
+            "rich": world.trader(collateral_1e6=_COLLATERAL_1E6),
+            "poor": world.trader(collateral_1e6=0),
+            "later": world.trader(collateral_1e6=0),
+            "none": world.trader(account=False),
+        }
+        for _ in range(6):
+            world.bank.advance()  # no fork of this episode takes the beginning away
+        if self._scenario.crash_at or stage.lives.armed:
+            await stage.restart(graceful=self._scenario.graceful, crash_at=self._scenario.crash_at)
+        await stage.lives.ready()
+        stage.lives.arm_next(self._scenario.crash_again)
+
+    def _break(self) -> None:
+        until = time.monotonic() + self._scenario.seconds
+        self._stage.lives.may_refuse = True
+        self._stage.weather(
+            [
+                Storm(f"{self._scenario.seed}/{i}", rates, until=until, longest_s=self._scenario.longest_fault_s)
+                for i, rates in enumerate(self._scenario.storms)
+            ]
+        )
+
+    # -- orders
+
+    async def _order(self, plan: OrderPlan, begun: float) -> None:
+        await _until(begun + plan.at_s)
+        trader = self._traders[_PURSES.get(plan.ending, "rich")]
+        away_ppm = _AWAY_PPM.get(plan.ending, _CROSSED_PPM)
+        trigger_1e6 = START_1E6 + (-1 if plan.below else 1) * START_1E6 * away_ppm // 1_000_000
+        try:
+            if plan.by_api:
+                order = await self._place_by_api(plan, trader, trigger_1e6)
+            else:
+                order = self._place(plan, trader, trigger_1e6, away_ppm)
+        except Refused:
+            return  # a price that a fork or a blip moved away: no order
+        if order is None:
+            return
+        self._placed[order] = (plan, trader)
+        await _until(begun + plan.act_s)
+        try:
+            if plan.ending is Ending.RIVAL and self._world.order(order) is not None:
+                self._world.execute(order, self._stage.rival)
+            elif plan.ending is Ending.CANCELLED:
+                self._world.cancel(trader, order)
+        except Refused:
+            pass  # the keeper was first, or the price is not there: that is the race
+
+    def _place(self, plan: OrderPlan, trader: Trader, trigger_1e6: int, away_ppm: int) -> Pubkey:
+        kind = plan.order_type
+        expires_at = self._world.bank.chain.tip.time + _EXPIRES_IN_S if plan.ending is Ending.EXPIRING else 0
+        return self._world.place(
+            trader,
+            self._market,
+            kind,
+            plan.side,
+            price_1e6=trigger_1e6 if kind in (OrderType.LIMIT, OrderType.STOP_LIMIT) else 0,
+            stop_price_1e6=0 if kind in (OrderType.LIMIT, OrderType.TRAILING_STOP) else trigger_1e6,
+            trailing_distance_ppm=away_ppm if kind is OrderType.TRAILING_STOP else 0,
+            expires_at=expires_at,
+        )
+
+    async def _place_by_api(self, plan: OrderPlan, trader: Trader, trigger_1e6: int) -> Pubkey | None:
+        """Through the keeper's API, like a trader's program: the order, or None when it gave none."""
+        url = self._stage.lives.url
+        if url is None:
+            return None
+        body = {
+            "user": str(trader.address),
+            "market": self._world.market_state(self._market).symbol,
+            "order_type": "stop_loss",
+            "side": "long" if plan.below else "short",
+            "size": "1",
+            "trigger_price": f"{trigger_1e6 / 1e6:g}",
+            "leverage": 5,
+        }
+        try:
+            async with httpx.AsyncClient(base_url=url, timeout=2.0, verify=False) as http:
+                prepared = (await http.post("/v1/orders", json=body)).raise_for_status().json()
+                order = Pubkey.from_string(prepared["order"])
+                self._placed[order] = (plan, trader)
+                unsigned = VersionedTransaction.from_bytes(base64.b64decode(prepared["transaction"]))
+                wire = bytes(VersionedTransaction(unsigned.message, [trader.key]))
+                signed = {"id": prepared["id"], "signed_transaction": base64.b64encode(wire).decode()}
+                (await http.post("/v1/orders/execute", json=signed)).raise_for_status()
+        except httpx.HTTPError:
+            return None  # refused, or the keeper died: if it had taken the order, the chain and the journal tell
+        self._acked.append(order)
+        return order
+
+    # -- events
+
+    async def _event(self, event: Event, begun: float) -> None:
+        await _until(begun + event.at_s)
+        stage, bank, size = self._stage, self._world.bank, int(event.amount)
+        match event.act:
+            case Act.PRICE:
+                self._set_price(size)
+            case Act.BLIP:
+                before = self._price_1e6
+                off = START_1E6 * _BLIP_PPM // 1_000_000
+                self._set_price(START_1E6 - off if before <= START_1E6 else START_1E6 + off)
+                await anyio.sleep(event.amount)
+                self._set_price(before)
+                return
+            case Act.FORK:
+                stage.fork(size)
+                return
+            case Act.FORK_AFTER_FILL:
+                stage.forks_after_fill.append(size)
+                return
+            case Act.LOSE:
+                bank.lose_transactions(size)
+            case Act.HOLD:
+                bank.hold_transactions()
+                await anyio.sleep(size / 1000)
+                bank.release_transactions()
+            case Act.LAST_MOMENT:
+                await self._last_moment(size / 1000)
+                return
+            case Act.JUMP:
+                for _ in range(size):
+                    bank.advance()
+            case Act.CLOCK:
+                bank.advance_clock(event.amount)
+            case Act.KILL:
+                stage.lives.kill()
+                return
+        stage.chain_faults[event.act] += 1
+
+    async def _last_moment(self, seconds: float) -> None:
+        """Hold what the keeper sends, let the chain stand at the last height where it can land, then let it land.
+
+        A keeper that judges by a clock, or by a height that is not final, signs anew while the chain stands.
+        """
+        stage, bank = self._stage, self._world.bank
+        known = stage.witness.newest
+        bank.hold_transactions()
+        try:
+            await until(lambda: stage.witness.newest is not known, within_s=0.3)
+        except TimeoutError:
+            bank.release_transactions()
+            return  # the keeper had nothing to send just now
+        held = stage.witness.newest
+        assert held is not None
+        stage.blocks_paused = True
+        while bank.chain.tip.height <= held.last_valid_block_height:
+            bank.advance()
+        await anyio.sleep(seconds)
+        bank.release_transactions()
+        stage.blocks_paused = False
+        stage.chain_faults[Act.LAST_MOMENT] += 1
+
+    def _set_price(self, price_1e6: int) -> None:
+        self._price_1e6 = price_1e6
+        self._world.set_price(self._market, price_1e6)
+
+    # -- the end
+
+    async def _converge(self) -> Outcome:
+        stage, scenario = self._stage, self._scenario
+        begun = time.monotonic()
+        stage.clear()
+        later = self._traders["later"]
+        self._world.deposit(later, _COLLATERAL_1E6)
+        self._set_price(scenario.final_price_1e6)
+        outcome = Outcome(orders=len(self._placed))
+        findings = Findings()
+        ready = False
+        while True:
+            outcome.violations = [*stage.witness.violations, *findings.broken]
+            if stage.lives.bad_end:
+                outcome.violations.append(f"{stage.lives.bad_end}")
+            if outcome.violations or (ready and not findings.unsettled):
+                break
+            if time.monotonic() - begun > CONVERGE_WITHIN_S:
+                outcome.violations = [f"not settled: {sentence}" for sentence in findings.unsettled]
+                outcome.violations += [] if ready else ["the keeper did not become ready"]
+                break
+            await anyio.sleep(0.02)
+            if stage.lives.up:
+                # A start that began in the storm may still have ended by it; a later one may not.
+                stage.lives.may_refuse = False
+                ready = True
+            findings = check(self._world, stage.journal, stage.key.pubkey(), self._placed, self._acked)
+        outcome.converge_s = time.monotonic() - begun
+        self._count(outcome)
+        return outcome
+
+    def _count(self, outcome: Outcome) -> None:
+        counts = outcome.counts
+        for address, (plan, _) in self._placed.items():
+            for fill in fills_on_chain(self._world.bank, address):
+                counts["executed by the keeper" if fill.keys[0] == self._stage.key.pubkey() else "lost to a rival"] += 1
+            attempts = self._stage.journal.attempts_of(address)
+            counts.update(f"attempts {attempt.state}" for attempt in attempts)
+            counts.update(f"errors {attempt.error_name}" for attempt in attempts if attempt.error_name)
+            row = self._stage.journal.order(address)
+            if row is not None and row.state is OrderState.FAILED:
+                counts[f"failed by name ({plan.ending})"] += 1
+        counts["placed by API"] += len(self._acked)
+
+    def _tidy(self) -> None:
+        """Users take back what rests, so that the next episode's snapshots are short."""
+        for address, (_, trader) in self._placed.items():
+            order = self._world.order(address)
+            try:
+                if order is not None and order.status is OnchainStatus.PENDING:
+                    self._world.cancel(trader, address)
+                if order is not None:
+                    self._world.close(trader, address)
+            except Refused:
+                continue
+
+
+_PURSES: Final[dict[Ending, str]] = {
+    Ending.POOR: "poor",
+    Ending.POOR_THEN_RICH: "later",
+    Ending.NO_ACCOUNT: "none",
+}
+
+
+async def _until(moment: float) -> None:
+    await anyio.sleep(max(0.0, moment - time.monotonic()))

@@ -1,0 +1,176 @@
+"""What must be true of an order once the network is well again, from the chain's record and the journal alone.
+
+Two sorts of findings. `broken` can never become right: the campaign stops at it at once. `unsettled` is not right
+yet; it is a violation only when it is still there after the time that convergence may take.
+
+The rules of the program are written down here once more, not imported from the keeper: a check that shares the
+keeper's mistakes finds none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from solders.pubkey import Pubkey
+
+from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
+from keeper.domain.orders import OnchainStatus, Order, OrderState, OrderType, Side
+from keeper.journal.queries import Queries
+from keeper.journal.records import OrderRow
+from keeper.localnet import Bank, Commitment
+from keeper.localnet.history import Landed
+from tests.support import PROGRAM, World
+
+EXECUTE = PROGRAM.idl.instruction("execute_conditional_order").discriminator
+_ENDS = frozenset({AttemptState.FINALIZED, AttemptState.FAILED, AttemptState.EXPIRED})
+_STATE_OF = {
+    OnchainStatus.FILLED: OrderState.FILLED,
+    OnchainStatus.CANCELLED: OrderState.CANCELLED,
+    OnchainStatus.EXPIRED: OrderState.EXPIRED,
+}
+
+
+@dataclass(slots=True)
+class Findings:
+    """Sentences about one episode's orders."""
+
+    broken: list[str] = field(default_factory=list)
+    unsettled: list[str] = field(default_factory=list)
+
+
+def condition_holds(order: Order, price_1e6: int) -> bool:
+    """Whether the program would fill the order at this price (the table of revision 0.2)."""
+    if order.order_type is OrderType.LIMIT:
+        fires_below, trigger = order.side is Side.LONG, order.price_1e6
+    elif order.order_type is OrderType.TAKE_PROFIT:
+        fires_below, trigger = order.side is Side.SHORT, order.stop_price_1e6
+    else:
+        fires_below, trigger = order.side is Side.LONG, order.stop_price_1e6
+    return price_1e6 <= trigger if fires_below else price_1e6 >= trigger
+
+
+def fills_on_chain(bank: Bank, order: Pubkey) -> list[Landed]:
+    """Every execution of this order that succeeded, on the fork that survived."""
+    return [landed for landed in bank.history.mentioning(order) if landed.err is None and _executes(landed, order)]
+
+
+def _executes(landed: Landed, order: Pubkey) -> bool:
+    return any(
+        landed.keys[instruction.program_id_index] == PROGRAM.id
+        and bytes(instruction.data[:8]) == EXECUTE
+        and order in [landed.keys[i] for i in bytes(instruction.accounts)]
+        for instruction in landed.transaction.message.instructions
+    )
+
+
+def check(
+    world: World, journal: Queries, keeper: Pubkey, orders: Iterable[Pubkey], acked: Iterable[Pubkey]
+) -> Findings:
+    """Look at these orders. `acked` are those whose placing the keeper's API had accepted."""
+    findings = Findings()
+    for address in orders:
+        _check_order(world, journal, keeper, address, findings)
+    for address in acked:
+        row = journal.order(address)
+        if row is None:
+            findings.broken.append(f"order {address}: its placing was accepted, and the journal does not know it")
+        elif row.state in (OrderState.PREPARED, OrderState.SUBMITTED, OrderState.CANCELLING):
+            findings.unsettled.append(f"order {address}: its placing was accepted, and it is still {row.state}")
+    findings.unsettled += [
+        f"attempt {attempt.signature} at order {attempt.order} is still {attempt.state}"
+        for attempt in journal.open_attempts()
+    ]
+    return findings
+
+
+def _check_order(world: World, journal: Queries, keeper: Pubkey, address: Pubkey, findings: Findings) -> None:
+    order = world.order(address)
+    fills = fills_on_chain(world.bank, address)
+    position = world.position(address)
+    row = journal.order(address)
+    attempts = journal.attempts_of(address)
+    name = f"order {address}"
+
+    if len(fills) > 1:
+        findings.broken.append(f"{name} was executed {len(fills)} times: {[str(f.signature) for f in fills]}")
+    if (position is not None) != (len(fills) == 1):
+        findings.broken.append(f"{name} has {len(fills)} fills and {'a' if position else 'no'} position")
+    if order is not None and (order.status is OnchainStatus.FILLED) != (len(fills) == 1):
+        findings.broken.append(f"{name} reads {order.status.word} and has {len(fills)} fills")
+    if (
+        order is not None
+        and position is not None
+        and (
+            (position.user, position.market, position.side) != (order.user, order.market, order.side)
+            or position.size_1e6 != order.filled_size_1e6
+        )
+    ):
+        findings.broken.append(f"{name}: its position is not what it asked for: {position}")
+    for attempt in attempts:
+        _check_attempt(world.bank, attempt, findings)
+    executed = [attempt for attempt in attempts if attempt.fate is Fate.EXECUTED]
+    if len(executed) > 1:
+        findings.broken.append(f"{name}: the journal counts {len(executed)} executions")
+
+    if order is None:
+        # A fork took its placing, or its user closed it. The keeper may never have seen it.
+        if row is not None and not row.state.terminal:
+            findings.unsettled.append(f"{name} is gone and the journal says {row.state}: {row.reason}")
+        return
+    if row is None:
+        findings.unsettled.append(f"{name} is on chain and the journal does not know it")
+        return
+    if not row.reason:
+        findings.broken.append(f"{name} is {row.state} without a reason")
+    if order.pending:
+        _check_pending(world, order, row, findings)
+        return
+    if row.state is not _STATE_OF.get(order.status):
+        findings.unsettled.append(f"{name} reads {order.status.word} and the journal says {row.state}: {row.reason}")
+    if fills:
+        own = fills[0].keys[0] == keeper
+        if own and [attempt.signature for attempt in executed] != [fills[0].signature]:
+            findings.unsettled.append(
+                f"{name}: the keeper's fill {fills[0].signature} is not its execution in the journal"
+            )
+        if not own and executed:
+            findings.broken.append(f"{name} was filled by another, and the journal counts it as the keeper's")
+        if own and position is not None and row.position != position.address:
+            findings.unsettled.append(f"{name}: the journal has the position {row.position}, not {position.address}")
+
+
+def _check_pending(world: World, order: Order, row: OrderRow, findings: Findings) -> None:
+    name = f"order {order.address}"
+    market = world.market_state(order.market)
+    if order.expired_at(world.bank.chain.tip.time):
+        if row.state is not OrderState.EXPIRED:
+            findings.unsettled.append(f"{name} is past its expiry and the journal says {row.state}")
+    elif row.state is OrderState.FAILED:
+        pass  # by name: the campaign counts these, and the scenario says which may fail
+    elif condition_holds(order, market.last_oracle_price_1e6):
+        findings.unsettled.append(
+            f"{name} ({order.order_type.word} {order.side.word}): its condition holds at "
+            f"{market.last_oracle_price_1e6 / 1e6:g}, it is not filled; the journal says {row.state}: {row.reason}"
+        )
+    elif row.state is not OrderState.OPEN:
+        findings.unsettled.append(f"{name} rests on chain and the journal says {row.state}: {row.reason}")
+
+
+def _check_attempt(bank: Bank, attempt: Attempt, findings: Findings) -> None:
+    """An attempt's end in the journal is what the chain's record says; the ends are final, so wrong ones stay."""
+    landed = bank.history.get(attempt.signature)
+    if attempt.state not in _ENDS:
+        return
+    name = f"attempt {attempt.signature} at order {attempt.order}"
+    if attempt.state is AttemptState.EXPIRED:
+        if landed is not None:
+            findings.broken.append(f"{name} is called expired and landed in slot {landed.slot} with {landed.err}")
+    elif landed is None:
+        findings.broken.append(f"{name} is called {attempt.state} and is not on chain")
+    elif (landed.err is None) != (attempt.state is AttemptState.FINALIZED):
+        findings.broken.append(f"{name} is called {attempt.state} and landed with {landed.err}")
+    elif attempt.state is AttemptState.FINALIZED and bank.chain.commitment_of(landed.slot) is not Commitment.FINALIZED:
+        findings.broken.append(f"{name} is called finalized and is not yet")
+    elif attempt.kind is AttemptKind.EXECUTE and attempt.state is AttemptState.FINALIZED and attempt.fate is None:
+        findings.broken.append(f"{name} ended without a fate")

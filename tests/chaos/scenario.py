@@ -1,0 +1,207 @@
+"""What happens in an episode: drawn from its seed alone, before anything runs. Pure.
+
+The seed fixes the plan: the orders, the prices, the faults' kinds and chances, the kills and their moments. It does
+not fix how the operating system interleaves the processes; so a plan is repeated exactly, its outcome nearly.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from keeper.domain.orders import OrderType, Side
+from keeper.execution.points import POINTS
+from tests.chaos.proxy.faults import NEWS_KINDS, REQUEST_KINDS, Kind
+
+START_1E6: Final = 100_000_000
+DOWN_1E6: Final = 97_400_000
+UP_1E6: Final = 102_600_000
+_FIRST_S: Final = 0.08
+
+
+class Ending(enum.StrEnum):
+    """What is to become of an order, faults aside."""
+
+    CROSSED = "crossed"
+    """The price crosses its trigger and stays."""
+    RESTING = "resting"
+    """The price never comes near."""
+    BRIEF = "brief"
+    """The price crosses and is back before the keeper's transaction lands."""
+    RIVAL = "rival"
+    """Another keeper executes it at about the same time."""
+    CANCELLED = "cancelled"
+    """Its user cancels at about the same time."""
+    POOR = "poor"
+    """Its user has no collateral."""
+    POOR_THEN_RICH = "poor_then_rich"
+    """Its user deposits some later."""
+    NO_ACCOUNT = "no_account"
+    """Its user never made a margin account."""
+    EXPIRING = "expiring"
+    """It expires while the price is away."""
+
+
+class Act(enum.StrEnum):
+    """What the stage does to the chain, the network or the keeper."""
+
+    PRICE = "price"
+    BLIP = "blip"
+    """The price moves beyond the triggers of the brief orders, and back a moment later."""
+    FORK = "fork"
+    """The last blocks never were."""
+    FORK_AFTER_FILL = "fork_after_fill"
+    """The block with the keeper's next execution never was."""
+    LOSE = "lose"
+    """The next transactions get their OK and never land."""
+    HOLD = "hold"
+    """Transactions get their OK and land later."""
+    LAST_MOMENT = "last_moment"
+    """A transaction lands at its last valid height plus one, after the chain has stood there for a while."""
+    JUMP = "jump"
+    """The chain runs ahead by more blocks than a blockhash lives."""
+    CLOCK = "clock"
+    """The chain's clock runs ahead, past the expiry of orders."""
+    KILL = "kill"
+
+
+@dataclass(frozen=True, slots=True)
+class OrderPlan:
+    """An order. `below`: it fires at or below its trigger. `by_api`: placed through the keeper's API."""
+
+    at_s: float
+    order_type: OrderType
+    side: Side
+    below: bool
+    ending: Ending
+    act_s: float
+    by_api: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An act at a time; `amount` is its size (a price, a number of blocks or transactions, seconds)."""
+
+    at_s: float
+    act: Act
+    amount: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """The plan of one episode. `storms` are the chances of the faults at each endpoint."""
+
+    seed: str
+    seconds: float
+    orders: tuple[OrderPlan, ...]
+    events: tuple[Event, ...]
+    storms: tuple[Mapping[Kind, float], ...]
+    longest_fault_s: float
+    final_price_1e6: int
+    graceful: bool
+    """Whether the keeper before this episode's is ended by SIGTERM, when there has to be another."""
+    crash_at: str | None
+    crash_again: str | None
+
+
+def draw(seed: int, episode: int, *, endpoints: int = 2) -> Scenario:
+    """The scenario of an episode. Crash points take turns, so that each gets its share of any campaign."""
+    rng = random.Random(f"{seed}/{episode}")
+    seconds = rng.uniform(0.4, 0.7)
+    point = POINTS[episode // 2 % len(POINTS)] if episode % 2 == 0 else None
+    goes_down = rng.random() < 0.5
+    orders = _orders(rng, seconds, goes_down, point)
+    return Scenario(
+        seed=f"{seed}/{episode}",
+        seconds=seconds,
+        orders=orders,
+        events=_events(rng, seconds, goes_down, orders, point),
+        storms=tuple(_storm(rng) for _ in range(endpoints)),
+        longest_fault_s=rng.uniform(0.1, 0.7),
+        final_price_1e6=rng.choice((START_1E6, DOWN_1E6, UP_1E6)),
+        graceful=rng.random() < 0.5,
+        crash_at=_crash(rng, point),
+        crash_again="recovering:1" if point == "recovering" or rng.random() < 0.1 else None,
+    )
+
+
+def _crash(rng: random.Random, point: str | None) -> str | None:
+    if point is None or point == "recovering":
+        return None
+    return f"{point}:{rng.choice((1, 1, 2, 3))}"
+
+
+def _orders(rng: random.Random, seconds: float, goes_down: bool, point: str | None) -> tuple[OrderPlan, ...]:
+    wanted = [Ending.CROSSED, Ending.CROSSED]
+    wanted += rng.choices(list(Ending), weights=[30, 8, 14, 12, 10, 6, 6, 4, 6], k=rng.randrange(2, 6))
+    if point in ("failed", "failed_journaled"):
+        wanted += [Ending.BRIEF, Ending.POOR]
+    plans = []
+    for i, ending in enumerate(wanted):
+        order_type = rng.choice(
+            (OrderType.STOP_LOSS, OrderType.TAKE_PROFIT, OrderType.STOP_LIMIT, OrderType.LIMIT, OrderType.TRAILING_STOP)
+        )
+        below = goes_down if rng.random() < 0.8 else not goes_down
+        fires_below_as_long = order_type is not OrderType.TAKE_PROFIT
+        side = Side.LONG if below == fires_below_as_long else Side.SHORT
+        plans.append(
+            OrderPlan(
+                at_s=0.0 if i == 0 or rng.random() < 0.6 else rng.uniform(0.0, seconds * 0.8),
+                order_type=order_type,
+                side=side,
+                below=below,
+                ending=ending,
+                act_s=_FIRST_S + rng.uniform(-0.02, 0.08),
+                by_api=(i == 0 and point == "relay_journaled") or (ending is Ending.CROSSED and rng.random() < 0.1),
+            )
+        )
+    return tuple(plans)
+
+
+def _events(
+    rng: random.Random, seconds: float, goes_down: bool, orders: tuple[OrderPlan, ...], point: str | None
+) -> tuple[Event, ...]:
+    away, other = (DOWN_1E6, UP_1E6) if goes_down else (UP_1E6, DOWN_1E6)
+    events = [Event(_FIRST_S, Act.PRICE, away), Event(rng.uniform(0.4, 0.9) * seconds, Act.PRICE, other)]
+    endings = {order.ending for order in orders}
+    if Ending.BRIEF in endings:
+        events += [Event(rng.uniform(0.1, 0.9) * seconds, Act.BLIP, rng.uniform(0.0, 0.04)) for _ in range(2)]
+    if Ending.EXPIRING in endings:
+        events.append(Event(rng.uniform(0.5, 0.9) * seconds, Act.CLOCK, 30))
+    for act, chance, amount in (
+        (Act.FORK, 0.4, (1, 3)),
+        (Act.FORK_AFTER_FILL, 0.35, (0, 2)),
+        (Act.LOSE, 0.3, (1, 4)),
+        (Act.HOLD, 0.2, (20, 200)),
+        (Act.LAST_MOMENT, 0.12, (150, 300)),
+        (Act.JUMP, 0.12, (155, 330)),
+    ):
+        if rng.random() < chance or (point == "expired" and act in (Act.LOSE, Act.JUMP)):
+            events.append(Event(rng.uniform(0.1, 0.95) * seconds, act, rng.randint(*amount)))
+    if point == "expired":
+        # Everything that is sent in the first half is lost, then all of it expires.
+        events += [Event(0.01, Act.LOSE, 40), Event(seconds * 0.6, Act.LOSE, 0), Event(seconds * 0.61, Act.JUMP, 170)]
+    kills = 1 if point == "recovering" else rng.choices((0, 1, 2), weights=[70, 25, 5])[0]
+    events += [Event(rng.uniform(_FIRST_S, seconds), Act.KILL) for _ in range(kills)]
+    return tuple(sorted(events, key=lambda event: event.at_s))
+
+
+def _storm(rng: random.Random) -> dict[Kind, float]:
+    weather = rng.choices(("clear", "light", "heavy", "outage"), weights=[15, 40, 35, 10])[0]
+    if weather == "clear":
+        return {}
+    if weather == "outage":
+        kind = rng.choice((Kind.REQUEST_LOST, Kind.REQUEST_RESET, Kind.HTTP_503, Kind.HTTP_429, Kind.REPLY_LOST))
+        return {kind: 0.95, Kind.SOCKET_ABORTED: 0.1, Kind.SOCKET_REFUSED: 0.9}
+    few = weather == "light"
+    requests = rng.sample(REQUEST_KINDS, rng.randrange(1, 4) if few else rng.randrange(4, 9))
+    news = rng.sample(NEWS_KINDS, rng.randrange(0, 3) if few else rng.randrange(2, 6))
+    rates = {kind: rng.uniform(0.02, 0.12) for kind in requests}
+    for kind in news:
+        rates[kind] = rng.uniform(0.005, 0.03) if kind.startswith("socket_") else rng.uniform(0.05, 0.3)
+    if rng.random() < 0.3:
+        rates[Kind.SOCKET_REFUSED] = 0.4
+    return rates

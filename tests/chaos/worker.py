@@ -1,0 +1,91 @@
+"""A worker: plays its share of the episodes on a stage of its own, and prints a line of JSON for each."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from keeper.journal import verify
+from tests.chaos.episode import Episode, Outcome
+from tests.chaos.scenario import Scenario, draw
+from tests.chaos.stage import Stage
+
+EPISODES_PER_JOURNAL: Final = 40
+
+
+async def work(seed: int, episodes: Iterable[int], evidence: Path, *, keep_going: bool) -> None:
+    """Play these episodes. What a violation leaves behind is copied into `evidence`."""
+    with tempfile.TemporaryDirectory(prefix="keeper-chaos-") as folder:
+        async with Stage.open(Path(folder), seed=str(seed)) as stage:
+            for n, episode in enumerate(episodes, 1):
+                if n % EPISODES_PER_JOURNAL == 0:
+                    await stage.new_journal()
+                outcome = await _one(stage, seed, episode, evidence)
+                if outcome.violations and not keep_going:
+                    return
+                if outcome.violations:
+                    # What is broken stays broken: the next episode must not be blamed for it.
+                    stage.witness.violations.clear()
+                    stage.lives.bad_end = None
+                    await stage.new_journal()
+
+
+async def _one(stage: Stage, seed: int, episode: int, evidence: Path) -> Outcome:
+    scenario = draw(seed, episode)
+    before = _counters(stage)
+    begun = time.monotonic()
+    outcome = await Episode(stage, scenario).play()
+    assert stage.config is not None
+    # A journal that is damaged or contradicts itself is found here, while the keeper goes on writing it.
+    outcome.violations += [
+        f"the journal: {finding.what}: {finding.subject} {finding.detail}" for finding in verify(stage.config.journal)
+    ]
+    counts = outcome.counts + (_counters(stage) - before)
+    line = {
+        "episode": episode,
+        "orders": outcome.orders,
+        "seconds": round(time.monotonic() - begun, 3),
+        "converge_s": round(outcome.converge_s, 3),
+        "counts": dict(counts),
+        "violations": outcome.violations,
+    }
+    if outcome.violations:
+        line["evidence"] = str(_keep(stage, scenario, evidence / f"seed-{seed}-episode-{episode}"))
+    print(json.dumps(line), flush=True)
+    return outcome
+
+
+def _counters(stage: Stage) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for proxy in stage.proxies:
+        counts.update({f"fault {kind}": n for kind, n in proxy.injected.items()})
+        counts["requests"] += proxy.requests
+    counts.update({f"chain {name}": n for name, n in stage.chain_faults.items()})
+    counts.update({f"kill {point}": n for point, n in stage.lives.kills.items()})
+    counts["lives"] = stage.lives.lives
+    counts["starts refused"] = stage.lives.refused_starts
+    counts["sends"] = len(stage.witness.sends)
+    return counts
+
+
+def _keep(stage: Stage, scenario: Scenario, folder: Path) -> Path:
+    """The journal, the keeper's log, the plan and every send, for whoever looks into it."""
+    assert stage.config is not None
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(stage.config.folder, folder, ignore=shutil.ignore_patterns("key.json"))
+    (folder / "scenario.json").write_text(json.dumps(dataclasses.asdict(scenario), indent=1, default=str))
+    (folder / "sends.json").write_text("\n".join(json.dumps(send) for send in stage.witness.sends))
+    (folder / "violations.txt").write_text("\n".join(stage.witness.violations))
+    return folder
+
+
+def share(episodes: range, worker: int, workers: int) -> list[int]:
+    """Every `workers`-th episode. Pairs stay together: an even one has a crash point, the odd one mostly not."""
+    return [episode for episode in episodes if episode // 2 % workers == worker]
