@@ -344,6 +344,8 @@ class Executor:
         if isinstance(job, RatchetStop):
             return [NoteOrder(job.order), AddAttempt(draft.attempt)]
         price = f"{job.price.price_1e6 / 1e6:g}"
+        # When the news arrived, not now: the time that the job queued and was signed in belongs to the latency.
+        triggered_at = self._wall_time() - (time.monotonic_ns() - job.triggered_at_ns) / 1e9
         if self._dry_run:
             note = NoteOrder(job.order, OrderState.OPEN, f"Dry run: it would have been executed at {price}.")
             return [note, AddAttempt(draft.attempt)]
@@ -351,7 +353,7 @@ class Executor:
             job.order,
             OrderState.EXECUTING,
             f"The price {price} met its condition; attempt {draft.attempt.number} is on its way.",
-            triggered_at=self._wall_time(),
+            triggered_at=triggered_at,
             trigger_price_1e6=job.price.price_1e6,
             trigger_slot=job.price.slot,
         )
