@@ -56,15 +56,23 @@ from keeper.telemetry import Metrics, Telemetry
 from keeper.triggers.breaker import BreakerRules
 from keeper.triggers.decision import Decision, Rules
 from keeper.triggers.prices import ChainClock
+from keeper.watchdog import Loop, Watchdog
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What a started keeper tells: where its API is, who it is, what it serves."""
+    """What a started keeper tells: where its API is, who it is, what it serves; and the holds that a supervisor has.
+
+    `summary` is one line on how it is, `stalled` the loops that are stuck, `reload` takes up changed settings
+    (`keeper.reloading` says which).
+    """
 
     http_url: str
     keeper: Pubkey
     program: Program
+    summary: Callable[[], str]
+    stalled: Callable[[], tuple[str, ...]]
+    reload: Callable[[Settings], None]
 
 
 async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
@@ -161,7 +169,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
                 ws_url=place.ws_url,
                 label=place.label,
                 sink=engine.on_event,
-                known_orders=engine.known_orders,
+                not_seen_since=engine.not_seen_since,
                 on_malformed=housekeeping.malformed_into(metrics, report),
                 on_snapshot=snapshot_merged.set,
                 on_trouble=lambda reason: report(Note("watch.reconnect", reason, level="warning")),
@@ -177,6 +185,14 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             floor_lamports=settings.fees.min_balance_lamports,
             observe=metrics.balance.set,
         )
+        loops = [Loop(blockhashes.turns), Loop(lander.turns, lambda: len(flights) > 0)]
+        loops += [Loop(executor.turns, lambda: executor.has_work), *(Loop(watch.turns) for watch in watches)]
+        watchdog = Watchdog(
+            loops,
+            stalled_after_s=settings.health.stalled_after_s,
+            report=report,
+            observe=lambda loop, still_s: metrics.loop_still.labels(loop).set(still_s),
+        )
         health = HealthOf(
             pool=pool,
             watches=watches,
@@ -184,6 +200,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             journal=journal,
             gate=gate,
             engine=engine,
+            watchdog=watchdog,
             silence_s=settings.rpc.silence_s,
         )
 
@@ -196,6 +213,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             health.recovered = True
             await tg.start(lander.run, name="lander")
             await tg.start(engine.run_later, name="later")
+            await tg.start(engine.carry_on, name="carry-on")
             await tg.start(accounts.run, name="account-wait")
             await tg.start(endings.run, name="endings")
             await balance.look()
@@ -221,9 +239,8 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             tg.start_soon(pool.probe_forever, name="probe")
             tg.start_soon(housekeeping.every, schedule, "balance", 10.0, balance.look)
             tg.start_soon(housekeeping.every, schedule, "retention", 3600.0, journal.prune)
-            if settings.fees.percentile is not None:
-                prices = housekeeping.RecentFees(client, engine, fees)
-                tg.start_soon(housekeeping.every, schedule, "fees", 10.0, prices.look)
+            prices = housekeeping.RecentFees(client, engine, fees)
+            tg.start_soon(housekeeping.every, schedule, "fees", 10.0, prices.look)
             pull = MarketPull(
                 client,
                 lambda: (market.address for market in engine.markets()),
@@ -234,7 +251,17 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             tg.start_soon(housekeeping.every, schedule, "prices", 1.0, silent.look)
             gauges = housekeeping.Gauges(metrics, engine, flights, executor, pool, watches)
             tg.start_soon(housekeeping.every, schedule, "gauges", 2.0, gauges.update)
-            on_ready(Ready(f"http://{settings.http.host}:{port}", signer.address, program))
+            await tg.start(watchdog.run, name="watchdog")
+            on_ready(
+                Ready(
+                    http_url=f"http://{settings.http.host}:{port}",
+                    keeper=signer.address,
+                    program=program,
+                    summary=lambda: housekeeping.summary(health.report(), len(decision.book), flights.in_flight),
+                    stalled=lambda: watchdog.stalled,
+                    reload=lambda new: housekeeping.reload_fees(fees, balance, _fee_rules(new), new.fees),
+                )
+            )
             report(Note("keeper.ready", f"{program!r}, {len(decision.book)} orders resting"))
             await anyio.sleep_forever()
 
@@ -255,6 +282,7 @@ def _rules(settings: Settings, program: Program) -> Rules:
         executable=program.executable,
         max_price_age_s=settings.trigger.max_price_age_s,
         trailing_step_ppm=settings.trigger.trailing_step_ppm,
+        max_actions=256,
         breaker=None
         if trip is None
         else BreakerRules(trip_ppm=round(trip * 1e6), settle_ppm=round(settings.trigger.breaker_settle * 1e6)),

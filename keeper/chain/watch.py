@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -62,8 +62,8 @@ class ProgramWatch:
     """Watches one program through one endpoint's socket, with snapshots through the pool.
 
     `sink` is called for every event, on the event loop, in the order of arrival: it must not block.
-    `known_orders` gives the addresses that the readers believe to rest, with the slot of each belief; a
-    snapshot that is newer and lacks one means that its account is gone.
+    `not_seen_since(slot, cursor)` gives, in steps, the orders that the readers know nothing as new as `slot` of:
+    after a snapshot of that slot they are the ones whose accounts are gone. It begins with cursor 0 and ends with None.
     `on_malformed` is told once of each account that does not decode; it is skipped, and the watch goes on.
     `on_snapshot` is told of each merged snapshot, `on_trouble` of each lost connection, with the reason.
     """
@@ -73,7 +73,7 @@ class ProgramWatch:
     ws_url: str = field(repr=False)
     label: str
     sink: Callable[[Event], None]
-    known_orders: Callable[[], Iterable[tuple[Pubkey, int]]]
+    not_seen_since: Callable[[int, int], tuple[Sequence[Pubkey], int | None]]
     on_malformed: Callable[[Pubkey, str], None]
     on_snapshot: Callable[[], None]
     on_trouble: Callable[[str], None]
@@ -204,20 +204,27 @@ class ProgramWatch:
         slot, markets = await self.client.program_accounts(self.program.id, MARKET_DISCRIMINATOR, deadline_s=deadline)
         for account in markets:
             self._market(account, slot)
-        believed = dict(self.known_orders())
         slot, orders = await self.client.program_accounts(self.program.id, ORDER_DISCRIMINATOR, deadline_s=deadline)
         for i, account in enumerate(orders):
-            believed.pop(account.address, None)
             self._order(account, slot)
             if i % 500 == 499:
                 await anyio.lowlevel.checkpoint()  # a million orders must not stop the reader beside us
-        for address, believed_slot in believed.items():
-            # Only a snapshot that is newer than the belief can say that the account is gone.
-            if believed_slot < slot:
-                self.sink(OrderGone(address, slot))
+        await self._tell_of_the_gone(slot)
         self.health.snapshots += 1
         self.health.last_snapshot_at = time.monotonic()
         self.on_snapshot()
+
+    async def _tell_of_the_gone(self, slot: int) -> None:
+        """What the snapshot lacks is gone: nothing as new as it is known of these orders. An order that was placed
+        after the snapshot's slot, or that newer news confirmed, is not among them.
+        """
+        cursor: int | None = 0
+        while cursor is not None:
+            gone, cursor = self.not_seen_since(slot, cursor)
+            for address in gone:
+                if address not in self._bad:
+                    self.sink(OrderGone(address, slot))
+            await anyio.lowlevel.checkpoint()
 
     async def _follow_clock(self) -> None:
         while True:

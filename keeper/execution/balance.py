@@ -32,7 +32,7 @@ class BalanceWatch:
         self._keeper = keeper
         self._gate = gate
         self._fees = fees
-        self._floor = floor_lamports
+        self.floor_lamports = floor_lamports
         self._observe = observe
         self.lamports: int | None = None
 
@@ -48,11 +48,11 @@ class BalanceWatch:
         except ChainError:
             return
         self._observe(self.lamports)
-        if self.lamports < self._floor:
+        if self.lamports < self.floor_lamports:
             self._gate.close(
                 _NAME,
-                f"the keeper's balance is {self.lamports} lamports, below fees.min_balance_lamports ({self._floor}): "
-                f"send SOL to {self._keeper}",
+                f"the keeper's balance is {self.lamports} lamports, below fees.min_balance_lamports "
+                f"({self.floor_lamports}): send SOL to {self._keeper}",
             )
         else:
             self._gate.lift(_NAME)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import anyio
@@ -79,6 +79,7 @@ class Engine:
         self._later: list[tuple[float, int, Pubkey, int | None]] = []
         self._later_count = itertools.count()
         self._later_added = anyio.Event()
+        self._unfinished = anyio.Event()
         self.events = 0
 
     def __repr__(self) -> str:
@@ -156,9 +157,9 @@ class Engine:
         assert self._endings is not None, "connect comes first"
         return self._endings
 
-    def known_orders(self) -> Iterable[tuple[Pubkey, int]]:
-        """Resting orders with the slot in which each was last seen: what a snapshot is compared with."""
-        return [(order.address, order.slot) for order in self.decision.book.orders()]
+    def not_seen_since(self, slot: int, cursor: int) -> tuple[list[Pubkey], int | None]:
+        """Orders of the book that nothing as new as `slot` is known of, in steps: what a snapshot lacks."""
+        return self.decision.book.older_than(slot, start=cursor)
 
     # -- actions
 
@@ -177,6 +178,20 @@ class Engine:
                 case RecordExpired(order):
                     reason = "It is past its expiry by the chain's clock, so the program will not fill it."
                     self._journal.post(NoteOrder(order, OrderState.EXPIRED, reason))
+        if self.decision.unfinished:
+            self._unfinished.set()
+
+    async def carry_on(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Act on the rest of answers that were cut short, with room for other work in between: a tick that crosses
+        thousands of orders must not hold up the event loop.
+        """
+        task_status.started()
+        while True:
+            await self._unfinished.wait()
+            self._unfinished = anyio.Event()
+            while self.decision.unfinished:
+                self._act(self.decision.carry_on(self._now()))
+                await anyio.lowlevel.checkpoint()
 
     # -- what execution says of an order
 

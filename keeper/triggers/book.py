@@ -312,6 +312,23 @@ class Book:
             index = self._markets[number].members
         return [self._order(row) for _, row in islice(index.ascending(start + 1), limit)]
 
+    def older_than(self, slot: int, *, start: int = 0, scan: int = 5_000) -> tuple[list[Pubkey], int | None]:
+        """Orders that nothing of `slot` or newer is known of: after a snapshot of that slot, the ones it lacks.
+
+        Looks at about `scan` orders, from the cursor `start` on; the second value is the cursor to go on with, None
+        at the end. A million are gone through in steps of a few milliseconds.
+        """
+        found: list[Pubkey] = []
+        last = -1
+        for looked, (prefix, row) in enumerate(self._by_address.ascending(start)):
+            # Addresses that share a prefix are looked at together, or the cursor would step over the rest of them.
+            if looked >= scan and prefix != last:
+                return found, prefix
+            last = prefix
+            if self._records.slot(row) < slot:
+                found.append(Pubkey(self._records.address(row)))
+        return found, None
+
     # -- inside
 
     def _orders_of(self, user: Pubkey, market: Pubkey | None, start: int, limit: int) -> list[Order]:

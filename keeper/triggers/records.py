@@ -157,6 +157,11 @@ class Records:
         """Note that the record is unchanged as of a newer slot."""
         _SLOT.pack_into(self._pages[row >> _PAGE_BITS], (row & _PAGE_MASK) * _SIZE + _SLOT_AT, slot)
 
+    def slot(self, row: int) -> int:
+        """The slot as of which the row's record is."""
+        slot: int = _SLOT.unpack_from(self._pages[row >> _PAGE_BITS], (row & _PAGE_MASK) * _SIZE + _SLOT_AT)[0]
+        return slot
+
     def address(self, row: int) -> bytes:
         """The address of the row's order."""
         start = (row & _PAGE_MASK) * _SIZE

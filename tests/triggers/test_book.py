@@ -421,3 +421,20 @@ def test_an_expired_order_is_counted_out_once() -> None:
     book.remove(key(1), slot=11)
     assert book.counts() == {(SOL, OrderType.STOP_LOSS): 1}
     assert book.posture(key(1)) is Posture.ARMED
+
+
+@pytest.mark.parametrize("scan", [1, 3, 100])
+def test_what_a_snapshot_lacks_is_found_in_steps(scan: int) -> None:
+    book = Book()
+    orders = [make_order(number, slot=10) for number in range(1, 41)]
+    for order in orders:
+        book.upsert(order)
+    for order in orders[::2]:
+        book.upsert(dataclasses.replace(order, slot=20))
+    found: list[Pubkey] = []
+    cursor: int | None = 0
+    while cursor is not None:
+        step, cursor = book.older_than(20, start=cursor, scan=scan)
+        found += step
+    assert sorted(map(bytes, found)) == sorted(bytes(order.address) for order in orders[1::2])
+    assert book.older_than(10) == ([], None)
