@@ -77,12 +77,7 @@ class Consequences:
             ops.append(UseBudget(address))
             after.append(lambda: self._charge(address))
         state, reason = _words(fate, following, failure, order)
-        if order is not None and order.slot >= slot:
-            ops.append(NoteOrder(order, state, reason))
-        else:
-            # Gone, or known only from before a simulation's failure: facts that are older than what the journal
-            # knows would take the conclusion with them.
-            ops.append(NoteState(address, state, reason, slot=slot))
+        ops += conclusion(address, order, state, reason, slot=slot)
         self._report(OrderSettled(address, kind, fate, reason, failure.name))
         match following:
             case Next.STOP:
@@ -105,6 +100,25 @@ class Consequences:
 
     def _charge(self, address: Pubkey) -> None:
         self._tries.charge(address)
+
+
+def conclusion(
+    address: Pubkey,
+    order: Order | None,
+    state: OrderState,
+    reason: str,
+    *,
+    slot: int | None = None,
+    position: Pubkey | None = None,
+) -> list[Op]:
+    """What became of an order, for the journal, with the order as it was last read (None when it is gone).
+
+    Two operations: the facts may be older than what the journal has from the watch, which reads at `processed`,
+    and are then ignored. What follows from an attempt's end is news all the same.
+    """
+    facts: list[Op] = [] if order is None else [NoteOrder(order)]
+    as_of = order.slot if slot is None and order is not None else slot
+    return [*facts, NoteState(address, state, reason, slot=as_of, position=position)]
 
 
 def _words(fate: Fate, following: Next, failure: ProgramFailure, order: Order | None) -> tuple[OrderState, str]:

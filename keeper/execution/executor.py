@@ -37,7 +37,7 @@ from keeper.execution.lander import Lander
 from keeper.execution.points import point
 from keeper.execution.tries import Tries
 from keeper.journal import Journal
-from keeper.journal.ops import AddAttempt, NoteOrder, Op
+from keeper.journal.ops import AddAttempt, NoteOrder, NoteState, Op
 from keeper.turns import Turns
 
 Job = ExecuteOrder | RatchetStop
@@ -349,12 +349,14 @@ class Executor:
         if self._dry_run:
             note = NoteOrder(job.order, OrderState.OPEN, f"Dry run: it would have been executed at {price}.")
             return [note, AddAttempt(draft.attempt)]
-        note = NoteOrder(
-            job.order,
+        # Two notes: the book's reading may be older than the journal's, and is then ignored; the state is not.
+        executing = NoteState(
+            job.order.address,
             OrderState.EXECUTING,
             f"The price {price} met its condition; attempt {draft.attempt.number} is on its way.",
+            slot=job.order.slot,
             triggered_at=triggered_at,
             trigger_price_1e6=job.price.price_1e6,
             trigger_slot=job.price.slot,
         )
-        return [note, AddAttempt(draft.attempt)]
+        return [NoteOrder(job.order), executing, AddAttempt(draft.attempt)]

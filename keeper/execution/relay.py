@@ -21,6 +21,7 @@ from keeper.domain.events import Event, OrderSeen
 from keeper.domain.orders import Order, OrderState
 from keeper.domain.reports import Note, OrderSettled, Report
 from keeper.errors import KeeperError
+from keeper.execution.consequences import conclusion
 from keeper.execution.flights import Flight, Flights
 from keeper.execution.lander import Lander, move_flight
 from keeper.execution.points import point
@@ -91,8 +92,8 @@ class RelaySettlement:
         self._move_prepared(flight, PreparedStatus.LANDED, ops)
         reason = "Its user's transaction landed."
         if order is not None:
-            state = None if order.pending else first_state(order.status)
-            ops.append(NoteOrder(order, OrderState.OPEN if order.pending else state, reason))
+            # The watch may have told more of it since, and the keeper may be executing it: an older reading is ignored.
+            ops.append(NoteOrder(order, first_state(order.status), reason))
             after.append(lambda: self._rest.saw(OrderSeen(order)))
         self._done(flight, Fate.RELAYED, reason, None, after)
         after.append(lambda: setattr(flight, "read_back", True))
@@ -157,7 +158,7 @@ class RelaySettlement:
             ops.append(NoteState(address, state, reason))
             return
         # It exists, so this was a cancel that failed, or somebody landed the order by another way.
-        ops.append(NoteOrder(order, OrderState.OPEN if order.pending else first_state(order.status), reason))
+        ops += conclusion(address, order, first_state(order.status), reason)
         if order.pending:
             after.append(lambda: self._rest.release(address))
         else:

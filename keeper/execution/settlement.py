@@ -23,7 +23,7 @@ from keeper.domain.events import Event, MarketSeen, OrderSeen
 from keeper.domain.orders import OnchainStatus, Order, OrderState
 from keeper.domain.reports import FillWithoutPosition, Note, OrderSettled, Report
 from keeper.errors import ChainError, MalformedAccount
-from keeper.execution.consequences import Consequence, Consequences
+from keeper.execution.consequences import Consequence, Consequences, conclusion
 from keeper.execution.fates import fate_of
 from keeper.execution.fees import FeePolicy
 from keeper.execution.flights import Flight, Flights
@@ -31,7 +31,7 @@ from keeper.execution.lander import move_flight
 from keeper.execution.points import point
 from keeper.execution.relay import RelaySettlement
 from keeper.journal import Journal
-from keeper.journal.ops import AddSpend, NoteOrder, NoteState, Op
+from keeper.journal.ops import AddSpend, Op
 from keeper.journal.transitions import first_state
 
 _MOST_READ_BACKS = 200
@@ -209,10 +209,7 @@ class Settlement:
         position = attempt.position if fate is Fate.EXECUTED else None
         # Until an order that was closed since can be read again, its last known facts stand.
         known = order or flight.order
-        if known is not None:
-            ops.append(NoteOrder(known, state, reason, position=position))
-        else:
-            ops.append(NoteState(attempt.order, state, reason, slot=read.slot, position=position))
+        ops += conclusion(attempt.order, known, state, reason, slot=read.slot, position=position)
         self._report(OrderSettled(attempt.order, attempt.kind, fate, reason, fee_lamports=self._fee(flight)))
         after.append(lambda: self._consequences.ended(attempt.order, read.slot))
 
