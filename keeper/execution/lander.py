@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import anyio
 from anyio.abc import TaskStatus
@@ -28,6 +28,10 @@ from keeper.execution.points import point
 from keeper.journal import Journal
 from keeper.journal.ops import MoveAttempt
 from keeper.turns import Turns
+
+# Agave keeps the statuses of its last 150 rooted slots at hand; older ones are found in the history only. Well below
+# that, because the keeper and the node do not stand in the same slot.
+_STATUS_CACHE_SLOTS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,21 +171,31 @@ class Lander:
         assert self._settler is not None, "settle_with comes first"
         await self._read_height(flights)
         slot, statuses = await self._client.statuses([flight.signature for flight in flights])
+        unknown: list[Flight] = []
+        for flight, status in zip(flights, statuses, strict=True):
+            self._schedule(flight)
+            flight.answered = flight.answered or not isinstance(status, ChainError)
+            if status is None:
+                unknown.append(flight)
+        await self._conclude(flights, statuses)
+        # Nodes look only at recent slots unless told otherwise: for an older attempt their silence says nothing.
+        old = [f for f in unknown if self._past_height(f) or _seen_long_before(f, slot)]
+        await self._dropped([f for f in unknown if f not in old], slot)
+        if old:
+            await self._last_look(old)
+
+    async def _conclude(
+        self, flights: Sequence[Flight], statuses: Sequence[SignatureStatus | ChainError | None]
+    ) -> None:
+        """What follows from the statuses that a node knows."""
+        assert self._settler is not None, "settle_with comes first"
         ops: list[MoveAttempt] = []
         landed: list[Flight] = []
         failed: list[tuple[Flight, object]] = []
         final: list[Flight] = []
-        old: list[Flight] = []
         read_at = 0
         for flight, status in zip(flights, statuses, strict=True):
-            self._schedule(flight)
-            if isinstance(status, ChainError):
-                continue
-            flight.answered = True
-            if status is None:
-                ops += self._not_found(flight, slot)
-                if flight.attempt.state.in_flight and self._past_height(flight):
-                    old.append(flight)
+            if status is None or isinstance(status, ChainError):
                 continue
             if status.confirmation == "processed":
                 ops += self._seen(flight, status)
@@ -209,8 +223,11 @@ class Lander:
             await self._settler.failed([f for f, _ in failed], [err for _, err in failed], read_at)
         if final:
             await self._settler.finalized(final)
-        if old:
-            await self._last_look(old)
+
+    async def _dropped(self, flights: Sequence[Flight], slot: int) -> None:
+        ops = [op for flight in flights for op in self._not_found(flight, slot)]
+        if ops:
+            await self._journal.commit(*ops)
 
     def _seen(self, flight: Flight, status: SignatureStatus) -> list[MoveAttempt]:
         if not flight.attempt.state.in_flight or flight.attempt.state is AttemptState.SEEN:
@@ -239,15 +256,22 @@ class Lander:
         return self._final_height > flight.attempt.last_valid_block_height + 1
 
     async def _last_look(self, flights: Sequence[Flight]) -> None:
-        """The second part of the rule: a look-up with history, on a node that has the finalized slot."""
+        """The second part of the rule: a look-up with history, on a node that has the finalized slot.
+
+        What it finds is concluded like any other status: after a long stop of the keeper an attempt that landed is
+        found only here.
+        """
         assert self._settler is not None
         final_slot = self._final_slot
         slot, statuses = await self._client.statuses([f.signature for f in flights], search_history=True)
+        await self._conclude(flights, statuses)
         if slot < final_slot:
             return  # the node is behind: its not knowing proves nothing
         gone = [f for f, status in zip(flights, statuses, strict=True) if status is None]
-        if gone:
-            await self._settler.expired(gone, final_slot)
+        await self._dropped(gone, slot)
+        dead = [f for f in gone if f.attempt.state.in_flight and self._past_height(f)]
+        if dead:
+            await self._settler.expired(dead, final_slot)
 
     async def _read_height(self, flights: Sequence[Flight]) -> None:
         now = time.monotonic()
@@ -300,6 +324,11 @@ def move_flight(flight: Flight, state: AttemptState, report: Callable[[Report], 
         )
     )
     return op
+
+
+def _seen_long_before(flight: Flight, slot: int) -> bool:
+    seen = flight.attempt.seen_slot
+    return seen is not None and slot - seen > _STATUS_CACHE_SLOTS
 
 
 def _already_processed(reply: object) -> bool:
