@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -32,6 +31,7 @@ from keeper.commands.options import (
     settings_from,
 )
 from keeper.errors import KeeperError, Misconfigured
+from keeper.settings import Settings
 
 cli = typer.Typer(
     name="keeper",
@@ -79,19 +79,22 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line when ready.")] = False,
 ) -> None:
     """Run the keeper until SIGTERM or Ctrl-C."""
-    from keeper import app
+    from keeper import app, service
     from keeper.telemetry import configure_logs
 
-    settings = settings_from(
-        config,
-        rpc={"url": rpc_url, "ws_url": ws_url},
-        key={"file": key},
-        program={"id": program_id, "idl": idl},
-        journal={"path": journal},
-        http={"host": host, "port": port},
-        execution={"dry_run": dry_run},
-        log={"level": log_level},
-    )
+    def load() -> Settings:
+        return settings_from(
+            config,
+            rpc={"url": rpc_url, "ws_url": ws_url},
+            key={"file": key},
+            program={"id": program_id, "idl": idl},
+            journal={"path": journal},
+            http={"host": host, "port": port},
+            execution={"dry_run": dry_run},
+            log={"level": log_level},
+        )
+
+    settings = load()
     configure_logs(settings.log.level, settings.log.format)
 
     def announce(ready: app.Ready) -> None:
@@ -101,7 +104,7 @@ def run(
         else:
             print(f"The keeper {ready.keeper} is ready; its API is at {ready.http_url}.", flush=True)
 
-    _run_until_signalled(lambda: app.run(settings, on_ready=announce))
+    _run(lambda: service.serve(settings, load, announce))
 
 
 @cli.command(
@@ -239,21 +242,9 @@ def _print_rows(
     Console().print(table)
 
 
-def _run_until_signalled(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    async def until_signal() -> None:
-        async def listen(scope: anyio.CancelScope) -> None:
-            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                async for _ in signals:
-                    scope.cancel()
-                    return
-
-        async with anyio.create_task_group() as tg:
-            tg.start_soon(listen, tg.cancel_scope)
-            await work()
-            tg.cancel_scope.cancel()
-
+def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     try:
-        anyio.run(until_signal)
+        anyio.run(work)
     except* Misconfigured as group:
         raise _first(group) from None
     except* KeeperError as group:

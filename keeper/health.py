@@ -13,6 +13,7 @@ from keeper.execution.engine import Engine
 from keeper.execution.gate import Gate
 from keeper.http.ports import Check, Health
 from keeper.journal import Journal
+from keeper.watchdog import Watchdog
 
 
 class HealthOf:
@@ -27,6 +28,7 @@ class HealthOf:
         journal: Journal,
         gate: Gate,
         engine: Engine,
+        watchdog: Watchdog,
         silence_s: float,
     ) -> None:
         self._pool = pool
@@ -35,6 +37,7 @@ class HealthOf:
         self._journal = journal
         self._gate = gate
         self._engine = engine
+        self._watchdog = watchdog
         self._silence_s = silence_s
         self.recovered = False
 
@@ -47,11 +50,16 @@ class HealthOf:
             self._prices(),
             Check("journal", self._journal.healthy, self._journal.problem or ""),
             Check("sending", self._gate.is_open, "; ".join(self._gate.reasons.values())),
+            Check("loops", not self._watchdog.stalled, self._stuck()),
             Check("recovery", self.recovered, "" if self.recovered else "open attempts are being looked up"),
         )
         # Stale prices are the oracle's fault: they stop orders of that market, not the keeper.
         ready = all(check.ok for check in checks if check.name != "prices")
-        return Health(live=True, ready=ready, checks=checks)
+        return Health(live=not self._watchdog.stalled, ready=ready, checks=checks)
+
+    def _stuck(self) -> str:
+        stalled = self._watchdog.stalled
+        return f"stuck, and only a restart helps: {', '.join(stalled)}" if stalled else ""
 
     def _watch(self) -> Check:
         now = time.monotonic()

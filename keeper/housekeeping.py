@@ -15,12 +15,15 @@ from keeper.chain.pool import RpcPool
 from keeper.chain.watch import ProgramWatch
 from keeper.domain.reports import Note, Report
 from keeper.errors import ChainError, JournalError, Misconfigured
+from keeper.execution.balance import BalanceWatch
 from keeper.execution.engine import Engine
 from keeper.execution.executor import Executor
-from keeper.execution.fees import FeePolicy
+from keeper.execution.fees import FeePolicy, FeeRules
 from keeper.execution.flights import Flights
+from keeper.http.ports import Health
 from keeper.journal import Journal, SetMeta
 from keeper.schedule import Schedule
+from keeper.settings import FeeSettings
 from keeper.telemetry import Metrics
 
 GENESIS: Final = "genesis_hash"
@@ -86,8 +89,21 @@ class PullWhenSilent:
             await self._pull.ensure()
 
 
+def summary(health: Health, resting: int, in_flight: int) -> str:
+    """The keeper's state on one line, for a supervisor's status."""
+    if health.ready:
+        return f"ready; {resting} orders resting, {in_flight} attempts in flight"
+    return "not ready: " + "; ".join(f"{check.name}: {check.detail}" for check in health.checks if not check.ok)
+
+
+def reload_fees(fees: FeePolicy, balance: BalanceWatch, rules: FeeRules, settings: FeeSettings) -> None:
+    """What the next attempt may cost. Attempts that are under way keep what they were signed with."""
+    fees.rules = rules
+    balance.floor_lamports = settings.min_balance_lamports
+
+
 class RecentFees:
-    """Tells the fee policy what others pay to write the markets' accounts."""
+    """Tells the fee policy what others pay to write the markets' accounts, if the policy wants to know."""
 
     def __init__(self, client: ChainClient, engine: Engine, fees: FeePolicy) -> None:
         self._client = client
@@ -97,7 +113,7 @@ class RecentFees:
     async def look(self) -> None:
         """Ask once."""
         markets = [market.address for market in self._engine.markets()]
-        if markets:
+        if markets and self._fees.rules.percentile is not None:
             self._fees.learn_prices(await self._client.recent_priority_fees(markets))
 
 

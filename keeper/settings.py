@@ -189,6 +189,17 @@ class HttpSettings(_Section):
         return value
 
 
+class HealthSettings(_Section):
+    """When the keeper says that it is ill."""
+
+    stalled_after_s: float = Field(
+        60.0,
+        gt=0,
+        description="a loop that does not go round for so many seconds is stuck: /livez fails and the supervisor's "
+        "watchdog bites. Keep it above 5 x rpc.deadline_s, and above rpc.silence_s + 30",
+    )
+
+
 class LogSettings(_Section):
     """The log, on standard error."""
 
@@ -215,6 +226,7 @@ class Settings(BaseSettings):
     execution: ExecutionSettings = ExecutionSettings()
     fees: FeeSettings = FeeSettings()
     http: HttpSettings = HttpSettings()
+    health: HealthSettings = HealthSettings()
     log: LogSettings = LogSettings()
 
 

@@ -23,7 +23,7 @@ class Loop:
     """`has_work` tells whether there is something that it should do now: resting is no excuse then."""
 
     turns: Turns
-    has_work: Callable[[], bool]
+    has_work: Callable[[], bool] = lambda: True
     _seen: int = field(default=-1, init=False)
     _well_at: float = field(default=0.0, init=False)
 

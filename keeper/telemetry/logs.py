@@ -11,13 +11,14 @@ from typing import Any, Final, Literal
 import structlog
 
 _URL: Final = re.compile(r"\b(?P<scheme>https?|wss?)://(?P<rest>[^\s'\"<>]+)")
+_LEVELS: Final = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
 # Libraries that log whole URLs, keys included, at INFO or DEBUG.
 _TALKATIVE: Final = ("httpx", "httpcore", "websockets", "uvicorn", "asyncio", "apscheduler", "hpack")
 
 
 def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None:
     """Set structlog and the standard library's logging up, once, at the start of a command."""
-    number = logging.getLevelNamesMapping()[level.upper()]
+    set_level(level)
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -32,8 +33,8 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
         else structlog.processors.JSONRenderer(default=str)
     )
     structlog.configure(
-        processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
+        processors=[_drop_quiet, *shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
@@ -41,11 +42,34 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(processors=[_strip_meta, renderer], foreign_pre_chain=shared)
     )
+    handler.addFilter(_threshold)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(max(number, logging.WARNING))
+    root.setLevel(logging.WARNING)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def set_level(level: str) -> None:
+    """The least level that is written, from now on: a running keeper's log can be made to say more, and less again."""
+    _threshold.number = logging.getLevelNamesMapping()[level.upper()]
+
+
+class _Threshold(logging.Filter):
+    number = logging.INFO
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= self.number
+
+
+_threshold: Final = _Threshold()
+
+
+def _drop_quiet(_logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    # structlog's own filter is baked into the logger's class, and loggers are cached when first used.
+    if _LEVELS.get(method, logging.ERROR) < _threshold.number:
+        raise structlog.DropEvent
+    return event
 
 
 def scrub_urls(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

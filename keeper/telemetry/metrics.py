@@ -90,4 +90,10 @@ class Metrics:
         self.journal_seconds = Histogram(
             "keeper_journal_commit_seconds", "One group commit, fsync included.", buckets=LATENCY_BUCKETS_S, registry=r
         )
+        self.loop_still = Gauge(
+            "keeper_loop_still_seconds",
+            "For how long a loop has not gone round although it should.",
+            ["loop"],
+            registry=r,
+        )
         self.loop_lag = Gauge("keeper_loop_lag_seconds", "How late the event loop woke from a short sleep.", registry=r)
