@@ -51,6 +51,10 @@ program: $(STAMP) ## build the reference program's .so from its C source
 program-check: $(STAMP) ## rebuild the program and fail if the bytes differ from the committed ones
 	@$(BIN)/python -m keeper.localnet.program.build --check
 
+.PHONY: docs
+docs: $(STAMP) ## write config/keeper.toml and the README's tables from the code
+	@$(BIN)/python -m keeper.reference
+
 .PHONY: clean
 clean: ## remove what the other targets made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import signal
@@ -25,8 +24,8 @@ from keeper.chain.rpc import Endpoint, HttpTransport
 from keeper.demo.api import KeeperApi
 from keeper.demo.audit import audit
 from keeper.demo.board import Board
-from keeper.demo.errors import DemoFailed
 from keeper.demo.feed import Feed
+from keeper.demo.files import write_key, write_settings
 from keeper.demo.ledger import read_ledger
 from keeper.demo.options import MAX_PRICE_AGE_S, SLOT_MS, DemoOptions
 from keeper.demo.plan import ORDERS_PER_USER, plan
@@ -120,7 +119,7 @@ class _Demo:
             world = await build_world(self._program, sender, traders, options.poor, key.pubkey())
 
             board.scene = "Starting the keeper"
-            settings = _write_settings(self._directory, key, chain.ready)
+            settings = write_settings(self._directory, key, chain.ready)
             arguments = ["run", "--config", str(settings), "--json"]
             keeper = await stack.enter_async_context(started("keeper", arguments, self._directory / "keeper.log"))
             self._children.append(keeper)
@@ -153,57 +152,43 @@ class _Demo:
                     seconds=time.monotonic() - self._started,
                 )
                 self._summary = summary
-                self._tell(summary, board, chain.ready, keeper.ready)
+                self._tell(summary, board)
+                places: dict[str, str] = {}
+                if options.hold:
+                    trader_key = write_key(self._directory / "trader.json", world.traders[0])
+                    places = {
+                        "rpc_url": chain.ready["rpc_url"],
+                        "http_url": keeper.ready["http_url"],
+                        "trader_key": str(trader_key),
+                    }
+                    self._tell_places(places)
+                if options.as_json:
+                    print(json.dumps(summary.document() | places), flush=True)
                 if options.hold:
                     await anyio.sleep_forever()
                 behind.cancel_scope.cancel()
 
-    def _tell(self, summary: Summary, board: Board, chain: dict[str, Any], keeper: dict[str, Any]) -> None:
+    def _tell(self, summary: Summary, board: Board) -> None:
         if not self._console.is_terminal:
             for note in board.notes:
                 self._console.print(note, highlight=False, soft_wrap=True)
         self._console.print(closing(summary), soft_wrap=True)
-        if self._options.hold:
-            self._console.print(
-                f"The chain is at {chain['rpc_url']} and the keeper at {keeper['http_url']}, "
-                f"with its settings in {self._directory}. Ctrl-C ends both.",
-                highlight=False,
-                soft_wrap=True,
-            )
-        if self._options.as_json:
-            document = summary.document()
-            if self._options.hold:
-                document |= {"rpc_url": chain["rpc_url"], "http_url": keeper["http_url"]}
-            print(json.dumps(document), flush=True)
+
+    def _tell_places(self, places: dict[str, str]) -> None:
+        """Where everything is, for whoever wants to go on from here."""
+        self._console.print(
+            f"The chain is at {places['rpc_url']} and the keeper at {places['http_url']}; its settings are in "
+            f"{self._directory}. Place an order of your own:\n"
+            f"  python examples/place_order.py --api {places['http_url']} --key {places['trader_key']} "
+            "--type take_profit --trigger 1\n"
+            "Ctrl-C ends both.",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _client(url: str) -> ChainClient:
     return ChainClient(RpcPool([Endpoint("chain", HttpTransport(url, label="chain"))], PoolLimits(deadline_s=20.0)))
-
-
-def _write_settings(directory: Path, key: Keypair, chain: dict[str, Any]) -> Path:
-    """The keeper's settings and key, as an operator would write them."""
-    key_file = directory / "keeper.json"
-    descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as out:
-        json.dump(list(bytes(key)), out)
-    sections: dict[str, dict[str, object]] = {
-        "rpc": {"url": chain["rpc_url"], "ws_url": chain["ws_url"]},
-        "program": {"id": chain["program_id"]},
-        "key": {"file": str(key_file)},
-        "journal": {"path": str(directory / "keeper.sqlite")},
-        # Small, so that a dead feed shows within seconds; coarse, so that a trailing stop costs few ratchets.
-        "trigger": {"max_price_age_s": MAX_PRICE_AGE_S, "trailing_step_ppm": 5_000},
-        "http": {"port": 0},
-        "log": {"format": "json"},
-    }
-    lines: list[str] = []
-    for section, values in sections.items():
-        # A JSON string or number is a TOML one, too.
-        lines += [f"[{section}]", *(f"{name} = {json.dumps(value)}" for name, value in values.items()), ""]
-    file = directory / "keeper.toml"
-    file.write_text("\n".join(lines))
-    return file
 
 
 def _first(group: BaseExceptionGroup[Any]) -> BaseException:
@@ -211,6 +196,3 @@ def _first(group: BaseExceptionGroup[Any]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-__all__ = ["DemoFailed", "run_demo"]

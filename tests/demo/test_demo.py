@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from keeper.localnet.program import PROGRAM_ID
 
 pytestmark = pytest.mark.anyio
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "place_order.py"
 ORDER_STATUS_OFFSET = 107
 FILLED = 1
 
@@ -62,11 +65,21 @@ async def test_every_triggered_order_is_executed_once_with_its_position(tmp_path
         assert len(page["orders"]) == 1
         assert "InsufficientCollateral" in page["orders"][0]["status_reason"]
 
+        _place_one_more(summary)
         assert demo.interrupt() == 0
         assert demo.files() == []
         shown = demo.errors()
         assert "the feed was dead; its last price met 1 new orders, and 0 were executed" in shown
         assert "was moved back at once" in shown
+
+
+def _place_one_more(summary: dict[str, Any]) -> None:
+    """The example script, against the held demo: a take profit that the price has passed already."""
+    script = [sys.executable, str(EXAMPLE), "--api", summary["http_url"], "--key", summary["trader_key"]]
+    terms = ["--type", "take_profit", "--side", "long", "--trigger", "1"]
+    done = subprocess.run([*script, *terms], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "filled     Filled by this keeper, with its position." in done.stdout
 
 
 def test_an_interrupt_stops_both_processes_and_says_so(tmp_path: Path) -> None:
