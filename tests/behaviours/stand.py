@@ -1,0 +1,275 @@
+"""A stand: the whole keeper application in the test's own event loop, on an embedded chain, behind fault proxies.
+
+In the same process the test can hold the blocks and let them go between any two steps. Where a signal or a kill
+matters, the keeper is a process of its own (`tests.support.KeeperProcess`, `tests.chaos.lives`).
+
+Every transaction that leaves the keeper passes the campaign's witness, who checks it against the journal's file and
+the chain's own record: nothing unjournaled, nothing altered, never a second signature while the first could land.
+So each test here also shows promises 1 and 2 for its own fault; `open` fails the test when they were broken.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import httpx
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+
+from keeper.app import Ready, run
+from keeper.domain.attempts import Attempt, AttemptState
+from keeper.domain.orders import OrderState
+from keeper.journal.files import open_reader
+from keeper.journal.queries import Queries
+from keeper.journal.records import OrderRow
+from keeper.localnet import Bank
+from keeper.settings import load_settings
+from tests.behaviours.edited_node import EditedNode
+from tests.chaos.proxy import FaultProxy, Script
+from tests.chaos.witness import Witness
+from tests.support import KeeperConfig, Trader, World, until
+
+USDC: Final = 1_000_000
+SOL: Final = 1_000_000_000
+BLOCK_S: Final = 0.01
+BLOCKHASH_LIFE: Final = 150
+
+FAST: Final[dict[str, dict[str, Any]]] = {
+    "rpc": {
+        "deadline_s": 2.0,
+        "silence_s": 5.0,
+        "snapshot_every_s": 30.0,
+        "probe_every_s": 30.0,
+        "blockhash_every_s": 0.05,
+    },
+    "execution": {
+        "resend_every_s": 0.1,
+        "finality_every_s": 0.05,
+        "account_every_s": 0.05,
+        "first_pause_s": 0.02,
+        "longest_pause_s": 0.05,
+    },
+    "trigger": {"breaker_trip": 1.0},
+}
+"""Everything quick, and what the tests do not ask for slow; prices may jump unless a test is about that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """One `sendTransaction` that reached an endpoint: which, and the bytes."""
+
+    endpoint: int
+    wire: bytes
+
+    @property
+    def signature(self) -> Signature:
+        """The transaction's signature."""
+        return Signature.from_bytes(self.wire[1:65])
+
+
+@dataclass
+class Stand:
+    """A world, and a keeper's files. Blocks come every 10 ms unless they are `held`.
+
+    Each endpoint of the keeper is a fault proxy with its script, before a node whose answers can be edited, before
+    the chain.
+    """
+
+    world: World
+    proxies: list[FaultProxy]
+    scripts: list[Script]
+    nodes: list[EditedNode]
+    config: KeeperConfig
+    witness: Witness
+    sends: list[Send] = field(default_factory=list)
+    calls: list[list[str]] = field(default_factory=list)
+    """The methods of each request to the first endpoint."""
+    ready: Ready | None = None
+    _held: int = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        folder: Path,
+        *,
+        endpoints: int = 1,
+        confirmed_slots: int = 2,
+        finalized_slots: int = 6,
+        chain: Mapping[str, Any] | None = None,
+        lamports: int = 100 * SOL,
+        **sections: Mapping[str, Any],
+    ) -> AsyncIterator[Stand]:
+        """Build it, without a keeper. `chain` are further fields of LocalnetConfig, `sections` settings."""
+        async with AsyncExitStack() as stack:
+            world = await stack.enter_async_context(
+                World.open(
+                    slot_ms=0, confirmed_slots=confirmed_slots, finalized_slots=finalized_slots, **(chain or {})
+                )
+            )
+            for _ in range(finalized_slots + 2):
+                world.bank.advance()
+            scripts = [Script() for _ in range(endpoints)]
+            nodes = [await stack.enter_async_context(EditedNode(world.net.rpc_url)) for _ in scripts]
+            proxies = [
+                await stack.enter_async_context(FaultProxy(node.rpc_url, world.net.ws_url, faults=script))
+                for node, script in zip(nodes, scripts, strict=True)
+            ]
+            witness = Witness(world.bank)
+            settings = {name: {**FAST.get(name, {}), **sections.get(name, {})} for name in {*FAST, *sections}}
+            settings["rpc"] = {
+                "url": proxies[0].rpc_url,
+                "ws_url": proxies[0].ws_url,
+                "fallbacks": [{"url": p.rpc_url, "ws_url": p.ws_url} for p in proxies[1:]],
+                **settings["rpc"],
+            }
+            config = KeeperConfig.at(folder / "keeper", world.wallet(lamports), **settings)
+            stand = cls(world, proxies, scripts, nodes, config, witness)
+            for i, proxy in enumerate(proxies):
+                proxy._on_calls = partial(stand._on_calls, i)
+            blocks = await stack.enter_async_context(anyio.create_task_group())
+            blocks.start_soon(stand._make_blocks)
+            yield stand
+            blocks.cancel_scope.cancel()
+            if witness.journal is not None:
+                witness.journal.close()
+            assert witness.violations == []
+
+    @asynccontextmanager
+    async def keeper(self, config: KeeperConfig | None = None) -> AsyncIterator[Ready]:
+        """Run the application until the block is left; it is ready when the block begins."""
+        settings = load_settings((config or self.config).file)
+        ready: list[Ready] = []
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(partial(run, settings, on_ready=ready.append), name="keeper")
+            await until(lambda: ready, within_s=20)
+            self.ready = ready[0]
+            yield ready[0]
+            tg.cancel_scope.cancel()
+
+    # -- the chain
+
+    @property
+    def bank(self) -> Bank:
+        """The chain's bank."""
+        return self.world.bank
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """No blocks but the test's own."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+
+    async def _make_blocks(self) -> None:
+        while True:
+            await anyio.sleep(BLOCK_S)
+            if not self._held:
+                self.bank.advance()
+
+    def order(self, trader: Trader, market: Pubkey, stop_usd: float = 95, **terms: Any) -> Pubkey:
+        """A stop loss of a long, unless `terms` say otherwise: it fires at or below `stop_usd`."""
+        return self.world.place(trader, market, stop_price_1e6=round(stop_usd * USDC), **terms)
+
+    def outlive_blockhashes(self) -> None:
+        """So many blocks that nothing signed before can land any more, and that this is final."""
+        for _ in range(BLOCKHASH_LIFE + 2 + self.bank.settings.finalized_slots):
+            self.bank.advance()
+
+    # -- the journal's file, read beside the keeper
+
+    @property
+    def journal(self) -> Queries:
+        """Queries on the keeper's journal."""
+        if self.witness.journal is None:
+            self.witness.journal = Queries(open_reader(self.config.journal))
+        return self.witness.journal
+
+    def row(self, order: Pubkey) -> OrderRow | None:
+        """The order as the journal has it."""
+        return self.journal.order(order)
+
+    def state(self, order: Pubkey) -> OrderState | None:
+        """The order's state in the journal."""
+        row = self.row(order)
+        return None if row is None else row.state
+
+    def attempts(self, order: Pubkey) -> Sequence[Attempt]:
+        """The keeper's attempts at the order, the first one first."""
+        return sorted(self.journal.attempts_of(order), key=lambda attempt: attempt.number)
+
+    def attempt_state(self, order: Pubkey) -> AttemptState | None:
+        """The state of the newest attempt."""
+        attempts = self.attempts(order)
+        return attempts[-1].state if attempts else None
+
+    async def known(self, *orders: Pubkey) -> None:
+        """Wait until the keeper rests these orders."""
+        await until(lambda: all(self.state(order) is not None for order in orders))
+
+    async def reach(self, order: Pubkey, state: OrderState, *, within_s: float = 10.0) -> OrderRow:
+        """Wait for the order's state in the journal."""
+        try:
+            await until(lambda: self.state(order) is state, within_s=within_s)
+        except TimeoutError:
+            row = self.row(order)
+            raise AssertionError(f"the order is {row and (row.state, row.reason)}, not {state}") from None
+        row = self.row(order)
+        assert row is not None
+        return row
+
+    # -- what left the keeper
+
+    def sent(self, order: Pubkey) -> list[bytes]:
+        """The wires that were sent for an order, in order, each time that an endpoint received one."""
+        known = {attempt.signature for attempt in self.attempts(order)}
+        return [send.wire for send in self.sends if send.signature in known]
+
+    def _on_calls(self, endpoint: int, calls: Sequence[dict[str, Any]]) -> None:
+        if endpoint == 0:
+            self.calls.append([str(call.get("method")) for call in calls])
+        for call in calls:
+            if call.get("method") == "sendTransaction":
+                assert self.journal is not None  # opens it for the witness, who reads it at this moment
+                self.sends.append(Send(endpoint, base64.b64decode(call["params"][0])))
+        self.witness.on_calls(str(endpoint), calls)
+
+    # -- its API
+
+    async def get(self, path: str) -> httpx.Response:
+        """Ask the keeper's API."""
+        assert self.ready is not None
+        async with httpx.AsyncClient(base_url=self.ready.http_url) as http:
+            return await http.get(path)
+
+    async def readiness(self, check: str) -> tuple[bool, str]:
+        """One check of those that readiness depends on: whether it is well, and its sentence."""
+        checks = (await self.get("/healthz")).json()["checks"]
+        found = next(c for c in checks if c["name"] == check)
+        return bool(found["ok"]), str(found["detail"] or "")
+
+    async def until_ready(self, check: str, *, ok: bool, within_s: float = 10.0) -> str:
+        """Wait until a check is as wanted; its sentence."""
+        with anyio.fail_after(within_s):
+            while True:
+                found, sentence = await self.readiness(check)
+                if found is ok:
+                    return sentence
+                await anyio.sleep(0.02)
+
+
+async def stays(holds: Callable[[], bool], stand: Stand, *, blocks: int = 12) -> None:
+    """Check that something keeps true while so many further blocks are made."""
+    last = stand.bank.chain.tip.height + blocks
+    while stand.bank.chain.tip.height < last:
+        assert holds(), f"it did not keep true: {holds.__qualname__}"
+        await anyio.sleep(BLOCK_S / 2)
