@@ -41,6 +41,7 @@ from keeper.execution.flights import Flights
 from keeper.execution.gate import Gate
 from keeper.execution.lander import Lander, LandingLimits
 from keeper.execution.recovery import Recovery
+from keeper.execution.rehearsal import Rehearsal
 from keeper.execution.relay import RelayDesk, RelaySettlement
 from keeper.execution.settlement import Settlement
 from keeper.execution.tries import RetryLimits, Tries
@@ -152,6 +153,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
         accounts = AccountWait(
             client,
             lambda order: engine.reopen(order, "Its user's account changed; it may be tried again."),
+            Rehearsal(client, program, signer.address).would_fill,
             every_s=settings.execution.account_every_s,
         )
         endings = Endings(client, journal, flights, program.id, engine.on_event)

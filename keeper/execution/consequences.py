@@ -8,7 +8,7 @@ wait, stop, or stay for an operator.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from solders.pubkey import Pubkey
 
@@ -21,6 +21,9 @@ from keeper.execution.fates import FREE_OF_CHARGE, POLICIES, Next
 from keeper.execution.tries import Tries
 from keeper.journal.ops import NoteOrder, NoteState, Op, UseBudget
 from keeper.journal.transitions import first_state
+
+WAITS_FOR_ACCOUNT: Final = "it is tried again when its user's account changes"
+"""How the reason of an order ends that waits; a restart knows such orders by it."""
 
 Consequence = Callable[[], None]
 """What follows once the journal holds the operations beside it."""
@@ -134,8 +137,7 @@ def _words(fate: Fate, following: Next, failure: ProgramFailure, order: Order | 
     if following is Next.BACK_OFF:
         return OrderState.OPEN, f"The last attempt failed with {name}; it is tried again."
     if following is Next.ACCOUNT_CHANGE:
-        hope = "it is tried again when its user's account changes"
-        return OrderState.FAILED, f"The program refused the fill with {name}; {hope}."
+        return OrderState.FAILED, f"The program refused the fill with {name}; {WAITS_FOR_ACCOUNT}."
     if POLICIES[fate].next is not Next.OPERATOR:
         return OrderState.FAILED, f"Its retry budget is used up; the last attempt failed with {name}."
     return OrderState.FAILED, f"The program refused the fill with {name}; an operator has to look."

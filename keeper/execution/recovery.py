@@ -17,6 +17,7 @@ from keeper.chain.program import Program
 from keeper.domain.attempts import AttemptKind, AttemptState, Fate
 from keeper.domain.orders import OrderState
 from keeper.domain.reports import Note, Report
+from keeper.execution.consequences import WAITS_FOR_ACCOUNT
 from keeper.execution.engine import Engine
 from keeper.execution.flights import Flight
 from keeper.execution.lander import Lander
@@ -86,18 +87,15 @@ class Recovery:
                 if row.state is OrderState.FAILED:
                     # An operator, or a change of its user's account, brings it back; a price tick does not.
                     self._engine.suspend(row.address)
-                    await self._wait_again(row)
+                    self._wait_again(row)
             cursor = page.cursor
             if cursor is None:
                 return
 
-    async def _wait_again(self, row: OrderRow) -> None:
+    def _wait_again(self, row: OrderRow) -> None:
         """One that failed because its user could not pay goes on waiting for the user's account."""
-        if row.budget_used >= self._tries.limits.budget:
-            return
-        attempts = await self._journal.attempts_of(row.address)
         account = self._program.user_account_of(row.order, self._keeper)
-        if attempts and attempts[-1].fate is Fate.CANNOT_PAY and account is not None:
+        if WAITS_FOR_ACCOUNT in row.reason and account is not None:
             self._engine.wait_for_account(row.order, account)
 
     async def resolve(self, flights: list[Flight], *, deadline_s: float = 30.0) -> None:
