@@ -121,6 +121,7 @@ class ProgramWatch:
             self.ws_url, self._subscriptions(), label=self.label, silence_s=self.limits.silence_s
         ) as socket:
             self.health.connected = True
+            self.health.last_heard_at = time.monotonic()  # the acknowledgements
             async with anyio.create_task_group() as tg:
                 tg.start_soon(self._read, socket, tg)
                 # Subscribed first, snapshot second: what changes in between arrives by the subscription.
