@@ -127,6 +127,8 @@ class Engine:
             # It may have left the book (a processed fill that a fork dropped): its attempt is in the air still.
             self.decision.suspend(order.address)
         actions = self.decision.on_order(event, self._now(), time.monotonic_ns())
+        if order.pending and not actions and self.decision.book.get(order.address) is None:
+            return  # late news from before its end, which the book refuses: it revives nothing in the journal either
         if not order.pending:
             if before is not None or self._flights.own(order.address) is None:
                 self._ended(order.address, order.slot)
