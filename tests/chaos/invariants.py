@@ -114,8 +114,9 @@ def _check_order(world: World, journal: Queries, keeper: Pubkey, address: Pubkey
         findings.broken.append(f"{name}: the journal counts {len(executed)} executions")
 
     if order is None:
-        # A fork took its placing, or its user closed it. The keeper may never have seen it.
-        if row is not None and not row.state.terminal:
+        # A fork took its placing, or its user closed it, or never signed what was prepared. The keeper may never have
+        # seen it.
+        if row is not None and not row.state.terminal and row.state is not OrderState.PREPARED:
             findings.unsettled.append(f"{name} is gone and the journal says {row.state}: {row.reason}")
         return
     if row is None:

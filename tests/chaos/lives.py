@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -38,8 +39,15 @@ class Life:
     code: int | None = None
     why: str = ""
     """Why it was told to end; empty while it was not."""
+    graceful: bool = True
+    """False once it was sent SIGKILL."""
     ready: anyio.Event = field(default_factory=anyio.Event)
     ended: anyio.Event = field(default_factory=anyio.Event)
+
+    @property
+    def crashed(self) -> bool:
+        """Whether it died at its point: before it was told to end, or while it drained."""
+        return self.code == -signal.SIGKILL and self.crash_at is not None and self.graceful
 
 
 class Lives:
@@ -120,7 +128,7 @@ class Lives:
         if life is None or not life.pid or life.ended.is_set() or life.why:
             return False
         life.why = "random" if life.ready.is_set() else "starting"
-        os.kill(life.pid, signal.SIGKILL)
+        _signal(life, signal.SIGKILL)
         return True
 
     async def stop(self, *, graceful: bool) -> None:
@@ -131,15 +139,15 @@ class Lives:
             return
         if not life.why:
             life.why = "stop"
-            os.kill(life.pid, signal.SIGTERM if graceful else signal.SIGKILL)
+            _signal(life, signal.SIGTERM if graceful else signal.SIGKILL)
         try:
             with anyio.fail_after(_END_WITHIN_S):
                 await life.ended.wait()
         except TimeoutError:
             self._bad(life, f"it did not end within {_END_WITHIN_S:g} s of SIGTERM")
-            os.kill(life.pid, signal.SIGKILL)
+            _signal(life, signal.SIGKILL)
             await life.ended.wait()
-        if graceful and life.why == "stop" and life.code != 0 and life.ready.is_set():
+        if graceful and life.why == "stop" and life.code != 0 and life.ready.is_set() and not life.crashed:
             self._bad(life, f"it ended with {life.code} after SIGTERM")
 
     async def ready(self) -> None:
@@ -187,10 +195,10 @@ class Lives:
         life.ended.set()
         if life.why in ("random", "starting"):
             self.kills[life.why] += 1
+        elif life.crashed:
+            self.kills[str(life.crash_at).partition(":")[0]] += 1
         elif life.why != "stop":
-            if code == -signal.SIGKILL and life.crash_at:
-                self.kills[life.crash_at.partition(":")[0]] += 1
-            elif not life.ready.is_set() and self.may_refuse and code in (1, 2):
+            if not life.ready.is_set() and self.may_refuse and code in (1, 2):
                 self.refused_starts += 1
             else:
                 self._bad(life, f"it ended by itself with {code}")
@@ -200,3 +208,10 @@ class Lives:
 
     def _bad(self, life: Life, what: str) -> None:
         self.bad_end = self.bad_end or f"keeper {life.pid}: {what}"
+
+
+def _signal(life: Life, number: signal.Signals) -> None:
+    life.graceful = life.graceful and number is not signal.SIGKILL
+    # It may have ended a moment ago, which is about to be told.
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(life.pid, number)

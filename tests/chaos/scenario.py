@@ -131,7 +131,7 @@ def draw(seed: int, episode: int, *, endpoints: int = 2) -> Scenario:
 def _crash(rng: random.Random, point: str | None) -> str | None:
     if point is None or point == "recovering":
         return None
-    return f"{point}:{rng.choice((1, 1, 2, 3))}"
+    return f"{point}:{rng.choice((1, 1, 1, 2))}"
 
 
 def _orders(rng: random.Random, seconds: float, goes_down: bool, point: str | None) -> tuple[OrderPlan, ...]:
@@ -184,7 +184,8 @@ def _events(
     if point == "expired":
         # Everything that is sent in the first half is lost, then all of it expires.
         events += [Event(0.01, Act.LOSE, 40), Event(seconds * 0.6, Act.LOSE, 0), Event(seconds * 0.61, Act.JUMP, 170)]
-    kills = 1 if point == "recovering" else rng.choices((0, 1, 2), weights=[70, 25, 5])[0]
+    kills = 0 if point else rng.choices((0, 1, 2), weights=[45, 45, 10])[0]
+    kills = 1 if point == "recovering" else kills
     events += [Event(rng.uniform(_FIRST_S, seconds), Act.KILL) for _ in range(kills)]
     return tuple(sorted(events, key=lambda event: event.at_s))
 
