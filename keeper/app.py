@@ -45,6 +45,7 @@ from keeper.execution.rehearsal import Rehearsal
 from keeper.execution.relay import RelayDesk, RelaySettlement
 from keeper.execution.settlement import Settlement
 from keeper.execution.tries import RetryLimits, Tries
+from keeper.gauges import Gauges
 from keeper.health import HealthOf
 from keeper.http.api import create_api
 from keeper.http.ports import ApiPorts
@@ -187,6 +188,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             floor_lamports=settings.fees.min_balance_lamports,
             observe=metrics.balance.set,
         )
+        metrics.balance_floor.set_function(lambda: balance.floor_lamports)
         loops = [Loop(blockhashes.turns), Loop(lander.turns, lambda: len(flights) > 0)]
         loops += [Loop(executor.turns, lambda: executor.has_work), *(Loop(watch.turns) for watch in watches)]
         watchdog = Watchdog(
@@ -251,7 +253,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             )
             silent = housekeeping.PullWhenSilent(pull, watches, silent_s=settings.rpc.silence_s / 2)
             tg.start_soon(housekeeping.every, schedule, "prices", 1.0, silent.look)
-            gauges = housekeeping.Gauges(metrics, engine, flights, executor, pool, watches)
+            gauges = Gauges(metrics, engine, flights, executor, gate, pool, watches, journal, health.report)
             tg.start_soon(housekeeping.every, schedule, "gauges", 2.0, gauges.update)
             await tg.start(watchdog.run, name="watchdog")
             on_ready(

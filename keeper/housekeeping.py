@@ -6,20 +6,16 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-import anyio
 from solders.pubkey import Pubkey
 
 from keeper.chain.client import ChainClient
 from keeper.chain.oracle import MarketPull
-from keeper.chain.pool import RpcPool
 from keeper.chain.watch import ProgramWatch
 from keeper.domain.reports import Note, Report
 from keeper.errors import ChainError, JournalError, Misconfigured
 from keeper.execution.balance import BalanceWatch
 from keeper.execution.engine import Engine
-from keeper.execution.executor import Executor
 from keeper.execution.fees import FeePolicy, FeeRules
-from keeper.execution.flights import Flights
 from keeper.http.ports import Health
 from keeper.journal import Journal, SetMeta
 from keeper.schedule import Schedule
@@ -60,7 +56,7 @@ async def hold_to_genesis(client: ChainClient, journal: Journal, expected: str |
         )
     if known is None:
         await journal.commit(SetMeta(GENESIS, genesis))
-    client.pool.expect_genesis(genesis)
+    await client.pool.hold_to(genesis)
 
 
 def malformed_into(metrics: Metrics, report: Callable[[Report], None]) -> Callable[[Pubkey, str], None]:
@@ -115,48 +111,3 @@ class RecentFees:
         markets = [market.address for market in self._engine.markets()]
         if markets and self._fees.rules.percentile is not None:
             self._fees.learn_prices(await self._client.recent_priority_fees(markets))
-
-
-class Gauges:
-    """Copies what is known into the gauges, at a tick, so that the hot path does not have to."""
-
-    def __init__(
-        self,
-        metrics: Metrics,
-        engine: Engine,
-        flights: Flights,
-        executor: Executor,
-        pool: RpcPool,
-        watches: Sequence[ProgramWatch],
-    ) -> None:
-        self._metrics = metrics
-        self._engine = engine
-        self._flights = flights
-        self._executor = executor
-        self._pool = pool
-        self._watches = watches
-
-    async def update(self) -> None:
-        """One round; measures the event loop's lag on the way."""
-        m = self._metrics
-        before = time.perf_counter()
-        await anyio.sleep(0.01)
-        m.loop_lag.set(max(0.0, time.perf_counter() - before - 0.01))
-        m.in_flight.set(self._flights.in_flight)
-        m.queued.set(self._executor.queued)
-        m.price_reads.set(self._engine.decision.prices.reads)
-        symbols = {market.address: market.symbol for market in self._engine.markets()}
-        for (market, order_type), count in self._engine.decision.book.counts().items():
-            m.orders_resting.labels(symbols.get(market, "unknown"), order_type.word).set(count)
-        now = self._engine.chain_time_s()
-        for address, symbol in symbols.items():
-            price = self._engine.price(address)
-            if price is not None and now is not None:
-                m.price_age.labels(symbol).set(price.age_s(now))
-        for health in self._pool.health:
-            if health.slot_lag is not None:
-                m.slot_lag.labels(health.label).set(health.slot_lag)
-        for watch in self._watches:
-            m.watch_slot.labels(watch.label).set(watch.health.last_slot)
-            m.watch_connected.labels(watch.label).set(1 if watch.health.connected else 0)
-            m.watch_reconnects.labels(watch.label).set(watch.health.reconnects)

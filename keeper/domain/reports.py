@@ -55,6 +55,7 @@ class OrderSettled:
 
     event: ClassVar[str] = "order.settled"
     order: Pubkey
+    attempt: Signature
     kind: AttemptKind
     fate: Fate
     reason: str
@@ -89,6 +90,7 @@ class Note:
     detail: str
     level: str = "info"
     order: Pubkey | None = None
+    attempt: Signature | None = None
 
 
 Report = AttemptMoved | OrderTriggered | OrderSettled | FillWithoutPosition | GateChanged | Note

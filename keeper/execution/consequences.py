@@ -14,7 +14,7 @@ from solders.pubkey import Pubkey
 
 from keeper.chain.program import Program
 from keeper.chain.program_errors import ProgramFailure
-from keeper.domain.attempts import AttemptKind, Fate
+from keeper.domain.attempts import Attempt, Fate
 from keeper.domain.orders import OnchainStatus, Order, OrderState
 from keeper.domain.reports import OrderSettled, Report
 from keeper.execution.fates import FREE_OF_CHARGE, POLICIES, Next
@@ -59,8 +59,7 @@ class Consequences:
 
     def apply(
         self,
-        address: Pubkey,
-        kind: AttemptKind,
+        attempt: Attempt,
         fate: Fate,
         failure: ProgramFailure,
         order: Order | None,
@@ -72,6 +71,7 @@ class Consequences:
 
         `order` is the order as it was last read, None when it is gone; `slot` is the failure's.
         """
+        address = attempt.order
         policy = POLICIES[fate]
         following = policy.next
         if policy.costs_budget and failure.name not in FREE_OF_CHARGE:
@@ -81,7 +81,7 @@ class Consequences:
             after.append(lambda: self._charge(address))
         state, reason = _words(fate, following, failure, order)
         ops += conclusion(address, order, state, reason, slot=slot)
-        self._report(OrderSettled(address, kind, fate, reason, failure.name))
+        self._report(OrderSettled(address, attempt.signature, attempt.kind, fate, reason, failure.name))
         match following:
             case Next.STOP:
                 after.append(lambda: self.ended(address, order.slot if order else slot))

@@ -289,7 +289,7 @@ class Executor:
         fate = fate_of(failure.name, failure.program, self._program.id)
         ops: list[Op] = []
         after: list[Consequence] = []
-        self._consequences.apply(order.address, attempt.kind, fate, failure, order, result.slot, ops, after)
+        self._consequences.apply(attempt, fate, failure, order, result.slot, ops, after)
         await self._journal.commit(*ops)
         self._tries.undo(order.address)
         for consequence in after:
@@ -309,7 +309,15 @@ class Executor:
                     kept.append(draft)
                 except DuplicateAttempt as e:
                     self._tries.undo(draft.attempt.order)
-                    self._report(Note("executor.duplicate", str(e), level="error", order=draft.attempt.order))
+                    self._report(
+                        Note(
+                            "executor.duplicate",
+                            str(e),
+                            level="error",
+                            order=draft.attempt.order,
+                            attempt=draft.attempt.signature,
+                        )
+                    )
         now = time.monotonic()
         flights: list[Flight] = []
         for draft in kept:

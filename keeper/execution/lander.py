@@ -248,7 +248,8 @@ class Lander:
         flight.next_send_s = 0.0
         flight.read_back = False
         flight.landed_slot = None
-        self._report(Note("attempt.dropped_by_fork", "was processed, is unknown now; sent again", order=attempt.order))
+        detail = "was processed, is unknown now; sent again"
+        self._report(Note("attempt.dropped_by_fork", detail, order=attempt.order, attempt=attempt.signature))
         return [self._move(flight, AttemptState.SENT)]
 
     def _past_height(self, flight: Flight) -> bool:

@@ -172,7 +172,7 @@ class RelaySettlement:
     def _done(
         self, flight: Flight, fate: Fate, reason: str, error_name: str | None, after: list[Callable[[], None]]
     ) -> None:
-        self._report(OrderSettled(flight.attempt.order, AttemptKind.RELAY, fate, reason, error_name))
+        self._report(OrderSettled(flight.attempt.order, flight.signature, AttemptKind.RELAY, fate, reason, error_name))
         after.append(lambda: self._prepared.pop(flight.signature, None) and None)
 
 
@@ -242,4 +242,6 @@ class RelayDesk:
             await send([flight])
         except KeeperError as e:
             # It is journaled and tracked: the lander's own loop sends it again.
-            self._report(Note("relay.launch", str(e), level="warning", order=flight.attempt.order))
+            self._report(
+                Note("relay.launch", str(e), level="warning", order=flight.attempt.order, attempt=flight.signature)
+            )

@@ -210,7 +210,9 @@ class Settlement:
         # Until an order that was closed since can be read again, its last known facts stand.
         known = order or flight.order
         ops += conclusion(attempt.order, known, state, reason, slot=read.slot, position=position)
-        self._report(OrderSettled(attempt.order, attempt.kind, fate, reason, fee_lamports=self._fee(flight)))
+        self._report(
+            OrderSettled(attempt.order, attempt.signature, attempt.kind, fate, reason, fee_lamports=self._fee(flight))
+        )
         after.append(lambda: self._consequences.ended(attempt.order, read.slot))
 
     def _confirm(self, flight: Flight, fate: Fate, ops: list[Op], after: list[Consequence]) -> None:
@@ -256,14 +258,22 @@ class Settlement:
         flight.read_backs += 1
         if flight.read_backs in (10, _MOST_READ_BACKS):
             detail = f"{flight.signature} succeeded, but the order still reads Pending ({flight.read_backs} reads)"
-            self._report(Note("attempt.contradiction", detail, level="error", order=flight.attempt.order))
+            self._report(
+                Note(
+                    "attempt.contradiction", detail, level="error", order=flight.attempt.order, attempt=flight.signature
+                )
+            )
 
     def _ratcheted(self, flight: Flight, read: ReadBack, ops: list[Op], after: list[Consequence]) -> None:
         attempt = flight.attempt
         order = read.order(attempt.order, self._program.id)
         fate = Fate.RATCHETED
         self._confirm(flight, fate, ops, after)
-        self._report(OrderSettled(attempt.order, attempt.kind, fate, "stop moved", fee_lamports=self._fee(flight)))
+        self._report(
+            OrderSettled(
+                attempt.order, attempt.signature, attempt.kind, fate, "stop moved", fee_lamports=self._fee(flight)
+            )
+        )
         if order is not None:
             # The new stop goes into the book before the order is released, or it would be moved again at once.
             after.append(lambda: self._resting.saw(OrderSeen(order)))
@@ -281,7 +291,9 @@ class Settlement:
             if landed is not None:
                 logs, fee = landed.logs, landed.fee_lamports
         except ChainError as e:
-            self._report(Note("attempt.no_logs", str(e), level="debug", order=flight.attempt.order))
+            self._report(
+                Note("attempt.no_logs", str(e), level="debug", order=flight.attempt.order, attempt=flight.signature)
+            )
         return name_failure(err, programs_of(flight.attempt.wire), self._program.id, self._program.idl, logs), fee
 
     def _end(
@@ -327,7 +339,7 @@ class Settlement:
         # The flight goes before the release: a released order must not find its old attempt in the air.
         after.append(lambda: self._flights.remove(flight))
         attempt = flight.attempt
-        self._consequences.apply(attempt.order, attempt.kind, fate, failure, order, slot, ops, after)
+        self._consequences.apply(attempt, fate, failure, order, slot, ops, after)
 
     # -- shared
 

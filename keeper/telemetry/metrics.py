@@ -57,6 +57,11 @@ class Metrics:
         )
         self.fees = Counter("keeper_fees_lamports_total", "What landed attempts cost the keeper.", registry=r)
         self.balance = Gauge("keeper_balance_lamports", "Balance of the keeper's key.", registry=r)
+        self.balance_floor = Gauge(
+            "keeper_balance_floor_lamports",
+            "Below this balance nothing is sent (fees.min_balance_lamports).",
+            registry=r,
+        )
         self.price_age = Gauge(
             "keeper_price_age_seconds", "Age of a market's oracle price by the chain's clock.", ["market"], registry=r
         )
@@ -74,10 +79,13 @@ class Metrics:
             registry=r,
         )
         self.slot_lag = Gauge("keeper_endpoint_slot_lag", "Slots behind the best endpoint.", ["endpoint"], registry=r)
+        self.benched = Gauge(
+            "keeper_endpoint_benched", "1 while an endpoint is not asked, because it failed.", ["endpoint"], registry=r
+        )
         self.watch_slot = Gauge("keeper_watch_slot", "Newest slot heard of.", ["endpoint"], registry=r)
         self.watch_connected = Gauge("keeper_watch_connected", "1 while the socket is open.", ["endpoint"], registry=r)
-        self.watch_reconnects = Gauge(
-            "keeper_watch_reconnects", "Reconnects since the start.", ["endpoint"], registry=r
+        self.watch_reconnects = Counter(
+            "keeper_watch_reconnects_total", "Sockets that were lost and opened again.", ["endpoint"], registry=r
         )
         self.malformed = Counter(
             "keeper_malformed_accounts_total", "Accounts that did not decode and were skipped.", registry=r
@@ -89,6 +97,25 @@ class Metrics:
         )
         self.journal_seconds = Histogram(
             "keeper_journal_commit_seconds", "One group commit, fsync included.", buckets=LATENCY_BUCKETS_S, registry=r
+        )
+        self.journal_waiting = Gauge(
+            "keeper_journal_waiting",
+            "What waits to be written: commits that somebody waits for, and notes.",
+            ["what"],
+            registry=r,
+        )
+        self.ready = Gauge("keeper_ready", "1 while orders are watched, executed and accepted.", registry=r)
+        self.check_ok = Gauge(
+            "keeper_health_check",
+            "1 while this part of readiness is well; /healthz says why not.",
+            ["check"],
+            registry=r,
+        )
+        self.stopped = Gauge(
+            "keeper_sending_stopped",
+            "1 for each reason why nothing is sent; no series while sending goes on.",
+            ["reason"],
+            registry=r,
         )
         self.loop_still = Gauge(
             "keeper_loop_still_seconds",

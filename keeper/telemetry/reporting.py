@@ -60,15 +60,11 @@ class Telemetry:
                 m.gate_open.set(1 if report.open else 0)
                 _write("info" if report.open else "warning", report.event, _fields(report))
             case Note():
-                _write(report.level, report.event, {"detail": report.detail} | _order(report))
+                _write(report.level, report.event, _fields(report, skip=frozenset({"level"})))
 
 
 def _write(level: str, event: str, fields: dict[str, Any]) -> None:
     getattr(_log, level)(event, **fields)
-
-
-def _order(note: Note) -> dict[str, Any]:
-    return {} if note.order is None else {"order": str(note.order)}
 
 
 def _fields(report: Report, skip: frozenset[str] = frozenset()) -> dict[str, Any]:
