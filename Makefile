@@ -31,6 +31,10 @@ demo: $(STAMP) ## start a chain and a keeper, place orders, watch them execute
 test: $(STAMP) ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: chaos
+chaos: $(STAMP) ## break everything, kill the keeper, check (EPISODES=100 SEED=1)
+	@$(BIN)/python -m tests.chaos --episodes $(EPISODES) --seed $(SEED) $(ARGS)
+
 .PHONY: lint
 lint: $(STAMP) ## ruff, mypy --strict and the import rules of the rooms
 	@$(BIN)/ruff check .

@@ -1,0 +1,45 @@
+"""A short run of the campaign, as `make chaos` runs it: workers, forked keepers, faults, kills, a verdict."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from keeper.execution.points import POINTS
+from tests.chaos.scenario import Scenario, draw
+
+ROOT = Path(__file__).parents[2]
+EPISODES = 16
+
+
+def test_a_short_campaign_finds_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.chaos", "--episodes", str(EPISODES), "--seed", "5", "--json"]
+    run = subprocess.run(
+        [*command, "--evidence", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert run.returncode == 0, run.stderr + run.stdout
+    result = json.loads(run.stdout.splitlines()[-1])
+    assert result["violations"] == []
+    # It says nothing when nothing happened.
+    assert result["episodes"] == EPISODES
+    assert result["orders"] > EPISODES
+    assert result["kills"] >= 4
+    assert result["faults"] >= EPISODES
+    assert result["executed by the keeper"] >= EPISODES
+    assert result["attempts_by_end"]["finalized"] >= EPISODES
+
+
+def test_a_seed_is_a_plan() -> None:
+    assert [draw(7, i) for i in range(20)] == [draw(7, i) for i in range(20)]
+    assert draw(7, 0) != draw(8, 0)
+
+
+def test_every_point_gets_its_turn() -> None:
+    drawn = {(scenario.crash_at or scenario.crash_again or "").partition(":")[0] for scenario in _turn()}
+    assert drawn >= set(POINTS)
+
+
+def _turn() -> list[Scenario]:
+    return [draw(1, episode) for episode in range(2 * len(POINTS))]

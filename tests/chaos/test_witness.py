@@ -1,0 +1,216 @@
+"""The witness and the invariants say what they should of a keeper that does wrong: none of them is blind."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from solders.compute_budget import set_compute_unit_price
+from solders.keypair import Keypair
+from solders.message import Message
+from solders.pubkey import Pubkey
+from solders.transaction import VersionedTransaction
+
+from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
+from keeper.domain.orders import OrderState
+from keeper.journal import AddAttempt, Journal, MoveAttempt, NoteOrder
+from keeper.journal.files import open_reader
+from keeper.journal.queries import Queries
+from tests.chaos.invariants import Findings, check
+from tests.chaos.witness import Witness
+from tests.support import World
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass
+class Court:
+    """A chain with an order on it, a journal, a witness, and a keeper whose every move is the test's."""
+
+    world: World
+    journal: Journal
+    queries: Queries
+    witness: Witness
+    keeper: Keypair
+    market: Pubkey
+    order: Pubkey
+
+    def blocks(self, count: int) -> None:
+        for _ in range(count):
+            self.world.bank.advance()
+
+    def sign(self, number: int = 1) -> Attempt:
+        """An execution of the order, as the keeper would sign it now."""
+        tip = self.world.bank.chain.tip
+        known = self.world.order(self.order)
+        assert known is not None
+        instructions = [set_compute_unit_price(number), self.world.program.execute(known, self.keeper.pubkey())]
+        message = Message.new_with_blockhash(instructions, self.keeper.pubkey(), tip.blockhash)
+        transaction = VersionedTransaction(message, [self.keeper])
+        return Attempt(
+            signature=transaction.signatures[0],
+            kind=AttemptKind.EXECUTE,
+            order=self.order,
+            wire=bytes(transaction),
+            blockhash=str(tip.blockhash),
+            last_valid_block_height=tip.height + 150,
+            state=AttemptState.SIGNED,
+            number=number,
+            signed_at=time.time(),
+            position=self.world.program.position_of(known, self.keeper.pubkey()),
+        )
+
+    async def journaled(self, attempt: Attempt) -> None:
+        known = self.world.order(self.order)
+        assert known is not None
+        await self.journal.commit(NoteOrder(known, OrderState.EXECUTING, "On its way."), AddAttempt(attempt))
+
+    async def ended(self, attempt: Attempt, state: AttemptState) -> None:
+        await self.journal.commit(MoveAttempt(attempt.signature, state, fate=Fate.EXECUTED))
+
+    def send(self, attempt: Attempt) -> None:
+        """It passes the witness; whether it lands is another matter."""
+        call = {"method": "sendTransaction", "params": [base64.b64encode(attempt.wire).decode(), {}]}
+        self.witness.on_calls("a proxy", [call])
+
+    def land(self, attempt: Attempt) -> None:
+        self.world.bank.land(VersionedTransaction.from_bytes(attempt.wire))
+
+    def look(self) -> Findings:
+        return check(self.world, self.queries, self.keeper.pubkey(), [self.order], [])
+
+
+@pytest.fixture
+async def court(tmp_path: Path) -> AsyncIterator[Court]:
+    path = tmp_path / "journal.sqlite"
+    async with World.open(slot_ms=0, confirmed_slots=2, finalized_slots=4) as world, Journal.open(path) as journal:
+        world.bank.advance()
+        market = world.market()
+        order = world.place(world.trader(), market, stop_price_1e6=98_000_000)
+        queries = Queries(open_reader(path))
+        witness = Witness(world.bank)
+        witness.journal = queries
+        court = Court(world, journal, queries, witness, world.wallet(), market, order)
+        court.blocks(6)
+        yield court
+        queries.close()
+
+
+class TestPromise1:
+    async def test_a_send_before_the_journal_holds_it(self, court: Court) -> None:
+        attempt = court.sign()
+        court.send(attempt)
+        assert "did not hold it (promise 1)" in court.witness.violations[0]
+
+    async def test_a_send_after(self, court: Court) -> None:
+        attempt = court.sign()
+        await court.journaled(attempt)
+        court.send(attempt)
+        court.send(attempt)
+        assert court.witness.violations == []
+
+    async def test_other_bytes_under_the_same_signature(self, court: Court) -> None:
+        attempt = court.sign()
+        await court.journaled(attempt)
+        court.send(attempt)
+        court.send(replace(attempt, wire=attempt.wire[:-1] + b"?"))
+        assert "again with other bytes" in court.witness.violations[0]
+
+    async def test_a_life_that_the_journal_takes_for_shorter_than_it_is(self, court: Court) -> None:
+        attempt = replace(court.sign(), last_valid_block_height=court.world.bank.chain.tip.height + 100)
+        await court.journaled(attempt)
+        court.send(attempt)
+        assert "the chain takes it to" in court.witness.violations[0]
+
+
+class TestPromise2:
+    """A second signature is sent while the first one is in each of the states that it can be in."""
+
+    async def second(self, court: Court, first: Attempt) -> list[str]:
+        # The journal refuses two live attempts, so the first has to be called ended, rightly or not.
+        await court.ended(first, AttemptState.EXPIRED)
+        again = court.sign(2)
+        await court.journaled(again)
+        court.send(again)
+        return court.witness.violations
+
+    async def first(self, court: Court) -> Attempt:
+        attempt = court.sign()
+        await court.journaled(attempt)
+        court.send(attempt)
+        return attempt
+
+    async def test_it_could_still_land(self, court: Court) -> None:
+        assert "could still land" in (await self.second(court, await self.first(court)))[0]
+
+    @pytest.mark.parametrize(("blocks", "allowed"), [(151 + 4, False), (152 + 4, True)])
+    async def test_its_last_height(self, court: Court, blocks: int, allowed: bool) -> None:
+        """It lands at its last valid height plus one: only when a later one is final is it dead (4 blocks on)."""
+        attempt = await self.first(court)
+        court.blocks(blocks)
+        assert (await self.second(court, attempt) == []) is allowed
+
+    @pytest.mark.parametrize(("blocks", "allowed"), [(1, False), (2, True)])
+    async def test_it_failed_on_chain(self, court: Court, blocks: int, allowed: bool) -> None:
+        attempt = await self.first(court)
+        court.land(attempt)  # the price is not there: ConditionNotMet
+        court.blocks(blocks)
+        assert (await self.second(court, attempt) == []) is allowed
+
+    async def test_it_succeeded(self, court: Court) -> None:
+        attempt = await self.first(court)
+        court.world.set_price(court.market, 97_000_000)
+        court.land(attempt)
+        court.blocks(6)
+        assert "had succeeded" in (await self.second(court, attempt))[0]
+
+
+class TestInvariants:
+    async def test_a_fill_that_is_in_order(self, court: Court) -> None:
+        attempt = court.sign()
+        await court.journaled(attempt)
+        court.world.set_price(court.market, 97_000_000)
+        assert "its condition holds" in court.look().unsettled[0]
+        court.land(attempt)
+        assert "reads filled and the journal says executing" in court.look().unsettled[0]
+        court.blocks(6)
+        known = court.world.order(court.order)
+        assert known is not None
+        await court.journal.commit(NoteOrder(known, OrderState.FILLED, "Filled.", position=attempt.position))
+        await court.ended(attempt, AttemptState.FINALIZED)
+        assert court.look() == Findings()
+
+    async def test_a_fill_without_its_position(self, court: Court) -> None:
+        attempt = court.sign()
+        await court.journaled(attempt)
+        court.world.set_price(court.market, 97_000_000)
+        court.land(attempt)
+        assert attempt.position is not None
+        court.world.bank.set_account(attempt.position, None)
+        assert "1 fills and no position" in court.look().broken[0]
+
+    async def test_a_verdict_that_the_chain_does_not_share(self, court: Court) -> None:
+        attempt = court.sign()
+        await court.journaled(attempt)
+        court.land(attempt)
+        court.blocks(6)
+        await court.ended(attempt, AttemptState.EXPIRED)
+        assert any("is called expired and landed" in sentence for sentence in court.look().broken)
+
+    async def test_a_success_that_is_not_on_chain(self, court: Court) -> None:
+        attempt = court.sign()
+        await court.journaled(attempt)
+        await court.ended(attempt, AttemptState.FINALIZED)
+        assert any("is not on chain" in sentence for sentence in court.look().broken)
+
+    async def test_an_order_that_the_journal_does_not_know(self, court: Court) -> None:
+        assert "the journal does not know it" in court.look().unsettled[0]
+
+    async def test_an_attempt_that_is_forgotten(self, court: Court) -> None:
+        attempt = court.sign()
+        await court.journaled(attempt)
+        assert any("is still signed" in sentence for sentence in court.look().unsettled)
