@@ -45,6 +45,12 @@ class RateLimited(Transient):
         self.retry_after_s = retry_after_s
 
 
+class NotServed(Transient):
+    """This endpoint does not serve the request: a wrong key or path in its URL, a plan without the method. Another
+    endpoint may.
+    """
+
+
 class Rejected(ChainError):
     """The node or the program refused this request; the same request will be refused again.
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from solana.rpc.commitment import Commitment, Confirmed, Finalized, Processed
+from solders.hash import Hash
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
@@ -97,24 +99,26 @@ class ChainClient:
 
     async def slot(self, commitment: Commitment = CONFIRMED) -> int:
         """The node's slot at a commitment."""
-        return int(await self.pool.call("getSlot", {"commitment": commitment}))
+        return _number(await self.pool.call("getSlot", {"commitment": commitment}))
 
     async def block_height_and_slot(self, commitment: Commitment = FINALIZED) -> tuple[int, int]:
         """Block height and slot at a commitment, from one node: `getEpochInfo` gives both together."""
         info = await self.pool.call("getEpochInfo", {"commitment": commitment})
-        return int(_field(info, "blockHeight")), int(_field(info, "absoluteSlot"))
+        return _number(_field(info, "blockHeight")), _number(_field(info, "absoluteSlot"))
 
     async def latest_blockhash(self, commitment: Commitment = CONFIRMED) -> Blockhash:
         """A blockhash to sign with, and until when it can land."""
         answer = await self.pool.call("getLatestBlockhash", {"commitment": commitment})
         value = _field(answer, "value")
-        return Blockhash(
-            str(_field(value, "blockhash")), int(_field(value, "lastValidBlockHeight")), _context_slot(answer)
-        )
+        blockhash = _field(value, "blockhash")
+        with _shape("a blockhash"):
+            Hash.from_string(blockhash)
+        return Blockhash(blockhash, _number(_field(value, "lastValidBlockHeight")), _context_slot(answer))
 
     async def balance(self, address: Pubkey, commitment: Commitment = CONFIRMED) -> int:
         """Lamports."""
-        return int(_field(await self.pool.call("getBalance", str(address), {"commitment": commitment}), "value"))
+        answer = await self.pool.call("getBalance", str(address), {"commitment": commitment})
+        return _number(_field(answer, "value"))
 
     async def chain_time(self, commitment: Commitment = PROCESSED) -> tuple[int, int]:
         """The clock sysvar: (slot, unix seconds). The program judges staleness and expiry by this clock."""
@@ -160,16 +164,22 @@ class ChainClient:
         self, program_id: Pubkey, discriminator: bytes, *, commitment: Commitment = PROCESSED, deadline_s: float = 60.0
     ) -> tuple[int, list[AccountBytes]]:
         """Every account of the program that begins with `discriminator`, with the context slot."""
-        config = {
-            **_config(commitment, None, encoding="base64"),
-            "withContext": True,
-            "filters": [memcmp_discriminator(discriminator)],
-        }
+        config = _of_type(discriminator, commitment)
         answer = await self.pool.call("getProgramAccounts", str(program_id), config, deadline_s=deadline_s)
         slot = _context_slot(answer)
-        return slot, [
-            parse_account(Pubkey.from_string(entry["pubkey"]), entry["account"]) for entry in _field(answer, "value")
-        ]
+        entries = _field(answer, "value")
+        with _shape("a list of accounts"):
+            return slot, [parse_account(Pubkey.from_string(e["pubkey"]), e["account"]) for e in entries]
+
+    async def program_accounts_in_parts(
+        self, program_id: Pubkey, discriminator: bytes, *, commitment: Commitment = PROCESSED, deadline_s: float = 60.0
+    ) -> AsyncGenerator[tuple[int, list[KeyedAccount]]]:
+        """The same, in parts as they arrive: for programs with more accounts than should be held at once."""
+        config = _of_type(discriminator, commitment)
+        calls = self.pool.accounts("getProgramAccounts", str(program_id), config, deadline_s=deadline_s)
+        async with aclosing(calls) as parts:
+            async for part in parts:
+                yield part
 
     async def statuses(
         self, signatures: Sequence[Signature], *, search_history: bool = False
@@ -230,12 +240,13 @@ class ChainClient:
         }
         answer = await self.pool.call("simulateTransaction", base64.b64encode(wire).decode(), config)
         value = _field(answer, "value")
-        return Simulation(
-            err=value.get("err"),
-            logs=tuple(str(line) for line in value.get("logs") or ()),
-            units=int(value.get("unitsConsumed") or 0),
-            slot=_context_slot(answer),
-        )
+        with _shape("a simulation"):
+            return Simulation(
+                err=value["err"],
+                logs=tuple(str(line) for line in value.get("logs") or ()),
+                units=_number(value.get("unitsConsumed") or 0),
+                slot=_context_slot(answer),
+            )
 
     async def transaction(
         self, signature: Signature, *, commitment: Commitment = CONFIRMED
@@ -245,19 +256,22 @@ class ChainClient:
         answer = await self.pool.call("getTransaction", str(signature), config)
         if answer is None:
             return None
-        meta = _field(answer, "meta")
-        return LandedTransaction(
-            slot=int(_field(answer, "slot")),
-            fee_lamports=int(meta.get("fee") or 0),
-            logs=tuple(str(line) for line in meta.get("logMessages") or ()),
-            err=meta.get("err"),
-            units=int(meta.get("computeUnitsConsumed") or 0),
-        )
+        # A node that pruned the outcome says null for it.
+        meta = _field(answer, "meta") or {}
+        with _shape("a transaction"):
+            return LandedTransaction(
+                slot=_number(_field(answer, "slot")),
+                fee_lamports=_number(meta.get("fee") or 0),
+                logs=tuple(str(line) for line in meta.get("logMessages") or ()),
+                err=meta.get("err"),
+                units=_number(meta.get("computeUnitsConsumed") or 0),
+            )
 
     async def recent_priority_fees(self, writable: Sequence[Pubkey]) -> list[int]:
         """Per-slot minimum prices (micro-lamports a unit) that landed for these accounts: a floor, not a bid."""
         answer = await self.pool.call("getRecentPrioritizationFees", [str(a) for a in writable[:128]])
-        return [int(_field(entry, "prioritizationFee")) for entry in answer or ()]
+        with _shape("a list of fees"):
+            return [_number(_field(entry, "prioritizationFee")) for entry in answer or ()]
 
 
 def memcmp_discriminator(discriminator: bytes) -> dict[str, Any]:
@@ -267,28 +281,26 @@ def memcmp_discriminator(discriminator: bytes) -> dict[str, Any]:
 
 def parse_account(address: Pubkey, raw: Any) -> AccountBytes:
     """An account in the RPC's JSON shape with base64 data. MalformedReply when it is not one."""
-    try:
+    with _shape("an account"):
         text, encoding = raw["data"]
         if encoding != "base64":
             raise MalformedReply(f"an account came in {encoding}, not base64")
         return AccountBytes(
             address,
             Pubkey.from_string(raw["owner"]),
-            int(raw["lamports"]),
+            _number(raw["lamports"]),
             binascii.a2b_base64(text),
             bool(raw.get("executable", False)),
         )
-    except (KeyError, TypeError, ValueError) as e:
-        raise MalformedReply(f"an account in an unknown shape ({type(e).__name__})") from None
 
 
 def _status(raw: Any) -> SignatureStatus:
-    slot, err = _field(raw, "slot"), raw.get("err")
+    slot, err = _number(_field(raw, "slot")), raw.get("err")
     word = raw.get("confirmationStatus")
     if word not in ("processed", "confirmed", "finalized"):
         # Old nodes leave the word out; null confirmations meant rooted.
         word = "finalized" if raw.get("confirmations") is None else "processed"
-    return SignatureStatus(int(slot), word, err)
+    return SignatureStatus(slot, word, err)
 
 
 def _config(commitment: Commitment, min_context_slot: int | None, **more: Any) -> dict[str, Any]:
@@ -298,8 +310,29 @@ def _config(commitment: Commitment, min_context_slot: int | None, **more: Any) -
     return config
 
 
+def _of_type(discriminator: bytes, commitment: Commitment) -> dict[str, Any]:
+    filters = [memcmp_discriminator(discriminator)]
+    return {**_config(commitment, None, encoding="base64"), "withContext": True, "filters": filters}
+
+
 def _context_slot(answer: Any) -> int:
-    return int(_field(_field(answer, "context"), "slot"))
+    return _number(_field(_field(answer, "context"), "slot"))
+
+
+def _number(value: Any) -> int:
+    """An unsigned 64-bit integer, as every slot, height and balance is."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64:
+        return value
+    raise MalformedReply(f"a reply has {str(value)[:40]!r} where a number belongs")
+
+
+@contextmanager
+def _shape(what: str) -> Iterator[None]:
+    """Whatever is wrong with an answer's shape stays inside the call that it answers."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        raise MalformedReply(f"{what} in an unknown shape ({type(e).__name__})") from None
 
 
 def _field(answer: Any, name: str) -> Any:

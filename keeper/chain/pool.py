@@ -10,26 +10,30 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import anyio
 from anyio.abc import TaskStatus
 
+from keeper.chain.account_stream import KeyedAccount
 from keeper.chain.rpc import Call, Endpoint, Reply
-from keeper.errors import ChainError, Misconfigured, RateLimited, Rejected, Transient
+from keeper.errors import BehindNode, ChainError, Misconfigured, RateLimited, Rejected, Transient
 
 _EWMA: Final = 0.2
 _ERRORS_TO_BENCH: Final = 3
 _LONGEST_BENCH_S: Final = 60.0
 _RATE_LIMIT_BENCH_S: Final = 2.0
+_FIRST_PROBE_S: Final = 2.0
 
 
 @dataclass(slots=True)
 class EndpointHealth:
     """What is known of one endpoint. `latency_s` is an exponentially weighted mean of answered calls;
-    `slot_lag` is slots behind the best endpoint at the last probe, None before the first.
+    `slot_lag` is slots behind the best endpoint at the last probe, None before the first. `known_genesis`: it has
+    said which chain it is on, and that is the one.
     """
 
     label: str
@@ -40,6 +44,7 @@ class EndpointHealth:
     slot: int | None = None
     slot_lag: int | None = None
     wrong_genesis: bool = False
+    known_genesis: bool = False
     benched_until: float = 0.0
     bench_reason: str = ""
 
@@ -50,11 +55,14 @@ class EndpointHealth:
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """Bounds of the pool. Seconds, slots. `deadline_s` is a call's total, over all endpoints that it tried."""
+    """Bounds of the pool. Seconds, slots. `deadline_s` is a call's total, over all endpoints that it tried.
+    `straggler_s`: how long a broadcast that one endpoint has taken waits for the others.
+    """
 
     deadline_s: float = 10.0
     probe_every_s: float = 5.0
     max_slot_lag: int = 50
+    straggler_s: float = 0.5
 
 
 @dataclass(slots=True)
@@ -108,8 +116,9 @@ class RpcPool:
         """
         last: ChainError | None = None
         ends = self._clock() + (deadline_s or self.limits.deadline_s)
-        for seat in self._by_preference():
-            left = ends - self._clock()
+        seats = self._by_preference()
+        for i, seat in enumerate(seats):
+            left = _share(ends - self._clock(), others=len(seats) - i - 1)
             if left <= 0:
                 break
             try:
@@ -120,43 +129,78 @@ class RpcPool:
                 last = e
         raise last or Transient(f"no endpoint answered {method} in time")
 
+    async def accounts(
+        self, method: str, *params: Any, deadline_s: float | None = None
+    ) -> AsyncGenerator[tuple[int, list[KeyedAccount]]]:
+        """A read whose result is a long list of accounts, given in parts with the context's slot. Moves on to the
+        next endpoint only while nothing was given: two halves from two nodes are no list.
+        """
+        last: ChainError | None = None
+        ends = self._clock() + (deadline_s or self.limits.deadline_s)
+        seats = self._by_preference()
+        for i, seat in enumerate(seats):
+            left = _share(ends - self._clock(), others=len(seats) - i - 1)
+            if left <= 0:
+                break
+            started = self._clock()
+            given = False
+            try:
+                async with aclosing(seat.endpoint.accounts(method, *params, deadline_s=left)) as parts:
+                    async for part in parts:
+                        given = True
+                        yield part
+            except ChainError as e:
+                self._note(seat.health, method, started, e)
+                if given or isinstance(e, Rejected):
+                    raise
+                last = e
+                continue
+            self._note(seat.health, method, started, None)
+            return
+        raise last or Transient(f"no endpoint answered {method} in time")
+
     async def batch(self, calls: Sequence[Call], *, deadline_s: float | None = None) -> list[Reply]:
         """Reads in batches; the calls that failed transiently are asked again of the next endpoint."""
         replies: list[Reply] = [Transient("no endpoint was asked")] * len(calls)
         todo = list(range(len(calls)))
         ends = self._clock() + (deadline_s or self.limits.deadline_s)
-        for seat in self._by_preference():
-            left = ends - self._clock()
+        seats = self._by_preference()
+        for i, seat in enumerate(seats):
+            left = _share(ends - self._clock(), others=len(seats) - i - 1)
             if left <= 0 or not todo:
                 break
             asked = [calls[i] for i in todo]
             answers = await self._tried_batch(seat, asked, left)
-            for i, answer in zip(todo, answers, strict=True):
-                replies[i] = answer
+            for asked_at, answer in zip(todo, answers, strict=True):
+                replies[asked_at] = answer
             todo = [i for i in todo if isinstance(replies[i], Transient)]
         return replies
 
     async def broadcast(self, calls: Sequence[Call], *, deadline_s: float | None = None) -> list[Reply]:
         """The same calls to every endpoint that is not benched, at once. A call's reply is the best of the
-        answers: a result, else a rejection, else what went wrong last (unknown).
+        answers: a result, else a rejection, else what went wrong last (unknown). Once every call has a result
+        from somebody, an endpoint that hangs is waited for no longer than `straggler_s`.
         """
-        now = self._clock()
-        seats = [seat for seat in self._seats if not seat.health.benched(now) and not seat.health.wrong_genesis]
-        seats = seats or self._by_preference()[:1]
+        seats = self._awake() or self._by_preference()[:1]
         best: list[Reply] = [Transient("no endpoint was asked")] * len(calls)
         left = deadline_s or self.limits.deadline_s
+        started = self._clock()
+        waiting = list(seats)
 
         async def send(seat: _Seat) -> None:
-            for i, answer in enumerate(await self._tried_batch(seat, calls, left)):
+            answers = await self._tried_batch(seat, calls, left)
+            waiting.remove(seat)
+            for i, answer in enumerate(answers):
                 if _rank(answer) >= _rank(best[i]):
                     best[i] = answer
+            if all(_rank(answer) == 2 for answer in best):
+                tg.cancel_scope.deadline = min(tg.cancel_scope.deadline, anyio.current_time() + self.limits.straggler_s)
 
-        if len(seats) == 1:
-            await send(seats[0])
-        else:
-            async with anyio.create_task_group() as tg:
-                for seat in seats:
-                    tg.start_soon(send, seat)
+        async with anyio.create_task_group() as tg:
+            for seat in seats:
+                tg.start_soon(send, seat)
+        for seat in waiting:
+            self._note(seat.health, calls[0].method, started, Transient(f"{seat.endpoint.label}: too slow"))
         return best
 
     async def probe_forever(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -167,11 +211,12 @@ class RpcPool:
             await anyio.sleep(self.limits.probe_every_s)
             await self.probe()
 
-    async def probe(self) -> None:
+    async def probe(self, *, deadline_s: float | None = None) -> None:
         """One round of probes, all endpoints at once."""
+        within_s = deadline_s or min(self.limits.deadline_s, self.limits.probe_every_s)
         async with anyio.create_task_group() as tg:
             for seat in self._seats:
-                tg.start_soon(self._probe_one, seat)
+                tg.start_soon(self._probe_one, seat, within_s)
         slots = [s.health.slot for s in self._seats if s.health.slot is not None and not s.health.wrong_genesis]
         top = max(slots, default=0)
         for seat in self._seats:
@@ -182,28 +227,40 @@ class RpcPool:
             if health.slot_lag > self.limits.max_slot_lag:
                 self._bench(health, self.limits.probe_every_s * 1.5, f"{health.slot_lag} slots behind")
 
-    async def _probe_one(self, seat: _Seat) -> None:
+    async def _probe_one(self, seat: _Seat, within_s: float) -> None:
         health = seat.health
         calls = [Call("getSlot", ({"commitment": "processed"},)), Call("getGenesisHash")]
-        slot, genesis = await self._tried_batch(seat, calls, min(self.limits.deadline_s, self.limits.probe_every_s))
+        slot, genesis = await self._tried_batch(seat, calls, within_s)
         health.slot = slot if isinstance(slot, int) else None
         if isinstance(genesis, str):
             self._genesis = self._genesis or genesis
             health.wrong_genesis = genesis != self._genesis
+            health.known_genesis = not health.wrong_genesis
             if health.wrong_genesis:
                 self._bench(health, self.limits.probe_every_s * 1.5, "another genesis hash")
 
-    def expect_genesis(self, genesis: str) -> None:
-        """Hold every endpoint to this genesis hash (the journal's), rather than to the first one's answer."""
+    async def hold_to(self, genesis: str) -> None:
+        """Hold every endpoint to this genesis hash (the journal's), rather than to the first one's answer.
+
+        From now on one that has not said its own is asked for nothing else, unless there is no other: on another
+        chain every open attempt would look as if it could no longer land. Asks all of them, for a moment.
+        """
         self._genesis = genesis
+        await self.probe(deadline_s=_FIRST_PROBE_S)
+
+    def _awake(self) -> list[_Seat]:
+        now = self._clock()
+        return [seat for seat in self._trusted() if not seat.health.benched(now)]
+
+    def _trusted(self) -> list[_Seat]:
+        ours = [seat for seat in self._seats if not seat.health.wrong_genesis]
+        return [seat for seat in ours if seat.health.known_genesis] or ours
 
     def _by_preference(self) -> list[_Seat]:
-        now = self._clock()
-        awake = [s for s in self._seats if not s.health.benched(now) and not s.health.wrong_genesis]
+        awake = self._awake()
         if awake:
             return sorted(awake, key=lambda s: (s.health.consecutive_errors, s.order))
-        known = [s for s in self._seats if not s.health.wrong_genesis] or self._seats
-        return [min(known, key=lambda s: s.health.benched_until)]
+        return [min(self._trusted() or self._seats, key=lambda s: s.health.benched_until)]
 
     async def _tried(self, seat: _Seat, method: str, params: Sequence[Any], deadline_s: float) -> Any:
         started = self._clock()
@@ -228,7 +285,8 @@ class RpcPool:
         health.calls += 1
         if self._observe is not None:
             self._observe(health.label, method, now - started, type(error).__name__ if error else "ok")
-        if error is None or isinstance(error, Rejected):
+        # A node that has not reached a slot yet, or refuses a request, has answered: nothing is wrong with it.
+        if error is None or isinstance(error, Rejected | BehindNode):
             health.consecutive_errors = 0
             took = now - started
             health.latency_s = (
@@ -249,6 +307,13 @@ class RpcPool:
     def _bench(self, health: EndpointHealth, seconds: float, reason: str) -> None:
         health.benched_until = max(health.benched_until, self._clock() + seconds)
         health.bench_reason = reason
+
+
+def _share(left_s: float, *, others: int) -> float:
+    """How much of a call's time one endpoint may take: half of it while others could still be asked, so that one
+    that hangs does not use up the time of all.
+    """
+    return left_s / 2 if others else left_s
 
 
 def _rank(reply: Reply) -> int:

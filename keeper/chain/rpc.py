@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import email.utils
 import itertools
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import anyio
-import httpx
 import msgspec
 
-from keeper.errors import BehindNode, ChainError, MalformedReply, RateLimited, Rejected, Transient
+from keeper.chain.account_stream import AccountSplitter, KeyedAccount
+from keeper.chain.http1 import Http1, HttpFailure, Response
+from keeper.errors import BehindNode, ChainError, MalformedReply, NotServed, RateLimited, Rejected, Transient
 
 # Agave refuses request bodies above 50 KiB by default; a batch is cut to stay under it.
 MAX_BODY_BYTES: Final = 50 * 1024
@@ -29,7 +32,9 @@ _LONGEST_RETRY_AFTER_S: Final = 60.0
 
 # JSON-RPC error codes by what the caller does next. Unlisted codes are transient: for a send that means
 # unknown, which is the safe reading.
-_REJECTED_CODES: Final = frozenset({-32002, -32003, -32013, -32015, -32600, -32601, -32602})
+_REJECTED_CODES: Final = frozenset({-32002, -32003, -32013, -32015, -32600, -32602})
+_NOT_SERVED_CODES: Final = frozenset({-32601})
+_NOT_SERVED_STATUSES: Final = frozenset({401, 402, 403, 404, 405, 410, 451})
 _RATE_CODES: Final = frozenset({429, -32429})
 _BEHIND_CODES: Final = frozenset({-32004, -32014, -32016})
 
@@ -47,10 +52,14 @@ Reply = Any | ChainError
 
 
 class Transport(Protocol):
-    """The way to post bytes; httpx in life. A scripted one in tests passes the same contract tests."""
+    """The way to post bytes; `keeper.chain.http1` in life."""
 
     async def post(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         """Post a JSON body: status, lower-case headers and the whole reply. OSError-like errors are Transient."""
+        ...
+
+    def stream(self, body: bytes) -> AsyncGenerator[Response | bytes]:
+        """Post, and yield first the Response without a body, then the body in pieces as they arrive."""
         ...
 
     async def aclose(self) -> None:
@@ -59,32 +68,45 @@ class Transport(Protocol):
 
 
 class HttpTransport:
-    """Keep-alive connections to one URL through httpx. It never logs, and its repr hides the URL."""
+    """Keep-alive connections to one URL. It never logs, and its repr hides the URL."""
 
     def __init__(self, url: str, *, label: str, connections: int = 8) -> None:
-        self._url = url
         self._label = label
-        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        # The deadline of a call is the caller's, over the whole exchange; httpx's own are per read.
-        timeout = httpx.Timeout(None)
-        self._client = httpx.AsyncClient(timeout=timeout, limits=limits, headers={"content-type": "application/json"})
+        try:
+            self._http: Http1 | None = Http1(url, connections=connections)
+        except ValueError:
+            self._http = None
 
     def __repr__(self) -> str:
         return f"HttpTransport({self._label})"
 
     async def post(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        """Post; httpx's errors become Transient without their text, which may hold the URL."""
+        """Post; what breaks is Transient."""
         try:
-            response = await self._client.post(self._url, content=body)
-        except httpx.HTTPError as e:
-            raise Transient(f"{self._label}: {type(e).__name__}") from None
-        except httpx.InvalidURL:
-            raise Rejected(f"{self._label}: its URL is not valid") from None
-        return response.status_code, dict(response.headers), response.content
+            response = await self._open.post(body)
+        except HttpFailure as e:
+            raise Transient(f"{self._label}: {e}") from None
+        return response.status, response.headers, response.body
+
+    async def stream(self, body: bytes) -> AsyncGenerator[Response | bytes]:
+        """See Transport."""
+        try:
+            async with aclosing(self._open.stream(body)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except HttpFailure as e:
+            raise Transient(f"{self._label}: {e}") from None
+
+    @property
+    def _open(self) -> Http1:
+        if self._http is None:
+            raise Rejected(f"{self._label}: its URL is not valid")
+        return self._http
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        if self._http is not None:
+            await self._http.aclose()
 
 
 class Endpoint:
@@ -121,6 +143,46 @@ class Endpoint:
             raise reply
         return reply
 
+    async def accounts(
+        self, method: str, *params: Any, deadline_s: float
+    ) -> AsyncGenerator[tuple[int, list[KeyedAccount]]]:
+        """A call whose result is a context and a list of accounts, too long to be held whole: the context's slot
+        with some of the accounts at a time, as they arrive; at least once. The deadline is the whole exchange's.
+
+        A ChainError may come after part of the list was given.
+        """
+        request_id = next(self._ids)
+        ends = time.monotonic() + deadline_s
+        splitter = AccountSplitter(request_id)
+        refused: Response | None = None
+        refusal: list[bytes] = []
+        async with aclosing(self._transport.stream(_encode(request_id, Call(method, params)))) as pieces:
+            while True:
+                with anyio.move_on_after(ends - time.monotonic()):
+                    try:
+                        piece = await anext(pieces)
+                    except StopAsyncIteration:
+                        break
+                    if isinstance(piece, Response):
+                        refused = None if piece.status == 200 else piece
+                    elif refused is not None:
+                        refusal.append(piece)
+                    else:
+                        some = splitter.feed(piece)
+                        if some:
+                            yield splitter.slot, some
+                    continue
+                raise Transient(f"{self.label}: no complete answer within {deadline_s:.1f} s")
+        if refused is not None:
+            self._check_status(refused.status, refused.headers, b"".join(refusal))
+        document, rest = splitter.close()
+        if document is None:
+            yield splitter.slot, rest
+            return
+        if not isinstance(document, dict) or "error" not in document:
+            raise MalformedReply(f"{self.label}: the reply is not the one to {method}")
+        raise _translate(document["error"], self.label)
+
     async def batch(self, calls: Sequence[Call], *, deadline_s: float) -> list[Reply]:
         """The calls in as few requests as the body limit allows; one failed request fails only its calls."""
         replies: list[Reply] = []
@@ -150,7 +212,9 @@ class Endpoint:
             raise _translate(document["error"], self.label)
         if not isinstance(document, list):
             raise MalformedReply(f"{self.label}: the reply to a batch is not a list")
-        by_id = {entry.get("id"): entry for entry in document if isinstance(entry, dict)}
+        by_id = {
+            entry["id"]: entry for entry in document if isinstance(entry, dict) and isinstance(entry.get("id"), int)
+        }
         return [
             self._reply(by_id[request_id])
             if request_id in by_id
@@ -169,20 +233,23 @@ class Endpoint:
         started = time.monotonic()
         with anyio.move_on_after(deadline_s) as scope:
             status, headers, content = await self._transport.post(body)
-            if status == 429:
-                raise RateLimited(f"{self.label}: HTTP 429", retry_after_s=_retry_after(headers))
-            if status >= 500:
-                raise Transient(f"{self.label}: HTTP {status}")
-            if status in (401, 403):
-                raise Rejected(f"{self.label}: HTTP {status}: check the key in its URL", code=status)
-            if status >= 400 and not content.lstrip().startswith((b"{", b"[")):
-                raise Rejected(f"{self.label}: HTTP {status}", code=status)
+            self._check_status(status, headers, content)
             try:
                 return msgspec.json.decode(content)
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 raise MalformedReply(f"{self.label}: HTTP {status} without JSON in it") from None
         assert scope.cancelled_caught
         raise Transient(f"{self.label}: no complete answer within {time.monotonic() - started:.1f} s")
+
+    def _check_status(self, status: int, headers: dict[str, str], content: bytes) -> None:
+        if status == 429:
+            raise RateLimited(f"{self.label}: HTTP 429", retry_after_s=_retry_after(headers))
+        if status >= 500:
+            raise Transient(f"{self.label}: HTTP {status}")
+        if status in _NOT_SERVED_STATUSES:
+            raise NotServed(f"{self.label}: HTTP {status}: check the key and the path in its URL")
+        if status >= 400 and not content.lstrip().startswith((b"{", b"[")):
+            raise Rejected(f"{self.label}: HTTP {status}", code=status)
 
 
 def _encode(request_id: int, call: Call) -> bytes:
@@ -190,7 +257,7 @@ def _encode(request_id: int, call: Call) -> bytes:
 
 
 def _retry_after(headers: dict[str, str]) -> float | None:
-    """Seconds from a Retry-After header in either of its forms; bounded, so no endpoint can bench itself for ever."""
+    """Seconds from a Retry-After header in either of its forms."""
     value = headers.get("retry-after")
     if value is None:
         return None
@@ -201,23 +268,31 @@ def _retry_after(headers: dict[str, str]) -> float | None:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
         except (TypeError, ValueError):
             return None
-    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_S)
+    return _bounded(seconds)
+
+
+def _bounded(seconds: float) -> float | None:
+    """No endpoint can bench itself for ever."""
+    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_S) if math.isfinite(seconds) else None
 
 
 def _translate(error: Any, label: str) -> ChainError:
     """A JSON-RPC error object as one of ours. `data` may be missing or of any shape."""
     if not isinstance(error, dict):
         return MalformedReply(f"{label}: an error that is not an object")
-    code = error.get("code")
+    number = error.get("code")
+    code = number if isinstance(number, int) else None
     message = str(error.get("message", ""))[:300]
     raw_data = error.get("data")
     data: dict[str, Any] = raw_data if isinstance(raw_data, dict) else {}
     text = f"{label}: {message} ({code})"
     if code in _RATE_CODES or (code == -32005 and "rate" in message.lower()):
         wait = data.get("retry_after", data.get("retryAfter"))
-        return RateLimited(text, retry_after_s=float(wait) if isinstance(wait, int | float) else None)
+        return RateLimited(text, retry_after_s=_bounded(wait) if isinstance(wait, int | float) else None)
     if code in _BEHIND_CODES:
         return BehindNode(text)
+    if code in _NOT_SERVED_CODES:
+        return NotServed(text)
     if code in _REJECTED_CODES:
         logs = data.get("logs")
         return Rejected(

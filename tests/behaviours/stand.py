@@ -110,9 +110,7 @@ class Stand:
         """Build it, without a keeper. `chain` are further fields of LocalnetConfig, `sections` settings."""
         async with AsyncExitStack() as stack:
             world = await stack.enter_async_context(
-                World.open(
-                    slot_ms=0, confirmed_slots=confirmed_slots, finalized_slots=finalized_slots, **(chain or {})
-                )
+                World.open(slot_ms=0, confirmed_slots=confirmed_slots, finalized_slots=finalized_slots, **(chain or {}))
             )
             for _ in range(finalized_slots + 2):
                 world.bank.advance()

@@ -278,7 +278,7 @@ async def test_an_impossible_order_costs_a_bounded_number_of_fees(tmp_path: Path
                 await until(lambda: (row := stand.row(order)) is not None and "used up" in row.reason)
                 tg.cancel_scope.cancel()
             assert stand.state(order) is OrderState.FAILED
-            assert len({wire for wire in stand.sent(order)}) <= 3
+            assert len(set(stand.sent(order))) <= 3
             attempts = len(stand.attempts(order))
             stand.world.deposit(poor, 100_000 * USDC)
             await stays(lambda: len(stand.attempts(order)) == attempts, stand)

@@ -13,7 +13,7 @@ from anyio.abc import SocketStream
 
 from keeper.chain.pool import PoolLimits, RpcPool
 from keeper.chain.rpc import MAX_BODY_BYTES, Call, Endpoint, HttpTransport
-from keeper.errors import BehindNode, ChainError, MalformedReply, RateLimited, Rejected, Transient
+from keeper.errors import BehindNode, ChainError, MalformedReply, NotServed, RateLimited, Rejected, Transient
 
 pytestmark = pytest.mark.anyio
 
@@ -105,7 +105,7 @@ async def test_a_result_comes_back() -> None:
         (-32004, BehindNode),
         (-32005, Transient),
         (-32016, BehindNode),
-        (-32601, Rejected),
+        (-32601, NotServed),
         (-32602, Rejected),
         (-32603, Transient),
         (429, RateLimited),
@@ -138,7 +138,7 @@ async def test_12_an_unknown_transaction_error_passes_through() -> None:
         (http(b'{"jsonrpc":"2.0","id":999,"result":1}'), MalformedReply),
         (http(b'{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"parse"}}'), Transient),
         (http(b"<html>bad gateway</html>", "502 Bad Gateway"), Transient),
-        (http(b"nope", "403 Forbidden"), Rejected),
+        (http(b"nope", "403 Forbidden"), NotServed),
         (http(b"too large", "413 Payload Too Large"), Rejected),
         (b"HTTP/1.1 garbage\r\n\r\n", Transient),
     ],

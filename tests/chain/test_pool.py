@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 
 from keeper.chain.pool import PoolLimits, RpcPool
 from keeper.chain.rpc import Call, Endpoint
-from keeper.errors import Misconfigured, Rejected, Transient
+from keeper.errors import BehindNode, Misconfigured, Rejected, Transient
 
 pytestmark = pytest.mark.anyio
 
@@ -22,6 +23,8 @@ class ScriptedNode:
     genesis: str = "genesis-a"
     slot: int = 100
     broken: bool = False
+    hangs: bool = False
+    behind: bool = False
     status: int = 200
     bodies: list[bytes] = field(default_factory=list)
 
@@ -29,6 +32,8 @@ class ScriptedNode:
         self.bodies.append(body)
         if self.broken:
             raise Transient("node: ConnectError")
+        if self.hangs:
+            await anyio.sleep_forever()
         if self.status != 200:
             return self.status, {}, b""
         document = msgspec.json.decode(body)
@@ -36,6 +41,8 @@ class ScriptedNode:
         return 200, {}, msgspec.json.encode(replies if isinstance(document, list) else replies[0])
 
     def _reply(self, request: dict[str, Any]) -> dict[str, Any]:
+        if self.behind:
+            return {"jsonrpc": "2.0", "id": request["id"], "error": {"code": -32016, "message": "minimum context slot"}}
         values = {"getSlot": self.slot, "getGenesisHash": self.genesis, "sendTransaction": "sig"}
         if request["method"] == "refused":
             return {"jsonrpc": "2.0", "id": request["id"], "error": {"code": -32602, "message": "bad"}}
@@ -120,7 +127,7 @@ async def test_22_an_endpoint_on_another_genesis_is_never_used_while_it_is() -> 
     clock = Clock()
     ours, other = ScriptedNode(), ScriptedNode(genesis="genesis-b", slot=10_000)
     pool = pool_of(ours, other, clock=clock)
-    pool.expect_genesis("genesis-a")
+    await pool.hold_to("genesis-a")
     await pool.probe()
     assert pool.health[1].wrong_genesis
     assert not pool.health[0].benched(clock.now), "a foreign chain's slot makes nobody late"
@@ -143,3 +150,58 @@ async def test_when_all_are_benched_one_is_asked_anyway() -> None:
     for node in nodes:
         node.broken = False
     assert await pool.call("getSlot") == 100
+
+
+async def test_a_key_that_an_endpoint_refuses_costs_that_endpoint_only() -> None:
+    """A revoked key at the preferred endpoint must not stop a keeper that has another one."""
+    clock = Clock()
+    for status in (401, 403, 404):
+        revoked, good = ScriptedNode(status=status), ScriptedNode(slot=7)
+        pool = pool_of(revoked, good, clock=clock)
+        assert await pool.call("getSlot") == 7
+        assert await pool.batch([Call("getSlot")]) == [7]
+        for _ in range(2):
+            assert await pool.broadcast([Call("sendTransaction", ("AAAA",))]) == ["sig"]
+        assert pool.health[0].benched(clock.now)
+
+
+async def test_a_node_that_has_not_reached_a_slot_yet_is_not_benched() -> None:
+    """The keeper asks for one slot more than a node has after every failure: that is no sickness of the node's."""
+    clock = Clock()
+    node = ScriptedNode(behind=True)
+    pool = pool_of(node, clock=clock)
+    for _ in range(10):
+        with pytest.raises(BehindNode):
+            await pool.call("getSlot")
+    assert not pool.health[0].benched(clock.now)
+
+
+async def test_21_an_endpoint_that_hangs_leaves_time_for_the_next() -> None:
+    pool = RpcPool([Endpoint("a", ScriptedNode(hangs=True)), Endpoint("b", ScriptedNode(slot=7))], PoolLimits())
+    with anyio.fail_after(5):
+        assert await pool.call("getSlot", deadline_s=0.2) == 7
+        assert await pool.batch([Call("getSlot")], deadline_s=0.2) == [7]
+
+
+async def test_20_an_endpoint_that_hangs_does_not_hold_up_a_send_that_another_took() -> None:
+    hanging = ScriptedNode(hangs=True)
+    limits = PoolLimits(deadline_s=60, straggler_s=0.02)
+    pool = RpcPool([Endpoint("a", hanging), Endpoint("b", ScriptedNode())], limits)
+    with anyio.fail_after(5):
+        for _ in range(3):
+            assert await pool.broadcast([Call("sendTransaction", ("AAAA",))]) == ["sig"]
+    assert len(hanging.bodies) == 3
+    assert "3 errors in a row" in pool.health[0].bench_reason
+
+
+async def test_22_an_endpoint_that_never_said_its_genesis_is_asked_for_nothing_else() -> None:
+    clock = Clock()
+    silent, ours = ScriptedNode(broken=True, genesis="genesis-b", slot=10_000), ScriptedNode()
+    pool = pool_of(silent, ours, clock=clock)
+    await pool.hold_to("genesis-a")
+    silent.broken = False
+    assert await pool.call("getSlot") == 100
+    await pool.broadcast([Call("sendTransaction", ("AAAA",))])
+    assert not any(b"sendTransaction" in body for body in silent.bodies)
+    await pool.probe()
+    assert pool.health[0].wrong_genesis

@@ -1,0 +1,132 @@
+"""12, further: whatever JSON a node answers, a call of the client ends in a value or in an error by name."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+
+from keeper.chain.client import ChainClient
+from keeper.chain.pool import PoolLimits, RpcPool
+from keeper.chain.rpc import Endpoint
+from keeper.errors import ChainError
+
+pytestmark = pytest.mark.anyio
+
+ADDRESS = Pubkey.default()
+CALLS: dict[str, Callable[[ChainClient], Awaitable[object]]] = {
+    "genesis_hash": lambda c: c.genesis_hash(),
+    "slot": lambda c: c.slot(),
+    "block_height_and_slot": lambda c: c.block_height_and_slot(),
+    "latest_blockhash": lambda c: c.latest_blockhash(),
+    "balance": lambda c: c.balance(ADDRESS),
+    "chain_time": lambda c: c.chain_time(),
+    "accounts": lambda c: c.accounts([ADDRESS]),
+    "program_accounts": lambda c: c.program_accounts(ADDRESS, b"12345678"),
+    "statuses": lambda c: c.statuses([Signature.default()]),
+    "send": lambda c: c.send([b"\x01" * 100]),
+    "simulate": lambda c: c.simulate(b"\x01" * 100, sig_verify=True),
+    "transaction": lambda c: c.transaction(Signature.default()),
+    "recent_priority_fees": lambda c: c.recent_priority_fees([ADDRESS]),
+}
+
+WORDS = (
+    "context", "slot", "value", "blockhash", "lastValidBlockHeight", "blockHeight", "absoluteSlot", "err", "logs",
+    "unitsConsumed", "meta", "fee", "logMessages", "computeUnitsConsumed", "confirmationStatus", "confirmations",
+    "data", "owner", "lamports", "pubkey", "account", "prioritizationFee", "executable", "retry_after", "code",
+    "message",
+)  # fmt: skip
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from(["", "base64", "finalized", str(ADDRESS), "AA==", "!", "12"]),
+)
+JSON = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.sampled_from(WORDS), inner, max_size=5),
+        st.fixed_dictionaries({"context": st.fixed_dictionaries({"slot": LEAVES}), "value": inner}),
+        st.fixed_dictionaries({"slot": LEAVES, "meta": inner}),
+    ),
+    max_leaves=12,
+)
+
+
+class Says:
+    """A node that answers every call with the same result, or the same error."""
+
+    def __init__(self, **members: Any) -> None:
+        self._members = members
+
+    async def post(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        document = msgspec.json.decode(body)
+        calls = document if isinstance(document, list) else [document]
+        replies = [{"jsonrpc": "2.0", "id": call["id"], **self._members} for call in calls]
+        return 200, {}, msgspec.json.encode(replies if isinstance(document, list) else replies[0])
+
+    async def aclose(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("name", CALLS)
+@given(said=JSON, member=st.sampled_from(["result", "error"]))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_12_any_json_is_a_value_or_an_error_by_name(name: str, said: Any, member: str) -> None:
+    client = ChainClient(RpcPool([Endpoint("node", Says(**{member: said}))], PoolLimits()))
+    with contextlib.suppress(ChainError):
+        await CALLS[name](client)
+
+
+@pytest.mark.parametrize(
+    ("method", "result"),
+    [
+        ("transaction", {"slot": 1, "meta": None}),
+        ("statuses", {"context": {"slot": None}, "value": [None]}),
+        ("statuses", {"context": {"slot": 1}, "value": [{"slot": None}]}),
+        ("program_accounts", {"context": {"slot": 1}, "value": [{"account": {}}]}),
+        ("program_accounts", {"context": {"slot": 1}, "value": [{"pubkey": "?", "account": {}}]}),
+        ("simulate", {"context": {"slot": 1}, "value": []}),
+        ("simulate", {"context": {"slot": 1}, "value": {"logs": 7}}),
+        ("recent_priority_fees", 7),
+    ],
+)
+async def test_12_shapes_that_once_broke_the_client(method: str, result: Any) -> None:
+    client = ChainClient(RpcPool([Endpoint("node", Says(result=result))], PoolLimits()))
+    with contextlib.suppress(ChainError):
+        await CALLS[method](client)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'[{"jsonrpc":"2.0","id":[1],"result":1}]',
+        b'[{"jsonrpc":"2.0","id":{},"result":1}]',
+        b'{"jsonrpc":"2.0","id":null,"error":{"code":[],"message":1}}',
+        b'{"jsonrpc":"2.0","id":1,"error":{"code":{},"data":{"retry_after":"soon"}}}',
+        b'{"jsonrpc":"2.0","id":1,"result":1e999}',
+        b'"\xff\xfe"',
+        b"",
+        b"null",
+    ],
+)
+async def test_12_bodies_that_are_no_reply(body: bytes) -> None:
+    class Node(Says):
+        async def post(self, _: bytes) -> tuple[int, dict[str, str], bytes]:
+            return 200, {}, body
+
+    for call in CALLS.values():
+        client = ChainClient(RpcPool([Endpoint("node", Node())], PoolLimits()))
+        with contextlib.suppress(ChainError):
+            await call(client)
