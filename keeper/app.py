@@ -47,9 +47,8 @@ from keeper.execution.settlement import Settlement
 from keeper.execution.tries import RetryLimits, Tries
 from keeper.gauges import Gauges
 from keeper.health import HealthOf
-from keeper.http.api import create_api
 from keeper.http.ports import ApiPorts
-from keeper.http.server import serve
+from keeper.http.running import run_api
 from keeper.inputs import endpoints_of, load_program, load_signer
 from keeper.journal import Journal, Retention
 from keeper.schedule import Schedule
@@ -223,19 +222,17 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             await balance.look()
             await tg.start(executor.run, name="executor")
             relay = RelayDesk(journal, lander, relays, engine, tg, report)
-            api = create_api(
-                ApiPorts(
-                    program=program,
-                    client=client,
-                    journal=journal,
-                    desk=engine,
-                    relay=relay,
-                    health=health,
-                    metrics=metrics.registry,
-                    keeper_pubkey=signer.address,
-                )
+            ports = ApiPorts(
+                program=program,
+                client=client,
+                journal=journal,
+                desk=engine,
+                relay=relay,
+                health=health,
+                metrics=metrics.registry,
+                keeper_pubkey=signer.address,
             )
-            port = await tg.start(serve, api, settings.http.host, settings.http.port, name="http")
+            port = await tg.start(run_api, ports, settings.http.host, settings.http.port, name="http")
             for watch in watches:
                 tg.start_soon(watch.run, name=f"watch-{watch.label}")
             await snapshot_merged.wait()

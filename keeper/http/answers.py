@@ -22,14 +22,14 @@ def answer(body: msgspec.Struct, status: int = 200, headers: Mapping[str, str] |
     )
 
 
-def tagged(request: Request, body: msgspec.Struct) -> Response:
-    """A JSON answer with a strong ETag; 304 without a body when the client has exactly this already.
+def tagged(request: Request, body: msgspec.Struct, about: msgspec.Struct | None = None) -> Response:
+    """A JSON answer with a weak ETag; 304 without a body when the client has as good as this already.
 
-    The tag is of the answer's bytes: it changes with everything that its reader can see, and with nothing else.
+    The tag is of `about`, or of the whole body: it changes with everything in it, and with nothing else.
     """
     content = msgspec.json.encode(body)
-    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    headers = {"ETag": tag, "Cache-Control": "no-cache"}
+    tag = f'"{hashlib.sha256(content if about is None else msgspec.json.encode(about)).hexdigest()[:32]}"'
+    headers = {"ETag": f"W/{tag}", "Cache-Control": "no-cache"}
     if _matches(request.headers.getlist("if-none-match"), tag):
         return Response(status_code=304, headers=headers)
     return Response(content, media_type=_JSON, headers=headers)

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import compile_path
 
+from keeper.http.following import Following
 from keeper.http.guard import Guard
 from keeper.http.instruments import Instruments
 from keeper.http.openapi import DESCRIPTION, document
@@ -20,7 +21,7 @@ from keeper.http.preparing import Preparing
 from keeper.http.problems import Problem
 from keeper.http.rates import Rates
 from keeper.http.relaying import Relaying
-from keeper.http.routes import health, markets, orders
+from keeper.http.routes import health, markets, orders, stream
 
 _BY_STATUS: Final = {
     404: ("not_found", "There is nothing at this path."),
@@ -34,6 +35,7 @@ def create_api(ports: ApiPorts) -> FastAPI:
     app.state.ports = ports
     app.state.preparing = Preparing(ports)
     app.state.relaying = Relaying(ports)
+    app.state.following = Following(ports)
     rates = Rates(ports.limits.requests_per_s, ports.limits.burst)
     app.add_middleware(Guard, instruments=Instruments(ports.metrics), admit=rates.admit)
     return app
@@ -51,7 +53,8 @@ def application() -> FastAPI:
         openapi_url=None,
         redirect_slashes=False,
     )
-    for module in (orders, markets, health):
+    # The stream before the orders: its path would be taken for an order's.
+    for module in (stream, orders, markets, health):
         app.include_router(module.router)
 
     @app.get("/v1/openapi.json", include_in_schema=False)

@@ -21,6 +21,11 @@ described: list[type[msgspec.Struct]] = [ProblemDetails]
 """Every type that a route named. Filled while the routes' modules are imported, read when the document is made."""
 
 
+def also_described(*types: type[msgspec.Struct]) -> None:
+    """Put types into the document that no body or JSON answer has, but a text names."""
+    described.extend(types)
+
+
 class RouteDescription(TypedDict):
     """Keyword arguments of FastAPI's route decorators."""
 

@@ -230,6 +230,19 @@ class OrderPage(Answer, frozen=True, kw_only=True):
     cursor: Annotated[str | None, Meta(description="Ask again with it for the next page; null at the end.")]
 
 
+class StreamSnapshot(Answer, frozen=True, kw_only=True):
+    """The `data` of a stream's `snapshot` event: the orders that are not over, newest first."""
+
+    orders: list[OrderView]
+    complete: Annotated[bool, Meta(description="False when there are more: page through `GET /v1/orders`.")]
+
+
+class StreamReset(Answer, frozen=True, kw_only=True):
+    """The `data` of a stream's `reset` event: forget what you know, a snapshot follows."""
+
+    reason: str
+
+
 class MarketView(Answer, frozen=True, kw_only=True):
     """A market and its oracle's price."""
 

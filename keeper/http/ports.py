@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry
 from solders.pubkey import Pubkey
@@ -18,7 +18,10 @@ from keeper.domain.attempts import Attempt
 from keeper.domain.orders import Market, Order, OrderState
 from keeper.domain.prices import Price
 from keeper.journal.ops import Op
+from keeper.journal.queries import Queries
 from keeper.journal.records import OrderRow, Page, PreparedRow
+
+T = TypeVar("T")
 
 
 class Journal(Protocol):
@@ -55,6 +58,19 @@ class Journal(Protocol):
         limit: int = 100,
     ) -> Page[OrderRow]:
         """Orders, newest first. JournalError when the cursor is none of its own."""
+        ...
+
+    async def read(self, work: Callable[[Queries], T], /) -> T:
+        """Run queries in a reader's thread."""
+        ...
+
+    @property
+    def last_change_id(self) -> int:
+        """The newest committed change's id."""
+        ...
+
+    async def changed(self, after: int, /) -> int:
+        """Wait until there is a change with a higher id; the newest one's id."""
         ...
 
 
@@ -141,14 +157,16 @@ class HealthReport(Protocol):
 class ApiLimits:
     """Bounds that protect the keeper from its callers, and callers from their tools.
 
-    `requests_per_s` and `burst` are per client address; 0 requests a second means no limit. `stale_price_s` is the
-    age from which the program itself refuses a price.
+    `requests_per_s` and `burst` are per client (its token, else its address); 0 requests a second means no limit.
+    `streams` bounds the open streams and long polls together. `stale_price_s` is the age from which the program
+    itself refuses a price.
     """
 
     body_bytes: int = 16 * 1024
     body_timeout_s: float = 10.0
     requests_per_s: float = 0.0
     burst: int = 50
+    streams: int = 2_000
     stale_price_s: float = 300.0
     relay: RelayLimits = field(default_factory=RelayLimits)
     budget: Budget = field(default_factory=Budget)

@@ -36,6 +36,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "not_found": Kind(404, "There is no such resource"),
     "method_not_allowed": Kind(405, "The resource does not have this method"),
     "rate_limited": Kind(429, "Too many requests"),
+    "too_many_streams": Kind(429, "Too many open streams"),
     "unknown_field": Kind(422, "A field is not known"),
     "missing_field": Kind(422, "A field is missing"),
     "invalid_field": Kind(422, "A field is not valid"),

@@ -25,6 +25,7 @@ _MOST_BUFFERED_BYTES: Final = 16 * 1024
 
 _LAST_PORT: Final = 65_535
 _BACKLOG: Final = 1024
+_PEER_TAKES_NOTHING_MS: Final = 30_000
 _MAX_CONNECTIONS: Final = 4096
 
 
@@ -98,6 +99,9 @@ def listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # Connections inherit it: a peer that takes nothing for so long, dead or unwilling, is given up.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _PEER_TAKES_NOTHING_MS)
         listener.bind(address)
         listener.listen(_BACKLOG)
         listener.setblocking(False)

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import Request
 
+from keeper.http.following import Following
 from keeper.http.ports import ApiPorts
 from keeper.http.preparing import Preparing
 from keeper.http.problems import Problem
@@ -28,6 +29,11 @@ def _relaying(request: Request) -> Relaying:
     return relaying
 
 
+def _following(request: Request) -> Following:
+    following: Following = request.app.state.following
+    return following
+
+
 def _strict_query(request: Request) -> None:
     """A misspelt filter that is ignored answers another question than the one asked; so it is refused."""
     known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
@@ -43,4 +49,5 @@ def _strict_query(request: Request) -> None:
 Ports = Annotated[ApiPorts, Depends(_ports)]
 PreparingDep = Annotated[Preparing, Depends(_preparing)]
 RelayingDep = Annotated[Relaying, Depends(_relaying)]
+FollowingDep = Annotated[Following, Depends(_following)]
 strict_query = Depends(_strict_query)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import functools
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -90,6 +91,15 @@ class Queries:
     def _one(self, sql: str, *args: object) -> tuple[Any, ...] | None:
         row: tuple[Any, ...] | None = self._db.execute(sql, args).fetchone()
         return row
+
+    @contextlib.contextmanager
+    def one_moment(self) -> Iterator[None]:
+        """Queries inside all see the journal as it is at the first of them."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
 
     # --- orders
 
@@ -266,7 +276,9 @@ class Queries:
         `last_id` says how far. Ask again from there until it equals `last_change_id`.
         """
         limit = _limit(limit)
-        horizon = after + (limit if user is None and market is None else _CHANGES_LOOKED_AT)
+        # First: what is committed between this and the query below was not looked at, and is not said to be.
+        newest = max(self.last_change_id(), after)
+        horizon = min(newest, after + (limit if user is None and market is None else _CHANGES_LOOKED_AT))
         conditions, values = ["c.id > ?", "c.id <= ?"], [after, horizon]  # type: list[str], list[object]
         for column, key in (("user", user), ("market", market)):
             if key is not None:
@@ -280,8 +292,7 @@ class Queries:
             limit,
         )
         changes = tuple(_change(row) for row in rows)
-        newest = self.last_change_id()
-        last = changes[-1].id if len(changes) == limit else min(horizon, max(newest, after))
+        last = changes[-1].id if len(changes) == limit else horizon
         if not changes and last < newest:
             # A hole that retention left: skip it in one step.
             row = self._one("SELECT MIN(id) FROM changes WHERE id > ?", last)

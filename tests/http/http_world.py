@@ -29,9 +29,8 @@ from keeper.chain.rpc import Endpoint, HttpTransport
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState
 from keeper.domain.orders import Market, Order, OrderState
 from keeper.domain.prices import Price
-from keeper.http.api import create_api
 from keeper.http.ports import ApiLimits, ApiPorts, Check, Health
-from keeper.http.server import serve
+from keeper.http.running import run_api
 from keeper.journal import AddAttempt, Journal, MovePrepared, NoteState, PreparedKind, PreparedStatus
 from keeper.localnet import Localnet, LocalnetConfig
 from keeper.localnet.program import IDL_PATH
@@ -227,7 +226,7 @@ def problem(answer: httpx.Response) -> dict[str, Any]:
 async def serving(ports: ApiPorts) -> AsyncIterator[int]:
     """The API on a free port."""
     async with anyio.create_task_group() as tg:
-        port = await tg.start(serve, create_api(ports), "127.0.0.1", 0)
+        port = await tg.start(run_api, ports, "127.0.0.1", 0)
         yield port
         tg.cancel_scope.cancel()
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Annotated, Any, Final
 
+import anyio
+import msgspec
 from fastapi import APIRouter, Path, Query
 from solders.pubkey import Pubkey
 from starlette.requests import Request
@@ -15,6 +18,8 @@ from keeper.errors import JournalError
 from keeper.http.answers import answer, tagged
 from keeper.http.chain_problems import translated
 from keeper.http.describe import described_by
+from keeper.http.feed import Filter
+from keeper.http.following import ACTIVE
 from keeper.http.idempotency import HEADER, REPLAYED, key_of
 from keeper.http.models import (
     BASE58,
@@ -34,13 +39,12 @@ from keeper.http.problems import KINDS, Problem
 from keeper.http.strict_json import read_json
 from keeper.http.terms import address
 from keeper.http.views import order_detail, order_view
-from keeper.http.wiring import Ports, PreparingDep, RelayingDep, strict_query
+from keeper.http.wiring import FollowingDep, Ports, PreparingDep, RelayingDep, strict_query
 from keeper.journal.records import OrderRow, Source
 
 router = APIRouter(prefix="/v1/orders", tags=["orders"], dependencies=[strict_query])
 
-_ACTIVE: Final = frozenset(state for state in OrderState if not state.terminal)
-_GROUPS: Final = {"active": _ACTIVE, "history": frozenset(OrderState) - _ACTIVE}
+_GROUPS: Final = {"active": ACTIVE, "history": frozenset(OrderState) - ACTIVE}
 
 _BODY: Final = [
     "malformed_json",
@@ -59,10 +63,11 @@ _KEY_HEADER: Final = {
 }
 _REPLAY_HEADER: Final = {201: {REPLAYED: "`true` when an earlier request with this key had this answer."}}
 
-_SCHEMA: Final[dict[str, Any]] = {"pattern": BASE58, "minLength": 32, "maxLength": 44}
+ADDRESS_SCHEMA: Final[dict[str, Any]] = {"pattern": BASE58, "minLength": 32, "maxLength": 44}
 _SIGNED: Final = base64.b64encode(b"\x01" + bytes(range(200))).decode()
+_FIGURES: Final = re.compile(r"[\d.]+")
 OrderPath = Annotated[
-    str, Path(description="The order account's address.", examples=[EXAMPLE_ORDER], json_schema_extra=_SCHEMA)
+    str, Path(description="The order account's address.", examples=[EXAMPLE_ORDER], json_schema_extra=ADDRESS_SCHEMA)
 ]
 
 
@@ -144,7 +149,7 @@ async def cancel(request: Request, order: OrderPath, ports: Ports, preparing: Pr
 @router.get("", summary="Orders, newest first", **described_by({200: OrderPage}, problems=["invalid_field", *_CHAIN]))
 async def orders(
     ports: Ports,
-    user: Annotated[str | None, Query(description="Only this wallet's.", json_schema_extra=_SCHEMA)] = None,
+    user: Annotated[str | None, Query(description="Only this wallet's.", json_schema_extra=ADDRESS_SCHEMA)] = None,
     market: Annotated[str | None, Query(description="Only this market's: a symbol or an address.")] = None,
     status: Annotated[
         str | None,
@@ -159,7 +164,7 @@ async def orders(
         try:
             page = await ports.journal.orders(
                 user=None if user is None else address(user, "user"),
-                market=_market(market, ports),
+                market=market_of(market, ports),
                 states=_states(status),
                 client_order_id=client_order_id,
                 cursor=cursor,
@@ -177,27 +182,55 @@ async def orders(
     summary="One order",
     **described_by(
         {200: OrderDetail, 304: "As the client has it."},
-        problems=["invalid_field", "order_not_found", *_CHAIN],
+        problems=["invalid_field", "order_not_found", "too_many_streams", *_CHAIN],
         headers={"If-None-Match": ("The ETag of the answer that the client has.", "^.*$")},
-        answer_headers={200: {"ETag": "Changes with everything that the answer shows."}},
+        answer_headers={200: {"ETag": "Changes with the order, and with why it stands so, but not with each price."}},
     ),
 )
-async def order(request: Request, order: OrderPath, ports: Ports) -> Response:
-    """What became of an order: `status`, why in a sentence, and every attempt with its signature and outcome."""
+async def order(
+    request: Request,
+    order: OrderPath,
+    ports: Ports,
+    following: FollowingDep,
+    wait_s: Annotated[
+        float, Query(ge=0, le=60, description="With If-None-Match: wait so many seconds for something new.")
+    ] = 0.0,
+) -> Response:
+    """What became of an order: `status`, why in a sentence, and every attempt with its signature and outcome.
+
+    With `wait_s` and the ETag of what the client has, the answer comes when there is news, or as a 304 after that time.
+    """
     key = address(order, "order")
+    if not wait_s:
+        return await _order(request, key, ports)
+    with following.feed.reading(Filter(order=key)) as reader:
+        with anyio.move_on_after(wait_s):
+            while not reader.cut:
+                found = await _order(request, key, ports)
+                if found.status_code != 304:
+                    return found
+                await reader.news()
+        return await _order(request, key, ports)
+
+
+async def _order(request: Request, key: Pubkey, ports: ApiPorts) -> Response:
     with translated():
         row = await ports.journal.order(key) or _from_book(key, ports)
         if row is None:
             raise Problem("order_not_found", f"The keeper knows no order {key}.")
         attempts = await ports.journal.attempts_of(key)
-    return tagged(request, order_detail(row, attempts, ports.desk))
+    detail = order_detail(row, attempts, ports.desk)
+    # The sentence tells how far the price is away: a tag of that would change with each price and spare nobody a thing.
+    steady = msgspec.structs.replace(detail, status_reason=_FIGURES.sub("", detail.status_reason))
+    return tagged(request, detail, about=steady)
 
 
 def _prepared(prepared: Prepared) -> Response:
     return answer(prepared.answer, 201, {REPLAYED: "true"} if prepared.replayed else None)
 
 
-def _market(text: str | None, ports: ApiPorts) -> Pubkey | None:
+def market_of(text: str | None, ports: ApiPorts) -> Pubkey | None:
+    """The market that a filter names, by symbol or address."""
     if text is None:
         return None
     found = ports.desk.market(text)
