@@ -66,16 +66,20 @@ class Subscribed:
                 yield news
         self._pending.clear()
         while True:
-            with anyio.move_on_after(self.silence_s):
-                try:
-                    raw = await self._socket.recv()
-                except (WebSocketException, OSError) as e:
-                    raise Transient(f"{self.label}: the socket closed ({type(e).__name__})") from None
-                news = self._parse(raw)
-                if news is not None:
-                    yield news
-                continue
-            raise Transient(f"{self.label}: the socket was silent for {self.silence_s:g} s")
+            raw = await self._receive()
+            news = self._parse(raw)
+            if news is not None:
+                yield news
+
+    async def _receive(self) -> bytes | str:
+        # A function of its own: what is yielded inside a cancel scope would have the reader's work cancelled by it.
+        try:
+            with anyio.fail_after(self.silence_s):
+                return await self._socket.recv()
+        except TimeoutError:
+            raise Transient(f"{self.label}: the socket was silent for {self.silence_s:g} s") from None
+        except (WebSocketException, OSError) as e:
+            raise Transient(f"{self.label}: the socket closed ({type(e).__name__})") from None
 
     def _parse(self, raw: bytes | str) -> Notification | None:
         try:

@@ -36,7 +36,7 @@ class SocketSide:
 
     async def serve(self, client: ServerConnection) -> None:
         """One client, until either side ends it."""
-        async with connect(self._url, max_size=None, compression=None, ping_interval=None) as node:
+        async with connect(self._url, max_size=None, compression=None, ping_interval=None, close_timeout=0.2) as node:
             forth = asyncio.create_task(_forward(client, node))
             back = asyncio.create_task(self._news(node, client))
             try:
