@@ -74,6 +74,7 @@ class Consequences:
         address = attempt.order
         policy = POLICIES[fate]
         following = policy.next
+        after.append(lambda: self._tries.note_failure(address))
         if policy.costs_budget and failure.name not in FREE_OF_CHARGE:
             if self._tries.left(address) <= 1 and following in (Next.BACK_OFF, Next.ACCOUNT_CHANGE):
                 following = Next.OPERATOR

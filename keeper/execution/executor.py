@@ -19,12 +19,13 @@ from solders.pubkey import Pubkey
 
 from keeper.chain.blockhashes import Blockhashes
 from keeper.chain.client import Blockhash, ChainClient
-from keeper.chain.program import Program
+from keeper.chain.program import EXECUTE, RATCHET, Program
 from keeper.chain.program_errors import name_failure, programs_of
-from keeper.chain.transactions import Signer
+from keeper.chain.templates import Template
+from keeper.chain.transactions import Budget, SignedTransaction, Signer
 from keeper.domain.actions import ExecuteOrder, RatchetStop
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
-from keeper.domain.orders import OrderState
+from keeper.domain.orders import Order, OrderState
 from keeper.domain.reports import AttemptMoved, Note, Report
 from keeper.errors import ChainError, DuplicateAttempt, JournalError, KeeperError, Misconfigured, Transient
 from keeper.execution.consequences import Consequence, Consequences
@@ -113,6 +114,7 @@ class Executor:
         self._limits = limits
         self._dry_run = dry_run
         self._wall_time = wall_time
+        self._templates: dict[AttemptKind, Template | None] = {}
         self._queue: deque[Job] = deque()
         self._ratchets: deque[Job] = deque()
         self._wake = anyio.Event()
@@ -238,16 +240,14 @@ class Executor:
         order = job.order
         kind = AttemptKind.EXECUTE if isinstance(job, ExecuteOrder) else AttemptKind.RATCHET
         number = self._tries.begin(order.address)
+        failed = self._tries.failed(order.address)
+        budget = self._fees.budget(kind, order.order_type, number, failed)
         try:
-            build = self._program.execute if kind is AttemptKind.EXECUTE else self._program.ratchet
-            instruction = build(order, self._signer.address)
-            position = self._program.position_of(order, self._signer.address) if kind is AttemptKind.EXECUTE else None
+            signed, position = self._sign(kind, order, budget, blockhash)
         except Misconfigured as e:
             self._journal.post(NoteOrder(order, OrderState.FAILED, str(e)))
             self._report(Note("executor.misconfigured", str(e), level="error", order=order.address))
             return None
-        budget = self._fees.budget(kind, order.order_type, number)
-        signed = self._signer.sign(instruction, budget, blockhash)
         attempt = Attempt(
             signature=signed.signature,
             kind=kind,
@@ -266,9 +266,26 @@ class Executor:
             fate=Fate.DRY_RUN if self._dry_run else None,
         )
         draft = _Draft(job, attempt)
-        if number > 1 and not await self._would_succeed(draft):
+        if failed and not await self._would_succeed(draft):
             return None
         return draft
+
+    def _sign(
+        self, kind: AttemptKind, order: Order, budget: Budget, blockhash: Blockhash
+    ) -> tuple[SignedTransaction, Pubkey | None]:
+        """The signed transaction, and where its position will be; None for a ratchet, which makes none."""
+        if kind not in self._templates:
+            name = EXECUTE if kind is AttemptKind.EXECUTE else RATCHET
+            self._templates[kind] = Template.of(self._program, name, self._signer.address)
+        template = self._templates[kind]
+        built = None if template is None else template.build(order, budget, blockhash)
+        if built is not None:
+            return self._signer.sign_message(built.message, blockhash), built.position
+        if kind is AttemptKind.RATCHET:
+            return self._signer.sign(self._program.ratchet(order, self._signer.address), budget, blockhash), None
+        instruction = self._program.execute(order, self._signer.address)
+        position = self._program.position_of(order, self._signer.address)
+        return self._signer.sign(instruction, budget, blockhash), position
 
     async def _would_succeed(self, draft: _Draft) -> bool:
         """Before a retry, and only then, ask a node: an order that can't be filled must not cost a fee each time.

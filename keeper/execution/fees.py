@@ -57,8 +57,9 @@ class FeePolicy:
     def __repr__(self) -> str:
         return f"FeePolicy(spent {self._spent} lamports on {self._day}, learnt {len(self._most_units)} limits)"
 
-    def budget(self, kind: AttemptKind, order_type: OrderType, number: int) -> Budget:
-        """The budget of attempt `number` (1 is the first) at an order of this type.
+    def budget(self, kind: AttemptKind, order_type: OrderType, number: int, failed: int) -> Budget:
+        """The budget of attempt `number` (1 is the first) at an order of this type, `failed` of which failed before:
+        a trailing stop that was moved ten times has made ten attempts, and none of them is a reason to bid more.
 
         The limit rises by one unit from attempt to attempt, so that no two attempts at an order can be the same
         transaction, whatever the caps do to the price.
@@ -69,7 +70,7 @@ class FeePolicy:
             limit = max(limit, self.rules.default_unit_limit) + number - 1
         limit = min(_MOST_UNITS, limit)
         base = max(self.rules.unit_price_micro_lamports, self._recent_price)
-        price = int(base * self.rules.retry_factor ** min(number - 1, 20))
+        price = int(base * self.rules.retry_factor ** min(failed, 20))
         most = max(0, self.rules.cap_lamports - SIGNATURE_FEE_LAMPORTS) * _MICRO // limit
         return Budget(limit, min(price, most))
 

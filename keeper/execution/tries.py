@@ -34,6 +34,7 @@ class RetryLimits:
 class _Tries:
     made: int = 0
     used: int = 0
+    failed: int = 0
     recent: deque[float] = field(default_factory=deque)
 
 
@@ -50,7 +51,7 @@ class Tries:
 
     def load(self, order: Pubkey, made: int, used: int) -> None:
         """What the journal says of an order, at the start."""
-        self._tries[order] = _Tries(made, used)
+        self._tries[order] = _Tries(made, used, failed=used)
 
     def begin(self, order: Pubkey) -> int:
         """Count an attempt that is about to be signed; its number, 1 for the first."""
@@ -64,6 +65,15 @@ class Tries:
         tries = self._tries.get(order)
         if tries is not None and tries.recent:
             tries.recent.pop()
+
+    def note_failure(self, order: Pubkey) -> None:
+        """An attempt failed, whether it costs budget or not: the next one is simulated first, and bids more."""
+        self._tries.setdefault(order, _Tries()).failed += 1
+
+    def failed(self, order: Pubkey) -> int:
+        """How many attempts at it failed."""
+        tries = self._tries.get(order)
+        return tries.failed if tries else 0
 
     def charge(self, order: Pubkey) -> int:
         """Take one from the budget; how many are left, 0 when it is used up."""
@@ -99,7 +109,7 @@ class Tries:
         """Give the order its whole budget back. The count of attempts stays."""
         tries = self._tries.get(order)
         if tries is not None:
-            tries.used = 0
+            tries.used = tries.failed = 0
             tries.recent.clear()
 
     def forget(self, order: Pubkey) -> None:

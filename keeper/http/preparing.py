@@ -208,6 +208,9 @@ class Preparing:
                 # At the slot of the account's own answer, so that the note can't overwrite newer news.
                 order = decode_order(address, found.account.data, found.slot)
         if order is None:
+            # Seen at processed and not confirmed yet: its cancel can be signed now and lands after it.
+            order = self._ports.desk.order(address)
+        if order is None:
             if found.row is None:
                 raise Problem("order_not_found", f"There is no order at {address}.")
             raise Problem("order_not_pending", f"The order is {found.row.state.value} and not on chain.")

@@ -129,7 +129,7 @@ def test_9_the_hourly_ceiling_holds_whatever_the_errors_are() -> None:
 def test_23_no_transaction_costs_more_than_its_cap(number: int, price: int, cap: int, units: int) -> None:
     fees = FeePolicy(FeeRules(unit_price_micro_lamports=price, cap_lamports=cap), today=lambda: "d")
     fees.learn_units(AttemptKind.EXECUTE, OrderType.LIMIT, units)
-    assert fees.cost(fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, number)) <= cap
+    assert fees.cost(fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, number, number - 1)) <= cap
 
 
 def test_23_the_unit_limit_is_the_most_seen_plus_a_margin() -> None:
@@ -145,14 +145,23 @@ def test_23_a_retry_asks_for_at_least_the_default() -> None:
     """An order whose addresses take long to find fails by the limit learnt from others; it must not do so twice."""
     fees = FeePolicy(FeeRules(default_unit_limit=120_000, unit_margin=0.1), today=lambda: "d")
     fees.learn_units(AttemptKind.EXECUTE, OrderType.LIMIT, 20_000)
-    assert fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, 1).unit_limit == 37_000
-    assert fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, 2).unit_limit > 120_000
+    assert fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, 1, 0).unit_limit == 37_000
+    assert fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, 2, 1).unit_limit > 120_000
+
+
+def test_the_price_rises_with_failures_and_not_with_ratchets() -> None:
+    fees = FeePolicy(FeeRules(unit_price_micro_lamports=1_000, retry_factor=2), today=lambda: "d")
+    prices = [
+        fees.budget(AttemptKind.EXECUTE, OrderType.TRAILING_STOP, number, failed).unit_price_micro_lamports
+        for number, failed in ((1, 0), (11, 0), (12, 1), (13, 2))
+    ]
+    assert prices == [1_000, 1_000, 2_000, 4_000]
 
 
 def test_two_attempts_at_an_order_are_never_the_same_transaction() -> None:
     for cap in (5_000, 5_010, 1_000_000):
         fees = FeePolicy(FeeRules(unit_price_micro_lamports=0, cap_lamports=cap), today=lambda: "d")
-        budgets = [fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, n) for n in range(1, 6)]
+        budgets = [fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, n, n - 1) for n in range(1, 6)]
         assert len(set(budgets)) == 5
 
 
