@@ -1,0 +1,175 @@
+"""Alerts and dashboard: of metrics that a real keeper has, and firing from the metrics of a really broken one."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from solders.keypair import Keypair
+
+from tests.support import KeeperConfig, KeeperProcess, World, until
+
+pytestmark = pytest.mark.anyio
+
+CONFIG = Path(__file__).parents[2] / "config"
+ALERTS = CONFIG / "prometheus" / "alerts.yml"
+DASHBOARD = CONFIG / "grafana" / "keeper.json"
+RUNBOOK = CONFIG.parent / "docs" / "runbook.md"
+NAME = re.compile(r"\bkeeper_[a-z0-9_]+")
+Samples = dict[str, float]
+
+needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Prometheus) is not installed")
+
+
+def promtool(*arguments: str) -> str:
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+async def scrape(keeper: KeeperProcess) -> Samples:
+    """The exposition as a scraper reads it: by series. One more round of the gauges has passed."""
+    await anyio.sleep(2.2)
+    async with httpx.AsyncClient(base_url=keeper.url) as api:
+        text = (await api.get("/metrics")).text
+    return {
+        sample.name
+        + "{"
+        + ",".join(f"{k}={json.dumps(v)}" for k, v in {"instance": "k", **sample.labels}.items())
+        + "}": sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def firing(before: Samples, after: Samples, folder: Path) -> set[str]:
+    """The alerts that fire five minutes after the series went from `before` to `after`, and stayed there."""
+    series = [
+        {"series": name, "values": f"{before.get(name, 0):.17g}x20 {value:.17g}x100"} for name, value in after.items()
+    ]
+    series.append({"series": 'up{job="keeper",instance="k"}', "values": "1x120"})
+
+    nothing = {"expr": 'count by (alertname) (ALERTS{alertstate="firing"})', "eval_time": "10m", "exp_samples": []}
+    test = {"interval": "15s", "input_series": series, "promql_expr_test": [nothing]}
+    # JSON is YAML; and promtool says what it got where it expected nothing.
+    file = folder / "test.yml"
+    file.write_text(json.dumps({"rule_files": [str(ALERTS)], "evaluation_interval": "15s", "tests": [test]}))
+    done = subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0 or "got:" in said, said
+    return set(re.findall(r'alertname=\\?"(\w+)', said.partition("got:")[2]))
+
+
+def alerts() -> list[str]:
+    return re.findall(r"- alert: (\w+)", ALERTS.read_text())
+
+
+@needs_promtool
+def test_promtool_checks_the_rules() -> None:
+    promtool("check", "rules", str(ALERTS))
+
+
+@needs_promtool
+def test_promtool_runs_the_rules_tests() -> None:
+    promtool("test", "rules", str(ALERTS.with_name("alerts_test.yml")))
+
+
+def test_every_alert_has_a_section_in_the_runbook_and_a_link_to_it() -> None:
+    text, runbook = ALERTS.read_text(), RUNBOOK.read_text()
+    for alert in alerts():
+        assert f"docs/runbook.md#{alert.lower()}" in text
+        section = re.search(rf"^## {alert}\n(.*?)(?=^## |\Z)", runbook, re.M | re.S)
+        assert section is not None, f"no section for {alert}"
+        assert all(f"**{part}.**" in section[1] for part in ("Means", "Look", "Do")), alert
+
+
+async def test_every_metric_that_is_named_is_in_a_real_scrape(world: World, tmp_path: Path) -> None:
+    config = KeeperConfig.beside(world, tmp_path)
+    market, trader = world.market(), world.trader()
+    world.place(trader, market, stop_price_1e6=95_000_000)
+    order = world.place(trader, market, stop_price_1e6=98_000_000)
+    async with KeeperProcess.running(config) as keeper:
+        world.set_price(market, 97_000_000)
+        await until(lambda: world.position(order))
+        await anyio.sleep(2.2)
+        async with httpx.AsyncClient(base_url=keeper.url) as api:
+            text = (await api.get("/metrics")).text
+    # A labelled metric without a sample has its name in the text all the same.
+    there = {name for family in text_string_to_metric_families(text) for name in _names(family.name, family.type)}
+    dashboard = json.loads(DASHBOARD.read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    expressions += [v["query"]["query"] for v in dashboard["templating"]["list"] if v["type"] == "query"]
+    rules = [line for line in ALERTS.read_text().splitlines() if line.lstrip().startswith("expr:")]
+    named = {name for expression in (*expressions, *rules) for name in NAME.findall(expression)}
+    assert named - there == set()
+
+
+def _names(family: str, kind: str) -> list[str]:
+    match kind:
+        case "counter":
+            return [f"{family}_total"]
+        case "histogram":
+            return [f"{family}{end}" for end in ("_bucket", "_count", "_sum")]
+        case "info":
+            return [f"{family}_info"]
+    return [family]
+
+
+# -- really broken keepers
+
+
+@needs_promtool
+async def test_a_node_that_is_gone_fires(tmp_path: Path) -> None:
+    """RPC down and the watch silent."""
+    async with World.open() as world:
+        config = KeeperConfig.beside(world, tmp_path, rpc={"deadline_s": 0.5, "silence_s": 1.0, "probe_every_s": 0.3})
+        keeper = await KeeperProcess.start(config)
+        await keeper.ready()
+        before = await scrape(keeper)
+    try:  # the chain is gone
+        await anyio.sleep(3)
+        after = await scrape(keeper)
+    finally:
+        keeper.kill()
+        await keeper.stop()
+    fired = await anyio.to_thread.run_sync(firing, before, after, tmp_path)
+    assert {"KeeperRpcDown", "KeeperWatchSilent", "KeeperNotReady"} <= fired
+    assert "KeeperBalanceBelowFloor" not in fired
+
+
+@needs_promtool
+async def test_an_old_price_an_empty_purse_and_failures_fire(world: World, tmp_path: Path) -> None:
+    """Price stale, balance low, failures rising; and the same keeper, well, fires nothing."""
+    key = Keypair()
+    world.bank.airdrop(key.pubkey(), 1_000_000_000)
+    settings = {"min_balance_lamports": 100_000_000}
+    config = KeeperConfig.beside(world, tmp_path, key=key, fees=settings, execution={"retry_budget": 1})
+    market, stale = world.market(), world.market()
+    poor = [world.trader(collateral_1e6=0) for _ in range(7)]
+    trader = world.trader()
+    world.place(trader, stale, stop_price_1e6=50_000_000)
+    async with KeeperProcess.running(config) as keeper:
+        well = await scrape(keeper)
+        for one in poor:
+            world.place(one, market, stop_price_1e6=98_000_000)
+        world.set_price(market, 97_000_000)
+        with config.reading() as journal:
+            await until(lambda: len(journal.failures(limit=10)) == len(poor))
+        world.bank.set_account(key.pubkey(), None)
+        world.bank.airdrop(key.pubkey(), 50_000_000)
+        world.bank.advance_clock(200)
+        world.set_price(market, 97_000_000)
+        await anyio.sleep(10.5)  # the balance is read every ten seconds
+        ill = await scrape(keeper)
+    assert await anyio.to_thread.run_sync(firing, well, well, tmp_path) == set()
+    fired = await anyio.to_thread.run_sync(firing, well, ill, tmp_path)
+    assert {"KeeperPriceStale", "KeeperBalanceBelowFloor", "KeeperFailuresRising"} <= fired
+    assert "KeeperRpcDown" not in fired
