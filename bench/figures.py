@@ -1,4 +1,4 @@
-"""From samples to figures. Nothing is left out: no warm-up is dropped and no outlier is trimmed, unless a part says so."""
+"""From samples to figures. Nothing is left out: no outlier is trimmed, and a part that warms up says so."""
 
 from __future__ import annotations
 

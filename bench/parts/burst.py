@@ -74,7 +74,7 @@ async def _settled(process: Any, orders: int) -> None:
     """Until the keeper's own books are closed, too: its CPU time would else disturb what is measured next."""
     name = 'keeper_attempts_settled_total{fate="executed",kind="execute"}'
     with anyio.move_on_after(_LONGEST_S):
-        while (await metrics(process)).get(name, 0.0) < orders:
+        while (await metrics(process)).get(name, 0.0) < orders:  # noqa: ASYNC110 - another process
             await anyio.sleep(0.5)
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -19,6 +19,7 @@ from solders.hash import Hash
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
+from keeper.chain.account_stream import KeyedAccount
 from keeper.chain.pool import RpcPool
 from keeper.chain.rpc import Call, Reply
 from keeper.errors import ChainError, MalformedReply

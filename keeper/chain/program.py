@@ -26,7 +26,7 @@ CANCEL: Final = "cancel_order"
 SYSTEM_PROGRAM: Final = Pubkey.from_string("11111111111111111111111111111111")
 
 # Accounts that a legacy IDL does not say the address of, because Anchor's own client knew them by name.
-_WELL_KNOWN: Final = {"system_program": SYSTEM_PROGRAM}
+WELL_KNOWN: Final = {"system_program": SYSTEM_PROGRAM}
 
 _EXECUTABLE_0_1: Final = frozenset({OrderType.STOP_LOSS, OrderType.TAKE_PROFIT, OrderType.STOP_LIMIT})
 _EXECUTABLE_0_2: Final = _EXECUTABLE_0_1 | {OrderType.LIMIT, OrderType.TRAILING_STOP}
@@ -116,7 +116,7 @@ class Program:
         if account.address is not None:
             return account.address
         if account.seeds is None:
-            return _WELL_KNOWN.get(account.name)
+            return WELL_KNOWN.get(account.name)
         seeds = [self._seed(seed, definition, args, found, fields) for seed in account.seeds]
         present = [seed for seed in seeds if seed is not None]
         return Pubkey.find_program_address(present, self.id)[0] if len(present) == len(seeds) else None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,11 +24,13 @@ from keeper.chain.layouts import MARKET_DISCRIMINATOR, ORDER_DISCRIMINATOR, deco
 from keeper.chain.program import Program
 from keeper.chain.sockets import Notification, Subscribed, Subscription, subscribed
 from keeper.domain.events import ChainTime, Event, MarketSeen, OrderGone, OrderSeen
-from keeper.errors import ChainError, KeeperError, MalformedAccount
+from keeper.errors import ChainError, KeeperError, MalformedAccount, MalformedReply
 from keeper.turns import Turns
 
 _LONGEST_BACKOFF_S: Final = 15.0
 _MALFORMED_REMEMBERED: Final = 10_000
+_STEP: Final = 100
+"""So many orders are taken in before the event loop may do something else: 2 to 4 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class ProgramWatch:
     health: WatchHealth = field(init=False)
     turns: Turns = field(init=False, repr=False)
     _bad: dict[Pubkey, None] = field(init=False, default_factory=dict, repr=False)
+    _told: dict[str, tuple[int, str]] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.health = WatchHealth(self.label)
@@ -157,6 +161,8 @@ class ProgramWatch:
                 self._account_news(news)
 
     def _account_news(self, news: Notification) -> None:
+        if news.tag == "market" and self._told_before(news):
+            return
         try:
             account = parse_account(Pubkey.from_string(news.value["pubkey"]), news.value["account"])
         except (ChainError, KeyError, TypeError, ValueError):
@@ -167,7 +173,21 @@ class ProgramWatch:
         elif news.tag == "market":
             self._market(account, news.slot)
         else:
-            self._order(account, news.slot)
+            self._order(account.address, account.data, news.slot)
+
+    def _told_before(self, news: Notification) -> bool:
+        """Whether this is a market in the state that the same slot showed before. Each fill writes its market, changed
+        or not, and nodes that tell of every write tell the same a thousand times in a burst.
+        """
+        try:
+            address, data = news.value["pubkey"], news.value["account"]["data"][0]
+        except (KeyError, TypeError, IndexError):
+            return False  # whoever parses it says what is wrong
+        told = self._told.get(address)
+        if told == (news.slot, data):
+            return True
+        self._told[address] = (news.slot, data)
+        return False
 
     def _market(self, account: AccountBytes, slot: int) -> None:
         received = time.monotonic_ns()
@@ -178,11 +198,11 @@ class ProgramWatch:
             return
         self.sink(MarketSeen(market, received))
 
-    def _order(self, account: AccountBytes, slot: int) -> None:
+    def _order(self, address: Pubkey, data: bytes, slot: int) -> None:
         try:
-            order = decode_order(account.address, account.data, slot)
+            order = decode_order(address, data, slot)
         except MalformedAccount as e:
-            self._malformed(account.address, str(e))
+            self._malformed(address, str(e))
             return
         self.sink(OrderSeen(order))
 
@@ -205,11 +225,18 @@ class ProgramWatch:
         slot, markets = await self.client.program_accounts(self.program.id, MARKET_DISCRIMINATOR, deadline_s=deadline)
         for account in markets:
             self._market(account, slot)
-        slot, orders = await self.client.program_accounts(self.program.id, ORDER_DISCRIMINATOR, deadline_s=deadline)
-        for i, account in enumerate(orders):
-            self._order(account, slot)
-            if i % 500 == 499:
-                await anyio.lowlevel.checkpoint()  # a million orders must not stop the reader beside us
+        slot = 0
+        owner = str(self.program.id)
+        # Part by part, because a million orders are half a gigabyte of JSON; and step by step, because they must not
+        # stop the reader beside us.
+        calls = self.client.program_accounts_in_parts(self.program.id, ORDER_DISCRIMINATOR, deadline_s=deadline)
+        async with aclosing(calls) as parts:
+            async for slot, accounts in parts:
+                for start in range(0, len(accounts), _STEP):
+                    for keyed in accounts[start : start + _STEP]:
+                        if keyed.account.owner == owner:
+                            self._order(_address(keyed.pubkey), keyed.account.data[0], slot)
+                    await anyio.lowlevel.checkpoint()
         await self._tell_of_the_gone(slot)
         self.health.snapshots += 1
         self.health.last_snapshot_at = time.monotonic()
@@ -235,6 +262,13 @@ class ProgramWatch:
     async def _chain_time(self) -> None:
         slot, unix_time_s = await self.client.chain_time()
         self.sink(ChainTime(slot, unix_time_s))
+
+
+def _address(text: str) -> Pubkey:
+    try:
+        return Pubkey.from_string(text)
+    except ValueError:
+        raise MalformedReply("a list of accounts has an address that is none") from None
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterable[BaseException]:

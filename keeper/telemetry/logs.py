@@ -8,6 +8,7 @@ import sys
 from collections.abc import MutableMapping
 from typing import Any, Final, Literal
 
+import msgspec
 import structlog
 
 _URL: Final = re.compile(r"\b(?P<scheme>https?|wss?)://(?P<rest>[^\s'\"<>]+)")
@@ -30,12 +31,12 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
     renderer: Any = (
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if console
-        else structlog.processors.JSONRenderer(default=str)
+        else structlog.processors.JSONRenderer(serializer=_json)
     )
     structlog.configure(
         processors=[_drop_quiet, *shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -55,6 +56,16 @@ def set_level(level: str) -> None:
     _threshold.number = logging.getLevelNamesMapping()[level.upper()]
 
 
+def wants(level: str) -> bool:
+    """Whether a line of this level is written: asked before a line is made, because making one costs more."""
+    return _LEVELS.get(level, logging.ERROR) >= _threshold.number
+
+
+def _json(event: MutableMapping[str, Any], **_options: Any) -> str:
+    # A fifth of the time of the standard library's encoder, for some five lines an execution.
+    return msgspec.json.encode(event, enc_hook=str).decode()
+
+
 class _Threshold(logging.Filter):
     number = logging.INFO
 
@@ -67,7 +78,7 @@ _threshold: Final = _Threshold()
 
 def _drop_quiet(_logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     # structlog's own filter is baked into the logger's class, and loggers are cached when first used.
-    if _LEVELS.get(method, logging.ERROR) < _threshold.number:
+    if not wants(method):
         raise structlog.DropEvent
     return event
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from typing import Any
+from typing import Any, Final, get_args
 
 import structlog
 
@@ -18,6 +18,7 @@ from keeper.domain.reports import (
     OrderTriggered,
     Report,
 )
+from keeper.telemetry.logs import wants
 from keeper.telemetry.metrics import Metrics
 
 _log = structlog.get_logger("keeper")
@@ -43,35 +44,36 @@ class Telemetry:
                 level = "warning" if report.state in (AttemptState.FAILED, AttemptState.EXPIRED) else "info"
                 # The steps between are for whoever follows one order; what ended or landed is for everybody.
                 quiet = (AttemptState.SIGNED, AttemptState.SENT, AttemptState.SEEN)
-                _write("debug" if report.state in quiet else level, event, _fields(report, skip=frozenset({"state"})))
+                _write("debug" if report.state in quiet else level, event, report, skip="state")
             case OrderTriggered():
                 m.triggered.inc()
-                _write("info", report.event, _fields(report))
+                _write("info", report.event, report)
             case OrderSettled():
                 m.settled.labels(report.kind, report.fate).inc()
                 m.fees.inc(report.fee_lamports)
                 if report.error_name is not None:
                     m.failures.labels(report.error_name).inc()
-                _write("info", report.event, _fields(report))
+                _write("info", report.event, report)
             case FillWithoutPosition():
                 m.alarms.inc()
-                _write("error", report.event, _fields(report))
+                _write("error", report.event, report)
             case GateChanged():
                 m.gate_open.set(1 if report.open else 0)
-                _write("info" if report.open else "warning", report.event, _fields(report))
+                _write("info" if report.open else "warning", report.event, report)
             case Note():
-                _write(report.level, report.event, _fields(report, skip=frozenset({"level"})))
+                _write(report.level, report.event, report, skip="level")
 
 
-def _write(level: str, event: str, fields: dict[str, Any]) -> None:
-    getattr(_log, level)(event, **fields)
+def _write(level: str, event: str, report: Report, skip: str = "") -> None:
+    if wants(level):
+        getattr(_log, level)(event, **_fields(report, skip))
 
 
-def _fields(report: Report, skip: frozenset[str] = frozenset()) -> dict[str, Any]:
+def _fields(report: Report, skip: str) -> dict[str, Any]:
     fields = {}
-    for field in dataclasses.fields(report):
-        value = getattr(report, field.name)
-        if value is None or field.name in skip or field.name == "event":
+    for name in _NAMES[type(report)]:
+        value = getattr(report, name)
+        if value is None or name == skip:
             continue
         if isinstance(value, enum.Enum):
             value = value.value
@@ -79,5 +81,11 @@ def _fields(report: Report, skip: frozenset[str] = frozenset()) -> dict[str, Any
             value = round(value, 6)
         elif not isinstance(value, str | int | bool):
             value = str(value)
-        fields[field.name] = value
+        fields[name] = value
     return fields
+
+
+_NAMES: Final = {
+    report: tuple(field.name for field in dataclasses.fields(report) if field.name != "event")
+    for report in get_args(Report)
+}
