@@ -54,6 +54,13 @@ def order(program: Program, **changes: object) -> Order:
     return Order(**{**fields, **changes})  # type: ignore[arg-type]
 
 
+def writable(message: Message, i: int) -> bool:
+    header, signed = message.header, message.header.num_required_signatures
+    if i < signed:
+        return i < signed - header.num_readonly_signed_accounts
+    return i < len(message.account_keys) - header.num_readonly_unsigned_accounts
+
+
 def said(message: Message) -> list[tuple[Pubkey, bytes, list[AccountMeta]]]:
     """What a message asks for, whatever the order of its addresses."""
     keys = message.account_keys
@@ -61,7 +68,7 @@ def said(message: Message) -> list[tuple[Pubkey, bytes, list[AccountMeta]]]:
         (
             keys[ix.program_id_index],
             bytes(ix.data),
-            [AccountMeta(keys[i], message.is_signer(i), message.is_writable(i)) for i in ix.accounts],
+            [AccountMeta(keys[i], message.is_signer(i), writable(message, i)) for i in ix.accounts],
         )
         for ix in message.instructions
     ]
