@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
-from keeper.domain.attempts import Attempt, AttemptKind
+from keeper.domain.attempts import Attempt, AttemptKind, blocks
 from keeper.domain.orders import Order
 
 
@@ -57,9 +57,13 @@ class Flights:
         return iter(list(self._by_signature.values()))
 
     def add(self, flight: Flight) -> None:
-        """Track an attempt that the journal holds. An order's second own attempt is a bug, refused here too."""
+        """Track an attempt that the journal holds. A second one that blocks its order is a bug, refused here too.
+
+        A ratchet that is confirmed and waits to be rooted blocks nothing: after a restart it is tracked beside the
+        attempt that came after it.
+        """
         attempt = flight.attempt
-        if attempt.kind is not AttemptKind.RELAY:
+        if blocks(attempt.kind, attempt.state):
             other = self._own_by_order.get(attempt.order)
             assert other is None or other.signature == attempt.signature, "an order with two live attempts"
             self._own_by_order[attempt.order] = flight
