@@ -198,7 +198,7 @@ class Lives:
         elif life.crashed:
             self.kills[str(life.crash_at).partition(":")[0]] += 1
         elif life.why != "stop":
-            if not life.ready.is_set() and self.may_refuse and code in (1, 2):
+            if not life.ready.is_set() and self.may_refuse and code in (1, 2) and _said_why(life):
                 self.refused_starts += 1
             else:
                 self._bad(life, f"it ended by itself with {code}")
@@ -208,6 +208,12 @@ class Lives:
 
     def _bad(self, life: Life, what: str) -> None:
         self.bad_end = self.bad_end or f"keeper {life.pid}: {what}"
+
+
+def _said_why(life: Life) -> bool:
+    """Whether it refused to start with a sentence for its operator, rather than with a traceback."""
+    lines = life.config.log.read_text(errors="replace").splitlines()
+    return bool(lines) and lines[-1].startswith("keeper: ")
 
 
 def _signal(life: Life, number: signal.Signals) -> None:
