@@ -100,7 +100,7 @@ class Recorder:
 
 
 @contextlib.asynccontextmanager
-async def watching(stand: Stand, *, snapshot_every_s: float = 60.0) -> AsyncIterator[tuple[ProgramWatch, Recorder]]:
+async def watching(stand: Stand) -> AsyncIterator[tuple[ProgramWatch, Recorder]]:
     """A watch of its own on the stand's chain, without a keeper."""
     recorder = Recorder()
     proxy = stand.proxies[0]
@@ -115,7 +115,7 @@ async def watching(stand: Stand, *, snapshot_every_s: float = 60.0) -> AsyncIter
         on_malformed=lambda address, reason: None,
         on_snapshot=lambda: None,
         on_trouble=lambda reason: None,
-        limits=WatchLimits(silence_s=0.3, snapshot_every_s=snapshot_every_s),
+        limits=WatchLimits(silence_s=5.0),
     )
     async with anyio.create_task_group() as tg:
         await tg.start(watch.run)

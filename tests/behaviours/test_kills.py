@@ -1,0 +1,161 @@
+"""Behaviours 1 and 11: kill -9 at every named point, and what a restart does about it.
+
+The keeper is a real process that sends itself SIGKILL at the point. The witness in the proxy checks at the moment of
+each send that the journal's file holds it (so the fsync came first) and that no earlier signature of the order could
+still land. The campaign (`make chaos`) does the same at random, with faults.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from solders.pubkey import Pubkey
+from solders.transaction import VersionedTransaction
+
+from keeper.domain.attempts import AttemptState
+from keeper.domain.orders import OrderState
+from keeper.execution.points import POINTS
+from tests.behaviours.stand import USDC, Stand
+from tests.chaos.invariants import fills_on_chain
+from tests.chaos.lives import Lives
+from tests.support import Trader, until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """One loop for the module, so that its keepers share one chain and one process to be forked from."""
+    return "asyncio"
+
+
+@dataclass
+class Scene:
+    """A stand whose keeper lives in processes."""
+
+    stand: Stand
+    lives: Lives
+
+    async def armed(self, *points: str) -> None:
+        """A new life that dies at the first point, and the lives after it at the next ones."""
+        await self.lives.stop(graceful=True)
+        await self.lives.start(self.stand.config, crash_at=f"{points[0]}:1")
+        await self.lives.ready()
+        for point in points[1:]:
+            self.lives.arm_next(f"{point}:1")
+
+    async def died_at(self, point: str, before: int) -> None:
+        """Wait until a life ended at that point, and another one is ready."""
+        await until(lambda: self.lives.kills[point] > before, within_s=20)
+        await self.lives.ready()
+
+
+@pytest.fixture(scope="module")
+async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
+    folder: Path = tmp_path_factory.mktemp("kills")
+    execution = {"attempts_per_hour": 1_000}
+    async with Stand.open(folder, rpc={"deadline_s": 1.0}, execution=execution) as stand, Lives.open() as lives:
+        yield Scene(stand, lives)
+
+
+async def place_by_api(scene: Scene, trader: Trader, symbol: str) -> Pubkey:
+    """As a trader's own program does; the order. The keeper may die before it answers."""
+    terms: dict[str, Any] = {
+        "user": str(trader.address),
+        "market": symbol,
+        "order_type": "stop_loss",
+        "side": "long",
+        "size": "1",
+        "trigger_price": "95",
+        "leverage": 5,
+    }
+    assert scene.lives.url is not None
+    async with httpx.AsyncClient(base_url=scene.lives.url) as http:
+        prepared = (await http.post("/v1/orders", json=terms)).raise_for_status().json()
+        unsigned = VersionedTransaction.from_bytes(base64.b64decode(prepared["transaction"]))
+        wire = bytes(VersionedTransaction(unsigned.message, [trader.key]))
+        try:
+            signed = {"id": prepared["id"], "signed_transaction": base64.b64encode(wire).decode()}
+            await http.post("/v1/orders/execute", json=signed)
+        except httpx.HTTPError:
+            pass
+    return Pubkey.from_string(prepared["order"])
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_1_a_kill_at_any_point_gives_no_order_two_live_signatures(scene: Scene, point: str) -> None:
+    stand, lives = scene.stand, scene.lives
+    market = stand.world.market()
+    poor = point in ("failed", "failed_journaled")
+    trader = stand.world.trader(collateral_1e6=0 if poor else 1_000_000 * USDC)
+    killed = lives.kills[point]
+    # "recovering" is passed when there is something to recover: a life that died after it had sent.
+    await scene.armed(*(("sent", "recovering") if point == "recovering" else (point,)))
+    if point == "relay_journaled":
+        order = await place_by_api(scene, trader, stand.world.market_state(market).symbol)
+    else:
+        order = stand.order(trader, market)
+        await stand.known(order)
+    fall = partial(stand.world.set_price, market, 94 * USDC)
+    if point == "expired":
+        stand.bank.lose_transactions(1_000_000)
+        fall()
+        await until(lambda: stand.attempt_state(order) is AttemptState.SENT)
+        stand.outlive_blockhashes()
+        await until(lambda: lives.kills[point] > killed, within_s=20)
+        stand.bank.lose_transactions(0)
+    elif point == "seen_journaled":
+        with stand.held():
+            stand.bank.advance()
+            fall()
+            await until(lambda: lives.kills[point] > killed, within_s=20)
+    elif point == "relay_journaled":
+        await scene.died_at(point, killed)
+        await stand.reach(order, OrderState.OPEN, within_s=20)
+        fall()
+    else:
+        fall()
+    await scene.died_at(point, killed)
+    if poor:
+        row = await stand.reach(order, OrderState.FAILED, within_s=20)
+        assert "InsufficientCollateral" in row.reason
+        stand.world.deposit(trader, 1_000_000 * USDC)
+    await stand.reach(order, OrderState.FILLED, within_s=20)
+    await until(lambda: stand.attempt_state(order) is AttemptState.FINALIZED)
+    assert len(fills_on_chain(stand.bank, order)) == 1
+    assert stand.world.position(order) is not None
+    assert lives.bad_end is None
+    assert stand.witness.violations == []
+
+
+async def test_11_a_restart_looks_up_what_is_open_before_it_sends_anything_new(scene: Scene) -> None:
+    stand, lives = scene.stand, scene.lives
+    market, trader = stand.world.market(), stand.world.trader()
+    killed = lives.kills["sent"]
+    await scene.armed("sent")
+    orders = [stand.order(trader, market, 95) for _ in range(3)]
+    late = stand.order(trader, market, 90)
+    await stand.known(*orders, late)
+    stand.bank.hold_transactions()
+    stand.world.set_price(market, 94 * USDC)
+    await until(lambda: lives.kills["sent"] > killed)
+    open_ones = {attempt.signature for order in orders for attempt in stand.attempts(order)}
+    assert len(open_ones) == 3
+    calls, sends = len(stand.calls), len(stand.sends)
+    stand.world.set_price(market, 89 * USDC)
+    await until(lambda: stand.attempts(late), within_s=20)
+    stand.bank.release_transactions()
+    methods = [method for methods in stand.calls[calls:] for method in methods]
+    assert "getSignatureStatuses" in methods
+    assert methods.index("getSignatureStatuses") < methods.index("sendTransaction")
+    for order in (*orders, late):
+        await stand.reach(order, OrderState.FILLED, within_s=20)
+        assert len(stand.attempts(order)) == 1
+    assert {send.signature for send in stand.sends[sends:]} >= open_ones, "what could still land was sent again"
