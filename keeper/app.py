@@ -47,7 +47,7 @@ from keeper.execution.settlement import Settlement
 from keeper.execution.tries import RetryLimits, Tries
 from keeper.gauges import Gauges
 from keeper.health import HealthOf
-from keeper.http.ports import ApiPorts
+from keeper.http.ports import ApiLimits, ApiPorts
 from keeper.http.running import run_api
 from keeper.inputs import endpoints_of, load_program, load_signer
 from keeper.journal import Journal, Retention
@@ -225,12 +225,15 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             ports = ApiPorts(
                 program=program,
                 client=client,
+                blockhashes=blockhashes,
                 journal=journal,
                 desk=engine,
                 relay=relay,
                 health=health,
                 metrics=metrics.registry,
                 keeper_pubkey=signer.address,
+                balance_lamports=lambda: balance.lamports,
+                limits=_api_limits(settings),
             )
             port = await tg.start(run_api, ports, settings.http.host, settings.http.port, name="http")
             for watch in watches:
@@ -303,6 +306,11 @@ def _landing_limits(settings: Settings) -> LandingLimits:
         height_every_s=e.finality_every_s,
         send_deadline_s=min(5.0, settings.rpc.deadline_s),
     )
+
+
+def _api_limits(settings: Settings) -> ApiLimits:
+    h = settings.http
+    return ApiLimits(requests_per_s=h.requests_per_s, burst=h.burst, streams=h.streams)
 
 
 def _fee_rules(settings: Settings) -> FeeRules:

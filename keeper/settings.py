@@ -175,6 +175,14 @@ class HttpSettings(_Section):
 
     host: str = Field("127.0.0.1", description="address to listen on; loopback unless you put a proxy before it")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    requests_per_s: float = Field(
+        1_000.0,
+        ge=0,
+        description="requests a second from one client, by its token, else by its address; 0: any number. Behind a "
+        "proxy every client has the proxy's address: limit there, and set 0 here",
+    )
+    burst: int = Field(2_000, ge=1, description="requests that one client may send at once")
+    streams: int = Field(2_000, ge=1, le=4_000, description="open streams and long polls, of all clients together")
     admin_token_sha256: SecretStr | None = Field(
         None,
         description="SHA-256 (hex) of the token for pause, resume and retry; unset: there are no such routes. "

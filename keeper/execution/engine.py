@@ -18,13 +18,14 @@ from solders.pubkey import Pubkey
 
 from keeper.domain.actions import Action, ExecuteOrder, RatchetStop, RecordExpired
 from keeper.domain.events import ChainTime, Event, MarketSeen, OrderGone, OrderSeen
-from keeper.domain.orders import Market, Order, OrderState
+from keeper.domain.orders import Market, Order, OrderState, OrderType
 from keeper.domain.prices import Price
 from keeper.domain.reports import OrderTriggered, Report
 from keeper.execution.flights import Flights
 from keeper.journal import Journal
 from keeper.journal.ops import NoteOrder
-from keeper.triggers.book import Posture
+from keeper.triggers.book import Level, Posture
+from keeper.triggers.conditions import Fires
 from keeper.triggers.decision import Decision
 from keeper.triggers.prices import ChainClock
 
@@ -280,6 +281,14 @@ class Engine:
         if age > limit:
             return False, f"its price is {age:.0f} s old, and the limit is {limit:g} s"
         return True, ""
+
+    def counts(self) -> dict[tuple[Pubkey, OrderType], int]:
+        """How many orders rest, by market and type."""
+        return self.decision.book.counts()
+
+    def levels(self, market: Pubkey, fires: Fires, n: int) -> list[Level]:
+        """The first `n` triggers that a falling or a rising price would meet, the nearest first."""
+        return list(itertools.islice(self.decision.book.levels(market, fires), n))
 
     def _now(self) -> float:
         now = self.clock.now(time.monotonic())

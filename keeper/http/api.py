@@ -19,7 +19,7 @@ from keeper.http.openapi import DESCRIPTION, document
 from keeper.http.ports import ApiPorts
 from keeper.http.preparing import Preparing
 from keeper.http.problems import Problem
-from keeper.http.rates import Rates
+from keeper.http.rates import Admission, Rates, client_of
 from keeper.http.relaying import Relaying
 from keeper.http.routes import health, markets, orders, stream
 
@@ -37,7 +37,11 @@ def create_api(ports: ApiPorts) -> FastAPI:
     app.state.relaying = Relaying(ports)
     app.state.following = Following(ports)
     rates = Rates(ports.limits.requests_per_s, ports.limits.burst)
-    app.add_middleware(Guard, instruments=Instruments(ports.metrics), admit=rates.admit)
+
+    def admit(address: str, authorization: str | None) -> Admission:
+        return rates.admit(client_of(address, ports.tokens.name_of(authorization)))
+
+    app.add_middleware(Guard, instruments=Instruments(ports.metrics), admit=admit)
     return app
 
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from keeper.http.instruments import Instruments
 from keeper.http.problems import Problem
+from keeper.http.rates import Admission
 
 REQUEST_ID: Final = "X-Request-Id"
 MAX_HEAD_BYTES: Final = 16 * 1024
@@ -26,11 +27,15 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 
 _log: Any = structlog.get_logger("keeper.http")
 
+_PROBES: Final = frozenset({"/livez", "/readyz", "/healthz"})
+"""Never limited: a supervisor that is told to wait takes a working keeper for a dead one."""
+_UNLIMITED: Final = Admission()
+
 
 class Guard:
-    """The outermost layer. `admit` may refuse a request by its peer's address (rate limits)."""
+    """The outermost layer. `admit` may refuse a request by its peer's address and Authorization (rate limits)."""
 
-    def __init__(self, app: ASGIApp, instruments: Instruments, admit: Callable[[str], Problem | None]) -> None:
+    def __init__(self, app: ASGIApp, instruments: Instruments, admit: Callable[[str, str | None], Admission]) -> None:
         self._app = app
         self._instruments = instruments
         self._admit = admit
@@ -40,7 +45,9 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(Headers(scope=scope).get(REQUEST_ID))
+        asked = Headers(scope=scope)
+        request_id = _request_id(asked.get(REQUEST_ID))
+        admission = self._admission(scope, asked)
         started = time.perf_counter()
         status = 0
 
@@ -51,10 +58,14 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID] = request_id
                 headers["X-Content-Type-Options"] = "nosniff"
+                for name, value in admission.headers:
+                    headers[name] = value
             await send(message)
 
         try:
-            await self._answer(scope, receive, sending)
+            refused = _too_much(scope) or admission.refused
+            answer = self._app if refused is None else refused.response()
+            await answer(scope, receive, sending)
         except BaseException as e:
             # A Rust panic is no Exception; interrupts and cancellation are not ours to answer.
             if not isinstance(e, Exception) and type(e).__module__ != "pyo3_runtime":
@@ -68,13 +79,11 @@ class Guard:
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._instruments.answered(_route(scope), method, status, time.perf_counter() - started)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _admission(self, scope: Scope, asked: Headers) -> Admission:
         client = scope.get("client")
-        refused = _too_much(scope) or (self._admit(client[0]) if client else None)
-        if refused is not None:
-            await refused.response()(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+        if client is None or scope["path"] in _PROBES:
+            return _UNLIMITED
+        return self._admit(client[0], asked.get("authorization"))
 
 
 def _too_much(scope: Scope) -> Problem | None:

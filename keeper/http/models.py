@@ -243,8 +243,27 @@ class StreamReset(Answer, frozen=True, kw_only=True):
     reason: str
 
 
+class TriggerLevel(Answer, frozen=True, kw_only=True):
+    """Resting orders that share a trigger."""
+
+    trigger_price: Decimal
+    orders: int
+    size: Annotated[Decimal, Meta(description="Of all of them, in base units.")]
+    distance: Annotated[
+        Decimal | None,
+        Meta(description='How far the price has to move, as a fraction of it: "0.012" is 1.2 %. "0": it is met.'),
+    ]
+
+
+class RestingOrders(Answer, frozen=True, kw_only=True):
+    """How many orders of a type rest."""
+
+    order_type: OrderTypeWord
+    orders: int
+
+
 class MarketView(Answer, frozen=True, kw_only=True):
-    """A market and its oracle's price."""
+    """A market, its oracle's price, and what rests on it."""
 
     market: Annotated[str, Meta(examples=["SOL/USDC"])]
     address: Address
@@ -255,7 +274,17 @@ class MarketView(Answer, frozen=True, kw_only=True):
     executing: Annotated[bool, Meta(description="Whether its orders are executed now.")]
     executing_reason: Annotated[str, Meta(description="Why not; empty when they are.")]
     max_leverage: int
+    resting: Annotated[list[RestingOrders], Meta(description="By type; types that nobody has placed are left out.")]
+    nearest_below: Annotated[TriggerLevel | None, Meta(description="The first trigger that a falling price meets.")]
+    nearest_above: Annotated[TriggerLevel | None, Meta(description="The first trigger that a rising price meets.")]
     slot: int
+
+
+class MarketDetail(MarketView, frozen=True, kw_only=True):
+    """A market with the triggers around its price, the nearest first on each side."""
+
+    below: list[TriggerLevel]
+    above: list[TriggerLevel]
 
 
 class MarketList(Answer, frozen=True, kw_only=True):

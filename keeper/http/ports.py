@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry
 from solders.pubkey import Pubkey
 
-from keeper.chain.client import ChainClient
+from keeper.chain.client import Blockhash, ChainClient
 from keeper.chain.placing import Budget
 from keeper.chain.program import Program
 from keeper.chain.relay_checks import RelayLimits
 from keeper.domain.attempts import Attempt
-from keeper.domain.orders import Market, Order, OrderState
+from keeper.domain.orders import Market, Order, OrderState, OrderType
 from keeper.domain.prices import Price
+from keeper.http.tokens import Tokens
 from keeper.journal.ops import Op
 from keeper.journal.queries import Queries
 from keeper.journal.records import OrderRow, Page, PreparedRow
+from keeper.triggers.book import Level
+from keeper.triggers.conditions import Fires
 
 T = TypeVar("T")
 
@@ -105,6 +108,22 @@ class Desk(Protocol):
         """Whether the market's orders are executed now, and if not, why, in a sentence."""
         ...
 
+    def counts(self) -> Mapping[tuple[Pubkey, OrderType], int]:
+        """How many orders rest, by market and type."""
+        ...
+
+    def levels(self, market: Pubkey, fires: Fires, n: int) -> Sequence[Level]:
+        """The first `n` triggers that a falling or a rising price would meet, the nearest first."""
+        ...
+
+
+class Blockhashes(Protocol):
+    """A blockhash that is always at hand. `keeper.chain.blockhashes.Blockhashes` is one."""
+
+    def current(self) -> Blockhash:
+        """A recent confirmed blockhash. Transient when there is none fresh enough."""
+        ...
+
 
 class Relay(Protocol):
     """Lands a user's own signed transaction."""
@@ -178,11 +197,14 @@ class ApiPorts:
 
     program: Program
     client: ChainClient
+    blockhashes: Blockhashes
     journal: Journal
     desk: Desk
     relay: Relay
     health: HealthReport
     metrics: CollectorRegistry
     keeper_pubkey: Pubkey | None
+    balance_lamports: Callable[[], int | None] = lambda: None
+    tokens: Tokens = field(default_factory=Tokens)
     now: Callable[[], float] = time.time
     limits: ApiLimits = field(default_factory=ApiLimits)

@@ -26,7 +26,6 @@ from keeper.http.views import summary_of
 from keeper.journal.ops import AddPrepared, NoteOrder
 from keeper.journal.records import OrderRow, PreparedKind, PreparedRow, Source
 
-_DRAWS: Final = 3
 _BLOCKHASH_LIFE_S: Final = 60
 """150 blocks at 400 ms; only for people, who can't read block heights."""
 
@@ -49,9 +48,8 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What is at an address: the account as of `slot`, the journal's row, and a blockhash to sign with."""
+    """What is at an address: the account as of `slot`, and the journal's row."""
 
-    blockhash: Blockhash
     account: AccountBytes | None
     slot: int
     row: OrderRow | None
@@ -94,11 +92,12 @@ class Preparing:
     # --- placing
 
     async def _place(self, body: PlaceOrder, key: str | None, body_hash: str) -> PreparedTransaction:
+        self._refuse_unless_ready()
         terms = terms_of(body, self._conditions(body))
         if terms.user == self._ports.keeper_pubkey:
             raise Problem("invalid_field", "The user can't be the keeper's own wallet.", field="user")
-        free, blockhash = await self._free_place(terms.user, self._asked_id(body))
-        unsigned = place(self._ports.program, terms, free.order_id, blockhash, self._ports.limits.budget)
+        free = await self._free_place(terms.user, self._asked_id(body))
+        unsigned = place(self._ports.program, terms, free.order_id, self._blockhash(), self._ports.limits.budget)
         order = _order_of(terms, free.order_id, unsigned.order)
         summary = summary_of(order, body.market, body.client_order_id)
         row = self._row(PreparedKind.PLACE, unsigned, order, summary, key, body_hash)
@@ -138,17 +137,27 @@ class Preparing:
             )
         return order_id(body.order_id)
 
-    async def _free_place(self, user: Pubkey, asked: int | None) -> tuple[_Place, Blockhash]:
-        """An address that no order has, and a blockhash to go with it."""
+    def _refuse_unless_ready(self) -> None:
+        """Nobody would watch or execute the order: its user has to know before, not after the price crossed it.
+        Cancels, and orders that are signed already, are taken as long as they can be journaled and sent.
+        """
+        health = self._ports.health.report()
+        if not health.ready:
+            failing = ", ".join(check.name for check in health.checks if not check.ok)
+            raise Problem("not_ready", f"The keeper takes no new orders now: {failing}.", retry_after_s=5)
+
+    async def _free_place(self, user: Pubkey, asked: int | None) -> _Place:
+        """An address that no order has.
+
+        An id that was drawn is not looked up: one of 2**63 is taken hardly ever, and then the simulation before the
+        relay says so. That saves each order a round trip to the node.
+        """
         program = self._ports.program
-        for _ in range(_DRAWS):
-            number = (new_order_id() if asked is None else asked) if program.has_order_ids else None
-            address = program.order_address(user, number)
-            found = await self._look_up(address)
-            if found.account is None and (found.row is None or _never_landed(found.row)):
-                return _Place(number, found.row), found.blockhash
-            if asked is not None or number is None:
-                break
+        if asked is None and program.has_order_ids:
+            return _Place(new_order_id(), None)
+        found = await self._look_up(program.order_address(user, asked))
+        if found.account is None and (found.row is None or _never_landed(found.row)):
+            return _Place(asked, found.row)
         raise Problem(
             "order_exists",
             "This wallet has an order with this id already."
@@ -158,7 +167,7 @@ class Preparing:
         )
 
     async def _look_up(self, address: Pubkey) -> _Found:
-        """Ask the chain twice and the journal at once: none waits for another."""
+        """Ask the chain and the journal at once: neither waits for the other."""
         account: AccountBytes | None = None
         slot = 0
         row: OrderRow | None = None
@@ -178,18 +187,21 @@ class Preparing:
                 async with anyio.create_task_group() as tg:
                     tg.start_soon(look_at_chain)
                     tg.start_soon(look_at_journal)
-                    blockhash = await self._ports.client.latest_blockhash()
             except ExceptionGroup as group:
                 # The first says it: the others were cancelled by it, or failed for the same reason.
                 raise group.exceptions[0] from None
-        return _Found(blockhash, account, slot, row)
+        return _Found(account, slot, row)
+
+    def _blockhash(self) -> Blockhash:
+        with translated():
+            return self._ports.blockhashes.current()
 
     # --- cancelling
 
     async def _cancel(self, address: Pubkey, key: str | None, body_hash: str) -> PreparedTransaction:
         found = await self._look_up(address)
         order, row = self._order_to_cancel(address, found), found.row
-        unsigned = cancel(self._ports.program, address, order.user, found.blockhash, self._ports.limits.budget)
+        unsigned = cancel(self._ports.program, address, order.user, self._blockhash(), self._ports.limits.budget)
         market = self._ports.desk.market(order.market)
         client_order_id = row.client_order_id if row is not None else None
         summary = summary_of(order, None if market is None else market.symbol, client_order_id)

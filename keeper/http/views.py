@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import cast
 
 from keeper.domain.attempts import Attempt
-from keeper.domain.orders import Market, Order, OrderState, OrderType
+from keeper.domain.orders import Order, OrderState, OrderType
 from keeper.http.decimals import format_1e6
 from keeper.http.models import (
     AttemptError,
     AttemptView,
     CheckView,
     HealthView,
-    MarketView,
     OrderDetail,
     OrderSummary,
     OrderTypeWord,
@@ -116,24 +115,6 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         confirmed_at=attempt.confirmed_at,
         finalized_at=attempt.finalized_at,
         fee_lamports=attempt.fee_lamports,
-    )
-
-
-def market_view(market: Market, desk: Desk) -> MarketView:
-    """A market with its price."""
-    price, chain_time = desk.price(market.address), desk.chain_time_s()
-    executing, why_not = desk.executing(market)
-    return MarketView(
-        market=market.symbol,
-        address=str(market.address),
-        price=None if price is None else format_1e6(price.price_1e6),
-        price_age_s=None if price is None or chain_time is None else round(price.age_s(chain_time), 3),
-        price_slot=None if price is None else price.slot,
-        active=market.is_active,
-        executing=executing,
-        executing_reason=why_not,
-        max_leverage=market.max_leverage,
-        slot=market.slot,
     )
 
 

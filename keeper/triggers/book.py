@@ -283,14 +283,18 @@ class Book:
         """The market's armed orders by trigger, those that fire on a fall from the highest down, then the others
         from the lowest up. Take a page of it in one go: the book must not change in between.
         """
+        for fires in Fires:
+            yield from self.levels(market, fires)
+
+    def levels(self, market: Pubkey, fires: Fires) -> Iterator[Level]:
+        """One side of `depth`, from the trigger that the price meets first."""
         number = self._numbers.get(market)
         if number is None:
             return
-        walks = (self._watch.falling(number), self._watch.rising(number))
-        for fires, walk in zip(Fires, walks, strict=True):
-            for trigger_1e6, pairs in groupby(walk, key=lambda pair: pair[0]):
-                sizes = [self._order(row).size_1e6 for _, row in pairs]
-                yield Level(fires, trigger_1e6, len(sizes), sum(sizes))
+        walk = self._watch.falling(number) if fires is Fires.AT_OR_BELOW else self._watch.rising(number)
+        for trigger_1e6, pairs in groupby(walk, key=lambda pair: pair[0]):
+            sizes = [self._order(row).size_1e6 for _, row in pairs]
+            yield Level(fires, trigger_1e6, len(sizes), sum(sizes))
 
     def orders(
         self,

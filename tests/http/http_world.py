@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,22 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
-from keeper.chain.client import ChainClient
+from keeper.chain.client import Blockhash, ChainClient
 from keeper.chain.idl import load_idl
 from keeper.chain.layouts import decode_market, decode_order
 from keeper.chain.pool import PoolLimits, RpcPool
 from keeper.chain.program import Program
 from keeper.chain.rpc import Endpoint, HttpTransport
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState
-from keeper.domain.orders import Market, Order, OrderState
+from keeper.domain.orders import Market, Order, OrderState, OrderType
 from keeper.domain.prices import Price
 from keeper.http.ports import ApiLimits, ApiPorts, Check, Health
 from keeper.http.running import run_api
 from keeper.journal import AddAttempt, Journal, MovePrepared, NoteState, PreparedKind, PreparedStatus
-from keeper.localnet import Localnet, LocalnetConfig
+from keeper.localnet import Commitment, Localnet, LocalnetConfig
 from keeper.localnet.program import IDL_PATH
+from keeper.triggers.book import Book, Level
+from keeper.triggers.conditions import Fires
 
 USDC = 1_000_000
 SOL = 1_000_000_000
@@ -51,6 +54,7 @@ class ChainDesk:
         self.symbols = ["SOL/USDC"]
         self.reasons: dict[Pubkey, str] = {}
         self.known: set[Pubkey] = set()
+        self.book = Book()
 
     @property
     def slot(self) -> int:
@@ -86,6 +90,23 @@ class ChainDesk:
 
     def executing(self, market: Market) -> tuple[bool, str]:
         return (True, "") if market.is_active else (False, "The market is not active.")
+
+    def counts(self) -> Mapping[tuple[Pubkey, OrderType], int]:
+        return self.book.counts()
+
+    def levels(self, market: Pubkey, fires: Fires, n: int) -> Sequence[Level]:
+        return list(islice(self.book.levels(market, fires), n))
+
+
+class TipBlockhash:
+    """The newest confirmed block's."""
+
+    def __init__(self, net: Localnet) -> None:
+        self.net = net
+
+    def current(self) -> Blockhash:
+        tip = self.net.bank.chain.at(Commitment.CONFIRMED)
+        return Blockhash(str(tip.blockhash), tip.height + 150, tip.slot)
 
 
 class OneSend:
@@ -245,6 +266,7 @@ async def world(directory: Path, limits: ApiLimits | None = None) -> AsyncIterat
         ports = ApiPorts(
             program=program,
             client=client,
+            blockhashes=TipBlockhash(net),
             journal=journal,
             desk=desk,
             relay=relay,

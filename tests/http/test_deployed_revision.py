@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -19,8 +20,10 @@ from solders.transaction import VersionedTransaction
 
 from keeper.chain.idl import load_idl
 from keeper.chain.program import Program
-from keeper.domain.orders import Market, Order
+from keeper.domain.orders import Market, Order, OrderType
 from keeper.domain.prices import Price
+from keeper.triggers.book import Level
+from keeper.triggers.conditions import Fires
 
 pytestmark = pytest.mark.anyio
 
@@ -63,6 +66,12 @@ class OneMarket:
 
     def chain_time_s(self) -> float | None:
         return 1_010.0
+
+    def counts(self) -> Mapping[tuple[Pubkey, OrderType], int]:
+        return {}
+
+    def levels(self, market: Pubkey, fires: Fires, n: int) -> Sequence[Level]:
+        return []
 
     def executing(self, market: Market) -> tuple[bool, str]:
         return True, ""

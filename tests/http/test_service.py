@@ -89,7 +89,7 @@ async def test_metrics_are_prometheus_text_by_route_not_by_path(world: World) ->
 async def test_markets(world: World) -> None:
     world.set_price(100_000_000)
     (only,) = (await world.http.get("/v1/markets")).json()["markets"]
-    assert only == (await world.http.get("/v1/markets/SOL/USDC")).json()
+    assert only.items() <= (await world.http.get("/v1/markets/SOL/USDC")).json().items()
     assert (only["market"], only["price"], only["active"], only["executing"]) == ("SOL/USDC", "100", True, True)
     assert only["price_age_s"] < 60
     assert problem(await world.http.get("/v1/markets/SOL/DOGE"))["code"] == "not_found"
@@ -104,7 +104,7 @@ async def test_a_chain_that_cannot_be_reached(world: World, wallet: Keypair) -> 
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         pool = RpcPool([Endpoint("gone", HttpTransport(url, label="gone"))], PoolLimits(deadline_s=1.0))
         async with talking(ports_of(world, client=ChainClient(pool))) as http:
-            answer = await http.post("/v1/orders", json=world.body(wallet))
+            answer = await http.post("/v1/orders", json=world.body(wallet, order_id="7"))
         await pool.aclose()
     assert (answer.status_code, problem(answer)["code"]) == (503, "chain_unavailable")
     assert int(answer.headers["retry-after"]) >= 1

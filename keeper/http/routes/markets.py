@@ -1,15 +1,17 @@
-"""Markets: what an order can be placed on, and whether orders are executed there now."""
+"""Markets: what an order can be placed on, what rests there, and whether orders are executed there now."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from keeper.http.answers import answer
 from keeper.http.describe import described_by
-from keeper.http.models import MarketList, MarketView
+from keeper.http.market_views import market_detail, market_views
+from keeper.http.models import MarketDetail, MarketList
 from keeper.http.problems import Problem
-from keeper.http.views import market_view
 from keeper.http.wiring import Ports, strict_query
 
 router = APIRouter(prefix="/v1/markets", tags=["markets"], dependencies=[strict_query])
@@ -17,19 +19,25 @@ router = APIRouter(prefix="/v1/markets", tags=["markets"], dependencies=[strict_
 
 @router.get("", summary="Every market", **described_by({200: MarketList}))
 async def markets(ports: Ports) -> Response:
-    """Every market that the keeper watches, by symbol."""
-    views = [market_view(market, ports.desk) for market in ports.desk.markets()]
-    return answer(MarketList(markets=sorted(views, key=lambda view: (view.market, view.address))))
+    """Every market that the keeper watches, by symbol: its price, how many orders rest on it by type, and the nearest
+    trigger on each side of the price.
+    """
+    return answer(MarketList(markets=market_views(ports.desk.markets(), ports.desk, ports.health.report())))
 
 
 @router.get(
     "/{base}/{quote}",
     summary="One market",
-    **described_by({200: MarketView}, problems=["not_found"]),
+    **described_by({200: MarketDetail}, problems=["not_found", "invalid_field"]),
 )
-async def market(base: str, quote: str, ports: Ports) -> Response:
-    """A market by its two assets: `/v1/markets/SOL/USDC`."""
+async def market(
+    base: str,
+    quote: str,
+    ports: Ports,
+    levels: Annotated[int, Query(ge=0, le=200, description="How many triggers to list on each side.")] = 20,
+) -> Response:
+    """A market by its two assets, `/v1/markets/SOL/USDC`, with the triggers around its price."""
     found = ports.desk.market(f"{base}/{quote}")
     if found is None:
         raise Problem("not_found", "The program has no such market that the keeper watches.")
-    return answer(market_view(found, ports.desk))
+    return answer(market_detail(found, ports.desk, ports.health.report(), levels))
