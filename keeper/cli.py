@@ -54,13 +54,18 @@ def main() -> None:
         sys.exit(EXIT_FAILED)
 
 
-@cli.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _version(wanted: bool) -> None:
+    if wanted:
         print(f"keeper {__version__}")
         raise typer.Exit
+
+
+VersionOption = typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_version)
+
+
+@cli.callback()
+def _root(version: Annotated[bool, VersionOption] = False) -> None:
+    pass
 
 
 @cli.command()

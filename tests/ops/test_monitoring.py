@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 CONFIG = Path(__file__).parents[2] / "config"
 ALERTS = CONFIG / "prometheus" / "alerts.yml"
-DASHBOARD = CONFIG / "grafana" / "keeper.json"
+DASHBOARD = CONFIG / "grafana" / "dashboards" / "keeper.json"
 RUNBOOK = CONFIG.parent / "docs" / "runbook.md"
 NAME = re.compile(r"\bkeeper_[a-z0-9_]+")
 Samples = dict[str, float]

@@ -1,0 +1,53 @@
+"""What can be held of the container without an engine: nothing secret is copied, and the parts name each other right.
+
+`.ci/package` runs the image's steps in a fresh environment.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+
+
+def test_the_image_is_pinned_runs_without_root_and_gets_its_signals() -> None:
+    bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.M)
+    assert len(bases) == 2
+    assert len(set(bases)) == 1
+    assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+", bases[0])
+    last = DOCKERFILE.rpartition("\nFROM ")[2]
+    assert re.search(r"^USER 10001:10001$", last, re.M)
+    assert re.search(r'^ENTRYPOINT \["keeper"\]$', last, re.M)  # exec form: it is process 1
+    assert 'CMD ["keeper", "check", "--ready"]' in last
+
+
+def test_only_what_is_built_from_gets_into_the_context() -> None:
+    rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
+    assert rules[0] == "*"
+    let_in = {rule[1:] for rule in rules if rule.startswith("!")}
+    copied = {word for line in re.findall(r"^COPY (?!--from)(.*) \S+$", DOCKERFILE, re.M) for word in line.split()}
+    assert let_in == copied
+    assert all((ROOT / name).exists() for name in let_in)
+
+
+def test_compose_mounts_what_there_is() -> None:
+    compose = (ROOT / "compose.yaml").read_text()
+    for mounted in re.findall(r"- (\./[^:]+):", compose):
+        assert (ROOT / mounted).is_dir(), mounted
+    assert "read_only: true" in compose
+    published = re.findall(r'ports: \["([^"]+)"\]', compose)
+    assert len(published) == 3
+    assert all(port.startswith("127.0.0.1:") for port in published)
+    assert "keeper:8080" in (ROOT / "config/prometheus/prometheus.yml").read_text()
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Prometheus) is not installed")
+def test_promtool_checks_the_configuration() -> None:
+    file = ROOT / "config" / "prometheus" / "prometheus.yml"
+    subprocess.run(["promtool", "check", "config", str(file)], check=True, capture_output=True)
