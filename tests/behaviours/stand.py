@@ -255,13 +255,10 @@ class Stand:
         found = next(c for c in checks if c["name"] == check)
         return bool(found["ok"]), str(found["detail"] or "")
 
-    async def until_ready(self, check: str, *, ok: bool, within_s: float = 10.0) -> str:
-        """Wait until a check is as wanted; its sentence."""
+    async def told(self, check: str, wanted: Callable[[str], bool], *, within_s: float = 10.0) -> None:
+        """Wait until the sentence of a check is as wanted."""
         with anyio.fail_after(within_s):
-            while True:
-                found, sentence = await self.readiness(check)
-                if found is ok:
-                    return sentence
+            while not wanted((await self.readiness(check))[1]):  # noqa: ASYNC110 - asked over HTTP
                 await anyio.sleep(0.02)
 
 

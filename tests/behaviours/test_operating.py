@@ -1,0 +1,381 @@
+"""Behaviours 19, 22, 23 and 25, the brakes, and starts that must not be."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from solders.keypair import Keypair
+from solders.pubkey import Pubkey
+from solders.transaction import VersionedTransaction
+
+from keeper.app import run
+from keeper.domain.attempts import AttemptState, Fate
+from keeper.domain.orders import OrderState
+from keeper.errors import Misconfigured
+from keeper.journal import Journal, SetMeta
+from keeper.settings import load_settings
+from tests.behaviours.stand import SOL, USDC, Stand, stays
+from tests.chaos.proxy import Fault, FaultProxy, Kind, Script
+from tests.support import KeeperConfig, KeeperProcess, World, until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
+    async with Stand.open(tmp_path) as stand:
+        yield stand
+
+
+async def filled(stand: Stand, market: Pubkey | None = None) -> Pubkey:
+    """An order that is placed already met, and filled."""
+    order = stand.order(stand.world.trader(), market or stand.world.market(), 101)
+    await stand.reach(order, OrderState.FILLED)
+    return order
+
+
+# -- 19: secrets
+
+
+async def test_19_no_credential_in_any_log_at_any_level(tmp_path: Path) -> None:
+    """A real keeper at debug: keys in the URLs of two endpoints, one of which refuses everything, with broken
+    replies, closed sockets, and a failing start at the end.
+    """
+    secrets = ["s3cret-api-key", "hunter2-password", "t0ken-in-path"]
+    async with (
+        World.open() as world,
+        FaultProxy(world.net.rpc_url, world.net.ws_url) as proxy,
+    ):
+        tail = f"/{secrets[2]}?api-key={secrets[0]}"
+
+        def dressed(url: str) -> str:
+            scheme, _, rest = url.partition("://")
+            return f"{scheme}://user:{secrets[1]}@{rest}{tail}"
+
+        dead = dressed("http://127.0.0.1:9")
+        rpc = {
+            "url": dressed(proxy.rpc_url),
+            "ws_url": dressed(proxy.ws_url),
+            "fallbacks": [{"url": dead, "ws_url": dressed("ws://127.0.0.1:9")}],
+            "deadline_s": 1.0,
+            "probe_every_s": 0.2,
+            "silence_s": 1.0,
+        }
+        key = world.wallet()
+        market, trader = world.market(), world.trader()
+        config = KeeperConfig.at(tmp_path / "keeper", key, rpc=rpc, log={"level": "debug", "format": "json"})
+        async with KeeperProcess.running(config):
+            proxy.faults = script = Script()
+            script.break_request(Fault(Kind.HTTP_503), times=2)
+            script.break_request(Fault(Kind.HTML))
+            script.break_request(Fault(Kind.REPLY_RESET))
+            script.break_news(Fault(Kind.SOCKET_ABORTED))
+            script.refuse_connections()
+            await until(lambda: proxy.injected.total() == 6)
+            order = world.place(trader, market, stop_price_1e6=101 * USDC)
+            await until(lambda: world.position(order))
+        printed = config.log.read_bytes()
+        broken = KeeperConfig.at(
+            tmp_path / "broken", key, rpc={"url": dead}, log={"level": "debug", "format": "console"}
+        )
+        done = await anyio.run_process(
+            [sys.executable, "-m", "keeper", *broken.arguments], check=False, stderr=-1, env=clean_environment()
+        )
+        assert done.returncode == 2
+        printed += done.stdout + done.stderr
+    assert len(printed) > 2_000, "there is a log to look at"
+    for secret in [*secrets, str(key), json.dumps(list(bytes(key)))[1:60]]:
+        assert secret.encode() not in printed
+
+
+def clean_environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith(("KEEPER_", "QUANTDESK_"))}
+
+
+# -- 20 and 22: endpoints
+
+
+@pytest.mark.parametrize("kind", [Kind.HTTP_429, Kind.JSON_429])
+async def test_20_a_limited_endpoint_is_left_alone_and_the_other_serves(tmp_path: Path, kind: Kind) -> None:
+    async with Stand.open(tmp_path, endpoints=2) as stand, stand.keeper():
+        stand.scripts[0].break_request(Fault(kind), times=1)
+        await stand.told("rpc", lambda sentence: "rate limited" in sentence)
+        asked = stand.proxies[0].requests
+        await filled(stand)
+        assert stand.proxies[0].requests == asked, "it asked for a pause, of two seconds at least"
+        assert (await stand.readiness("rpc"))[0], "one of two serves"
+        assert (await stand.get("/readyz")).status_code == 200
+
+
+async def test_22_a_node_that_is_behind_is_benched_and_comes_back(tmp_path: Path) -> None:
+    rpc = {"probe_every_s": 0.1, "max_slot_lag": 20}
+    async with Stand.open(tmp_path, endpoints=2, rpc=rpc) as stand, stand.keeper() as keeper:
+        behind = 500
+
+        def late(call: dict[str, Any], reply: dict[str, Any]) -> None:
+            if call["method"] == "getSlot":
+                reply["result"] = max(0, reply["result"] - behind)
+
+        for _ in range(600):
+            stand.bank.advance()
+        stand.nodes[1].edit = late
+        await stand.told("rpc", lambda sentence: "slots behind" in sentence)
+        sends = len(stand.sends)
+        await filled(stand)
+        assert {send.endpoint for send in stand.sends[sends:]} == {0}, "who is behind is not asked"
+        stand.nodes[1].edit = None
+        await stand.told("rpc", lambda sentence: not sentence)
+        sends = len(stand.sends)
+        await filled(stand)
+        assert {send.endpoint for send in stand.sends[sends:]} == {0, 1}
+        assert keeper.http_url
+
+
+async def test_22_another_chains_journal_is_refused(stand: Stand, tmp_path: Path) -> None:
+    async with stand.keeper():
+        pass
+    async with World.open() as other:
+        rpc = {"url": other.net.rpc_url, "ws_url": other.net.ws_url}
+        config = KeeperConfig.at(stand.config.folder, other.wallet(), rpc=rpc)
+        with pytest.raises(Misconfigured, match="belongs to another chain"):
+            await run(load_settings(config.file), on_ready=lambda ready: None)
+
+
+# -- 23: what it costs
+
+
+def budget_of(wire: bytes) -> tuple[int, int]:
+    """The unit limit and the unit price in a transaction's first two instructions."""
+    limit, price, _ = VersionedTransaction.from_bytes(wire).message.instructions
+    return int.from_bytes(bytes(limit.data)[1:5], "little"), int.from_bytes(bytes(price.data)[1:9], "little")
+
+
+async def test_23_the_unit_limit_comes_from_a_simulation_plus_a_margin(tmp_path: Path) -> None:
+    async with Stand.open(tmp_path, fees={"unit_limit": 300_000, "unit_margin": 0.2}) as stand, stand.keeper():
+        first = await filled(stand)
+        assert budget_of(stand.sent(first)[0])[0] == 300_000
+        await until(lambda: any("simulateTransaction" in methods for methods in stand.calls))
+        for _ in range(20):  # the simulation runs beside the first ones
+            second = await filled(stand)
+            limit, _ = budget_of(stand.sent(second)[0])
+            if limit < 300_000:
+                break
+        landed = stand.bank.history.get(stand.attempts(second)[0].signature)
+        assert landed is not None
+        used = landed.meta.compute_units_consumed()
+        assert used < limit < 2 * used + 40_000
+
+
+async def test_23_no_fee_above_its_cap_and_retries_pay_more(tmp_path: Path) -> None:
+    fees = {"unit_price_micro_lamports": 20_000, "cap_lamports": 9_000, "retry_factor": 2.0}
+    async with Stand.open(tmp_path, fees=fees) as stand, stand.keeper():
+        market = stand.world.market()
+        order = stand.order(stand.world.trader(), market)
+        await stand.known(order)
+        for price in (94, 96) * 3:
+            stand.bank.hold_transactions()
+            before = len(stand.attempts(order))
+            stand.world.set_price(market, price * USDC)
+            if price == 94:
+                await until(lambda before=before: len(stand.attempts(order)) > before)  # type: ignore[misc]
+                await until(lambda: stand.sent(order))
+                await until(lambda: stand.attempt_state(order) is AttemptState.SENT)
+                stand.world.set_price(market, 96 * USDC)
+            stand.bank.release_transactions()
+            await until(lambda: not stand.attempts(order) or not stand.attempts(order)[-1].state.live)
+        wires = list(dict.fromkeys(stand.sent(order)))
+        assert len(wires) == 3
+        prices = [price for _, price in map(budget_of, wires)]
+        assert prices[0] == 20_000
+        assert prices[1] > prices[0]
+        for wire in wires:
+            limit, price = budget_of(wire)
+            assert 5_000 + -(-limit * price // 1_000_000) <= 9_000
+
+
+async def test_23_below_the_floor_nothing_is_sent_and_funding_goes_on_by_itself(tmp_path: Path) -> None:
+    async with Stand.open(tmp_path, lamports=SOL // 1_000) as stand, stand.keeper() as keeper:
+        market = stand.world.market()
+        order = stand.order(stand.world.trader(), market, 101)
+        row = await stand.reach(order, OrderState.TRIGGERED)
+        assert "balance" in row.reason
+        await stays(lambda: not stand.sends, stand)
+        ok, sentence = await stand.readiness("sending")
+        assert not ok
+        assert str(keeper.keeper) in sentence
+        assert (await stand.get("/readyz")).status_code == 503
+        stand.bank.airdrop(keeper.keeper, SOL)
+        await stand.reach(order, OrderState.FILLED, within_s=15)
+        assert (await stand.get("/readyz")).status_code == 200
+
+
+async def test_23_the_daily_cap_stops_sending(tmp_path: Path) -> None:
+    async with Stand.open(tmp_path, fees={"daily_cap_lamports": 5_000}) as stand:
+        market = stand.world.market()
+        async with stand.keeper():
+            await filled(stand, market)
+        # The spending is in the journal: a restart on the same day does not begin anew.
+        sends = len(stand.sends)
+        async with stand.keeper():
+            order = stand.order(stand.world.trader(), market, 101)
+            row = await stand.reach(order, OrderState.TRIGGERED)
+            assert "daily_cap_lamports" in row.reason
+            await stays(lambda: len(stand.sends) == sends, stand)
+
+
+# -- 25: one writer, and a good end
+
+
+async def test_25_a_second_keeper_on_the_journal_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+    async with World.open() as world:
+        market, trader = world.market(), world.trader()
+        config = KeeperConfig.beside(world, tmp_path / "keeper")
+        async with KeeperProcess.running(config) as first:
+            second = await KeeperProcess.start(config)
+            assert await second.wait(within_s=30) == 1
+            assert str(first.process.pid) in second.log_end()
+            assert "Traceback" not in second.log_end()
+            await second.process.aclose()
+            order = world.place(trader, market, stop_price_1e6=101 * USDC)
+            await until(lambda: world.position(order))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_25_a_signal_drains_and_persists(tmp_path: Path, number: signal.Signals) -> None:
+    async with World.open() as world:
+        market, trader = world.market(), world.trader()
+        config = KeeperConfig.beside(world, tmp_path / "keeper")
+        async with KeeperProcess.running(config) as keeper:
+            orders = [world.place(trader, market, stop_price_1e6=98 * USDC) for _ in range(20)]
+            world.bank.hold_transactions()
+            world.set_price(market, 97 * USDC)
+            with config.reading() as journal:
+                await until(lambda: journal.open_attempts())
+            keeper.process.send_signal(number)
+            assert await keeper.wait() == 0
+            assert "Traceback" not in keeper.log_end()
+        with config.reading() as journal:
+            assert {row.address for row in journal.orders(limit=100).items} == set(orders)
+            open_ones = journal.open_attempts()
+            assert open_ones
+        world.bank.release_transactions()
+        async with KeeperProcess.running(config):
+            await until(lambda: all(world.position(order) for order in orders))
+
+
+# -- the brakes
+
+
+async def test_a_pause_survives_a_restart_and_a_resume_goes_on(stand: Stand) -> None:
+    async with Journal.open(stand.config.journal) as journal:
+        await journal.commit(SetMeta("paused", "paused by an operator: maintenance"))
+    market = stand.world.market()
+    order = stand.order(stand.world.trader(), market, 101)
+    for _ in range(2):
+        async with stand.keeper():
+            await stand.reach(order, OrderState.TRIGGERED)
+            await stays(lambda: not stand.sends, stand)
+            assert "maintenance" in (await stand.readiness("sending"))[1]
+    async with Journal.open(stand.config.journal) as journal:
+        await journal.commit(SetMeta("paused", None))
+    async with stand.keeper():
+        await stand.reach(order, OrderState.FILLED)
+
+
+async def test_a_jump_pauses_its_market_until_it_settles(tmp_path: Path) -> None:
+    async with Stand.open(tmp_path, trigger={"breaker_trip": 0.05, "breaker_settle": 0.02}) as stand:
+        market, calm = stand.world.market(), stand.world.market()
+        trader = stand.world.trader()
+        async with stand.keeper():
+            order, other = stand.order(trader, market), stand.order(trader, calm)
+            await stand.known(order, other)
+            stand.world.set_price(market, 80 * USDC)
+            await stays(lambda: not stand.attempts(order), stand)
+            stand.world.set_price(calm, 95 * USDC)
+            await stand.reach(other, OrderState.FILLED)
+            settled = 80 * USDC
+            with anyio.fail_after(10):
+                while stand.state(order) is not OrderState.FILLED:
+                    settled += 10_000
+                    stand.world.set_price(market, settled)
+                    await anyio.sleep(0.05)
+
+
+async def test_a_dry_run_sends_nothing_and_records_what_it_would_have_sent(tmp_path: Path) -> None:
+    async with Stand.open(tmp_path, execution={"dry_run": True}) as stand, stand.keeper():
+        market = stand.world.market()
+        order = stand.order(stand.world.trader(), market)
+        await stand.known(order)
+        stand.world.set_price(market, 94 * USDC)
+        await until(lambda: stand.attempts(order))
+        (attempt,) = stand.attempts(order)
+        assert (attempt.state, attempt.fate) == (AttemptState.DRY_RUN, Fate.DRY_RUN)
+        assert VersionedTransaction.from_bytes(attempt.wire).verify_with_results() == [True]
+        await stays(lambda: not stand.sends, stand)
+        row = stand.row(order)
+        assert row is not None
+        assert "94" in row.reason
+
+
+# -- starts that must not be
+
+
+async def ends_at_once(config: KeeperConfig, *more: str) -> str:
+    """What `keeper run` says when it refuses to start: one line, exit code 2."""
+    with anyio.fail_after(30):
+        done = await anyio.run_process(
+            [sys.executable, "-m", "keeper", *config.arguments, *more], check=False, env=clean_environment()
+        )
+    said = done.stderr.decode()
+    assert done.returncode == 2, said
+    lines = [line for line in said.splitlines() if line.startswith("keeper: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in said
+    return lines[0]
+
+
+async def test_a_keeper_that_can_not_work_says_so_in_one_line_and_ends_with_2(tmp_path: Path) -> None:
+    async with World.open() as world:
+        said: dict[str, str] = {}
+
+        async def start(name: str, key: Keypair, **sections: Any) -> None:
+            config = KeeperConfig.beside(world, tmp_path / name, key=key, **sections)
+            if name == "key":
+                (config.folder / "key.json").write_text("[1, 2, 3]")
+            said[name] = await ends_at_once(config)
+
+        wallet = world.wallet()
+        nowhere = {"url": "http://127.0.0.1:9", "ws_url": "ws://127.0.0.1:9"}
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(lambda: start("rpc", wallet, rpc=nowhere))
+            tg.start_soon(lambda: start("program", wallet, program={"id": str(Pubkey.new_unique())}))
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(lambda: start("key", wallet))
+            tg.start_soon(lambda: start("idl", wallet, program={"idl": "0.1", "id": str(world.program.id)}))
+    assert "rpc.url" in said["rpc"]
+    assert "program.id" in said["program"]
+    assert "key file" in said["key"]
+    assert "idl" in said["idl"].lower()
+
+
+async def test_the_revision_whose_fills_create_no_position_is_refused_unless_told_otherwise(
+    tmp_path: Path, stand: Stand
+) -> None:
+    """The 0.1 IDL at an address where 0.1 answers: whatever else is right, promise 3 can't be kept."""
+    from keeper.app import _refuse_fills_without_position
+    from keeper.inputs import load_program
+
+    settings = load_settings(stand.config.file)
+    old = load_program(settings.program.model_copy(update={"idl": "0.1"}))
+    with pytest.raises(Misconfigured, match="accept_fills_without_position"):
+        _refuse_fills_without_position(settings, old)
+    accepting = settings.program.model_copy(update={"idl": "0.1", "accept_fills_without_position": True})
+    _refuse_fills_without_position(settings.model_copy(update={"program": accepting}), old)
