@@ -6,6 +6,7 @@ figure that has a transaction in it.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -81,3 +82,9 @@ def rss_mb(pid: int) -> tuple[float, float]:
     assert now is not None
     assert most is not None
     return int(now[1]) * 1_024 / 1e6, int(most[1]) * 1_024 / 1e6
+
+
+def cpu_s(pid: int) -> float:
+    """Seconds of CPU that a process has used, in all its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -16,7 +16,7 @@ import anyio
 
 from bench.figures import across
 from bench.ledger import Ledger
-from bench.stage import CROSSING_1E6, PRICE_1E6, SOL_FOR_FEES, chain, keeper, metrics, place_stops, traders_for
+from bench.stage import CROSSING_1E6, PRICE_1E6, SOL_FOR_FEES, chain, cpu_s, keeper, metrics, place_stops, traders_for
 from keeper.chain.layouts import POSITION_DISCRIMINATOR
 from tests.support.waiting import until
 
@@ -43,12 +43,14 @@ async def run(orders: int, *, say: Any = None) -> dict[str, float]:
                 await anyio.sleep(1.0)
                 if say is not None:
                     await say(process)
+                cpu = cpu_s(process.process.pid)
                 world.set_price(market, CROSSING_1E6)
                 began = time.perf_counter()
                 await until(lambda: ledger.all_confirmed, within_s=_LONGEST_S, every_s=0.02)
                 before = await metrics(process)
                 await _settled(process, orders)
                 after = await metrics(process)
+                cpu = cpu_s(process.process.pid) - cpu
                 landed = max(ledger.landed_at.values()) - began
                 confirmed = max(ledger.confirmed_at.values()) - began
                 with process.config.reading() as journal:
@@ -60,6 +62,7 @@ async def run(orders: int, *, say: Any = None) -> dict[str, float]:
             "last_landed_s": landed,
             "last_confirmed_s": confirmed,
             "first_landed_ms": 1e3 * (min(ledger.landed_at.values()) - began),
+            "keeper_cpu_us_an_order": 1e6 * cpu / orders,
             "duplicates": ledger.duplicates,
             "failed": ledger.failed,
             "positions": positions,
@@ -82,7 +85,7 @@ def _summary(runs: list[dict[str, float]]) -> dict[str, Any]:
     """The medians of the runs, their spread, and of what must be exact the worst."""
     rates = [run["executions_per_s"] for run in runs]
     result: dict[str, Any] = {"executions_per_s": across(rates)["median"], "executions_per_s_runs": across(rates)}
-    for name in ("last_landed_s", "last_confirmed_s", "first_landed_ms"):
+    for name in ("last_landed_s", "last_confirmed_s", "first_landed_ms", "keeper_cpu_us_an_order"):
         result[name] = across([run[name] for run in runs], 3)["median"]
     for name in ("duplicates", "failed", "oracle_asks", "loop_lag_ms"):
         result[name] = round(max(run[name] for run in runs), 3)

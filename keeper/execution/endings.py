@@ -7,7 +7,7 @@ read again at confirmed before the journal calls it an end.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import anyio
@@ -93,9 +93,21 @@ class Endings:
             await self.look()
             await anyio.sleep(self._every_s)
 
+    def _without_flights(self) -> Iterator[tuple[Pubkey, int]]:
+        """Not those that the keeper's own attempt is in the air for: its read-back says what happened to them, and
+        reading a burst's fills a second time here would cost as much as the first.
+        """
+        for address, slot in list(self._due.items()):
+            own = self._flights.own(address)
+            if own is None:
+                yield address, slot
+            elif own.read_back:
+                del self._due[address]
+                self._note_end(address)
+
     async def look(self) -> None:
         """One round. What no node can answer for yet stays for the next."""
-        asked = dict(list(self._due.items())[:_BATCH])
+        asked = dict(list(self._without_flights())[:_BATCH])
         if not asked:
             return
         try:

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
@@ -43,15 +43,22 @@ from keeper.turns import Turns
 
 Job = ExecuteOrder | RatchetStop
 
+_STEP: Final = 32
+"""Transactions signed before the event loop may do something else: about 3 ms."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExecutorLimits:
-    """`batch`: how many are signed and journaled together; `max_in_flight`: how many attempts may be open before
-    the loop waits; `concurrent_sends`: batches on the wire at once. `retry_blockhash_s`: the pause while there
-    is no recent blockhash.
+    """`first_batch`: how many are signed and journaled together at first, so that the first of a burst do not wait for
+    the others; twice as many each time while more wait, up to `batch`, so that an fsync is shared by many.
+    `one_send`: how many go to a node in one request, which must stay below its body limit. `max_in_flight`: how many
+    attempts may be open before the loop waits; `concurrent_sends`: requests on the wire at once. `retry_blockhash_s`:
+    the pause while there is no recent blockhash.
     """
 
-    batch: int = 64
+    first_batch: int = 16
+    batch: int = 256
+    one_send: int = 64
     max_in_flight: int = 4_096
     concurrent_sends: int = 4
     retry_blockhash_s: float = 0.2
@@ -144,6 +151,7 @@ class Executor:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Sign, journal and send until cancelled."""
+        batch = self._limits.first_batch // 2
         async with anyio.create_task_group() as tg:
             task_status.started()
             while True:
@@ -161,7 +169,9 @@ class Executor:
                 if room <= 0:
                     await anyio.sleep(0.01)  # the lander makes room; it is bounded by its own rules
                     continue
-                jobs = self._next(min(self._limits.batch, room))
+                batch = batch * 2 if self.queued > self._limits.first_batch else self._limits.first_batch
+                batch = min(batch, self._limits.batch)
+                jobs = self._next(min(batch, room))
                 try:
                     await self._take(jobs, tg)
                 except JournalError as e:
@@ -186,7 +196,9 @@ class Executor:
         point("decided")
         blockhash = await self._blockhash()
         drafts: list[_Draft] = []
-        for job in jobs:
+        for i, job in enumerate(jobs):
+            if i % _STEP == _STEP - 1:
+                await anyio.lowlevel.checkpoint()  # others may go on meanwhile, and hear of the next tick
             pause = self._tries.ceiling_pause_s(job.order.address)
             if pause > 0:
                 reason = f"It was tried too often within an hour; the next attempt is in {pause:.0f} s."
@@ -205,9 +217,11 @@ class Executor:
         point("signed")
         flights = await self._journaled(drafts)
         point("journaled")
-        if flights and not self._dry_run:
+        if self._dry_run:
+            return
+        for start in range(0, len(flights), self._limits.one_send):
             await self._sends.acquire()
-            tg.start_soon(self._launch, flights)
+            tg.start_soon(self._launch, flights[start : start + self._limits.one_send])
 
     async def _learn_units(self, draft: _Draft) -> None:
         """Simulate the first of its kind beside its own way out: it waits for nothing, the next ones profit."""

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import anyio
+import anyio.lowlevel
 from solders.pubkey import Pubkey
 
 from keeper.chain.client import AccountBytes, ChainClient
@@ -35,6 +37,8 @@ from keeper.journal.ops import AddSpend, Op
 from keeper.journal.transitions import first_state
 
 _MOST_READ_BACKS = 200
+_STEP = 64
+"""Fills looked at before the event loop may do something else: about 4 ms."""
 
 
 class Resting(Protocol):
@@ -108,7 +112,9 @@ class Settlement:
             return  # read back at the next poll; until then nothing is concluded
         ops: list[Op] = []
         after: list[Consequence] = []
-        for flight in flights:
+        for i, flight in enumerate(flights):
+            if i % _STEP == _STEP - 1:
+                await anyio.lowlevel.checkpoint()
             match flight.attempt.kind:
                 case AttemptKind.EXECUTE:
                     self._filled(flight, read, ops, after)

@@ -29,15 +29,18 @@ class Telemetry:
 
     def __init__(self, metrics: Metrics) -> None:
         self.metrics = metrics
+        # Found once: looking a labelled metric up takes longer than counting.
+        self._states = {(k, s): metrics.states.labels(k, s) for k in AttemptKind for s in AttemptState}
+        self._since_trigger = {s: metrics.since_trigger.labels(s) for s in AttemptState}
 
     def report(self, report: Report) -> None:
         """Count it and write it down."""
         m = self.metrics
         match report:
             case AttemptMoved():
-                m.states.labels(report.kind, report.state).inc()
+                self._states[report.kind, report.state].inc()
                 if report.since_trigger_s is not None and report.kind is AttemptKind.EXECUTE:
-                    m.since_trigger.labels(report.state).observe(report.since_trigger_s)
+                    self._since_trigger[report.state].observe(report.since_trigger_s)
                 if report.slots_since_trigger is not None and report.state is AttemptState.CONFIRMED:
                     m.slots_since_trigger.observe(report.slots_since_trigger)
                 event = f"attempt.{report.state}"
