@@ -9,10 +9,12 @@ http ──► journal, engine (what is known), relay ──► lander
 from __future__ import annotations
 
 import datetime
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Final
 
 import anyio
 from solders.pubkey import Pubkey
@@ -49,6 +51,7 @@ from keeper.gauges import Gauges
 from keeper.health import HealthOf
 from keeper.http.ports import ApiLimits, ApiPorts
 from keeper.http.running import run_api
+from keeper.http.tokens import Tokens
 from keeper.inputs import endpoints_of, load_program, load_signer
 from keeper.journal import Journal, Retention
 from keeper.schedule import Schedule
@@ -58,6 +61,8 @@ from keeper.triggers.breaker import BreakerRules
 from keeper.triggers.decision import Decision, Rules
 from keeper.triggers.prices import ChainClock
 from keeper.watchdog import Loop, Watchdog
+
+_SWITCH_INTERVAL_S: Final = 0.000_5
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,8 @@ class Ready:
 
 async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
     """Run the keeper until cancelled. Misconfigured, before anything is sent, when it can't work."""
+    # The journal's thread needs the interpreter's lock a dozen times a commit, and would wait 5 ms for it each time.
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     program: Program = load_program(settings.program)
     signer: Signer = load_signer(settings.key)
     metrics = Metrics(__version__)
@@ -234,6 +241,8 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
                 keeper_pubkey=signer.address,
                 balance_lamports=lambda: balance.lamports,
                 limits=_api_limits(settings),
+                brakes=brakes,
+                operators=_operators(settings),
             )
             port = await tg.start(run_api, ports, settings.http.host, settings.http.port, name="http")
             for watch in watches:
@@ -311,6 +320,11 @@ def _landing_limits(settings: Settings) -> LandingLimits:
 def _api_limits(settings: Settings) -> ApiLimits:
     h = settings.http
     return ApiLimits(requests_per_s=h.requests_per_s, burst=h.burst, streams=h.streams)
+
+
+def _operators(settings: Settings) -> Tokens:
+    digest = settings.http.admin_token_sha256
+    return Tokens() if digest is None else Tokens({digest.get_secret_value(): "operator"})
 
 
 def _fee_rules(settings: Settings) -> FeeRules:
