@@ -224,6 +224,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             await tg.start(lander.run, name="lander")
             await tg.start(engine.run_later, name="later")
             await tg.start(engine.carry_on, name="carry-on")
+            await tg.start(engine.note_the_rest, name="note-the-rest")
             await tg.start(accounts.run, name="account-wait")
             await tg.start(endings.run, name="endings")
             await balance.look()

@@ -29,6 +29,10 @@ from keeper.triggers.conditions import Fires
 from keeper.triggers.decision import Decision
 from keeper.triggers.prices import ChainClock
 
+_NOTES_AT_ONCE: Final = 2_048
+"""So many new orders are noted as they come; beyond that they are noted later, at leisure."""
+_NOTES_PAUSE_S: Final = 0.5
+
 RESTS: Final = "It rests until a fresh price meets its condition."
 
 
@@ -81,6 +85,7 @@ class Engine:
         self._later_count = itertools.count()
         self._later_added = anyio.Event()
         self._unfinished = anyio.Event()
+        self._unnoted = anyio.Event()
         self.events = 0
 
     def __repr__(self) -> str:
@@ -140,7 +145,9 @@ class Engine:
             resting = self.decision.book.posture(order.address) is Posture.ARMED
             state = OrderState.OPEN if resting and not actions else None
             # Pending at a newer slot than an end that was noted: it was placed anew at the same address.
-            self._journal.post(NoteOrder(order, state, RESTS if state else "", reopen=before is None))
+            note = NoteOrder(order, state, RESTS if state else "", reopen=before is None)
+            if self._journal.waiting_notes >= _NOTES_AT_ONCE or not self._journal.post(note):
+                self._unnoted.set()
         self._act(actions)
 
     def _gone(self, event: OrderGone) -> None:
@@ -195,6 +202,29 @@ class Engine:
             while self.decision.unfinished:
                 self._act(self.decision.carry_on(self._now()))
                 await anyio.lowlevel.checkpoint()
+
+    async def note_the_rest(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """After a flood of new orders (the first snapshot of a large book): note them all, at a pace that leaves the
+        journal to the attempts. Until then the chain remembers them, and an attempt at one notes it itself.
+
+        Goes through the whole book, because remembering a million addresses would cost more than noting an order twice.
+        """
+        task_status.started()
+        while True:
+            await self._unnoted.wait()
+            await anyio.sleep(_NOTES_PAUSE_S)
+            self._unnoted = anyio.Event()
+            after: Pubkey | None = None
+            while page := self.decision.book.orders(after=after, limit=_NOTES_AT_ONCE // 8):
+                for order in page:
+                    if self.decision.book.posture(order.address) is Posture.ARMED:
+                        self._journal.post(NoteOrder(order, OrderState.OPEN, RESTS, reopen=True))
+                    else:
+                        self._journal.post(NoteOrder(order))
+                after = page[-1].address
+                await anyio.sleep(_NOTES_PAUSE_S / 10)
+                while self._journal.waiting_notes >= _NOTES_AT_ONCE // 2:  # noqa: ASYNC110 - it says how many, not when
+                    await anyio.sleep(_NOTES_PAUSE_S / 10)
 
     # -- what execution says of an order
 
