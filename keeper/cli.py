@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keeper import __version__
-from keeper.commands import EXIT_FAILED, EXIT_USAGE, check
+from keeper.commands import EXIT_FAILED, EXIT_USAGE, admin, check, journal, simulate
 from keeper.commands.options import (
     ConfigOption,
     HostOption,
@@ -216,6 +216,11 @@ def failures(
     if context.invoked_subcommand is None:
         path = _journal_path(config, journal)
         _print_rows(path, lambda j: views.failures(j, limit), views.FAILURE_COLUMNS, as_json)
+
+
+admin.add_to(cli, failures_cli)
+journal.add_to(cli)
+simulate.add_to(cli)
 
 
 def _journal_path(config: Path | None, journal: Path | None) -> Path:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from solders.pubkey import Pubkey
 
+from keeper.errors import Misconfigured
 from keeper.settings import Settings, load_settings
 
 ConfigOption = Annotated[
@@ -23,6 +25,14 @@ HostOption = Annotated[str | None, typer.Option("--host", help="Where the API li
 PortOption = Annotated[int | None, typer.Option("--port", help="Port of the API; the setting http.port.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many rows at most.")]
+
+
+def address_of(text: str, what: str) -> Pubkey:
+    """An address that was typed. Misconfigured names it when it is none."""
+    try:
+        return Pubkey.from_string(text)
+    except ValueError:
+        raise Misconfigured(f"{text!r} is no address of an {what}.", remedy="Give 32 bytes in base58.") from None
 
 
 def given(**sections: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -22,6 +22,7 @@ from keeper.http.problems import Problem
 from keeper.http.rates import Admission, Rates, client_of
 from keeper.http.relaying import Relaying
 from keeper.http.routes import health, markets, orders, stream
+from keeper.http.routes.admin import router as admin_router
 
 _BY_STATUS: Final = {
     404: ("not_found", "There is nothing at this path."),
@@ -60,6 +61,7 @@ def application() -> FastAPI:
     # The stream before the orders: its path would be taken for an order's.
     for module in (stream, orders, markets, health):
         app.include_router(module.router)
+    app.include_router(admin_router)
 
     @app.get("/v1/openapi.json", include_in_schema=False)
     async def openapi() -> dict[str, Any]:

@@ -172,6 +172,27 @@ class HealthReport(Protocol):
         ...
 
 
+class Brakes(Protocol):
+    """The operator's hands. Each call is durable when it returns; JournalError when it could not be made so."""
+
+    @property
+    def paused(self) -> str | None:
+        """Why an operator paused the keeper; None when none did."""
+        ...
+
+    async def pause(self, reason: str) -> None:
+        """Sign and send nothing new."""
+        ...
+
+    async def resume(self) -> None:
+        """Go on."""
+        ...
+
+    async def retry(self, address: Pubkey) -> None:
+        """Let a failed order rest again; another KeeperError says why it can't."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ApiLimits:
     """Bounds that protect the keeper from its callers, and callers from their tools.
@@ -206,5 +227,7 @@ class ApiPorts:
     keeper_pubkey: Pubkey | None
     balance_lamports: Callable[[], int | None] = lambda: None
     tokens: Tokens = field(default_factory=Tokens)
+    brakes: Brakes | None = None
+    operators: Tokens = field(default_factory=Tokens)
     now: Callable[[], float] = time.time
     limits: ApiLimits = field(default_factory=ApiLimits)

@@ -70,6 +70,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     # What a simulation says when the program has no more particular word above.
     "simulation_failed": Kind(422, "The chain would refuse the transaction"),
     "insufficient_funds": Kind(422, "The wallet can't pay for the transaction"),
+    "unauthorized": Kind(401, "A token is needed"),
+    "order_not_failed": Kind(409, "The order did not fail"),
     "unauthorized_user": Kind(422, "The order belongs to another wallet"),
     # Relay checks (keeper.chain.relay_checks): the code is the check's.
     "not_base64": Kind(422, "The transaction is not base64"),

@@ -20,6 +20,9 @@ class Tokens:
     def __repr__(self) -> str:
         return f"Tokens({sorted(set(self._names.values()))})"
 
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
     def name_of(self, authorization: str | None) -> str | None:
         """The name behind an Authorization header; None when it holds no token that is known."""
         if authorization is None or not authorization.lower().startswith(_SCHEME) or len(authorization) > _LONGEST:

@@ -1,0 +1,89 @@
+"""`keeper simulate`: what would happen to an order now."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import anyio
+import typer
+
+from keeper.commands import EXIT_FAILED
+from keeper.commands.options import (
+    ConfigOption,
+    IdlOption,
+    JsonOption,
+    KeyOption,
+    ProgramOption,
+    RpcOption,
+    address_of,
+    settings_from,
+)
+
+
+def add_to(cli: typer.Typer) -> None:
+    """Add `simulate`."""
+    cli.command()(simulate)
+
+
+def simulate(
+    order: Annotated[str, typer.Argument(help="The order account's address.")],
+    config: ConfigOption = None,
+    rpc_url: RpcOption = None,
+    key: KeyOption = None,
+    program_id: ProgramOption = None,
+    idl: IdlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run an order's execution on the node, without sending it, and show the program's logs.
+
+    Exit code 0: it would be executed; 1: it would not.
+    """
+    from keeper.checks.chain import client_for
+    from keeper.inputs import endpoints_of, load_program, load_signer
+    from keeper.simulating import Outcome
+    from keeper.simulating import simulate as run
+    from keeper.views import decimal
+
+    address = address_of(order, "order")
+    settings = settings_from(config, rpc={"url": rpc_url}, key={"file": key}, program={"id": program_id, "idl": idl})
+    program, keeper = load_program(settings.program), load_signer(settings.key).address
+
+    async def ask() -> Outcome:
+        client = client_for(endpoints_of(settings.rpc))
+        try:
+            return await run(client, program, keeper, address)
+        finally:
+            await client.pool.aclose()
+
+    found = anyio.run(ask)
+    facts = {
+        "order": str(found.order.address),
+        "type": found.order.order_type.word,
+        "side": found.order.side.word,
+        "status": found.order.status.word,
+        "size": decimal(found.order.size_1e6),
+        "trigger": decimal(found.order.stop_price_1e6 or found.order.price_1e6),
+        "market": found.market.symbol,
+        "price": decimal(found.market.last_oracle_price_1e6),
+        "price_age_s": found.price_age_s,
+        "condition_met": found.met,
+        "would_execute": found.would_execute,
+        "error": found.error,
+        "units": found.units,
+        "verdict": found.verdict,
+    }
+    if as_json:
+        print(json.dumps({**facts, "logs": found.logs}))
+    else:
+        width = max(map(len, facts))
+        for name, value in facts.items():
+            if value is not None:
+                print(f"{name.replace('_', ' '):<{width}}  {_plain(value)}")
+        print(*("  " + line for line in ("", *found.logs)), sep="\n")
+    if not found.would_execute:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _plain(value: object) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
