@@ -21,7 +21,7 @@ from keeper.http.preparing import Preparing
 from keeper.http.problems import Problem
 from keeper.http.rates import Admission, Rates, client_of
 from keeper.http.relaying import Relaying
-from keeper.http.routes import health, markets, orders, stream
+from keeper.http.routes import health, history, markets, orders, page, stream
 from keeper.http.routes.admin import router as admin_router
 
 _BY_STATUS: Final = {
@@ -59,7 +59,7 @@ def application() -> FastAPI:
         redirect_slashes=False,
     )
     # The stream before the orders: its path would be taken for an order's.
-    for module in (stream, orders, markets, health):
+    for module in (stream, orders, markets, history, health, page):
         app.include_router(module.router)
     app.include_router(admin_router)
 

@@ -11,7 +11,7 @@ from solders.pubkey import Pubkey
 from keeper.domain.orders import Market, OrderType
 from keeper.domain.prices import Price
 from keeper.http.decimals import format_1e6
-from keeper.http.models import MarketDetail, MarketView, OrderTypeWord, RestingOrders, TriggerLevel
+from keeper.http.models import MarketView, OrderTypeWord, RestingOrders, TriggerLevel
 from keeper.http.ports import Desk, Health
 from keeper.triggers.book import Level
 from keeper.triggers.conditions import Fires
@@ -20,48 +20,41 @@ _OF_ONE_MARKET: Final = frozenset({"prices"})
 """Checks of health that say nothing about the other markets; the desk says it of each."""
 
 
-def market_views(markets: list[Market], desk: Desk, health: Health) -> list[MarketView]:
-    """Markets in a list, by symbol."""
+def market_views(markets: list[Market], desk: Desk, health: Health, levels: int) -> list[MarketView]:
+    """Markets by symbol, each with up to `levels` triggers on each side of its price."""
     counts = desk.counts()
-    views = [MarketView(**_view(market, desk, health, counts)) for market in markets]  # type: ignore[arg-type]
+    views = [_view(market, desk, health, counts, levels) for market in markets]
     return sorted(views, key=lambda view: (view.market, view.address))
 
 
-def market_detail(market: Market, desk: Desk, health: Health, levels: int) -> MarketDetail:
-    """A market with up to `levels` triggers on each side."""
-    price = desk.price(market.address)
+def _view(
+    market: Market, desk: Desk, health: Health, counts: Mapping[tuple[Pubkey, OrderType], int], levels: int
+) -> MarketView:
+    price, chain_time = desk.price(market.address), desk.chain_time_s()
+    executing, why_not = _executing(market, desk, health)
     below, above = (
         [_level(level, price) for level in desk.levels(market.address, fires, levels)]
         for fires in (Fires.AT_OR_BELOW, Fires.AT_OR_ABOVE)
     )
-    common = _view(market, desk, health, desk.counts())
-    return MarketDetail(**common, below=below, above=above)  # type: ignore[arg-type]
-
-
-def _view(
-    market: Market, desk: Desk, health: Health, counts: Mapping[tuple[Pubkey, OrderType], int]
-) -> dict[str, object]:
-    price, chain_time = desk.price(market.address), desk.chain_time_s()
-    executing, why_not = _executing(market, desk, health)
-    return {
-        "market": market.symbol,
-        "address": str(market.address),
-        "price": None if price is None else format_1e6(price.price_1e6),
-        "price_age_s": None if price is None or chain_time is None else round(price.age_s(chain_time), 3),
-        "price_slot": None if price is None else price.slot,
-        "active": market.is_active,
-        "executing": executing,
-        "executing_reason": why_not,
-        "max_leverage": market.max_leverage,
-        "resting": [
+    return MarketView(
+        market=market.symbol,
+        address=str(market.address),
+        price=None if price is None else format_1e6(price.price_1e6),
+        price_age_s=None if price is None or chain_time is None else round(price.age_s(chain_time), 3),
+        price_slot=None if price is None else price.slot,
+        active=market.is_active,
+        executing=executing,
+        executing_reason=why_not,
+        max_leverage=market.max_leverage,
+        resting=[
             RestingOrders(order_type=cast(OrderTypeWord, order_type.word), orders=n)
             for order_type in OrderType
             if (n := counts.get((market.address, order_type), 0))
         ],
-        "nearest_below": _nearest(market, desk, Fires.AT_OR_BELOW, price),
-        "nearest_above": _nearest(market, desk, Fires.AT_OR_ABOVE, price),
-        "slot": market.slot,
-    }
+        below=below,
+        above=above,
+        slot=market.slot,
+    )
 
 
 def _executing(market: Market, desk: Desk, health: Health) -> tuple[bool, str]:
@@ -71,11 +64,6 @@ def _executing(market: Market, desk: Desk, health: Health) -> tuple[bool, str]:
         return False, why_not
     failing = [check for check in health.checks if not check.ok and check.name not in _OF_ONE_MARKET]
     return not failing, "; ".join(f"{check.name}: {check.detail or 'failed'}" for check in failing)
-
-
-def _nearest(market: Market, desk: Desk, fires: Fires, price: Price | None) -> TriggerLevel | None:
-    levels = desk.levels(market.address, fires, 1)
-    return _level(levels[0], price) if levels else None
 
 
 def _level(level: Level, price: Price | None) -> TriggerLevel:

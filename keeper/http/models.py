@@ -275,16 +275,9 @@ class MarketView(Answer, frozen=True, kw_only=True):
     executing_reason: Annotated[str, Meta(description="Why not; empty when they are.")]
     max_leverage: int
     resting: Annotated[list[RestingOrders], Meta(description="By type; types that nobody has placed are left out.")]
-    nearest_below: Annotated[TriggerLevel | None, Meta(description="The first trigger that a falling price meets.")]
-    nearest_above: Annotated[TriggerLevel | None, Meta(description="The first trigger that a rising price meets.")]
+    below: Annotated[list[TriggerLevel], Meta(description="What a falling price meets, the nearest first.")]
+    above: Annotated[list[TriggerLevel], Meta(description="What a rising price meets, the nearest first.")]
     slot: int
-
-
-class MarketDetail(MarketView, frozen=True, kw_only=True):
-    """A market with the triggers around its price, the nearest first on each side."""
-
-    below: list[TriggerLevel]
-    above: list[TriggerLevel]
 
 
 class MarketList(Answer, frozen=True, kw_only=True):
@@ -307,6 +300,65 @@ class HealthView(Answer, frozen=True, kw_only=True):
     live: bool
     ready: bool
     checks: list[CheckView]
+
+
+class OrderCount(Answer, frozen=True, kw_only=True):
+    """How many orders are in a state."""
+
+    status: OrderState
+    orders: int
+
+
+class KeeperView(Answer, frozen=True, kw_only=True):
+    """Who the keeper is, what it serves, and how many orders it knows."""
+
+    keeper: Annotated[Address | None, Meta(description="Its wallet; null when it has none.")]
+    balance_lamports: Annotated[int | None, Meta(description="As last read; null before the first time.")]
+    version: str
+    program: Address
+    program_revision: str
+    executes: Annotated[list[OrderTypeWord], Meta(description="The types that the program's revision executes.")]
+    chain_time: Annotated[float | None, Meta(description="The chain's clock, unix seconds.")]
+    orders: list[OrderCount]
+
+
+class ExecutionView(AttemptView, frozen=True, kw_only=True):
+    """One of the keeper's attempts at filling an order."""
+
+    order: Address
+    market: str | None
+    order_type: OrderTypeWord | None
+    side: SideWord | None
+    size: Decimal | None
+    latency_ms: Annotated[
+        int | None, Meta(description="From the news that met the order's condition to the fill's confirmation.")
+    ]
+
+
+class ExecutionPage(Answer, frozen=True, kw_only=True):
+    """Some executions, newest first."""
+
+    executions: list[ExecutionView]
+    cursor: Annotated[str | None, Meta(description="Ask again with it for the next page; null at the end.")]
+
+
+class FailureView(Answer, frozen=True, kw_only=True):
+    """An order that wanted to be executed and was not, at least not at once."""
+
+    order: Address
+    status: OrderState | None
+    reason: str
+    market: str | None
+    order_type: OrderTypeWord | None
+    side: SideWord | None
+    size: Decimal | None
+    attempts: Annotated[list[AttemptView], Meta(description="Oldest first.")]
+
+
+class FailureList(Answer, frozen=True, kw_only=True):
+    """Failures, the latest first."""
+
+    failures: list[FailureView]
 
 
 class ProblemDetails(Answer, frozen=True, kw_only=True):

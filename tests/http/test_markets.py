@@ -56,7 +56,7 @@ async def test_what_rests_and_how_near_it_is(world: World, book: Book) -> None:
     assert market["resting"] == [{"order_type": "stop_loss", "orders": 3}, {"order_type": "take_profit", "orders": 1}]
     below = {"trigger_price": "95", "orders": 2, "size": "2", "distance": "0.05"}
     above = {"trigger_price": "112.5", "orders": 1, "size": "2.5", "distance": "0.125"}
-    assert (market["nearest_below"], market["nearest_above"]) == (below, above)
+    assert (market["below"], market["above"]) == ([below], [above])
     detail = (await world.http.get("/v1/markets/SOL/USDC")).json()
     assert detail["below"] == [below, {"trigger_price": "90", "orders": 1, "size": "1", "distance": "0.1"}]
     assert detail["above"] == [above]
@@ -68,12 +68,12 @@ async def test_what_rests_and_how_near_it_is(world: World, book: Book) -> None:
 async def test_a_trigger_that_is_met_has_no_distance(world: World, book: Book) -> None:
     book.upsert(order(world, OrderType.STOP_LOSS, Side.LONG, 101_000_000))
     (market,) = (await world.http.get("/v1/markets")).json()["markets"]
-    assert market["nearest_below"]["distance"] == "0"
+    assert market["below"][0]["distance"] == "0"
 
 
 async def test_a_market_without_orders(world: World, book: Book) -> None:
     (market,) = (await world.http.get("/v1/markets")).json()["markets"]
-    assert (market["resting"], market["nearest_below"], market["nearest_above"]) == ([], None, None)
+    assert (market["resting"], market["below"], market["above"]) == ([], [], [])
 
 
 async def test_a_keeper_that_executes_nothing_says_so_of_every_market(world: World) -> None:

@@ -9,35 +9,39 @@ from starlette.responses import Response
 
 from keeper.http.answers import answer
 from keeper.http.describe import described_by
-from keeper.http.market_views import market_detail, market_views
-from keeper.http.models import MarketDetail, MarketList
+from keeper.http.market_views import market_views
+from keeper.http.models import MarketList, MarketView
 from keeper.http.problems import Problem
 from keeper.http.wiring import Ports, strict_query
 
 router = APIRouter(prefix="/v1/markets", tags=["markets"], dependencies=[strict_query])
 
 
-@router.get("", summary="Every market", **described_by({200: MarketList}))
-async def markets(ports: Ports) -> Response:
+Levels = Annotated[int, Query(ge=0, le=200, description="How many triggers to list on each side of the price.")]
+
+
+@router.get("", summary="Every market", **described_by({200: MarketList}, problems=["invalid_field"]))
+async def markets(ports: Ports, levels: Levels = 1) -> Response:
     """Every market that the keeper watches, by symbol: its price, how many orders rest on it by type, and the nearest
-    trigger on each side of the price.
+    triggers on each side of the price.
     """
-    return answer(MarketList(markets=market_views(ports.desk.markets(), ports.desk, ports.health.report())))
+    return answer(MarketList(markets=market_views(ports.desk.markets(), ports.desk, ports.health.report(), levels)))
 
 
 @router.get(
     "/{base}/{quote}",
     summary="One market",
-    **described_by({200: MarketDetail}, problems=["not_found", "invalid_field"]),
+    **described_by({200: MarketView}, problems=["not_found", "invalid_field"]),
 )
 async def market(
     base: str,
     quote: str,
     ports: Ports,
-    levels: Annotated[int, Query(ge=0, le=200, description="How many triggers to list on each side.")] = 20,
+    levels: Levels = 20,
 ) -> Response:
     """A market by its two assets, `/v1/markets/SOL/USDC`, with the triggers around its price."""
     found = ports.desk.market(f"{base}/{quote}")
     if found is None:
         raise Problem("not_found", "The program has no such market that the keeper watches.")
-    return answer(market_detail(found, ports.desk, ports.health.report(), levels))
+    (view,) = market_views([found], ports.desk, ports.health.report(), levels)
+    return answer(view)

@@ -1,0 +1,1 @@
+"""The static files of the pages; `keeper.http.routes.page` serves them."""
