@@ -11,6 +11,8 @@ from typing import Any, Final, Literal
 import msgspec
 import structlog
 
+from keeper.telemetry.repeats import LimitRepeats
+
 _URL: Final = re.compile(r"\b(?P<scheme>https?|wss?)://(?P<rest>[^\s'\"<>]+)")
 _LEVELS: Final = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
 # Libraries that log whole URLs, keys included, at INFO or DEBUG.
@@ -34,7 +36,7 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
         else structlog.processors.JSONRenderer(serializer=_json)
     )
     structlog.configure(
-        processors=[_drop_quiet, *shared, renderer],
+        processors=[_drop_quiet, LimitRepeats(), *shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
