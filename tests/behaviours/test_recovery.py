@@ -1,0 +1,55 @@
+"""How soon a keeper with much to recover is back: `docs/behaviours.md` has the figures."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from solders.pubkey import Pubkey
+
+from keeper.domain.attempts import AttemptState
+from keeper.localnet.accounts import Account
+from tests.support import KeeperConfig, KeeperProcess, World, until
+
+pytestmark = pytest.mark.anyio
+
+USDC = 1_000_000
+RESTING, IN_THE_AIR = 9_900, 100
+READY_WITHIN_S = 20.0
+"""The goal is 5 s, on a machine that does nothing else; this bound is for one that does."""
+
+
+async def test_11_recovery_of_ten_thousand_orders_and_a_hundred_open_attempts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with World.open(slot_ms=100, finalized_slots=31) as world:
+        market, quiet = world.market(), world.market()
+        traders = [world.trader() for _ in range(10)]
+        hot = [world.place(traders[i % 10], market, stop_price_1e6=98 * USDC) for i in range(IN_THE_AIR)]
+        model = world.bank.account(world.place(traders[0], quiet, stop_price_1e6=50 * USDC))
+        assert model is not None
+        for _ in range(RESTING - 1):
+            world.bank.set_account(Pubkey.new_unique(), Account(model.lamports, model.data, model.owner))
+        config = KeeperConfig.beside(world, tmp_path / "keeper", log={"level": "info"})
+        async with KeeperProcess.running(config) as first:
+            with config.reading() as journal:
+                await until(lambda: sum(journal.counts_by_state().values()) == RESTING + IN_THE_AIR, within_s=30)
+                world.bank.hold_transactions()
+                world.set_price(market, 97 * USDC)
+                await until(lambda: len(journal.open_attempts()) == IN_THE_AIR)
+            first.kill()
+            await first.wait()
+        begun = time.monotonic()
+        async with KeeperProcess.running(config):
+            took_s = time.monotonic() - begun
+            world.bank.release_transactions()
+            with config.reading() as journal:
+                await until(lambda: all(world.position(order) for order in hot), within_s=30)
+                await until(lambda: not journal.open_attempts(), within_s=30)
+                for order in hot:
+                    (attempt,) = journal.attempts_of(order)
+                    assert attempt.state is AttemptState.FINALIZED
+    with capsys.disabled():
+        print(f" ready again after {took_s:.2f} s ", end="")
+    assert took_s < READY_WITHIN_S
