@@ -20,11 +20,11 @@ from keeper.chain.client import AccountBytes, ChainClient
 from keeper.chain.layouts import decode_market, decode_order, decode_position
 from keeper.chain.program import Program
 from keeper.chain.program_errors import ProgramFailure, name_failure, programs_of
-from keeper.domain.attempts import AttemptKind, AttemptState, Fate
+from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.events import Event, MarketSeen, OrderSeen
 from keeper.domain.orders import OnchainStatus, Order, OrderState
 from keeper.domain.reports import FillWithoutPosition, Note, OrderSettled, Report
-from keeper.errors import ChainError, MalformedAccount
+from keeper.errors import ChainError, JournalError, MalformedAccount
 from keeper.execution.consequences import Consequence, Consequences, conclusion
 from keeper.execution.fates import fate_of
 from keeper.execution.fees import FeePolicy
@@ -110,6 +110,7 @@ class Settlement:
         read = await self._read(wanted, slot)
         if read is None:
             return  # read back at the next poll; until then nothing is concluded
+        before = [(flight, flight.attempt) for flight in flights]
         ops: list[Op] = []
         after: list[Consequence] = []
         for i, flight in enumerate(flights):
@@ -122,7 +123,7 @@ class Settlement:
                     self._ratcheted(flight, read, ops, after)
                 case AttemptKind.RELAY:
                     self._relays.landed(flight, read.order(flight.attempt.order, self._program.id), ops, after)
-        await self._commit(ops, after, "confirmed_journaled")
+        await self._commit(before, ops, after, "confirmed_journaled")
 
     async def failed(self, flights: Sequence[Flight], errs: Sequence[object], slot: int) -> None:
         """Confirmed with an error: name it, read the order and its market again, apply the fate's policy."""
@@ -132,6 +133,7 @@ class Settlement:
         if read is None:
             return
         point("failed")
+        before = [(flight, flight.attempt) for flight in flights]
         ops: list[Op] = []
         after: list[Consequence] = []
         for flight, err in zip(flights, errs, strict=True):
@@ -151,7 +153,7 @@ class Settlement:
             market = self._market_news(flight, read)
             if market is not None:
                 after.append(lambda news=market: self._resting.saw(news))  # type: ignore[misc]
-        await self._commit(ops, after, "failed_journaled")
+        await self._commit(before, ops, after, "failed_journaled")
 
     async def expired(self, flights: Sequence[Flight], slot: int) -> None:
         """The third part of the rule: the order reads as it did before, at or after the finalized slot."""
@@ -159,6 +161,7 @@ class Settlement:
         if read is None:
             return
         point("expired")
+        before = [(flight, flight.attempt) for flight in flights]
         ops: list[Op] = []
         after: list[Consequence] = []
         for flight in flights:
@@ -171,17 +174,18 @@ class Settlement:
             failure = ProgramFailure("BlockhashExpired", None, None, None, detail)
             self._end(flight, AttemptState.EXPIRED, fate, failure, 0, ops, after)
             self._after_failure(flight, fate, failure, order, slot, ops, after)
-        await self._commit(ops, after, "failed_journaled")
+        await self._commit(before, ops, after, "failed_journaled")
 
     async def finalized(self, flights: Sequence[Flight]) -> None:
         """Rooted: the only way that a success closes."""
         now = self._wall_time()
+        before = [(flight, flight.attempt) for flight in flights]
         ops: list[Op] = [
             move_flight(flight, AttemptState.FINALIZED, self._report, finalized_at=now, ended_at=now)
             for flight in flights
         ]
         after: list[Consequence] = [lambda f=flight: self._flights.remove(f) for flight in flights]  # type: ignore[misc]
-        await self._commit(ops, after, "finalized_journaled")
+        await self._commit(before, ops, after, "finalized_journaled")
 
     # -- success
 
@@ -381,10 +385,24 @@ class Settlement:
         ops.append(AddSpend(self._fees.day, fee))
         after.append(lambda: self._fees.spend(fee))
 
-    async def _commit(self, ops: Sequence[Op], after: Sequence[Consequence], passed: str) -> None:
-        """Durable first, consequences second: a crash in between finds the entry closed and the order resting."""
-        if ops:
-            await self._journal.commit(*ops)
+    async def _commit(
+        self,
+        before: Sequence[tuple[Flight, Attempt]],
+        ops: Sequence[Op],
+        after: Sequence[Consequence],
+        passed: str,
+    ) -> None:
+        """Durable first, consequences second: a crash in between finds the entry closed and the order resting.
+
+        What the journal could not take did not happen: the flights are as they were, and asked about again.
+        """
+        try:
+            if ops:
+                await self._journal.commit(*ops)
+        except JournalError:
+            for flight, attempt in before:
+                flight.attempt = attempt
+            raise
         point(passed)
         for consequence in after:
             consequence()

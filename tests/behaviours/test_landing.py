@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -216,3 +218,22 @@ async def test_10_what_a_fork_dropped_rests_again_when_its_price_was_dropped_too
         await stays(lambda: len(stand.attempts(order)) == 1, stand)
         stand.world.set_price(market, 93 * USDC)
         await stand.reach(order, OrderState.FILLED)
+
+
+async def test_4_an_end_that_the_journal_could_not_take_is_concluded_again(stand: Stand) -> None:
+    """The disk refuses the very commit that says expired: the order must not hang on what only memory knows."""
+    async with stand.keeper():
+        _, order = await triggered(stand, before=lambda: stand.bank.lose_transactions(1_000_000))
+        await until(lambda: stand.attempt_state(order) is AttemptState.SENT)
+        with contextlib.closing(sqlite3.connect(stand.config.journal, isolation_level=None)) as other:
+            other.execute(
+                "CREATE TRIGGER refuse BEFORE UPDATE ON attempts WHEN NEW.state = 'expired' "
+                "BEGIN SELECT RAISE(ABORT, 'no room'); END"
+            )
+            stand.outlive_blockhashes()
+            await looked_up(stand, 3)
+            assert stand.attempt_state(order) is AttemptState.SENT
+            other.execute("DROP TRIGGER refuse")
+        stand.bank.lose_transactions(0)
+        await stand.reach(order, OrderState.FILLED)
+        assert [attempt.state.value for attempt in stand.attempts(order)][0] == "expired"
