@@ -35,6 +35,10 @@ test: $(STAMP) ## run the tests
 chaos: $(STAMP) ## break everything, kill the keeper, check (EPISODES=100 SEED=1)
 	@$(BIN)/python -m tests.chaos --episodes $(EPISODES) --seed $(SEED) $(ARGS)
 
+.PHONY: bench
+bench: $(STAMP) ## measure; make bench ONLY=burst measures one part
+	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
 .PHONY: lint
 lint: $(STAMP) ## ruff, mypy --strict and the import rules of the rooms
 	@$(BIN)/ruff check .

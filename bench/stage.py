@@ -6,12 +6,15 @@ figure that has a transaction in it.
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import AsyncIterator, Sequence
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import anyio
 import httpx
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
@@ -36,20 +39,57 @@ async def chain() -> AsyncIterator[World]:
 
 @asynccontextmanager
 async def keeper(
-    world: World, folder: Path, *, key: Keypair | None = None, rpc: dict[str, object] | None = None
+    world: World,
+    folder: Path,
+    *,
+    key: Keypair | None = None,
+    trace: Path | None = None,
+    rpc: Mapping[str, object] | None = None,
+    ready_within_s: float = 60.0,
 ) -> AsyncIterator[KeeperProcess]:
-    """A keeper with its default settings, ready. Its log goes to a file, as it would to a service manager."""
+    """A keeper with its default settings, ready. Its log goes to a file, as it would to a service manager.
+
+    With `trace` it runs under `bench.traced`, which writes there.
+    """
     config = KeeperConfig.beside(
         world,
         folder,
         key=key or world.wallet(SOL_FOR_FEES),
         rpc=rpc or {},
         log={"level": "info", "format": "json"},
-        # A burst of 10,000 costs more than a careful operator's default allows a key in a day.
+        # A burst of 10,000 costs more than a careful operator's default allows a key in a day, and one client of the
+        # API stands for many.
         fees={"daily_cap_lamports": 10**12},
+        http={"requests_per_s": 100_000, "burst": 1_000_000},
     )
-    async with KeeperProcess.running(config) as process:
+    module = ["keeper"] if trace is None else ["bench.traced", str(trace)]
+    with config.log.open("ab") as log:
+        child = await anyio.open_process(
+            [sys.executable, "-m", *module, *config.arguments], stderr=log, stdin=None, env=_environment()
+        )
+    process = KeeperProcess(config, child)
+    try:
+        await _ready(process, ready_within_s)
         yield process
+    finally:
+        with anyio.CancelScope(shield=True):
+            await process.stop()
+
+
+async def _ready(process: KeeperProcess, within_s: float) -> None:
+    assert process.process.stdout is not None
+    said = b""
+    with anyio.fail_after(within_s):
+        while not said.endswith(b"\n"):
+            try:
+                said += await process.process.stdout.receive()
+            except anyio.EndOfStream:
+                raise RuntimeError(f"the keeper ended before it was ready:\n{process.log_end()}") from None
+    process.url = json.loads(said)["http_url"]
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("KEEPER_", "QUANTDESK_"))}
 
 
 def traders_for(world: World, orders: int) -> list[Trader]:

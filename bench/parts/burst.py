@@ -24,9 +24,11 @@ _LONGEST_S = 120.0
 
 
 async def measure(quick: bool) -> dict[str, Any]:
-    """`burst` by size."""
+    """`burst` by size, and `oracle_ask_ratio` in the largest one."""
     sizes = {100: 1} if quick else {100: 3, 2_000: 3, 10_000: 1}
-    return {str(size): _summary([await run(size) for _ in range(runs)]) for size, runs in sizes.items()}
+    burst = {str(size): _summary([await run(size) for _ in range(runs)]) for size, runs in sizes.items()}
+    largest = burst[str(max(sizes))]
+    return {"burst": burst, "oracle_ask_ratio": round(largest["oracle_asks"] / largest["price_reads"], 5)}
 
 
 async def run(orders: int, *, say: Any = None) -> dict[str, float]:

@@ -1,0 +1,173 @@
+"""A million resting orders over 50 markets, a quarter of them trailing stops: `capacity_1m`.
+
+The keeper runs as users run it, against a node whose getProgramAccounts answer was prepared before: making it takes
+the embedded chain longer than reading it takes the keeper. `load_s` is from the keeper's request for the orders to its
+being ready; `rss_mb` its resident memory then, `rss_peak_mb` the most until a second snapshot has been merged.
+`update_us` and `idle_tick_us` are the decision's own, with the same orders in this process: an order account decoded
+and taken in, and a price that triggers nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+from anyio.abc import SocketStream
+from solders.pubkey import Pubkey
+
+from bench.figures import quantile
+from bench.resting import order_accounts, program_accounts_reply, reply_end
+from bench.stage import PRICE_1E6, STOP_1E6, chain, keeper, metrics, rss_mb
+from keeper.chain.layouts import ORDER_DISCRIMINATOR, decode_order
+from keeper.domain.events import ChainTime, MarketSeen, OrderSeen
+from keeper.domain.orders import Market
+from keeper.localnet import Bank
+from keeper.localnet.rpc import bank_dispatcher
+from keeper.triggers.decision import Decision, Rules
+from tests.support.waiting import until
+from tests.support.world import World
+
+_MARKETS = 50
+_ORDERS = base64.b64encode(ORDER_DISCRIMINATOR)
+
+
+async def measure(quick: bool) -> dict[str, Any]:
+    """`capacity_1m`; with `quick` a fiftieth of it."""
+    orders = 20_000 if quick else 1_000_000
+    async with chain() as world:
+        markets = [world.market(f"M{i}/USDC", price_1e6=PRICE_1E6) for i in range(_MARKETS)]
+        account = world.bank.account(world.place(world.trader(), markets[0], stop_price_1e6=STOP_1E6))
+        assert account is not None
+        accounts = list(order_accounts(bytes(account.data), markets, orders))
+        slot = world.bank.chain.tip.slot
+        body = list(program_accounts_reply(world.program.id, iter(accounts), slot=slot, lamports=account.lamports))
+        figures = {"orders": orders, "answer_mb": round(sum(map(len, body)) / 1e6)}
+        figures |= await _loaded(world, body, orders)
+        figures |= _inside(world, markets, accounts)
+    return {"capacity_1m": figures}
+
+
+async def _loaded(world: World, body: list[bytes], orders: int) -> dict[str, Any]:
+    async with _node(world.bank, body) as node:
+        with tempfile.TemporaryDirectory(prefix="keeper-bench-") as folder:
+            rpc = {"url": node.url, "snapshot_every_s": 20, "deadline_s": 120}
+            async with keeper(world, Path(folder), rpc=rpc, ready_within_s=180) as process:
+                ready = time.perf_counter()
+                now, peak = rss_mb(process.process.pid)
+                counts = await metrics(process)
+                resting = sum(v for name, v in counts.items() if name.startswith("keeper_orders_resting{"))
+                figures = {
+                    "load_s": round(ready - node.asked_at[0], 2),
+                    "resting": resting,
+                    "rss_mb": round(now),
+                    "rss_load_peak_mb": round(peak),
+                    "bytes_an_order": round((now - 80) * 1e6 / orders),
+                }
+                await until(lambda: len(node.told_at) >= 2, within_s=120, every_s=0.1)
+                await anyio.sleep(5.0)
+                now, peak = rss_mb(process.process.pid)
+                counts = await metrics(process)
+                figures["rss_after_second_snapshot_mb"] = round(now)
+                figures["rss_peak_mb"] = round(peak)
+                figures["loop_lag_max_ms"] = round(1e3 * counts.get("keeper_loop_lag_max_seconds", 0.0), 2)
+        return figures
+
+
+def _inside(world: World, markets: list[Pubkey], accounts: list[tuple[Pubkey, bytes]]) -> dict[str, float]:
+    decision = Decision(Rules(max_actions=256))
+    now = time.time()
+    decision.on_time(ChainTime(1, int(now)))
+    decision.load(decode_order(address, data, 1) for address, data in accounts)
+    states = [world.market_state(market) for market in markets]
+    ticks: list[float] = []
+    slots = itertools.count(10)
+    for i in range(20_000):
+        state = states[i % len(states)]
+        news = _priced(state, slot=next(slots), price_1e6=PRICE_1E6 + i % 7, updated_at_s=int(now))
+        began = time.perf_counter_ns()
+        actions = decision.on_market(MarketSeen(news, began), now)
+        ticks.append((time.perf_counter_ns() - began) / 1e3)
+        assert not actions
+    updates: list[float] = []
+    for i in range(20_000):
+        address, data = accounts[i * 37 % len(accounts)]
+        moved = data[:90] + (1_000_000 + i).to_bytes(8, "little") + data[98:]  # another stop price
+        began = time.perf_counter_ns()
+        decision.on_order(OrderSeen(decode_order(address, moved, 2 + i)), now, began)
+        updates.append((time.perf_counter_ns() - began) / 1e3)
+    return {
+        "idle_tick_us": round(statistics.median(ticks), 2),
+        "idle_tick_us_p99": round(quantile(ticks, 0.99), 2),
+        "update_us": round(statistics.median(updates), 2),
+        "update_us_p99": round(quantile(updates, 0.99), 2),
+    }
+
+
+def _priced(market: Market, *, slot: int, price_1e6: int, updated_at_s: int) -> Market:
+    """The market with another price, made before the clock starts."""
+    return replace(market, slot=slot, last_oracle_price_1e6=price_1e6, last_oracle_update_s=updated_at_s)
+
+
+class _Node:
+    """A node's HTTP endpoint: getProgramAccounts for orders from the prepared answer, all else from the bank."""
+
+    def __init__(self, bank: Bank, body: list[bytes]) -> None:
+        self.url = ""
+        self.asked_at: list[float] = []
+        self.told_at: list[float] = []
+        self._bank = bank
+        self._dispatcher = bank_dispatcher(bank)
+        self._body = body
+        self._length = sum(map(len, body))
+
+    async def serve(self, stream: SocketStream) -> None:
+        async with stream:
+            buffer = b""
+            while True:
+                try:
+                    while b"\r\n\r\n" not in buffer:
+                        buffer += await stream.receive()
+                    head, _, buffer = buffer.partition(b"\r\n\r\n")
+                    lines = [line.lower().split(b":") for line in head.split(b"\r\n")[1:]]
+                    length = next(int(line[1]) for line in lines if line[0] == b"content-length")
+                    while len(buffer) < length:
+                        buffer += await stream.receive()
+                    request, buffer = buffer[:length], buffer[length:]
+                    await self._answer(stream, request)
+                except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+                    return
+
+    async def _answer(self, stream: SocketStream, request: bytes) -> None:
+        call = msgspec.json.decode(request)
+        if not (isinstance(call, dict) and call.get("method") == "getProgramAccounts" and _ORDERS in request):
+            reply = self._dispatcher.handle(request)
+            await stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(reply) + reply)
+            return
+        self.asked_at.append(time.perf_counter())
+        end = reply_end(call["id"])
+        await stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (self._length + len(end)))
+        for piece in self._body:
+            await stream.send(piece)
+        await stream.send(end)
+        self.told_at.append(time.perf_counter())
+
+
+@asynccontextmanager
+async def _node(bank: Bank, body: list[bytes]) -> AsyncIterator[_Node]:
+    node = _Node(bank, body)
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    node.url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, node.serve)
+        yield node
+        tasks.cancel_scope.cancel()

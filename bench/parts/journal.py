@@ -1,0 +1,194 @@
+"""The journal: committed intents a second, and the queries of the API and the commands at a million executions.
+
+An intent is what a burst commits before it sends: the order's facts, its state and the signed attempt, fsynced. The
+large journal is made by copying rows inside SQLite, because what is measured is reading it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+
+from bench.figures import across, spread
+from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
+from keeper.domain.orders import OnchainStatus, Order, OrderState, OrderType, Side
+from keeper.journal import AddAttempt, Journal, MoveAttempt, NoteOrder, NoteState, Op
+
+_BATCH = 256
+_SEEDS = 1_000
+
+
+async def measure(quick: bool) -> dict[str, Any]:
+    """`journal`: `intents_per_s`, `single_commit_ms`, `query_ms_p50` (the slowest query's median) and each query's."""
+    intents = 2_000 if quick else 20_000
+    rates, singles = [], []
+    for _ in range(1 if quick else 3):
+        with tempfile.TemporaryDirectory(prefix="keeper-bench-") as folder:
+            rate, single = await _writing(Path(folder) / "journal.sqlite", intents)
+            rates.append(rate)
+            singles += single
+    with tempfile.TemporaryDirectory(prefix="keeper-bench-") as folder:
+        queries = await _reading(Path(folder) / "journal.sqlite", 10_000 if quick else 1_000_000)
+    return {
+        "journal": {
+            "intents_per_s": across(rates)["median"],
+            "intents_per_s_runs": across(rates),
+            "single_commit_ms": spread(singles),
+            "query_ms_p50": max(query["p50"] for query in queries.values()),
+            "queries_ms": queries,
+        }
+    }
+
+
+async def _writing(path: Path, intents: int) -> tuple[float, list[float]]:
+    async with Journal.open(path) as journal:
+        orders = [_order(i) for i in range(intents + 200)]
+        for order in orders:
+            journal.post(NoteOrder(order))
+        await journal.flush()
+        batches = [
+            [op for order in orders[start : min(start + _BATCH, intents)] for op in _intent(order)]
+            for start in range(0, intents, _BATCH)
+        ]
+        began = time.perf_counter()
+        for batch in batches:
+            await journal.commit(*batch)
+        rate = intents / (time.perf_counter() - began)
+        singles = []
+        for order in orders[intents:]:
+            ops = _intent(order)
+            await anyio.sleep(0.002)
+            began = time.perf_counter()
+            await journal.commit(*ops)
+            singles.append(1e3 * (time.perf_counter() - began))
+        return rate, singles
+
+
+async def _reading(path: Path, executions: int) -> dict[str, Any]:
+    async with Journal.open(path) as journal:
+        seeds = [_order(i) for i in range(_SEEDS)]
+        for order in seeds:
+            attempt = _attempt(order)
+            end = _end(attempt, failed=order.order_id is not None and order.order_id % 50 == 0)
+            await journal.commit(*_intent(order, attempt), *end)
+    _multiply(path, executions // _SEEDS)
+    async with Journal.open(path, read_only=True) as journal:
+        some, owner, market = seeds[500].address, seeds[500].user, seeds[500].market
+        page = await journal.executions(limit=100)
+        asked: dict[str, Callable[[], Awaitable[object]]] = {
+            "order": lambda: journal.order(some),
+            "attempts_of": lambda: journal.attempts_of(some),
+            "changes_of": lambda: journal.changes_of(some),
+            "orders": lambda: journal.orders(limit=100),
+            "orders_filled": lambda: journal.orders(states=[OrderState.FILLED], limit=100),
+            "orders_of_user": lambda: journal.orders(user=owner, limit=100),
+            "orders_of_market": lambda: journal.orders(market=market, limit=100),
+            "executions": lambda: journal.executions(limit=100),
+            "executions_next_page": lambda: journal.executions(cursor=page.cursor, limit=100),
+            "failures": lambda: journal.failures(limit=25),
+            "counts_by_state": journal.counts_by_state,
+        }
+        return {name: await _timed(query) for name, query in asked.items()}
+
+
+async def _timed(query: Callable[[], Awaitable[object]]) -> dict[str, float]:
+    samples = []
+    for _ in range(50):
+        began = time.perf_counter()
+        await query()
+        samples.append(1e3 * (time.perf_counter() - began))
+    return spread(samples)
+
+
+def _multiply(path: Path, times: int) -> None:
+    """Copy every order with its attempt and its changes; addresses and signatures end in the copy's number."""
+    db = sqlite3.connect(path)
+    tail = "replace(printf('%06d', n), '0', 'z')"
+    series = f"WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {times - 1})"
+    for table, named in (("orders", ("address",)), ("attempts", ("signature", "order_address"))):
+        columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})") if row[1] != "id"]
+        picked = [f"substr({c}, 1, length({c}) - 6) || {tail}" if c in named else c for c in columns]
+        db.execute(f"{series} INSERT INTO {table} ({', '.join(columns)}) SELECT {', '.join(picked)} FROM s, {table}")
+    db.execute(
+        f"{series} INSERT INTO changes (order_ref, state, reason, at, slot) "
+        f"SELECT order_ref + {_SEEDS} * n, state, reason, at, slot FROM s, changes"
+    )
+    db.commit()
+    db.close()
+
+
+def _order(i: int) -> Order:
+    # Keys whose text ends in six free characters: the copies' numbers.
+    key = (i + 1).to_bytes(4, "big").ljust(24, b"\x55")
+    return Order(
+        address=Pubkey(b"\x70" + key + b"\x01" * 7),
+        user=Pubkey(b"\x71" + (i % 100).to_bytes(2, "big") * 15 + b"\x01"),
+        market=Pubkey(b"\x72" + bytes([i % 50]) * 31),
+        order_type=OrderType.STOP_LOSS,
+        side=Side.LONG,
+        size_1e6=1_000_000,
+        price_1e6=0,
+        stop_price_1e6=95_000_000,
+        trailing_distance_ppm=0,
+        leverage=5,
+        status=OnchainStatus.PENDING,
+        created_at=1_700_000_000,
+        expires_at=0,
+        filled_size_1e6=0,
+        order_id=i,
+        slot=100,
+    )
+
+
+def _attempt(order: Order) -> Attempt:
+    number = 0 if order.order_id is None else order.order_id
+    return Attempt(
+        signature=Signature(b"\x70" + number.to_bytes(4, "big") + bytes(order.address)[:32] + b"\x33" * 27),
+        kind=AttemptKind.EXECUTE,
+        order=order.address,
+        wire=b"\x5a" * 420,
+        blockhash="4uQeVj5tqViQh7yWWGStvkEG1Zmhx6uasJtWCJziofM",
+        last_valid_block_height=1_000,
+        state=AttemptState.SIGNED,
+        number=1,
+        signed_at=1_700_000_000.0 + number,
+        trigger_price_1e6=94_000_000,
+        trigger_slot=101,
+        unit_limit=100_000,
+        unit_price_micro_lamports=1_000,
+        position=order.user,
+    )
+
+
+def _intent(order: Order, attempt: Attempt | None = None) -> list[Op]:
+    reason = "The price 94 met its condition; attempt 1 is on its way."
+    return [
+        NoteOrder(order),
+        NoteState(order.address, OrderState.EXECUTING, reason),
+        AddAttempt(attempt or _attempt(order)),
+    ]
+
+
+def _end(attempt: Attempt, *, failed: bool) -> list[Op]:
+    at = attempt.signed_at + 1
+    if failed:
+        reason = "Its retry budget is used up; the last attempt failed with InsufficientCollateral."
+        state = AttemptState.FAILED
+        return [
+            MoveAttempt(
+                attempt.signature, state, ended_at=at, fate=Fate.CANNOT_PAY, error_name="InsufficientCollateral"
+            ),
+            NoteState(attempt.order, OrderState.FAILED, reason),
+        ]
+    return [
+        MoveAttempt(attempt.signature, AttemptState.FINALIZED, finalized_at=at, ended_at=at, fate=Fate.EXECUTED),
+        NoteState(attempt.order, OrderState.FILLED, "Filled by this keeper, with its position."),
+    ]

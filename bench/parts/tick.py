@@ -1,0 +1,91 @@
+"""From the tick to the transaction, with many orders resting: `tick_to_sent_ms` and `trigger_to_confirmed_ms`.
+
+Each tick crosses one order. `tick_to_sent` is inside the keeper's process: from the bytes of the price's notification
+reaching it to the bytes of the signed transaction handed to the kernel, so parsing, deciding, signing and the
+journal's fsync are in it (`bench.traced`). `trigger_to_confirmed` is outside: from the oracle's update in a block to
+the execution in a confirmed one, by the chain's own clock.
+"""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import anyio
+from solders.account import Account
+
+from bench.figures import spread
+from bench.ledger import Ledger
+from bench.resting import order_accounts
+from bench.stage import PRICE_1E6, SOL_FOR_FEES, chain, keeper, metrics, traders_for
+from tests.support.waiting import until
+
+_STEP_1E6 = 10_000
+_PAUSE_S = 0.15
+_MARKETS = 50
+
+
+async def measure(quick: bool) -> dict[str, Any]:
+    """By number of resting orders."""
+    sizes = (0, 1_000) if quick else (0, 1_000, 100_000, 1_000_000)
+    ticks = 30 if quick else 200
+    sent: dict[str, Any] = {}
+    confirmed: dict[str, Any] = {}
+    lag: dict[str, float] = {}
+    for size in sizes:
+        sent[str(size)], confirmed[str(size)], lag[str(size)] = await run(size, ticks)
+    return {"tick_to_sent_ms": sent, "trigger_to_confirmed_ms": confirmed, "loop_lag_max_ms": lag}
+
+
+async def run(resting: int, ticks: int) -> tuple[dict[str, float], dict[str, float], float]:
+    """One keeper, `resting` orders that nothing triggers, and `ticks` that trigger one order each."""
+    async with chain() as world:
+        markets = [world.market(f"M{i}/USDC", price_1e6=PRICE_1E6) for i in range(_MARKETS)]
+        traders = traders_for(world, ticks)
+        placed = [
+            world.place(traders[i // 40], markets[0], stop_price_1e6=PRICE_1E6 - (i + 1) * _STEP_1E6)
+            for i in range(ticks)
+        ]
+        template = world.bank.account(placed[0])
+        assert template is not None
+        for address, data in order_accounts(bytes(template.data), markets, resting):
+            world.bank.set_account(address, Account(template.lamports, data, world.program.id))
+        key = world.wallet(SOL_FOR_FEES)
+        with tempfile.TemporaryDirectory(prefix="keeper-bench-") as folder:
+            trace = Path(folder) / "trace"
+            # Snapshots are measured by themselves (`capacity`): the node of this one shares the keeper's machine.
+            rpc = {"snapshot_every_s": 3_600, "deadline_s": 120}
+            async with keeper(world, Path(folder), key=key, trace=trace, rpc=rpc, ready_within_s=180) as process:
+                ledger = Ledger.of(world.bank, key, placed)
+                await anyio.sleep(3.0)
+                began: list[float] = []
+                for i in range(ticks):
+                    began.append(time.perf_counter())
+                    world.set_price(markets[0], PRICE_1E6 - (i + 1) * _STEP_1E6)
+                    await anyio.sleep(_PAUSE_S)
+                await until(lambda: ledger.all_confirmed, within_s=60)
+                lag = 1e3 * (await metrics(process)).get("keeper_loop_lag_max_seconds", 0.0)
+                process.process.send_signal(signal.SIGUSR1)
+                await anyio.sleep(0.5)
+                samples = _pairs(trace.read_text())
+        confirmed = [1e3 * (ledger.confirmed_at[order] - at) for order, at in zip(placed, began, strict=True)]
+        return spread(samples), spread(confirmed, 1), round(lag, 2)
+
+
+def _pairs(trace: str) -> list[float]:
+    """Milliseconds from each market's news to the first transaction after it. A transaction that goes out again, with
+    no news since the last, is not counted; nor is news that nothing follows before the next.
+    """
+    samples: list[float] = []
+    news: int | None = None
+    for line in trace.splitlines():
+        word, at, *_ = line.split()
+        if word == "in":
+            news = int(at)
+        elif news is not None:
+            samples.append((int(at) - news) / 1e6)
+            news = None
+    return samples

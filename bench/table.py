@@ -1,0 +1,90 @@
+"""The README's table, from `results.json`: the goal beside what was measured, met or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+Row = tuple[str, str, str]
+
+
+def table(results: dict[str, Any]) -> str:
+    """GitHub's Markdown. A part that was not run has no rows."""
+    machine = results["machine"]
+    lines = ["| | goal | measured |", "|---|---|---|"]
+    for rows in _ROWS:
+        try:
+            lines += [f"| {what} | {goal} | {measured} |" for what, goal, measured in rows(results)]
+        except KeyError:
+            continue
+    lines += [
+        "",
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}, Python "
+        f"{machine['python']}; a signature takes {machine['signature_us']} us, an fsync {machine['fsync_us']} us; the "
+        "chain runs on the same machine.",
+    ]
+    return "\n".join(lines)
+
+
+def _tick(results: dict[str, Any]) -> Iterator[Row]:
+    goals = {"100000": "p50 < 1 ms, p99 < 5 ms", "1000000": "p50 within 2 x that at 1,000"}
+    for size, figures in results["tick_to_sent_ms"].items():
+        measured = f"p50 {figures['p50']:.2f} ms, p99 {figures['p99']:.1f} ms"
+        yield f"tick to bytes on the wire, {int(size):,} orders resting", goals.get(size, ""), measured
+    for size, figures in results["trigger_to_confirmed_ms"].items():
+        measured = f"p50 {figures['p50']:.0f} ms, p99 {figures['p99']:.0f} ms"
+        yield f"trigger to confirmed (400 ms slots), {int(size):,} resting", "", measured
+
+
+def _burst(results: dict[str, Any]) -> Iterator[Row]:
+    for size, figures in results["burst"].items():
+        measured = (
+            f"{figures['executions_per_s']:,.0f}/s, last confirmed after {figures['last_confirmed_s']:.2f} s, "
+            f"{figures['duplicates']:.0f} duplicates, {figures['positions']:,.0f} positions"
+        )
+        yield f"burst of {int(size):,} on one tick", ">= 1,000/s" if size == "2000" else "", measured
+    yield "oracle asked, as a share of prices read", "<= 5 %", f"{100 * results['oracle_ask_ratio']:.2f} %"
+
+
+def _capacity(results: dict[str, Any]) -> Iterator[Row]:
+    figures = results["capacity_1m"]
+    name = f"{figures['orders']:,} orders over 50 markets"
+    yield f"{name}: resident memory", "< 500 MB", f"{figures['rss_mb']:,} MB"
+    yield f"{name}: loaded", "< 15 s", f"{figures['load_s']:.1f} s"
+    yield f"{name}: an update", "< 20 us", f"{figures['update_us']:.1f} us"
+    yield f"{name}: a tick that triggers nothing", "< 50 us", f"{figures['idle_tick_us']:.1f} us"
+
+
+def _naive(results: dict[str, Any]) -> Iterator[Row]:
+    figures = results["naive"]
+    rate = f"{figures['burst_ratio']:,.0f} x (theirs: {figures['naive_executions_per_s']:.1f}/s)"
+    yield "executions a second, against the naive keeper", ">= 50 x", rate
+    both = f"{figures['latency_p50_ms']:,} ms, theirs {figures['naive_latency_p50_ms']:,} ms"
+    latency = f"1/{1 / figures['latency_ratio']:.0f} ({both})"
+    yield "trigger to confirmed, against the naive keeper", "<= 1/20", latency
+
+
+def _decode(results: dict[str, Any]) -> Iterator[Row]:
+    yield "decoding, against anchorpy", ">= 100 x", f"{results['decode_ratio']:.0f} x"
+
+
+def _journal(results: dict[str, Any]) -> Iterator[Row]:
+    figures = results["journal"]
+    yield "journal: intents a second, fsynced", "", f"{figures['intents_per_s']:,.0f}"
+    yield "journal of 1,000,000 executions: the slowest query", "p50 < 5 ms", f"p50 {figures['query_ms_p50']:.2f} ms"
+
+
+def _placing(results: dict[str, Any]) -> Iterator[Row]:
+    figures = results["place_order_ms"]
+    yield "placing over HTTP, 100/s", "", f"p50 {figures['p50']:.1f} ms, p99 {figures['p99']:.0f} ms"
+
+
+_ROWS: tuple[Callable[[dict[str, Any]], Iterator[Row]], ...] = (
+    _tick,
+    _burst,
+    _capacity,
+    _naive,
+    _decode,
+    _journal,
+    _placing,
+)
