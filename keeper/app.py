@@ -60,6 +60,7 @@ from keeper.telemetry import Metrics, Telemetry
 from keeper.triggers.breaker import BreakerRules
 from keeper.triggers.decision import Decision, Rules
 from keeper.triggers.prices import ChainClock
+from keeper.wallets import bearers, load_wallets
 from keeper.watchdog import Loop, Watchdog
 
 _SWITCH_INTERVAL_S: Final = 0.000_5
@@ -87,6 +88,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     program: Program = load_program(settings.program)
     signer: Signer = load_signer(settings.key)
+    wallets = load_wallets(settings.managed, signer.address)
     metrics = Metrics(__version__)
     report = Telemetry(metrics).report
 
@@ -244,8 +246,11 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
                 limits=_api_limits(settings),
                 brakes=brakes,
                 operators=_operators(settings),
+                tokens=Tokens(bearers(settings.managed)),
+                genesis=await journal.meta(housekeeping.GENESIS),
+                public_url=settings.http.public_url,
             )
-            port = await tg.start(run_api, ports, settings.http.host, settings.http.port, name="http")
+            port = await tg.start(run_api, ports, settings.http.host, settings.http.port, wallets, name="http")
             for watch in watches:
                 tg.start_soon(watch.run, name=f"watch-{watch.label}")
             await snapshot_merged.wait()

@@ -65,12 +65,15 @@ def load_signer(settings: KeySettings) -> Signer:
         raise Misconfigured(
             "The keeper has no key to sign with.", remedy="Set key.file (make one with `keeper keygen FILE`)."
         )
-    signer = Signer(load_keypair(settings.file))
-    if settings.file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) & ~stat.S_IRGRP:
-        raise Misconfigured(
-            f"The key file {settings.file} can be read or changed by others.", remedy=f"chmod 600 {settings.file}"
-        )
-    return signer
+    return Signer(load_private_keypair(settings.file))
+
+
+def load_private_keypair(file: Path, setting: str = "key.file") -> Keypair:
+    """A keypair from a file that no other user can read or change. Misconfigured when one can."""
+    keypair = load_keypair(file, setting)
+    if file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) & ~stat.S_IRGRP:
+        raise Misconfigured(f"The key file {file} can be read or changed by others.", remedy=f"chmod 600 {file}")
+    return keypair
 
 
 def endpoints_of(settings: RpcSettings) -> list[Place]:

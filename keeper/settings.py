@@ -175,6 +175,11 @@ class HttpSettings(_Section):
 
     host: str = Field("127.0.0.1", description="address to listen on; loopback unless you put a proxy before it")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    public_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s/]+$",
+        description="where users reach the API, if not directly: links and icons of Solana Actions begin with it",
+    )
     requests_per_s: float = Field(
         1_000.0,
         ge=0,
@@ -194,6 +199,42 @@ class HttpSettings(_Section):
     def _a_digest(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not re.fullmatch(r"[0-9a-f]{64}", value.get_secret_value()):
             raise ValueError("it is not 64 hexadecimal digits in lower case")
+        return value
+
+
+class ManagedWalletSettings(_Section):
+    """A wallet whose key the keeper holds: its orders need no signature of a user's. Custodial."""
+
+    name: str = Field(pattern=r"^[a-z0-9-]{1,32}$")
+    key_file: Path
+    markets: tuple[str, ...] = Field(min_length=1)
+    max_size: str = Field(pattern=r"^(0|[1-9][0-9]{0,8})(\.[0-9]{1,6})?$")
+    orders_per_day: int = Field(ge=1)
+    token_sha256: tuple[SecretStr, ...] = Field(min_length=1)
+
+    @field_validator("token_sha256")
+    @classmethod
+    def _digests(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if not all(re.fullmatch(r"[0-9a-f]{64}", digest.get_secret_value()) for digest in value):
+            raise ValueError("each is the SHA-256 of a token: 64 hexadecimal digits in lower case")
+        return value
+
+
+class ManagedSettings(_Section):
+    """Managed wallets; without any, the keeper never signs for a user."""
+
+    wallets: tuple[ManagedWalletSettings, ...] = Field(
+        (),
+        description="wallets whose keys the keeper holds (custodial), each a [[managed.wallets]] table with name, "
+        "key_file, markets, max_size (base units), orders_per_day and token_sha256 (hashes of the tokens that may use "
+        "it)",
+    )
+
+    @field_validator("wallets")
+    @classmethod
+    def _apart(cls, value: tuple[ManagedWalletSettings, ...]) -> tuple[ManagedWalletSettings, ...]:
+        if len({wallet.name for wallet in value}) < len(value):
+            raise ValueError("two wallets have one name")
         return value
 
 
@@ -234,6 +275,7 @@ class Settings(BaseSettings):
     execution: ExecutionSettings = ExecutionSettings()
     fees: FeeSettings = FeeSettings()
     http: HttpSettings = HttpSettings()
+    managed: ManagedSettings = ManagedSettings()
     health: HealthSettings = HealthSettings()
     log: LogSettings = LogSettings()
 

@@ -13,7 +13,7 @@ from solders.compute_budget import set_compute_unit_limit, set_compute_unit_pric
 from solders.hash import Hash
 from solders.instruction import Instruction
 from solders.keypair import Keypair
-from solders.message import Message
+from solders.message import Message, MessageV0
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
@@ -52,6 +52,10 @@ class Signer:
 
     def __repr__(self) -> str:
         return f"Signer({self.address})"
+
+    def sign_prepared(self, message: Message | MessageV0) -> bytes:
+        """A message with this address as its one signer, signed and serialized."""
+        return bytes(VersionedTransaction(message, [self.__keypair]))
 
     def sign(self, instruction: Instruction, budget: Budget, blockhash: Blockhash) -> SignedTransaction:
         """One instruction with its budget, signed and serialized. About 0.1 ms; `sign_message` takes a third of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -12,16 +13,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import compile_path
 
+from keeper.http.cors import ActionsCors, is_actions
 from keeper.http.following import Following
 from keeper.http.guard import Guard
 from keeper.http.instruments import Instruments
+from keeper.http.managed import Managed, ManagedWallet
 from keeper.http.openapi import DESCRIPTION, document
 from keeper.http.ports import ApiPorts
 from keeper.http.preparing import Preparing
 from keeper.http.problems import Problem
 from keeper.http.rates import Admission, Rates, client_of
 from keeper.http.relaying import Relaying
-from keeper.http.routes import health, history, markets, orders, page, stream
+from keeper.http.routes import actions, health, history, markets, orders, page, stream, wallets
 from keeper.http.routes.admin import router as admin_router
 
 _BY_STATUS: Final = {
@@ -30,18 +33,23 @@ _BY_STATUS: Final = {
 }
 
 
-def create_api(ports: ApiPorts) -> FastAPI:
-    """The API, connected to the keeper. It registers its metrics with `ports.metrics`, so make one a registry."""
+def create_api(ports: ApiPorts, wallets: Sequence[ManagedWallet] = ()) -> FastAPI:
+    """The API, connected to the keeper; `wallets` are the managed ones.
+
+    It registers its metrics with `ports.metrics`, so make one a registry.
+    """
     app = application()
     app.state.ports = ports
     app.state.preparing = Preparing(ports)
     app.state.relaying = Relaying(ports)
     app.state.following = Following(ports)
+    app.state.managed = Managed(ports, wallets, app.state.preparing, app.state.relaying)
     rates = Rates(ports.limits.requests_per_s, ports.limits.burst)
 
     def admit(address: str, authorization: str | None) -> Admission:
         return rates.admit(client_of(address, ports.tokens.name_of(authorization)))
 
+    app.add_middleware(ActionsCors, genesis=ports.genesis)
     app.add_middleware(Guard, instruments=Instruments(ports.metrics), admit=admit)
     return app
 
@@ -59,7 +67,7 @@ def application() -> FastAPI:
         redirect_slashes=False,
     )
     # The stream before the orders: its path would be taken for an order's.
-    for module in (stream, orders, markets, history, health, page):
+    for module in (stream, orders, wallets, markets, history, actions, health, page):
         app.include_router(module.router)
     app.include_router(admin_router)
 
@@ -76,7 +84,14 @@ def application() -> FastAPI:
 
 async def _problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
-    return error.response()
+    return _refusal(request, error)
+
+
+def _refusal(request: Request, problem: Problem) -> Response:
+    if is_actions(request.url.path):
+        # The member that the Actions specification gives an error.
+        problem.more["message"] = problem.detail
+    return problem.response()
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
@@ -84,7 +99,7 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code, detail = _BY_STATUS.get(error.status_code, ("malformed_request", "The request can't be read."))
     headers = {"Allow": _allow(request)} if error.status_code == 405 else error.headers
-    return Problem(code, detail, headers=headers).response()
+    return _refusal(request, Problem(code, detail, headers=headers))
 
 
 def _allow(request: Request) -> str:
@@ -100,4 +115,5 @@ async def _invalid_parameter(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     name = str(first["loc"][-1])
-    return Problem("invalid_field", f"The parameter {name} is not as described: {first['msg']}.", field=name).response()
+    detail = f"The parameter {name} is not as described: {first['msg']}."
+    return _refusal(request, Problem("invalid_field", detail, field=name))

@@ -11,7 +11,7 @@ from typing import Any, Final, TypedDict
 
 import msgspec
 
-from keeper.http.models import Answer, ProblemDetails, Request
+from keeper.http.models import Answer, ProblemDetails
 from keeper.http.problems import KINDS, MEDIA_TYPE
 
 REF_TEMPLATE: Final = "#/components/schemas/{name}"
@@ -39,7 +39,7 @@ def described_by(
     answers: Mapping[int, type[Answer] | str],
     *,
     plain: Sequence[str] = (),
-    body: type[Request] | None = None,
+    body: type[msgspec.Struct] | None = None,
     body_required: bool = True,
     example: Mapping[str, Any] | None = None,
     problems: Sequence[str] = (),

@@ -66,10 +66,9 @@ class Answer(Struct, frozen=True, kw_only=True):
     """An answer's body."""
 
 
-class PlaceOrder(Request, frozen=True, kw_only=True):
-    """An order to prepare."""
+class ManagedOrder(Request, frozen=True, kw_only=True):
+    """An order to place with a managed wallet."""
 
-    user: Annotated[Address, Meta(description="The wallet that will sign and pay.", examples=[EXAMPLE_WALLET])]
     market: Annotated[str, Meta(min_length=3, max_length=65, description="Base and quote.", examples=["SOL/USDC"])]
     order_type: Annotated[
         OrderTypeWord,
@@ -111,6 +110,12 @@ class PlaceOrder(Request, frozen=True, kw_only=True):
         OrderId | None, Meta(description="Null: the keeper draws one. Program revision 0.1 has none.")
     ] = None
     client_order_id: ClientOrderId | None = None
+
+
+class PlaceOrder(ManagedOrder, frozen=True, kw_only=True):
+    """An order to prepare."""
+
+    user: Annotated[Address, Meta(description="The wallet that will sign and pay.", examples=[EXAMPLE_WALLET])]
 
 
 class ExecuteOrder(Request, frozen=True, kw_only=True):

@@ -229,5 +229,7 @@ class ApiPorts:
     tokens: Tokens = field(default_factory=Tokens)
     brakes: Brakes | None = None
     operators: Tokens = field(default_factory=Tokens)
+    genesis: str | None = None
+    public_url: str | None = None
     now: Callable[[], float] = time.time
     limits: ApiLimits = field(default_factory=ApiLimits)

@@ -72,6 +72,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "insufficient_funds": Kind(422, "The wallet can't pay for the transaction"),
     "unauthorized": Kind(401, "A token is needed"),
     "order_not_failed": Kind(409, "The order did not fail"),
+    "not_allowed": Kind(403, "The wallet may not do this"),
+    "daily_limit": Kind(429, "The wallet has placed its orders for today"),
     "unauthorized_user": Kind(422, "The order belongs to another wallet"),
     # Relay checks (keeper.chain.relay_checks): the code is the check's.
     "not_base64": Kind(422, "The transaction is not base64"),

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import anyio
 from anyio.abc import TaskStatus
 
 from keeper.http.api import create_api
+from keeper.http.managed import ManagedWallet
 from keeper.http.ports import ApiPorts
 from keeper.http.server import serve
 
 
 async def run_api(
-    ports: ApiPorts, host: str, port: int, *, task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED
+    ports: ApiPorts,
+    host: str,
+    port: int,
+    wallets: Sequence[ManagedWallet] = (),
+    *,
+    task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve the API until cancelled; `task_status` is told the port once it listens. Misconfigured as `serve`."""
-    api = create_api(ports)
+    """Serve the API until cancelled; `wallets` are the managed ones.
+
+    `task_status` is told the port once it listens. Misconfigured as `serve`.
+    """
+    api = create_api(ports, wallets)
     async with anyio.create_task_group() as tg:
         # Cancelled together, so that the streams end before the server waits for its requests.
         await tg.start(api.state.following.feed.run, name="http-feed")

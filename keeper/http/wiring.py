@@ -8,6 +8,7 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from keeper.http.following import Following
+from keeper.http.managed import Managed
 from keeper.http.ports import ApiPorts
 from keeper.http.preparing import Preparing
 from keeper.http.problems import Problem
@@ -34,6 +35,11 @@ def _following(request: Request) -> Following:
     return following
 
 
+def _managed(request: Request) -> Managed:
+    managed: Managed = request.app.state.managed
+    return managed
+
+
 def _strict_query(request: Request) -> None:
     """A misspelt filter that is ignored answers another question than the one asked; so it is refused."""
     known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
@@ -50,4 +56,5 @@ Ports = Annotated[ApiPorts, Depends(_ports)]
 PreparingDep = Annotated[Preparing, Depends(_preparing)]
 RelayingDep = Annotated[Relaying, Depends(_relaying)]
 FollowingDep = Annotated[Following, Depends(_following)]
+ManagedDep = Annotated[Managed, Depends(_managed)]
 strict_query = Depends(_strict_query)

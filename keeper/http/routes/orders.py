@@ -46,7 +46,7 @@ router = APIRouter(prefix="/v1/orders", tags=["orders"], dependencies=[strict_qu
 
 _GROUPS: Final = {"active": ACTIVE, "history": frozenset(OrderState) - ACTIVE}
 
-_BODY: Final = [
+BODY_PROBLEMS: Final = [
     "malformed_json",
     "duplicate_key",
     "unsupported_media_type",
@@ -56,9 +56,9 @@ _BODY: Final = [
     "missing_field",
     "invalid_field",
 ]
-_CHAIN: Final = ["chain_unavailable", "journal_unavailable"]
-_TERMS: Final = [code for code, kind in KINDS.items() if kind.status == 422 and code not in _BODY]
-_KEY_HEADER: Final = {
+CHAIN_PROBLEMS: Final = ["chain_unavailable", "journal_unavailable"]
+TERMS_PROBLEMS: Final = [code for code, kind in KINDS.items() if kind.status == 422 and code not in BODY_PROBLEMS]
+KEY_HEADER: Final = {
     HEADER: ("1 to 255 characters; a repetition with the same body gets the same answer.", "^[!-~]{1,255}$")
 }
 _REPLAY_HEADER: Final = {201: {REPLAYED: "`true` when an earlier request with this key had this answer."}}
@@ -86,8 +86,15 @@ OrderPath = Annotated[
             "trigger_price": "95.5",
             "leverage": 5,
         },
-        problems=[*_BODY, *_TERMS, "invalid_idempotency_key", "order_exists", *_CHAIN],
-        headers=_KEY_HEADER,
+        problems=[
+            *BODY_PROBLEMS,
+            *TERMS_PROBLEMS,
+            "invalid_idempotency_key",
+            "order_exists",
+            "not_ready",
+            *CHAIN_PROBLEMS,
+        ],
+        headers=KEY_HEADER,
         answer_headers=_REPLAY_HEADER,
     ),
 )
@@ -106,7 +113,14 @@ async def prepare(request: Request, ports: Ports, preparing: PreparingDep) -> Re
         {202: SubmittedTransaction},
         body=ExecuteOrder,
         example={"id": "fD0aVh6cTg2m1kXo7mQz4A", "signed_transaction": _SIGNED},
-        problems=[*_BODY, *_TERMS, "prepared_not_found", "already_submitted", "blockhash_expired", *_CHAIN],
+        problems=[
+            *BODY_PROBLEMS,
+            *TERMS_PROBLEMS,
+            "prepared_not_found",
+            "already_submitted",
+            "blockhash_expired",
+            *CHAIN_PROBLEMS,
+        ],
         answer_headers={202: {"Location": "The order."}},
     ),
 )
@@ -132,8 +146,8 @@ async def execute_is_posted() -> Response:
         {201: PreparedTransaction},
         body=CancelOrder,
         body_required=False,
-        problems=[*_BODY, "invalid_idempotency_key", "order_not_found", "order_not_pending", *_CHAIN],
-        headers=_KEY_HEADER,
+        problems=[*BODY_PROBLEMS, "invalid_idempotency_key", "order_not_found", "order_not_pending", *CHAIN_PROBLEMS],
+        headers=KEY_HEADER,
         answer_headers=_REPLAY_HEADER,
     ),
 )
@@ -146,7 +160,9 @@ async def cancel(request: Request, order: OrderPath, ports: Ports, preparing: Pr
     return _prepared(await preparing.cancel(address(order, "order"), key_of(request)))
 
 
-@router.get("", summary="Orders, newest first", **described_by({200: OrderPage}, problems=["invalid_field", *_CHAIN]))
+@router.get(
+    "", summary="Orders, newest first", **described_by({200: OrderPage}, problems=["invalid_field", *CHAIN_PROBLEMS])
+)
 async def orders(
     ports: Ports,
     user: Annotated[str | None, Query(description="Only this wallet's.", json_schema_extra=ADDRESS_SCHEMA)] = None,
@@ -182,7 +198,7 @@ async def orders(
     summary="One order",
     **described_by(
         {200: OrderDetail, 304: "As the client has it."},
-        problems=["invalid_field", "order_not_found", "too_many_streams", *_CHAIN],
+        problems=["invalid_field", "order_not_found", "too_many_streams", *CHAIN_PROBLEMS],
         headers={"If-None-Match": ("The ETag of the answer that the client has.", "^.*$")},
         answer_headers={200: {"ETag": "Changes with the order, and with why it stands so, but not with each price."}},
     ),

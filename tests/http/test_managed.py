@@ -1,0 +1,153 @@
+"""Managed wallets: one POST places an order, within what the operator allows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from http_world import World, problem
+from prometheus_client import CollectorRegistry
+from solders.keypair import Keypair
+from solders.pubkey import Pubkey
+
+from keeper.chain.transactions import Signer
+from keeper.http.managed import ManagedWallet
+from keeper.http.running import run_api
+from keeper.http.tokens import Tokens
+
+pytestmark = pytest.mark.anyio
+ORDER = {
+    "market": "SOL/USDC",
+    "order_type": "stop_loss",
+    "side": "long",
+    "size": "2.5",
+    "trigger_price": "95.5",
+    "leverage": 5,
+}
+
+
+@asynccontextmanager
+async def managing(
+    world: World, wallet: Keypair, *, name: str | None = None, token: str = "right", **limits: Any
+) -> AsyncIterator[httpx.AsyncClient]:
+    """An API with one managed wallet; the client has its token, and the wallet's path before its own."""
+    # Another name for each test: what a wallet placed today is in the journal that they share.
+    name = name or f"bot-{str(wallet.pubkey())[:8].lower()}"
+    allowed = {"markets": frozenset({"SOL/USDC"}), "max_size_1e6": 10_000_000, "orders_per_day": 3, **limits}
+    managed = ManagedWallet(
+        name=name, signer=Signer(wallet), tokens=Tokens({hashlib.sha256(b"right").hexdigest(): name}), **allowed
+    )
+    ports = replace(world.ports, metrics=CollectorRegistry())
+    async with anyio.create_task_group() as tg:
+        port = await tg.start(run_api, ports, "127.0.0.1", 0, [managed])
+        headers = {"Authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/v1/wallets/{name}", headers=headers) as http:
+            yield http
+        tg.cancel_scope.cancel()
+
+
+async def test_one_post_places_and_one_cancels(world: World, wallet: Keypair) -> None:
+    async with managing(world, wallet) as http:
+        placed = await http.post("/orders", json=ORDER)
+        assert placed.status_code == 202, placed.text
+        assert placed.json()["status"] == "submitted"
+        order = placed.json()["order"]
+        assert placed.headers["location"] == f"/v1/orders/{order}"
+        world.net.bank.advance()
+        world.net.bank.advance()
+        assert world.net.bank.account(Pubkey.from_string(order)) is not None
+        cancelled = await http.post(f"/orders/{order}/cancel")
+        assert (cancelled.status_code, cancelled.json()["kind"]) == (202, "cancel")
+
+
+@pytest.mark.parametrize("token", ["r", "wrong"])
+async def test_a_token_is_needed(world: World, wallet: Keypair, token: str) -> None:
+    async with managing(world, wallet, token=token) as http:
+        answer = await http.post("/orders", json=ORDER)
+        assert (answer.status_code, problem(answer)["code"]) == (401, "unauthorized")
+        assert answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_another_wallet_is_refused_like_one_that_there_is_not(world: World, wallet: Keypair) -> None:
+    async with managing(world, wallet) as http:
+        other = await http.post(str(http.base_url).replace("bot-", "bat-") + "orders", json=ORDER)
+    assert problem(other)["code"] == "unauthorized"
+
+
+async def test_without_managed_wallets_there_are_no_such_paths(world: World) -> None:
+    answer = await world.http.post("/v1/wallets/bot/orders", json=ORDER)
+    assert problem(answer)["code"] == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "field"),
+    [
+        ({"market": "ETH/USDC"}, "not_allowed", "market"),
+        ({"size": "10.000001"}, "not_allowed", "size"),
+        ({"size": "x"}, "invalid_field", "size"),
+        ({"user": "me"}, "unknown_field", "user"),
+    ],
+)
+async def test_what_it_may_not_do(
+    world: World, wallet: Keypair, changes: dict[str, str], code: str, field: str
+) -> None:
+    async with managing(world, wallet) as http:
+        refused = problem(await http.post("/orders", json={**ORDER, **changes}))
+    assert (refused["code"], refused["field"]) == (code, field)
+
+
+async def test_the_orders_of_a_day_are_counted_over_restarts(world: World, wallet: Keypair) -> None:
+    async with managing(world, wallet) as http:
+        assert (await http.post("/orders", json=ORDER)).status_code == 202
+        # One that comes to nothing is not counted.
+        assert (await http.post("/orders", json={**ORDER, "leverage": 200})).status_code == 422
+    async with managing(world, wallet) as http:
+        codes = [(await http.post("/orders", json=ORDER)).status_code for _ in range(2)]
+        refused = await http.post("/orders", json=ORDER)
+    assert codes == [202, 202]
+    assert (refused.status_code, problem(refused)["code"]) == (429, "daily_limit")
+    assert 1 <= int(refused.headers["retry-after"]) <= 86_400
+
+
+async def test_two_at_once_cannot_both_be_the_last(world: World, wallet: Keypair) -> None:
+    async with managing(world, wallet, orders_per_day=1) as http:
+        codes = []
+
+        async def post() -> None:
+            codes.append((await http.post("/orders", json=ORDER)).status_code)
+
+        async with anyio.create_task_group() as tg:
+            for _ in range(4):
+                tg.start_soon(post)
+    assert sorted(codes) == [202, 429, 429, 429]
+
+
+async def test_the_same_key_gets_the_same_order_and_counts_once(world: World, wallet: Keypair) -> None:
+    key = {"Idempotency-Key": "again"}
+    async with managing(world, wallet, orders_per_day=1) as http:
+        answers = [await http.post("/orders", json=ORDER, headers=key) for _ in range(3)]
+        assert {a.status_code for a in answers} == {202}
+        assert len({a.json()["signature"] for a in answers}) == 1
+    # The key is the wallet's own: with the public API it is a new one.
+    other = await world.http.post("/v1/orders", json=world.body(world.trader()), headers=key)
+    assert other.status_code in (201, 422)
+    assert other.headers.get("idempotency-replayed") is None
+
+
+async def test_an_order_of_somebody_else_is_not_cancelled(world: World, wallet: Keypair) -> None:
+    placed = await world.place(world.trader())
+    async with managing(world, wallet) as http:
+        refused = await http.post(f"/orders/{placed['order']}/cancel")
+    assert problem(refused)["code"] == "unauthorized_user"
+
+
+def test_nothing_shows_the_key(world: World, wallet: Keypair) -> None:
+    managed = ManagedWallet("bot", Signer(wallet), frozenset(), 1, 1, Tokens())
+    assert str(list(bytes(wallet)[:4]))[1:-1] not in repr(managed)
+    assert str(wallet) not in repr(managed)
