@@ -15,9 +15,10 @@ from solders.transaction import VersionedTransaction
 
 from keeper.domain.orders import OnchainStatus, OrderState, OrderType
 from tests.chaos.invariants import Findings, check, fills_on_chain
+from tests.chaos.lives import EndedByItself
 from tests.chaos.proxy import Storm
 from tests.chaos.scenario import START_1E6, Act, Ending, Event, OrderPlan, Scenario
-from tests.chaos.stage import Stage
+from tests.chaos.stage import CONFIRMED_SLOTS, Stage
 from tests.support import Refused, Trader, until
 
 CONVERGE_WITHIN_S: Final = 20.0
@@ -27,6 +28,7 @@ _AWAY_PPM: Final = {Ending.BRIEF: 40_000, Ending.RESTING: 65_000, Ending.EXPIRIN
 _CROSSED_PPM: Final = 20_000
 _BLIP_PPM: Final = 42_000
 _EXPIRES_IN_S: Final = 20
+_STAND_S: Final = 0.25
 _COLLATERAL_1E6: Final = 1_000_000_000_000
 
 
@@ -57,7 +59,10 @@ class Episode:
         """Play it and judge it. Nothing of it is left on the chain that could disturb the next one."""
         scenario, stage = self._scenario, self._stage
         before = stage.lives.kills.copy()
-        await self._set_up()
+        try:
+            await self._set_up()
+        except (EndedByItself, TimeoutError) as e:
+            return Outcome(violations=[f"on a network without faults the keeper did not start: {e}"])
         self._break()
         begun = time.monotonic()
         async with anyio.create_task_group() as tasks:
@@ -195,7 +200,7 @@ class Episode:
                 await anyio.sleep(size / 1000)
                 bank.release_transactions()
             case Act.LAST_MOMENT:
-                await self._last_moment(size / 1000)
+                await self._last_moment(size)
                 return
             case Act.JUMP:
                 for _ in range(size):
@@ -207,10 +212,12 @@ class Episode:
                 return
         stage.chain_faults[event.act] += 1
 
-    async def _last_moment(self, seconds: float) -> None:
-        """Hold what the keeper sends, let the chain stand at the last height where it can land, then let it land.
+    async def _last_moment(self, beyond: int) -> None:
+        """Hold what the keeper sends, and let the chain stand `beyond` blocks past the last height where it can land.
 
-        A keeper that judges by a clock, or by a height that is not final, signs anew while the chain stands.
+        At 0 it lands then. A little beyond, a fork takes those blocks away, and it lands: that is why only a FINALIZED
+        height says that it is dead. Further on it can't land, and yet is not finally dead for FINALIZED_SLOTS blocks.
+        A keeper that judges by a clock, by a height that is not final, or one block too early, signs anew meanwhile.
         """
         stage, bank = self._stage, self._world.bank
         known = stage.witness.newest
@@ -222,10 +229,13 @@ class Episode:
             return  # the keeper had nothing to send just now
         held = stage.witness.newest
         assert held is not None
+        last_height = held.last_valid_block_height + 1
         stage.blocks_paused = True
-        while bank.chain.tip.height <= held.last_valid_block_height:
+        while bank.chain.tip.height < last_height + beyond:
             bank.advance()
-        await anyio.sleep(seconds)
+        await anyio.sleep(_STAND_S)
+        if 0 < beyond < CONFIRMED_SLOTS:
+            stage.fork(beyond + 1)
         bank.release_transactions()
         stage.blocks_paused = False
         stage.chain_faults[Act.LAST_MOMENT] += 1

@@ -60,7 +60,7 @@ class Act(enum.StrEnum):
     HOLD = "hold"
     """Transactions get their OK and land later."""
     LAST_MOMENT = "last_moment"
-    """A transaction lands at its last valid height plus one, after the chain has stood there for a while."""
+    """The chain stands still around the last height where a transaction can land, and it may land at last."""
     JUMP = "jump"
     """The chain runs ahead by more blocks than a blockhash lives."""
     CLOCK = "clock"
@@ -176,11 +176,14 @@ def _events(
         (Act.FORK_AFTER_FILL, 0.35, (0, 2)),
         (Act.LOSE, 0.3, (1, 4)),
         (Act.HOLD, 0.2, (20, 200)),
-        (Act.LAST_MOMENT, 0.12, (150, 300)),
         (Act.JUMP, 0.12, (155, 330)),
     ):
         if rng.random() < chance or (point == "expired" and act in (Act.LOSE, Act.JUMP)):
             events.append(Event(rng.uniform(0.1, 0.95) * seconds, act, rng.randint(*amount)))
+    if rng.random() < 0.25:
+        # Just before a price that the keeper acts on, so that there is something to hold.
+        beyond = rng.choice((0, 0, 0, rng.randint(1, 3), rng.randint(4, 8), 9, 10))
+        events.append(Event(rng.choice([e.at_s for e in events if e.act is Act.PRICE]) - 0.01, Act.LAST_MOMENT, beyond))
     if point == "expired":
         # Everything that is sent in the first half is lost, then all of it expires.
         events += [Event(0.01, Act.LOSE, 40), Event(seconds * 0.6, Act.LOSE, 0), Event(seconds * 0.61, Act.JUMP, 170)]

@@ -29,7 +29,7 @@ SOL: Final = 1_000_000_000
 # Everything twenty times as fast as in life, as the blocks are.
 _SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "rpc": {
-        "deadline_s": 0.5,
+        "deadline_s": 1.0,
         "silence_s": 0.6,
         "snapshot_every_s": 0.4,
         "probe_every_s": 0.5,

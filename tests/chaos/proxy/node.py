@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from websockets.asyncio.server import Server, serve
@@ -16,6 +17,10 @@ from tests.chaos.proxy.faults import Calm, Fault, Faults, Kind
 from tests.chaos.proxy.http_messages import Upstream
 from tests.chaos.proxy.http_side import HttpSide
 from tests.chaos.proxy.socket_side import SocketSide
+
+# A client that is killed in the middle of a handshake is no news here.
+_SILENT: Final = logging.getLogger("tests.chaos.proxy.websocket")
+_SILENT.setLevel(logging.CRITICAL)
 
 
 class FaultProxy:
@@ -75,6 +80,7 @@ class FaultProxy:
             compression=None,
             ping_interval=None,
             close_timeout=0.2,
+            logger=_SILENT,
         )
         return self
 
