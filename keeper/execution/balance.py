@@ -8,11 +8,10 @@ from solders.pubkey import Pubkey
 
 from keeper.chain.client import ChainClient
 from keeper.errors import ChainError
-from keeper.execution.fees import FeePolicy
+from keeper.execution.fees import DAILY_CAP, FeePolicy
 from keeper.execution.gate import Gate
 
 _NAME = "balance"
-_DAILY = "daily_cap"
 
 
 class BalanceWatch:
@@ -39,10 +38,9 @@ class BalanceWatch:
     async def look(self) -> None:
         """Read the balance once. A node that does not answer changes nothing."""
         if self._fees.may_spend():
-            self._gate.lift(_DAILY)
+            self._gate.lift(DAILY_CAP)
         else:
-            cap = self._fees.rules.daily_cap_lamports
-            self._gate.close(_DAILY, f"today's fees have reached fees.daily_cap_lamports ({cap})")
+            self._gate.close(DAILY_CAP, self._fees.cap_reached)
         try:
             self.lamports = await self._client.balance(self._keeper)
         except ChainError:

@@ -7,6 +7,7 @@ between journal and send.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -31,7 +32,7 @@ from keeper.errors import ChainError, DuplicateAttempt, JournalError, KeeperErro
 from keeper.execution.consequences import Consequence, Consequences
 from keeper.execution.engine import RESTS
 from keeper.execution.fates import fate_of
-from keeper.execution.fees import FeePolicy
+from keeper.execution.fees import DAILY_CAP, FeePolicy
 from keeper.execution.flights import Flight, Flights
 from keeper.execution.gate import Gate
 from keeper.execution.lander import Lander
@@ -53,7 +54,7 @@ class ExecutorLimits:
     the others; twice as many each time while more wait, up to `batch`, so that an fsync is shared by many.
     `one_send`: how many go to a node in one request, which must stay below its body limit. `max_in_flight`: how many
     attempts may be open before the loop waits; `concurrent_sends`: requests on the wire at once. `retry_blockhash_s`:
-    the pause while there is no recent blockhash.
+    the pause while there is no recent blockhash. `rehearsal_s`: how long a retry waits for a simulation of it.
     """
 
     first_batch: int = 16
@@ -62,6 +63,7 @@ class ExecutorLimits:
     max_in_flight: int = 4_096
     concurrent_sends: int = 4
     retry_blockhash_s: float = 0.2
+    rehearsal_s: float = 2.0
 
 
 class Resting(Protocol):
@@ -175,7 +177,6 @@ class Executor:
                 try:
                     await self._take(jobs, tg)
                 except JournalError as e:
-                    self._queue.extendleft(reversed(jobs))
                     self._report(Note("executor.journal", str(e), level="error"))
                     await anyio.sleep(1.0)
 
@@ -184,6 +185,12 @@ class Executor:
         for job in self._next(self.queued):
             self._journal.post(NoteOrder(job.order, OrderState.OPEN, RESTS))
             self._resting.release(job.order.address)
+
+    def _put_back(self, jobs: Sequence[Job]) -> None:
+        """To the front again: nothing was signed for them."""
+        for job in reversed(jobs):
+            (self._queue if isinstance(job, ExecuteOrder) else self._ratchets).appendleft(job)
+        self._wake.set()
 
     def _next(self, most: int) -> list[Job]:
         jobs: list[Job] = []
@@ -194,8 +201,11 @@ class Executor:
 
     async def _take(self, jobs: Sequence[Job], tg: TaskGroup) -> None:
         point("decided")
-        blockhash = await self._blockhash()
-        drafts: list[_Draft] = []
+        blockhash = await self._blockhash(jobs)
+        if blockhash is None:
+            return
+        first: list[_Draft] = []
+        again: list[_Draft] = []
         for i, job in enumerate(jobs):
             if i % _STEP == _STEP - 1:
                 await anyio.lowlevel.checkpoint()  # others may go on meanwhile, and hear of the next tick
@@ -205,10 +215,41 @@ class Executor:
                 self._journal.post(NoteOrder(job.order, OrderState.OPEN, reason))
                 self._resting.release(job.order.address, delay_s=pause)
                 continue
-            draft = await self._draft(job, blockhash)
+            failed = self._tries.failed(job.order.address)
+            draft = self._draft(job, blockhash, failed)
             if draft is not None:
-                drafts.append(draft)
+                (again if failed else first).append(draft)
+        if again:
+            # Beside the others: an order that never failed does not wait for what a node says of those that did.
+            tg.start_soon(self._rehearse, again, tg)
+        await self._away(first, tg)
+
+    async def _rehearse(self, drafts: Sequence[_Draft], tg: TaskGroup) -> None:
+        """Send for those that a node says would succeed now."""
+        kept: list[_Draft] = []
+
+        async def ask(draft: _Draft) -> None:
+            try:
+                if await self._would_succeed(draft):
+                    kept.append(draft)
+            except JournalError as e:
+                self._undo([draft])
+                self._report(Note("executor.journal", str(e), level="error"))
+
+        async with anyio.create_task_group() as asking:
+            for draft in drafts:
+                asking.start_soon(ask, draft)
+        try:
+            await self._away(kept, tg)
+        except JournalError as e:
+            self._report(Note("executor.journal", str(e), level="error"))
+
+    async def _away(self, drafts: Sequence[_Draft], tg: TaskGroup) -> None:
+        """Journal them, then send them. A JournalError leaves them in the queue; so does a gate that has closed."""
         if not drafts:
+            return
+        if not self._may_sign():
+            self._undo(drafts)
             return
         for draft in drafts:
             if not self._fees.knows(draft.attempt.kind, draft.job.order.order_type):
@@ -222,6 +263,17 @@ class Executor:
         for start in range(0, len(flights), self._limits.one_send):
             await self._sends.acquire()
             tg.start_soon(self._launch, flights[start : start + self._limits.one_send])
+
+    def _may_sign(self) -> bool:
+        """Asked last before the journal: an operator may have paused, and the day's cap may be reached, meanwhile."""
+        if not self._fees.may_spend():
+            self._gate.close(DAILY_CAP, self._fees.cap_reached)
+        return self._gate.is_open
+
+    def _undo(self, drafts: Sequence[_Draft]) -> None:
+        for draft in drafts:
+            self._tries.undo(draft.attempt.order)
+        self._put_back([draft.job for draft in drafts])
 
     async def _learn_units(self, draft: _Draft) -> None:
         """Simulate the first of its kind beside its own way out: it waits for nothing, the next ones profit."""
@@ -241,20 +293,28 @@ class Executor:
         finally:
             self._sends.release()
 
-    async def _blockhash(self) -> Blockhash:
+    async def _blockhash(self, jobs: Sequence[Job]) -> Blockhash | None:
+        """A recent one. When it has to be waited for the jobs go back, to be decided again: prices move meanwhile."""
+        try:
+            return self._blockhashes.current()
+        except Transient as e:
+            self._report(Note("executor.no_blockhash", str(e), level="warning"))
+            self._put_back(jobs)
         while True:
             await self.turns.turn()
+            await anyio.sleep(self._limits.retry_blockhash_s)
             try:
-                return self._blockhashes.current()
-            except Transient as e:
-                self._report(Note("executor.no_blockhash", str(e), level="warning"))
-                await anyio.sleep(self._limits.retry_blockhash_s)
+                self._blockhashes.current()
+            except Transient:
+                continue
+            if self._gate.is_open:
+                self._decide_again()
+            return None
 
-    async def _draft(self, job: Job, blockhash: Blockhash) -> _Draft | None:
+    def _draft(self, job: Job, blockhash: Blockhash, failed: int) -> _Draft | None:
         order = job.order
         kind = AttemptKind.EXECUTE if isinstance(job, ExecuteOrder) else AttemptKind.RATCHET
         number = self._tries.begin(order.address)
-        failed = self._tries.failed(order.address)
         budget = self._fees.budget(kind, order.order_type, number, failed)
         try:
             signed, position = self._sign(kind, order, budget, blockhash)
@@ -279,10 +339,7 @@ class Executor:
             position=position,
             fate=Fate.DRY_RUN if self._dry_run else None,
         )
-        draft = _Draft(job, attempt)
-        if failed and not await self._would_succeed(draft):
-            return None
-        return draft
+        return _Draft(job, attempt)
 
     def _sign(
         self, kind: AttemptKind, order: Order, budget: Budget, blockhash: Blockhash
@@ -308,9 +365,10 @@ class Executor:
         answer is no reason to wait.
         """
         order, attempt = draft.job.order, draft.attempt
-        try:
+        result = None
+        with anyio.move_on_after(self._limits.rehearsal_s), contextlib.suppress(ChainError):
             result = await self._client.simulate(attempt.wire, sig_verify=True)
-        except ChainError:
+        if result is None:
             return True
         if result.err is None:
             self._fees.learn_units(attempt.kind, order.order_type, result.units)
@@ -349,6 +407,13 @@ class Executor:
                             attempt=draft.attempt.signature,
                         )
                     )
+                except JournalError as e:
+                    # The others of the batch are journaled already and must be sent.
+                    self._undo([draft])
+                    self._report(Note("executor.journal", str(e), level="error", order=draft.attempt.order))
+        except JournalError:
+            self._undo(drafts)
+            raise
         now = time.monotonic()
         flights: list[Flight] = []
         for draft in kept:

@@ -14,6 +14,9 @@ from keeper.chain.transactions import Budget
 from keeper.domain.attempts import AttemptKind
 from keeper.domain.orders import OrderType
 
+DAILY_CAP: Final = "daily_cap"
+"""What the gate is closed by when the day's cap is reached."""
+
 SIGNATURE_FEE_LAMPORTS: Final = 5_000
 _MICRO: Final = 1_000_000
 _MOST_UNITS: Final = 1_400_000
@@ -117,6 +120,11 @@ class FeePolicy:
         """Whether the day's cap leaves room for one more transaction at the per-transaction cap."""
         self._turn_day()
         return self._spent < self.rules.daily_cap_lamports
+
+    @property
+    def cap_reached(self) -> str:
+        """The sentence when it has not."""
+        return f"today's fees have reached fees.daily_cap_lamports ({self.rules.daily_cap_lamports})"
 
     @property
     def spent_today_lamports(self) -> int:

@@ -15,6 +15,7 @@ from keeper.domain.attempts import AttemptState, Fate
 from keeper.domain.orders import OnchainStatus, OrderState, OrderType
 from keeper.localnet import Commitment
 from tests.behaviours.stand import SOL, USDC, Stand, stays
+from tests.chaos.proxy import Fault, Kind
 from tests.support import Refused, Trader, until
 
 pytestmark = pytest.mark.anyio
@@ -309,3 +310,40 @@ async def test_a_trailing_stop_is_moved_on_chain_and_then_executed(
         onchain = stand.world.order(order)
         assert onchain is not None
         assert onchain.status is OnchainStatus.FILLED
+
+
+async def test_a_retry_that_waits_for_a_simulation_holds_up_nobody(
+    stand: Stand, trader: Trader, market: Pubkey
+) -> None:
+    async with stand.keeper():
+        tried = stand.order(trader, market)
+        await meanwhile(stand, tried, market, lambda: stand.world.set_price(market, 96 * USDC))
+        await until(lambda: stand.attempt_state(tried) is AttemptState.FAILED)
+        await stand.reach(tried, OrderState.OPEN)
+        fresh = stand.order(trader, market)
+        await stand.known(fresh)
+        stand.scripts[0].break_request(Fault(Kind.REQUEST_LOST, 3_600), method="simulateTransaction")
+        stand.world.set_price(market, 94 * USDC)
+        await until(lambda: stand.proxies[0].injected[Kind.REQUEST_LOST])
+        await stand.reach(fresh, OrderState.FILLED)
+        assert len(stand.attempts(tried)) == 1, "its simulation has not answered"
+        # A node that says nothing is no reason not to try (and here, where a blockhash lives 1.5 s, to try again).
+        await stand.reach(tried, OrderState.FILLED)
+
+
+async def test_what_was_decided_before_an_outage_is_decided_again_after_it(tmp_path: Path) -> None:
+    """No blockhash for a while: the price that met the condition then is not the one that counts now."""
+    async with Stand.open(tmp_path, rpc={"blockhash_every_s": 0.05}) as stand:
+        trader, market = stand.world.trader(), stand.world.market()
+        stand.scripts[0].break_request(Fault(Kind.HTTP_503), method="getLatestBlockhash", times=1_000_000)
+        async with stand.keeper():
+            order = stand.order(trader, market)
+            await stand.known(order)
+            stand.world.set_price(market, 94 * USDC)
+            await stays(lambda: not stand.attempts(order), stand)
+            stand.world.set_price(market, 99 * USDC)
+            stand.scripts[0].stop()
+            await stand.told("blockhash", lambda sentence: not sentence)
+            await stays(lambda: not stand.attempts(order), stand, blocks=60)
+            stand.world.set_price(market, 94 * USDC)
+            await stand.reach(order, OrderState.FILLED)
