@@ -123,11 +123,11 @@ async def test_a_quiet_market_feeds_the_watchdog(world: World, tmp_path: Path) -
 
 @pytest.mark.parametrize("loop", ["executor", "lander", "watch"])
 async def test_a_loop_that_is_stuck_lets_the_watchdog_bite(loop: str, world: World, tmp_path: Path) -> None:
-    """The loop stands still a little after the start; the others go on, and so does the API."""
-    turns = {"executor": 2, "lander": 4, "watch": 40}[loop]
+    """The loop stands still; the others go on, and so does the API. The next process finishes the work."""
+    turns = {"executor": 1, "lander": 4, "watch": 40}[loop]
     config = KeeperConfig.beside(world, tmp_path, health={"stalled_after_s": 2.5}, rpc={"blockhash_every_s": 0.2})
     market, trader = world.market(), world.trader()
-    world.place(trader, market, stop_price_1e6=98_000_000)
+    order = world.place(trader, market, stop_price_1e6=98_000_000)
     async with supervised(config, str(tmp_path / "notify"), watchdog_s=1.5, stall_at=f"{loop}:{turns}") as (
         supervisor,
         keeper,
@@ -142,22 +142,12 @@ async def test_a_loop_that_is_stuck_lets_the_watchdog_bite(loop: str, world: Wor
             assert f"[-] loops: stuck, and only a restart helps: {loop}" in answer.text
             still = [m for m in (await api.get("/metrics")).text.splitlines() if m.startswith("keeper_loop_still")]
             assert any(f'loop="{loop}' in line and float(line.split()[-1]) > 2.5 for line in still)
-        await anyio.sleep(1.6)
-        assert len(supervisor.said("WATCHDOG")) == pings  # systemd would have killed it by now
+        await anyio.sleep(0.8)
+        assert len(supervisor.said("WATCHDOG")) == pings  # and systemd has sent SIGABRT by now
         assert logged(config, "watchdog.stalled")
         keeper.kill()
-
-
-async def test_after_a_kill_the_next_one_takes_over(world: World, tmp_path: Path) -> None:
-    """What the supervisor does when the watchdog bites: SIGKILL, and a new process on the same journal."""
-    config = KeeperConfig.beside(world, tmp_path)
-    market, trader = world.market(), world.trader()
-    order = world.place(trader, market, stop_price_1e6=98_000_000)
-    async with supervised(config, str(tmp_path / "first"), stall_at="executor:1") as (_, keeper):
-        world.set_price(market, 97_000_000)
-        await anyio.sleep(0.5)
-        keeper.kill()
         assert await keeper.wait() == -signal.SIGKILL
-    assert world.position(order) is None
-    async with supervised(config, str(tmp_path / "second")):
-        await until(lambda: world.position(order))
+    if loop == "executor":
+        assert world.position(order) is None
+        async with supervised(config, str(tmp_path / "second")):
+            await until(lambda: world.position(order))
