@@ -91,7 +91,7 @@ async def test_19_no_credential_in_any_log_at_any_level(tmp_path: Path) -> None:
         )
         assert done.returncode == 2
         printed += done.stdout + done.stderr
-    for line in (b"watch.reconnect", b"attempt.sent", b"can't be reached"):
+    for line in (b"watch.reconnect", b"attempt.signed", b"can't be reached"):
         assert line in printed, "there is a log of the broken endpoint, the order's life, and the start that failed"
     for secret in [*secrets, str(key), json.dumps(list(bytes(key)))[1:60]]:
         assert secret.encode() not in printed
