@@ -1,0 +1,62 @@
+"""The code held to its description: schemathesis makes requests from it, and compares the answers with it.
+
+QUANTDESK_SCHEMA_EXAMPLES sets how many examples each operation gets (12 unless set).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import anyio.to_thread
+import hypothesis
+import pytest
+import schemathesis
+from http_world import World
+from schemathesis import checks
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi import checks as openapi_checks
+
+from keeper.http.openapi import openapi_document
+
+pytestmark = pytest.mark.anyio
+EXAMPLES = int(os.environ.get("QUANTDESK_SCHEMA_EXAMPLES", "12"))
+ENDLESS = "/v1/orders/stream"
+DOCUMENT = openapi_document()
+OPERATIONS = [
+    (method.upper(), path)
+    for path, operations in DOCUMENT["paths"].items()
+    for method in operations
+    if path != ENDLESS
+]
+MODES = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
+CHECKS = [
+    checks.not_a_server_error,
+    openapi_checks.status_code_conformance,
+    openapi_checks.content_type_conformance,
+    openapi_checks.response_schema_conformance,
+    openapi_checks.response_headers_conformance,
+    openapi_checks.negative_data_rejection,
+    openapi_checks.unsupported_method,
+]
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS, ids=[" ".join(operation) for operation in OPERATIONS])
+async def test_an_operation_does_what_its_description_says(world: World, method: str, path: str) -> None:
+    schema: Any = schemathesis.openapi.from_dict(DOCUMENT)
+    schema.config.update(base_url=f"http://127.0.0.1:{world.port}")
+    operation = schema[path][method]
+
+    @hypothesis.settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(case=hypothesis.strategies.one_of(*(operation.as_strategy(generation_mode=m) for m in MODES)))
+    def check(case: Any) -> None:
+        case.call_and_validate(checks=CHECKS, timeout=10)
+
+    # In a thread: the API under test lives in this event loop.
+    await anyio.to_thread.run_sync(check)
