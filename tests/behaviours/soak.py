@@ -60,11 +60,14 @@ class Traffic:
     def __init__(self, world: World, script: Script, rng: random.Random) -> None:
         self.world, self.script, self.rng = world, script, rng
         self.markets = [world.market() for _ in range(3)]
-        self.traders = [world.trader(collateral_1e6=10**9 * USDC) for _ in range(20)]
+        self.traders = [self._trader() for _ in range(20)]
         self.poor = world.trader(collateral_1e6=0)
         self.prices = dict.fromkeys(self.markets, 100.0)
         self.open: dict[Pubkey, Trader] = {}
         self.count: Counter[str] = Counter()
+
+    def _trader(self) -> Trader:
+        return self.world.trader(collateral_1e6=10**9 * USDC)
 
     def step(self) -> None:
         """One twentieth of a second of it."""
@@ -85,6 +88,8 @@ class Traffic:
     def _place(self) -> None:
         market = self.rng.choice(self.markets)
         price = self.prices[market]
+        if self.rng.random() < 0.02:  # an account has room for so many positions only
+            self.traders[self.count["placed"] % len(self.traders)] = self._trader()
         trader = self.poor if self.rng.random() < 0.01 else self.rng.choice(self.traders)
         kind = self.rng.choice((OrderType.STOP_LOSS, OrderType.TAKE_PROFIT, OrderType.TRAILING_STOP))
         side = self.rng.choice(list(Side))
