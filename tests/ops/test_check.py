@@ -22,7 +22,8 @@ from typer.testing import CliRunner
 from keeper.cli import cli
 from keeper.journal import Journal, SetMeta
 from keeper.journal.lock import writer_lock
-from tests.support import KeeperConfig, KeeperProcess, World
+from keeper.localnet import Commitment
+from tests.support import KeeperConfig, KeeperProcess, World, until
 
 pytestmark = pytest.mark.anyio
 
@@ -44,6 +45,11 @@ async def check(config: KeeperConfig, *arguments: str, env: Mapping[str, str] | 
     expected = 0 if not failed else 2 if failed[0]["check"] == "settings" else 1
     assert result.exit_code == expected, result.output
     return lines
+
+
+async def funded(world: World, config: KeeperConfig) -> None:
+    """Until the keeper's lamports are confirmed, which is what the check reads: it takes two blocks."""
+    await until(lambda: world.bank.account(config.key.pubkey(), Commitment.CONFIRMED))
 
 
 @dataclass
@@ -236,6 +242,7 @@ async def test_the_first_failing_line_names_the_cause(name: str, world: World, t
     broken = Broken(world, tmp_path)
     settings(broken)
     config = broken.config
+    await funded(world, config)
     await anyio.to_thread.run_sync(files, broken)
 
     lines = await check(config, env=broken.env)
@@ -248,6 +255,7 @@ async def test_the_first_failing_line_names_the_cause(name: str, world: World, t
 
 async def test_a_good_set_up_has_no_line_that_fails_or_warns_and_changes_nothing(world: World, tmp_path: Path) -> None:
     config = KeeperConfig.beside(world, tmp_path)
+    await funded(world, config)
 
     lines = await check(config)
 
