@@ -48,8 +48,9 @@ async def check(config: KeeperConfig, *arguments: str, env: Mapping[str, str] | 
 
 
 async def funded(world: World, config: KeeperConfig) -> None:
-    """Until the keeper's lamports are confirmed, which is what the check reads: it takes two blocks."""
-    await until(lambda: world.bank.account(config.key.pubkey(), Commitment.CONFIRMED))
+    """Until what the keeper's key has, if it has anything, is confirmed, which is what the check reads: two blocks."""
+    key, bank = config.key.pubkey(), world.bank
+    await until(lambda: bank.account(key, Commitment.CONFIRMED) == bank.account(key, Commitment.PROCESSED))
 
 
 @dataclass
