@@ -172,7 +172,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
         recovery = Recovery(journal, lander, engine, relays, tries, program, signer.address, report)
 
         # The watch: one for each endpoint that has a socket, all into the same engine; the first news wins
-        snapshot_merged = anyio.Event()
+        snapshot_merged, snapshot_lock = anyio.Event(), anyio.Lock()
         watches = [
             ProgramWatch(
                 program=program,
@@ -181,6 +181,10 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
                 label=place.label,
                 sink=engine.on_event,
                 not_seen_since=engine.not_seen_since,
+                begin_load=engine.begin_load,
+                end_load=engine.end_load,
+                unchanged=engine.unchanged,
+                snapshot_lock=snapshot_lock,
                 on_malformed=housekeeping.malformed_into(metrics, report),
                 on_snapshot=snapshot_merged.set,
                 on_trouble=lambda reason: report(Note("watch.reconnect", reason, level="warning")),

@@ -1,6 +1,6 @@
 """Account bytes to domain types, by fixed offsets: the hot path.
 
-An order decodes in about 2 us this way, against about 140 us through anchorpy's coder. Offsets are the
+An order's fields take about 1 us this way, the order as an object 4 us, against 140 us by anchorpy. Offsets are the
 program's (Borsh, little-endian, after the 8-byte discriminator); a market's strings make its later offsets
 vary, and an order's optional parent moves what follows it. Anything that does not fit raises MalformedAccount;
 nothing here trusts a length that it has not checked.
@@ -14,7 +14,7 @@ from typing import Final
 from solders.pubkey import Pubkey
 
 from keeper.chain.idl import discriminator
-from keeper.domain.orders import Market, OnchainStatus, Order, OrderType, Position, Side
+from keeper.domain.orders import Market, OnchainStatus, Order, OrderFields, OrderType, Position, Side, order_of
 from keeper.errors import MalformedAccount
 
 ORDER_DISCRIMINATOR: Final = discriminator("account", "Order")
@@ -23,9 +23,9 @@ POSITION_DISCRIMINATOR: Final = discriminator("account", "Position")
 USER_ACCOUNT_DISCRIMINATOR: Final = discriminator("account", "UserAccount")
 
 # user, market, type, side, size, price, stop, trailing distance, leverage, status, created, expires, filled
-_ORDER: Final = struct.Struct("<8x32s32sBBQQQQBBqqQ")
-_ORDER_PARENT_OFFSET: Final = 158
-_ORDER_TWAP_BYTES: Final = 16
+# ... and, after what a keeper does not need, whether there is a parent (32 bytes), which the TWAP terms (16) follow.
+_ORDER: Final = struct.Struct("<8x32s32sBBQQQQBBqqQ26xB")
+_ORDER_ID_OFFSET: Final = _ORDER.size + 16
 # user_account, user, market, index, side, status, size, entry price ... up to leverage
 _POSITION: Final = struct.Struct("<8x32s32s32sHBBQQQQqqqqqQQHQQ160sqqqq")
 _MARKET_TAIL: Final = struct.Struct("<QQQqqq32sBHH?QqB")
@@ -33,47 +33,27 @@ _U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
 _LONGEST_ASSET_NAME: Final = 32
 
-_TYPES: Final = tuple(OrderType)
 _SIDES: Final = tuple(Side)
-_STATUSES: Final = tuple(OnchainStatus)
+
+
+def order_fields(address: Pubkey | str, data: bytes) -> OrderFields:
+    """An Order account's fields, of either revision. The order id is None when the bytes end before it (0.1)."""
+    if len(data) < _ORDER.size or data[:8] != ORDER_DISCRIMINATOR:
+        raise MalformedAccount(f"{address} is not an Order account ({len(data)} bytes)")
+    *fields, has_parent = _ORDER.unpack_from(data)
+    if fields[2] >= len(OrderType) or fields[3] >= len(Side) or fields[9] >= len(OnchainStatus):
+        raise MalformedAccount(f"order {address} has an unknown type, side or status")
+    if has_parent > 1:
+        raise MalformedAccount(f"order {address} has a parent flag of {has_parent}")
+    offset = _ORDER_ID_OFFSET + 32 * has_parent
+    # Revision 0.1 allocates 175 bytes, which is where the id would begin.
+    fields.append(_U64.unpack_from(data, offset)[0] if len(data) >= offset + 8 else None)
+    return tuple(fields)
 
 
 def decode_order(address: Pubkey, data: bytes, slot: int) -> Order:
-    """An Order account of either revision. `order_id` is None when the bytes end before it (0.1)."""
-    if len(data) < _ORDER_PARENT_OFFSET + 1 or data[:8] != ORDER_DISCRIMINATOR:
-        raise MalformedAccount(f"{address} is not an Order account ({len(data)} bytes)")
-    (user, market, kind, side, size, price, stop, distance, leverage, status, created, expires, filled) = (
-        _ORDER.unpack_from(data)
-    )
-    if kind >= len(_TYPES) or side >= len(_SIDES) or status >= len(_STATUSES):
-        raise MalformedAccount(f"order {address} has an unknown type, side or status")
-    return Order(
-        address=address,
-        user=Pubkey(user),
-        market=Pubkey(market),
-        order_type=_TYPES[kind],
-        side=_SIDES[side],
-        size_1e6=size,
-        price_1e6=price,
-        stop_price_1e6=stop,
-        trailing_distance_ppm=distance,
-        leverage=leverage,
-        status=_STATUSES[status],
-        created_at=created,
-        expires_at=expires,
-        filled_size_1e6=filled,
-        order_id=_order_id(address, data),
-        slot=slot,
-    )
-
-
-def _order_id(address: Pubkey, data: bytes) -> int | None:
-    has_parent = data[_ORDER_PARENT_OFFSET]
-    if has_parent > 1:
-        raise MalformedAccount(f"order {address} has a parent flag of {has_parent}")
-    offset = _ORDER_PARENT_OFFSET + 1 + 32 * has_parent + _ORDER_TWAP_BYTES
-    # Revision 0.1 allocates 175 bytes, which is where the id would begin.
-    return _U64.unpack_from(data, offset)[0] if len(data) >= offset + 8 else None
+    """An Order account of either revision."""
+    return order_of(address, order_fields(address, data), slot)
 
 
 def decode_market(address: Pubkey, data: bytes, slot: int) -> Market:

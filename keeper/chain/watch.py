@@ -13,17 +13,18 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from solders.pubkey import Pubkey
 
 from keeper.chain.client import PROCESSED, AccountBytes, ChainClient, memcmp_discriminator, parse_account
-from keeper.chain.layouts import MARKET_DISCRIMINATOR, ORDER_DISCRIMINATOR, decode_market, decode_order
+from keeper.chain.layouts import MARKET_DISCRIMINATOR, ORDER_DISCRIMINATOR, decode_market, decode_order, order_fields
 from keeper.chain.program import Program
 from keeper.chain.sockets import Notification, Subscribed, Subscription, subscribed
 from keeper.domain.events import ChainTime, Event, MarketSeen, OrderGone, OrderSeen
+from keeper.domain.orders import OnchainStatus, Order, OrderFields, order_of
 from keeper.errors import ChainError, KeeperError, MalformedAccount, MalformedReply
 from keeper.turns import Turns
 
@@ -60,6 +61,18 @@ class WatchHealth:
     last_error: str = ""
 
 
+class Bulk(Protocol):
+    """Takes in many orders, faster than one by one."""
+
+    def add(self, address: Pubkey, fields: OrderFields, slot: int) -> None:
+        """One pending order."""
+        ...
+
+    def ended(self, order: Order) -> None:
+        """One that is not pending."""
+        ...
+
+
 @dataclass(slots=True)
 class ProgramWatch:
     """Watches one program through one endpoint's socket, with snapshots through the pool.
@@ -67,6 +80,9 @@ class ProgramWatch:
     `sink` is called for every event, on the event loop, in the order of arrival: it must not block.
     `not_seen_since(slot, cursor)` gives, in steps, the orders that the readers know nothing as new as `slot` of:
     after a snapshot of that slot they are the ones whose accounts are gone. It begins with cursor 0 and ends with None.
+    `begin_load` gives a way to take in a first snapshot's pending orders in bulk, or None; `end_load` ends it.
+    `unchanged` says whether the readers hold an order just so: then it is not reported again.
+    `snapshot_lock`, shared by watches that feed the same readers, keeps their lists of orders from coming at once.
     `on_malformed` is told once of each account that does not decode; it is skipped, and the watch goes on.
     `on_snapshot` is told of each merged snapshot, `on_trouble` of each lost connection, with the reason.
     """
@@ -80,6 +96,10 @@ class ProgramWatch:
     on_malformed: Callable[[Pubkey, str], None]
     on_snapshot: Callable[[], None]
     on_trouble: Callable[[str], None]
+    begin_load: Callable[[], Bulk | None] = lambda: None
+    end_load: Callable[[Any], None] = lambda _: None
+    unchanged: Callable[[Pubkey, OrderFields, int], bool] = lambda *_: False
+    snapshot_lock: anyio.Lock = field(default_factory=anyio.Lock, repr=False)
     limits: WatchLimits = field(default_factory=WatchLimits)
     health: WatchHealth = field(init=False)
     turns: Turns = field(init=False, repr=False)
@@ -225,22 +245,48 @@ class ProgramWatch:
         slot, markets = await self.client.program_accounts(self.program.id, MARKET_DISCRIMINATOR, deadline_s=deadline)
         for account in markets:
             self._market(account, slot)
-        slot = 0
-        owner = str(self.program.id)
-        # Part by part, because a million orders are half a gigabyte of JSON; and step by step, because they must not
-        # stop the reader beside us.
-        calls = self.client.program_accounts_in_parts(self.program.id, ORDER_DISCRIMINATOR, deadline_s=deadline)
-        async with aclosing(calls) as parts:
-            async for slot, accounts in parts:
-                for start in range(0, len(accounts), _STEP):
-                    for keyed in accounts[start : start + _STEP]:
-                        if keyed.account.owner == owner:
-                            self._order(_address(keyed.pubkey), keyed.account.data[0], slot)
-                    await anyio.lowlevel.checkpoint()
+        async with self.snapshot_lock:
+            slot = await self._orders(deadline)
         await self._tell_of_the_gone(slot)
         self.health.snapshots += 1
         self.health.last_snapshot_at = time.monotonic()
         self.on_snapshot()
+
+    async def _orders(self, deadline_s: float) -> int:
+        """Part by part, because a million orders are half a gigabyte of JSON; and step by step, because they must not
+        stop the reader beside us. Gives the snapshot's slot.
+        """
+        slot = 0
+        owner = str(self.program.id)
+        bulk = self.begin_load()
+        calls = self.client.program_accounts_in_parts(self.program.id, ORDER_DISCRIMINATOR, deadline_s=deadline_s)
+        try:
+            async with aclosing(calls) as parts:
+                async for slot, accounts in parts:
+                    for start in range(0, len(accounts), _STEP):
+                        for keyed in accounts[start : start + _STEP]:
+                            if keyed.account.owner == owner:
+                                self._snapshot_order(_address(keyed.pubkey), keyed.account.data[0], slot, bulk)
+                        await anyio.lowlevel.checkpoint()
+        finally:
+            # Also when the list breaks off: what was given is true.
+            if bulk is not None:
+                self.end_load(bulk)
+        return slot
+
+    def _snapshot_order(self, address: Pubkey, data: bytes, slot: int, bulk: Bulk | None) -> None:
+        try:
+            fields = order_fields(address, data)
+        except MalformedAccount as e:
+            self._malformed(address, str(e))
+            return
+        if bulk is not None:
+            if fields[9] == OnchainStatus.PENDING:
+                bulk.add(address, fields, slot)
+            else:
+                bulk.ended(order_of(address, fields, slot))
+        elif not self.unchanged(address, fields, slot):
+            self.sink(OrderSeen(order_of(address, fields, slot)))
 
     async def _tell_of_the_gone(self, slot: int) -> None:
         """What the snapshot lacks is gone: nothing as new as it is known of these orders. An order that was placed

@@ -160,6 +160,60 @@ class Order:
         return self.expires_at != 0 and chain_time_s > self.expires_at
 
 
+OrderFields = tuple[bytes, bytes, int, int, int, int, int, int, int, int, int, int, int, int | None]
+"""An order account's fields as they lie in it, checked but not yet made into anything: user, market, type, side, size,
+price, stop price, trailing distance, leverage, status, created_at, expires_at, filled size, order id. A million of
+these in a snapshot, most of them known already, need not become a million objects.
+"""
+
+_TYPES: Final = tuple(OrderType)
+_SIDES: Final = tuple(Side)
+_STATUSES: Final = tuple(OnchainStatus)
+
+
+def order_of(address: Pubkey, fields: OrderFields, slot: int) -> Order:
+    """The order that these fields are, read in `slot`."""
+    (user, market, kind, side, size, price, stop, distance, leverage, status, created, expires, filled, number) = fields
+    return Order(
+        address,
+        Pubkey(user),
+        Pubkey(market),
+        _TYPES[kind],
+        _SIDES[side],
+        size,
+        price,
+        stop,
+        distance,
+        leverage,
+        _STATUSES[status],
+        created,
+        expires,
+        filled,
+        number,
+        slot,
+    )
+
+
+def fields_of(order: Order) -> OrderFields:
+    """The other way."""
+    return (
+        bytes(order.user),
+        bytes(order.market),
+        order.order_type,
+        order.side,
+        order.size_1e6,
+        order.price_1e6,
+        order.stop_price_1e6,
+        order.trailing_distance_ppm,
+        order.leverage,
+        order.status,
+        order.created_at,
+        order.expires_at,
+        order.filled_size_1e6,
+        order.order_id,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Market:
     """One market account at one slot, with the oracle price in it (`last_oracle_price_1e6`, 0: never set)."""

@@ -18,7 +18,7 @@ from solders.pubkey import Pubkey
 
 from keeper.domain.actions import Action, ExecuteOrder, RatchetStop, RecordExpired
 from keeper.domain.events import ChainTime, Event, MarketSeen, OrderGone, OrderSeen
-from keeper.domain.orders import Market, Order, OrderState, OrderType
+from keeper.domain.orders import Market, Order, OrderFields, OrderState, OrderType
 from keeper.domain.prices import Price
 from keeper.domain.reports import OrderTriggered, Report
 from keeper.execution.flights import Flights
@@ -27,6 +27,7 @@ from keeper.journal.ops import NoteOrder
 from keeper.triggers.book import Level, Posture
 from keeper.triggers.conditions import Fires
 from keeper.triggers.decision import Decision
+from keeper.triggers.loading import Loading
 from keeper.triggers.prices import ChainClock
 
 _NOTES_AT_ONCE: Final = 2_048
@@ -54,6 +55,19 @@ class Ends(Protocol):
     def revived(self, address: Pubkey) -> None:
         """It is pending after all, or anew."""
         ...
+
+
+class _Load:
+    """A first snapshot's orders on their way into the book."""
+
+    def __init__(self, loading: Loading, order: Callable[[OrderSeen], None]) -> None:
+        self.add = loading.add
+        self.finish = loading.finish
+        self._order = order
+
+    def ended(self, order: Order) -> None:
+        """One that is not pending: it is not in the load, so it is news like any other."""
+        self._order(OrderSeen(order))
 
 
 class Engine:
@@ -86,6 +100,7 @@ class Engine:
         self._later_added = anyio.Event()
         self._unfinished = anyio.Event()
         self._unnoted = anyio.Event()
+        self._held: list[Event] | None = None
         self.events = 0
 
     def __repr__(self) -> str:
@@ -104,6 +119,9 @@ class Engine:
     def on_event(self, event: Event) -> None:
         """Take in one fact and act on what it decides."""
         self.events += 1
+        if self._held is not None and isinstance(event, OrderSeen | OrderGone):
+            self._held.append(event)
+            return
         match event:
             case MarketSeen():
                 self._market(event)
@@ -166,6 +184,32 @@ class Engine:
     def _endings_of(self) -> Ends:
         assert self._endings is not None, "connect comes first"
         return self._endings
+
+    # -- snapshots, in bulk
+
+    def begin_load(self) -> _Load | None:
+        """Take in a first snapshot's orders by a load, many times faster than one by one; None when some rest already.
+        Until `end_load` what the subscription says of orders is held back.
+        """
+        if self._held is not None or len(self.decision.book):
+            return None
+        self._held = []
+        return _Load(self.decision.loading(), self._order)
+
+    def end_load(self, load: _Load) -> None:
+        """The snapshot has been given: the orders rest, and those that the present prices meet are acted on."""
+        load.finish()
+        held, self._held = self._held or [], None
+        self._unnoted.set()
+        for event in held:
+            self.on_event(event)
+        at_ns = time.monotonic_ns()
+        for market in self._markets:
+            self._act(self.decision.review(market, self._now(), at_ns))
+
+    def unchanged(self, address: Pubkey, fields: OrderFields, slot: int) -> bool:
+        """Whether this is what is known of the order already: then there is nothing to do but to note the slot."""
+        return self._flights.own(address) is None and self.decision.book.still(address, fields, slot)
 
     def not_seen_since(self, slot: int, cursor: int) -> tuple[list[Pubkey], int | None]:
         """Orders of the book that nothing as new as `slot` is known of, in steps: what a snapshot lacks."""

@@ -25,6 +25,7 @@ from keeper.triggers.book import Book, Change, Posture
 from keeper.triggers.breaker import Breaker, BreakerRules
 from keeper.triggers.conditions import REVISION_0_2, is_met, trigger_of
 from keeper.triggers.explain import explain
+from keeper.triggers.loading import Loading
 from keeper.triggers.prices import PriceCache
 from keeper.triggers.waiting import Waiting
 
@@ -88,6 +89,10 @@ class Decision:
         The next price of each market acts on those that are met; `review` does it for a price known already.
         """
         return self.book.load(orders)
+
+    def loading(self) -> Loading:
+        """The same in parts, from the fields of the accounts (`keeper.triggers.loading`)."""
+        return self.book.loading()
 
     def on_gone(self, gone: OrderGone) -> list[Action]:
         """An order account does not exist any more."""

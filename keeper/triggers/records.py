@@ -13,7 +13,7 @@ from typing import Final
 
 from solders.pubkey import Pubkey
 
-from keeper.domain.orders import OnchainStatus, Order, OrderType, Side
+from keeper.domain.orders import OnchainStatus, Order, OrderFields, OrderType, Side
 
 _LAYOUT: Final = struct.Struct("<32s32sIBBBBqqQQQQQQQ")
 # address, user, market's number, type, side, leverage, flags, created, expires, size, price, stop, distance,
@@ -57,6 +57,17 @@ def pack(order: Order, market: int) -> bytes:
         order.order_id or 0,
         order.slot,
     )
+
+
+def pack_fields(address: bytes, fields: OrderFields, market: int, slot: int) -> bytes:
+    """The same from an account's fields, with no order made of them."""
+    user, _, kind, side, size, price, stop, distance, leverage, _, created, expires, filled, order_id = fields
+    flags = 0 if order_id is None else _HAS_ID
+    number = order_id or 0
+    return _LAYOUT.pack(
+        address, user, market, kind, side, leverage, flags,
+        created, expires, size, price, stop, distance, filled, number, slot,
+    )  # fmt: skip
 
 
 def same_order(left: bytes, right: bytes) -> bool:
