@@ -1,4 +1,8 @@
-"""How a route reaches what it works with: the ports, and the two that keep locks between requests."""
+"""How a route reaches what it works with: the ports, and those that keep locks between requests.
+
+All of these are coroutines though none waits: FastAPI runs a plain function in a thread, and the way there and back
+costs more than most of the requests themselves.
+"""
 
 from __future__ import annotations
 
@@ -15,32 +19,32 @@ from keeper.http.problems import Problem
 from keeper.http.relaying import Relaying
 
 
-def _ports(request: Request) -> ApiPorts:
+async def _ports(request: Request) -> ApiPorts:
     ports: ApiPorts = request.app.state.ports
     return ports
 
 
-def _preparing(request: Request) -> Preparing:
+async def _preparing(request: Request) -> Preparing:
     preparing: Preparing = request.app.state.preparing
     return preparing
 
 
-def _relaying(request: Request) -> Relaying:
+async def _relaying(request: Request) -> Relaying:
     relaying: Relaying = request.app.state.relaying
     return relaying
 
 
-def _following(request: Request) -> Following:
+async def _following(request: Request) -> Following:
     following: Following = request.app.state.following
     return following
 
 
-def _managed(request: Request) -> Managed:
+async def _managed(request: Request) -> Managed:
     managed: Managed = request.app.state.managed
     return managed
 
 
-def _strict_query(request: Request) -> None:
+async def _strict_query(request: Request) -> None:
     """A misspelt filter that is ignored answers another question than the one asked; so it is refused."""
     known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
     names = [name for name, _ in request.query_params.multi_items()]

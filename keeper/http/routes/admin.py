@@ -26,7 +26,7 @@ _REFUSALS: Final = ("unauthorized", "not_found")
 _NO_JOURNAL: Final = "The journal can't be written now; nothing was changed."
 
 
-def _brakes(request: Request, ports: Ports) -> Brakes:
+async def _brakes(request: Request, ports: Ports) -> Brakes:
     """The brakes, for whoever shows an operator's token."""
     if ports.brakes is None or not ports.operators:
         raise Problem("not_found", "There is nothing at this path.")

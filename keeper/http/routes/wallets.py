@@ -22,7 +22,7 @@ router = APIRouter(prefix="/v1/wallets", tags=["wallets"], dependencies=[strict_
 _REFUSALS: Final = ("unauthorized", "not_found", "invalid_idempotency_key")
 
 
-def _wallet(
+async def _wallet(
     request: Request,
     managed: ManagedDep,
     wallet: Annotated[str, Path(max_length=32, description="The wallet's name in the keeper's settings.")],
