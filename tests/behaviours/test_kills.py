@@ -25,6 +25,7 @@ from keeper.execution.points import POINTS
 from tests.behaviours.stand import USDC, Stand
 from tests.chaos.invariants import fills_on_chain
 from tests.chaos.lives import Lives
+from tests.chaos.proxy import Fault, Kind
 from tests.support import Trader, until
 
 pytestmark = pytest.mark.anyio
@@ -148,13 +149,20 @@ async def test_11_a_restart_looks_up_what_is_open_before_it_sends_anything_new(s
     await until(lambda: lives.kills["sent"] > killed)
     open_ones = {attempt.signature for order in orders for attempt in stand.attempts(order)}
     assert len(open_ones) == 3
-    calls, sends = len(stand.calls), len(stand.sends)
+    sends = len(stand.sends)
+    sent_when_answered: list[int] = []
+
+    def answered(call: dict[str, Any], reply: dict[str, Any]) -> None:
+        if call["method"] == "getSignatureStatuses":
+            sent_when_answered.append(len(stand.sends))
+
+    # The node takes its time to say what became of them; what the new price triggers has to wait for it.
+    stand.nodes[0].edit = answered
+    stand.scripts[0].break_request(Fault(Kind.REQUEST_DELAYED, 0.7), method="getSignatureStatuses")
     stand.world.set_price(market, 89 * USDC)
     await until(lambda: stand.attempts(late), within_s=20)
     stand.bank.release_transactions()
-    methods = [method for methods in stand.calls[calls:] for method in methods]
-    assert "getSignatureStatuses" in methods
-    assert methods.index("getSignatureStatuses") < methods.index("sendTransaction")
+    assert sent_when_answered[0] == sends
     for order in (*orders, late):
         await stand.reach(order, OrderState.FILLED, within_s=20)
         assert len(stand.attempts(order)) == 1
