@@ -30,6 +30,7 @@ from keeper.chain.rpc import Endpoint, HttpTransport
 from keeper.chain.transactions import Signer
 from keeper.chain.watch import ProgramWatch, WatchLimits
 from keeper.domain.reports import Note
+from keeper.effective import effective
 from keeper.errors import Misconfigured
 from keeper.execution.account_wait import AccountWait
 from keeper.execution.balance import BalanceWatch
@@ -251,6 +252,8 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
                 brakes=brakes,
                 operators=_operators(settings),
                 tokens=Tokens(bearers(settings.managed)),
+                news=engine.on_event,
+                settings_shown=lambda: {setting.name: setting.value for setting in effective(settings, None, {})},
                 genesis=await journal.meta(housekeeping.GENESIS),
                 public_url=settings.http.public_url,
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta
 
@@ -21,6 +21,20 @@ class OperatorStatus(Answer, frozen=True, kw_only=True):
     paused: Annotated[str | None, Meta(description="Why an operator paused it; null when none did.")]
     keeper: Address | None
     health: HealthView
+
+
+class SettingsView(Answer, frozen=True, kw_only=True):
+    """The settings in force. A secret shows as that it is set, a URL as its host."""
+
+    settings: dict[str, Any]
+
+
+class OrderResynced(Answer, frozen=True, kw_only=True):
+    """The order as the chain has it now."""
+
+    order: Address
+    slot: Annotated[int, Meta(description="Of the node that was asked.")]
+    onchain_status: Annotated[str | None, Meta(description="Null: there is no such account.")]
 
 
 class OrderRetried(Answer, frozen=True, kw_only=True):

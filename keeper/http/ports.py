@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry
 from solders.pubkey import Pubkey
@@ -15,6 +15,7 @@ from keeper.chain.placing import Budget
 from keeper.chain.program import Program
 from keeper.chain.relay_checks import RelayLimits
 from keeper.domain.attempts import Attempt
+from keeper.domain.events import OrderGone, OrderSeen
 from keeper.domain.orders import Market, Order, OrderState, OrderType
 from keeper.domain.prices import Price
 from keeper.http.tokens import Tokens
@@ -229,6 +230,8 @@ class ApiPorts:
     tokens: Tokens = field(default_factory=Tokens)
     brakes: Brakes | None = None
     operators: Tokens = field(default_factory=Tokens)
+    news: Callable[[OrderSeen | OrderGone], None] | None = None
+    settings_shown: Callable[[], Mapping[str, Any]] | None = None
     genesis: str | None = None
     public_url: str | None = None
     now: Callable[[], float] = time.time

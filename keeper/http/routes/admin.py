@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from keeper.errors import JournalError, KeeperError
-from keeper.http.admin_models import OperatorStatus, OrderRetried, PauseKeeper
+from keeper.chain.layouts import decode_order
+from keeper.domain.events import OrderGone, OrderSeen
+from keeper.domain.orders import Order
+from keeper.errors import JournalError, KeeperError, MalformedAccount
+from keeper.http.admin_models import OperatorStatus, OrderResynced, OrderRetried, PauseKeeper, SettingsView
 from keeper.http.answers import answer
+from keeper.http.chain_problems import translated
 from keeper.http.describe import described_by
 from keeper.http.ports import ApiPorts, Brakes
 from keeper.http.problems import Problem
-from keeper.http.routes.orders import OrderPath
+from keeper.http.routes.orders import CHAIN_PROBLEMS, OrderPath
 from keeper.http.strict_json import read_json
 from keeper.http.terms import address
 from keeper.http.views import health_view
@@ -102,6 +107,34 @@ async def retry(order: OrderPath, ports: Ports, brakes: BrakesDep) -> Response:
     except KeeperError as e:
         raise Problem("order_not_failed", f"It can't be tried again: {e}.") from e
     return answer(OrderRetried(order=str(key)))
+
+
+@router.post(
+    "/orders/{order}/resync",
+    summary="Read an order from the chain again",
+    **described_by({200: OrderResynced}, problems=[*_REFUSALS, "invalid_field", "order_not_found", *CHAIN_PROBLEMS]),
+)
+async def resync(order: OrderPath, ports: Ports, brakes: BrakesDep) -> Response:
+    """What the chain says is news to the keeper like any other: an older state never overwrites a newer one."""
+    key = address(order, "order")
+    with translated():
+        slot, (account,) = await ports.client.accounts([key])
+    found: Order | None = None
+    if account is not None and account.lamports and account.owner == ports.program.id:
+        with contextlib.suppress(MalformedAccount):
+            found = decode_order(key, account.data, slot)
+    if found is None and ports.desk.order(key) is None:
+        raise Problem("order_not_found", f"Neither the chain nor the keeper's book has an order {key}.")
+    if ports.news is not None:
+        ports.news(OrderGone(key, slot) if found is None else OrderSeen(found))
+    status = None if found is None else found.status.word
+    return answer(OrderResynced(order=str(key), slot=slot, onchain_status=status))
+
+
+@router.get("/settings", summary="The settings in force", **described_by({200: SettingsView}, problems=_REFUSALS))
+async def settings(ports: Ports, brakes: BrakesDep) -> Response:
+    """By name. Secrets are left out: of them it says only that they are set."""
+    return answer(SettingsView(settings=dict(ports.settings_shown() if ports.settings_shown is not None else {})))
 
 
 def _status(ports: ApiPorts, brakes: Brakes) -> Response:
