@@ -43,6 +43,11 @@ class SignedTransaction:
     blockhash: Blockhash
 
 
+def without_signature(wire: bytes) -> bytes:
+    """A transaction of one signature with that signature blank: enough to simulate, and nothing that can land."""
+    return wire[:1] + bytes(64) + wire[65:]
+
+
 class Signer:
     """The keeper's key. Its repr shows the address; the secret has no way out but through `sign`."""
 
