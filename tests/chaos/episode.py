@@ -28,7 +28,7 @@ _AWAY_PPM: Final = {Ending.BRIEF: 40_000, Ending.RESTING: 65_000, Ending.EXPIRIN
 _CROSSED_PPM: Final = 20_000
 _BLIP_PPM: Final = 42_000
 _EXPIRES_IN_S: Final = 20
-_STAND_S: Final = 0.25
+_STAND_S: Final = 0.45
 _COLLATERAL_1E6: Final = 1_000_000_000_000
 
 

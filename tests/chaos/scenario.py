@@ -182,7 +182,7 @@ def _events(
             events.append(Event(rng.uniform(0.1, 0.95) * seconds, act, rng.randint(*amount)))
     if rng.random() < 0.25:
         # Just before a price that the keeper acts on, so that there is something to hold.
-        beyond = rng.choice((0, 0, 0, rng.randint(1, 3), rng.randint(4, 8), 9, 10))
+        beyond = rng.choice((0, 0, rng.randint(1, 3), rng.randint(5, 8), rng.randint(5, 8), 10))
         events.append(Event(rng.choice([e.at_s for e in events if e.act is Act.PRICE]) - 0.01, Act.LAST_MOMENT, beyond))
     if point == "expired":
         # Everything that is sent in the first half is lost, then all of it expires.
