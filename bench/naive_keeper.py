@@ -3,7 +3,8 @@
 Once a second: fetch every order with `program.account["Order"].all()`, fetch its market, compare, send
 `execute_conditional_order` with `program.rpc`, and wait for `confirm_transaction`, one after the other. Nothing in it
 is made slow on purpose, and nothing clever was added: the program's own id, one connection, confirmed commitment.
-It prints a line of JSON for each execution. `python -m bench.naive_keeper` with the arguments RPC URL, IDL file (legacy format), program id, key file.
+It prints a line of JSON for each execution. Run it as `python -m bench.naive_keeper RPC_URL IDL PROGRAM_ID KEY`, the
+IDL being a file in the legacy format.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ http ──► journal, engine (what is known), relay ──► lander
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import sys
 import time
@@ -55,6 +56,7 @@ from keeper.http.running import run_api
 from keeper.http.tokens import Tokens
 from keeper.inputs import endpoints_of, load_program, load_signer
 from keeper.journal import Journal, Retention
+from keeper.lag import LoopLag
 from keeper.schedule import Schedule
 from keeper.settings import Settings
 from keeper.telemetry import Metrics, Telemetry
@@ -222,6 +224,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
         )
 
         # Loops, in the order in which they need each other. `start` means: ready when it returns.
+        lag = stack.enter_context(contextlib.closing(LoopLag()))
         schedule = await stack.enter_async_context(Schedule())
         async with anyio.create_task_group() as tg:
             await tg.start(blockhashes.run, name="blockhashes")
@@ -275,7 +278,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             )
             silent = housekeeping.PullWhenSilent(pull, watches, silent_s=settings.rpc.silence_s / 2)
             tg.start_soon(housekeeping.every, schedule, "prices", 1.0, silent.look)
-            gauges = Gauges(metrics, engine, flights, executor, gate, pool, watches, journal, health.report)
+            gauges = Gauges(metrics, engine, flights, executor, gate, pool, watches, journal, health.report, lag)
             tg.start_soon(housekeeping.every, schedule, "gauges", 2.0, gauges.update)
             await tg.start(watchdog.run, name="watchdog")
             on_ready(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-import anyio
-
 from keeper.chain.pool import RpcPool
 from keeper.chain.watch import ProgramWatch
 from keeper.execution.engine import Engine
@@ -15,6 +13,7 @@ from keeper.execution.flights import Flights
 from keeper.execution.gate import Gate
 from keeper.http.ports import Health
 from keeper.journal import Journal
+from keeper.lag import LoopLag
 from keeper.telemetry import Metrics
 
 
@@ -34,6 +33,7 @@ class Gauges:
         watches: Sequence[ProgramWatch],
         journal: Journal,
         health: Callable[[], Health],
+        lag: LoopLag,
     ) -> None:
         self._metrics = metrics
         self._engine = engine
@@ -44,14 +44,12 @@ class Gauges:
         self._watches = watches
         self._journal = journal
         self._health = health
+        self._lag = lag
         self._reconnects: dict[str, int] = {}
 
     async def update(self) -> None:
-        """One round; measures the event loop's lag on the way."""
-        before = time.perf_counter()
-        await anyio.sleep(0.01)
-        self._metrics.loop_lag.set(max(0.0, time.perf_counter() - before - 0.01))
-        # No await from here on: a scrape sees all of a round or nothing of it.
+        """One round. No await in it: a scrape sees all of a round or nothing of it."""
+        self._metrics.loop_lag.set(self._lag.longest_s)
         self._work()
         self._market_data()
         self._endpoints()

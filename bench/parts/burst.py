@@ -69,7 +69,7 @@ async def run(orders: int, *, say: Any = None) -> dict[str, float]:
             "failed": ledger.failed,
             "positions": positions,
             "journaled": journaled,
-            "loop_lag_ms": 1e3 * after.get("keeper_loop_lag_max_seconds", 0.0),
+            "loop_lag_ms": 1e3 * after.get("keeper_loop_lag_seconds", 0.0),
             "oracle_asks": after["keeper_oracle_asks_total"],
             "price_reads": max(after["keeper_price_reads"], before["keeper_price_reads"]),
         }

@@ -67,7 +67,7 @@ async def run(resting: int, ticks: int) -> tuple[dict[str, float], dict[str, flo
                     world.set_price(markets[0], PRICE_1E6 - (i + 1) * _STEP_1E6)
                     await anyio.sleep(_PAUSE_S)
                 await until(lambda: ledger.all_confirmed, within_s=60)
-                lag = 1e3 * (await metrics(process)).get("keeper_loop_lag_max_seconds", 0.0)
+                lag = 1e3 * (await metrics(process)).get("keeper_loop_lag_seconds", 0.0)
                 process.process.send_signal(signal.SIGUSR1)
                 await anyio.sleep(0.5)
                 samples = _pairs(trace.read_text())

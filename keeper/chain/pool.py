@@ -182,8 +182,10 @@ class RpcPool:
         from somebody, an endpoint that hangs is waited for no longer than `straggler_s`.
         """
         seats = self._awake() or self._by_preference()[:1]
-        best: list[Reply] = [Transient("no endpoint was asked")] * len(calls)
         left = deadline_s or self.limits.deadline_s
+        if len(seats) == 1:  # without a task of its own, which would be one turn of the event loop later
+            return await self._tried_batch(seats[0], calls, left)
+        best: list[Reply] = [Transient("no endpoint was asked")] * len(calls)
         started = self._clock()
         waiting = list(seats)
 

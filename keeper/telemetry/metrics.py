@@ -123,4 +123,6 @@ class Metrics:
             ["loop"],
             registry=r,
         )
-        self.loop_lag = Gauge("keeper_loop_lag_seconds", "How late the event loop woke from a short sleep.", registry=r)
+        self.loop_lag = Gauge(
+            "keeper_loop_lag_seconds", "The longest that the event loop was held up within the last minute.", registry=r
+        )
