@@ -176,7 +176,7 @@ def _events(
         (Act.FORK_AFTER_FILL, 0.35, (0, 2)),
         (Act.LOSE, 0.3, (1, 4)),
         (Act.HOLD, 0.2, (20, 200)),
-        (Act.JUMP, 0.12, (155, 330)),
+        (Act.JUMP, 0.12, (155, 420)),
     ):
         if rng.random() < chance or (point == "expired" and act in (Act.LOSE, Act.JUMP)):
             events.append(Event(rng.uniform(0.1, 0.95) * seconds, act, rng.randint(*amount)))
