@@ -24,10 +24,7 @@ EXAMPLES = int(os.environ.get("QUANTDESK_SCHEMA_EXAMPLES", "12"))
 ENDLESS = "/v1/orders/stream"
 DOCUMENT = openapi_document()
 OPERATIONS = [
-    (method.upper(), path)
-    for path, operations in DOCUMENT["paths"].items()
-    for method in operations
-    if path != ENDLESS
+    (method.upper(), path) for path, operations in DOCUMENT["paths"].items() for method in operations if path != ENDLESS
 ]
 MODES = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
 CHECKS = [
