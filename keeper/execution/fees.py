@@ -22,8 +22,9 @@ _MICRO: Final = 1_000_000
 _MOST_UNITS: Final = 1_400_000
 
 # Finding a program address takes 1,500 units for each bump that it tries, and a fill finds two. Which order needs many
-# tries is chance: the most seen so far says little, so room for ten more tries than any so far is always left.
-_ADDRESS_SEARCH_UNITS: Final = 15_000
+# tries is chance: the most seen so far says little, so room for twenty more tries than any so far is always left.
+# With room for ten, one fill in two thousand ran out of units.
+_ADDRESS_SEARCH_UNITS: Final = 30_000
 
 
 @dataclass(frozen=True, slots=True)
