@@ -137,7 +137,7 @@ def test_23_the_unit_limit_is_the_most_seen_plus_a_margin() -> None:
     assert fees.unit_limit(AttemptKind.EXECUTE, OrderType.LIMIT) == 120_000
     for units in (10_000, 20_000, 15_000):
         fees.learn_units(AttemptKind.EXECUTE, OrderType.LIMIT, units)
-    assert fees.unit_limit(AttemptKind.EXECUTE, OrderType.LIMIT) == 22_000 + 15_000
+    assert fees.unit_limit(AttemptKind.EXECUTE, OrderType.LIMIT) == 22_000 + 30_000
     assert fees.unit_limit(AttemptKind.RATCHET, OrderType.LIMIT) == 120_000
 
 
@@ -145,7 +145,7 @@ def test_23_a_retry_asks_for_at_least_the_default() -> None:
     """An order whose addresses take long to find fails by the limit learnt from others; it must not do so twice."""
     fees = FeePolicy(FeeRules(default_unit_limit=120_000, unit_margin=0.1), today=lambda: "d")
     fees.learn_units(AttemptKind.EXECUTE, OrderType.LIMIT, 20_000)
-    assert fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, 1, 0).unit_limit == 37_000
+    assert fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, 1, 0).unit_limit == 52_000
     assert fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, 2, 1).unit_limit > 120_000
 
 
