@@ -88,8 +88,8 @@ class Traffic:
     def _place(self) -> None:
         market = self.rng.choice(self.markets)
         price = self.prices[market]
-        if self.rng.random() < 0.02:  # an account has room for so many positions only
-            self.traders[self.count["placed"] % len(self.traders)] = self._trader()
+        if self.count["placed"] % 30 == 29:  # an account has room for fifty positions, and twenty share the orders
+            self.traders[self.count["placed"] // 30 % len(self.traders)] = self._trader()
         trader = self.poor if self.rng.random() < 0.01 else self.rng.choice(self.traders)
         kind = self.rng.choice((OrderType.STOP_LOSS, OrderType.TAKE_PROFIT, OrderType.TRAILING_STOP))
         side = self.rng.choice(list(Side))
