@@ -6,6 +6,7 @@ do wait, releases that are due later and orders that wait for an account to chan
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import itertools
 import time
@@ -219,21 +220,29 @@ class Engine:
 
     def _act(self, actions: Sequence[Action]) -> None:
         assert self._out is not None, "connect comes first"
+        triggered: list[ExecuteOrder] = []
         for action in actions:
             match action:
                 case ExecuteOrder():
-                    order, price = action.order, action.price
-                    self._report(
-                        OrderTriggered(order.address, order.market, order.order_type.word, price.price_1e6, price.slot)
-                    )
                     self._out.submit(action)
+                    triggered.append(action)
                 case RatchetStop():
                     self._out.submit(action)
                 case RecordExpired(order):
                     reason = "It is past its expiry by the chain's clock, so the program will not fill it."
                     self._journal.post(NoteOrder(order, OrderState.EXPIRED, reason))
+        if triggered:
+            # Said when the executor has begun: it was woken first, and a line of the log takes as long as a signature.
+            asyncio.get_running_loop().call_soon(self._tell, triggered)
         if self.decision.unfinished:
             self._unfinished.set()
+
+    def _tell(self, triggered: Sequence[ExecuteOrder]) -> None:
+        for action in triggered:
+            order, price = action.order, action.price
+            self._report(
+                OrderTriggered(order.address, order.market, order.order_type.word, price.price_1e6, price.slot)
+            )
 
     async def carry_on(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Act on the rest of answers that were cut short, with room for other work in between: a tick that crosses

@@ -263,6 +263,25 @@ class Executor:
         for start in range(0, len(flights), self._limits.one_send):
             await self._sends.acquire()
             tg.start_soon(self._launch, flights[start : start + self._limits.one_send])
+        await anyio.lowlevel.checkpoint()  # the bytes go first, the log's lines after
+        self._tell(flights)
+
+    def _tell(self, flights: Sequence[Flight]) -> None:
+        """Report what was signed and journaled, as of then."""
+        for flight in flights:
+            attempt = flight.attempt
+            since = None if flight.triggered_at_s is None else flight.born_at_s - flight.triggered_at_s
+            state = AttemptState.DRY_RUN if self._dry_run else AttemptState.SIGNED
+            self._report(
+                AttemptMoved(
+                    order=attempt.order,
+                    attempt=attempt.signature,
+                    kind=attempt.kind,
+                    number=attempt.number,
+                    state=state,
+                    since_trigger_s=since,
+                )
+            )
 
     def _may_sign(self) -> bool:
         """Asked last before the journal: an operator may have paused, and the day's cap may be reached, meanwhile."""
@@ -425,18 +444,9 @@ class Executor:
                 next_poll_s=now + 0.05,
                 next_send_s=now + 2.0,
             )
-            self._report(
-                AttemptMoved(
-                    order=draft.attempt.order,
-                    attempt=draft.attempt.signature,
-                    kind=draft.attempt.kind,
-                    number=draft.attempt.number,
-                    state=draft.attempt.state,
-                    since_trigger_s=now - draft.job.triggered_at_ns / 1e9,
-                )
-            )
             if self._dry_run:
                 # What would have been sent is recorded; the order rests until the price is news.
+                self._tell([flight])
                 self._resting.release(draft.attempt.order, after_price_slot=draft.job.price.slot)
                 continue
             self._lander.track(flight)
