@@ -18,7 +18,7 @@ from solders.signature import Signature
 from keeper.chain.program_errors import ProgramFailure
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.events import Event, OrderSeen
-from keeper.domain.orders import Order, OrderState
+from keeper.domain.orders import OnchainStatus, Order, OrderState
 from keeper.domain.reports import Note, OrderSettled, Report
 from keeper.errors import KeeperError
 from keeper.execution.consequences import conclusion
@@ -92,8 +92,10 @@ class RelaySettlement:
         self._move_prepared(flight, PreparedStatus.LANDED, ops)
         reason = "Its user's transaction landed."
         if order is not None:
-            # The watch may have told more of it since, and the keeper may be executing it: an older reading is ignored.
-            ops.append(NoteOrder(order, first_state(order.status), reason))
+            # The watch may have told more of it since: an older reading is ignored. And what the keeper does with it, or
+            # did already, is told where that happens: the user's transaction placed it, and did not fill it.
+            acted_on = order.status is OnchainStatus.FILLED or self._flights.own(order.address) is not None
+            ops.append(NoteOrder(order) if acted_on else NoteOrder(order, first_state(order.status), reason))
             after.append(lambda: self._rest.saw(OrderSeen(order)))
         self._done(flight, Fate.RELAYED, reason, None, after)
         after.append(lambda: setattr(flight, "read_back", True))
