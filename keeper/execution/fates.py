@@ -91,6 +91,8 @@ _RUNTIME: Final[Mapping[str, Fate]] = {
     "ProgramFailedToComplete": Fate.TRANSIENT,
     "AccountInUse": Fate.TRANSIENT,
     "BlockhashNotFound": Fate.TRANSIENT,
+    # The keeper's own word for an attempt that can no longer land.
+    "BlockhashExpired": Fate.TRANSIENT,
     "ClusterMaintenance": Fate.TRANSIENT,
     "WouldExceedMaxBlockCostLimit": Fate.TRANSIENT,
     "WouldExceedMaxAccountCostLimit": Fate.TRANSIENT,
@@ -106,10 +108,12 @@ _RUNTIME: Final[Mapping[str, Fate]] = {
     "IncorrectProgramId": Fate.MISCONFIGURED,
 }
 
-# Errors that say nothing about the order, so its budget is not charged for them.
+# Errors that say nothing about the order, so its budget is not charged for them: some minutes of a bad network must
+# not turn every order that they met into a failure. The hourly ceiling bounds them all the same.
 FREE_OF_CHARGE: Final = frozenset(
     {
         "AccountNotFound",
+        "BlockhashExpired",
         "ClusterMaintenance",
         "InsufficientFundsForFee",
         "InsufficientFundsForRent",

@@ -92,8 +92,8 @@ class RelaySettlement:
         self._move_prepared(flight, PreparedStatus.LANDED, ops)
         reason = "Its user's transaction landed."
         if order is not None:
-            # The watch may have told more of it since: an older reading is ignored. And what the keeper does with it, or
-            # did already, is told where that happens: the user's transaction placed it, and did not fill it.
+            # The watch may have told more of it since: an older reading is ignored. And what the keeper does with it,
+            # or did already, is told where that happens: the user's transaction placed it, and did not fill it.
             acted_on = order.status is OnchainStatus.FILLED or self._flights.own(order.address) is not None
             ops.append(NoteOrder(order) if acted_on else NoteOrder(order, first_state(order.status), reason))
             after.append(lambda: self._rest.saw(OrderSeen(order)))
