@@ -43,12 +43,14 @@ def order_accounts(
         yield Pubkey(rng.randbytes(32)), b"".join((template[:8], head, middle, i.to_bytes(8, "little"), tail))
 
 
-def program_accounts_reply(
-    program: Pubkey, accounts: Iterator[tuple[Pubkey, bytes]], *, slot: int, lamports: int
-) -> Iterator[bytes]:
-    """The body of a getProgramAccounts reply in pieces, laid out as Agave does, without its end (see `reply_end`)."""
+def reply_head(slot: int) -> bytes:
+    """How a getProgramAccounts reply begins, laid out as Agave does."""
+    return b'{"jsonrpc":"2.0","result":{"context":{"apiVersion":"2.2.0","slot":%d},"value":[' % slot
+
+
+def reply_accounts(program: Pubkey, accounts: Sequence[tuple[Pubkey, bytes]], lamports: int) -> Iterator[bytes]:
+    """Its accounts, in pieces of a thousand."""
     owner = str(program)
-    yield b'{"jsonrpc":"2.0","result":{"context":{"apiVersion":"2.2.0","slot":%d},"value":[' % slot
     piece: list[bytes] = []
     first = True
     for address, data in accounts:

@@ -1,44 +1,36 @@
 """A million resting orders over 50 markets, a quarter of them trailing stops: `capacity_1m`.
 
-The keeper runs as users run it, against a node whose getProgramAccounts answer was prepared before: making it takes
-the embedded chain longer than reading it takes the keeper. `load_s` is from the keeper's request for the orders to its
-being ready; `rss_mb` its resident memory then, `rss_peak_mb` the most until a second snapshot has been merged.
-`update_us` and `idle_tick_us` are the decision's own, with the same orders in this process: an order account decoded
-and taken in, and a price that triggers nothing.
+The keeper runs as users run it, against a node whose getProgramAccounts answer was prepared before (`bench.node`).
+`load_s` is from the keeper's request for the orders to its being ready; `rss_mb` its resident memory then, and
+`rss_peak_mb` the most until a second snapshot has been merged. `update_us` and `idle_tick_us` are the decision's own,
+with the same orders in this process: an order account decoded and taken in, and a price that triggers nothing.
 """
 
 from __future__ import annotations
 
-import base64
 import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
-import msgspec
-from anyio.abc import SocketStream
 from solders.pubkey import Pubkey
 
 from bench.figures import quantile
-from bench.resting import order_accounts, program_accounts_reply, reply_end
+from bench.node import prepare, prepared_node
+from bench.resting import order_accounts
 from bench.stage import PRICE_1E6, STOP_1E6, chain, keeper, metrics, rss_mb
-from keeper.chain.layouts import ORDER_DISCRIMINATOR, decode_order
+from keeper.chain.layouts import decode_order
 from keeper.domain.events import ChainTime, MarketSeen, OrderSeen
 from keeper.domain.orders import Market
-from keeper.localnet import Bank
-from keeper.localnet.rpc import bank_dispatcher
 from keeper.triggers.decision import Decision, Rules
 from tests.support.waiting import until
 from tests.support.world import World
 
 _MARKETS = 50
-_ORDERS = base64.b64encode(ORDER_DISCRIMINATOR)
 
 
 async def measure(quick: bool) -> dict[str, Any]:
@@ -49,8 +41,7 @@ async def measure(quick: bool) -> dict[str, Any]:
         account = world.bank.account(world.place(world.trader(), markets[0], stop_price_1e6=STOP_1E6))
         assert account is not None
         accounts = list(order_accounts(bytes(account.data), markets, orders))
-        slot = world.bank.chain.tip.slot
-        body = list(program_accounts_reply(world.program.id, iter(accounts), slot=slot, lamports=account.lamports))
+        body = prepare(world.program.id, accounts, account.lamports)
         figures = {"orders": orders, "answer_mb": round(sum(map(len, body)) / 1e6)}
         figures |= await _loaded(world, body, orders)
         figures |= _inside(world, markets, accounts)
@@ -58,7 +49,7 @@ async def measure(quick: bool) -> dict[str, Any]:
 
 
 async def _loaded(world: World, body: list[bytes], orders: int) -> dict[str, Any]:
-    async with _node(world.bank, body) as node:
+    async with prepared_node(world.bank, body) as node:
         with tempfile.TemporaryDirectory(prefix="keeper-bench-") as folder:
             rpc = {"url": node.url, "snapshot_every_s": 20, "deadline_s": 120}
             async with keeper(world, Path(folder), rpc=rpc, ready_within_s=180) as process:
@@ -116,58 +107,3 @@ def _inside(world: World, markets: list[Pubkey], accounts: list[tuple[Pubkey, by
 def _priced(market: Market, *, slot: int, price_1e6: int, updated_at_s: int) -> Market:
     """The market with another price, made before the clock starts."""
     return replace(market, slot=slot, last_oracle_price_1e6=price_1e6, last_oracle_update_s=updated_at_s)
-
-
-class _Node:
-    """A node's HTTP endpoint: getProgramAccounts for orders from the prepared answer, all else from the bank."""
-
-    def __init__(self, bank: Bank, body: list[bytes]) -> None:
-        self.url = ""
-        self.asked_at: list[float] = []
-        self.told_at: list[float] = []
-        self._bank = bank
-        self._dispatcher = bank_dispatcher(bank)
-        self._body = body
-        self._length = sum(map(len, body))
-
-    async def serve(self, stream: SocketStream) -> None:
-        async with stream:
-            buffer = b""
-            while True:
-                try:
-                    while b"\r\n\r\n" not in buffer:
-                        buffer += await stream.receive()
-                    head, _, buffer = buffer.partition(b"\r\n\r\n")
-                    lines = [line.lower().split(b":") for line in head.split(b"\r\n")[1:]]
-                    length = next(int(line[1]) for line in lines if line[0] == b"content-length")
-                    while len(buffer) < length:
-                        buffer += await stream.receive()
-                    request, buffer = buffer[:length], buffer[length:]
-                    await self._answer(stream, request)
-                except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-                    return
-
-    async def _answer(self, stream: SocketStream, request: bytes) -> None:
-        call = msgspec.json.decode(request)
-        if not (isinstance(call, dict) and call.get("method") == "getProgramAccounts" and _ORDERS in request):
-            reply = self._dispatcher.handle(request)
-            await stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(reply) + reply)
-            return
-        self.asked_at.append(time.perf_counter())
-        end = reply_end(call["id"])
-        await stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (self._length + len(end)))
-        for piece in self._body:
-            await stream.send(piece)
-        await stream.send(end)
-        self.told_at.append(time.perf_counter())
-
-
-@asynccontextmanager
-async def _node(bank: Bank, body: list[bytes]) -> AsyncIterator[_Node]:
-    node = _Node(bank, body)
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    node.url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
-    async with listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.serve, node.serve)
-        yield node
-        tasks.cancel_scope.cancel()

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from solders.account import Account
 
 from bench.figures import spread
 from bench.ledger import Ledger
+from bench.node import prepare, prepared_node
 from bench.resting import order_accounts
 from bench.stage import PRICE_1E6, SOL_FOR_FEES, chain, keeper, metrics, traders_for
 from tests.support.waiting import until
@@ -49,28 +49,32 @@ async def run(resting: int, ticks: int) -> tuple[dict[str, float], dict[str, flo
             world.place(traders[i // 40], markets[0], stop_price_1e6=PRICE_1E6 - (i + 1) * _STEP_1E6)
             for i in range(ticks)
         ]
-        template = world.bank.account(placed[0])
-        assert template is not None
-        for address, data in order_accounts(bytes(template.data), markets, resting):
-            world.bank.set_account(address, Account(template.lamports, data, world.program.id))
+        real = [(order, world.bank.account(order)) for order in placed]
+        known = [(order, account) for order, account in real if account is not None]
+        template = known[0][1]
+        accounts = [(order, bytes(account.data)) for order, account in known]
+        accounts += order_accounts(bytes(template.data), markets, resting)
+        body = prepare(world.program.id, accounts, template.lamports)
+        del accounts
         key = world.wallet(SOL_FOR_FEES)
         with tempfile.TemporaryDirectory(prefix="keeper-bench-") as folder:
-            trace = Path(folder) / "trace"
-            # Snapshots are measured by themselves (`capacity`): the node of this one shares the keeper's machine.
-            rpc = {"snapshot_every_s": 3_600, "deadline_s": 120}
-            async with keeper(world, Path(folder), key=key, trace=trace, rpc=rpc, ready_within_s=180) as process:
-                ledger = Ledger.of(world.bank, key, placed)
-                await anyio.sleep(3.0)
-                began: list[float] = []
-                for i in range(ticks):
-                    began.append(time.perf_counter())
-                    world.set_price(markets[0], PRICE_1E6 - (i + 1) * _STEP_1E6)
-                    await anyio.sleep(_PAUSE_S)
-                await until(lambda: ledger.all_confirmed, within_s=60)
-                lag = 1e3 * (await metrics(process)).get("keeper_loop_lag_seconds", 0.0)
-                process.process.send_signal(signal.SIGUSR1)
-                await anyio.sleep(0.5)
-                samples = _pairs(trace.read_text())
+            async with prepared_node(world.bank, body) as node:
+                trace = Path(folder) / "trace"
+                # Snapshots are measured by themselves (`capacity`): the node of this one shares the keeper's machine.
+                rpc = {"url": node.url, "snapshot_every_s": 3_600, "deadline_s": 120}
+                async with keeper(world, Path(folder), key=key, trace=trace, rpc=rpc, ready_within_s=180) as process:
+                    ledger = Ledger.of(world.bank, key, placed)
+                    await anyio.sleep(3.0)
+                    began: list[float] = []
+                    for i in range(ticks):
+                        began.append(time.perf_counter())
+                        world.set_price(markets[0], PRICE_1E6 - (i + 1) * _STEP_1E6)
+                        await anyio.sleep(_PAUSE_S)
+                    await until(lambda: ledger.all_confirmed, within_s=60)
+                    lag = 1e3 * (await metrics(process)).get("keeper_loop_lag_seconds", 0.0)
+                    process.process.send_signal(signal.SIGUSR1)
+                    await anyio.sleep(0.5)
+                    samples = _pairs(trace.read_text())
         confirmed = [1e3 * (ledger.confirmed_at[order] - at) for order, at in zip(placed, began, strict=True)]
         return spread(samples), spread(confirmed, 1), round(lag, 2)
 
