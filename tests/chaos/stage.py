@@ -156,9 +156,15 @@ class Stage:
         """The last `depth` blocks never were; only processed ones, as on a live cluster."""
         chain = self.world.bank.chain
         *older, _ = chain.recent(depth + 1)
-        if older and older[0].slot >= chain.at(Commitment.CONFIRMED).slot:
-            self.world.bank.drop_slots_after(older[0].slot)
-            self.chain_faults["forks"] += 1
+        if older:
+            self._drop_after(older[0].slot, "forks")
+
+    def _drop_after(self, slot: int, name: str) -> None:
+        chain = self.world.bank.chain
+        # Another fork may have taken that block away itself.
+        if slot >= chain.at(Commitment.CONFIRMED).slot and chain.block(slot) is not None:
+            self.world.bank.drop_slots_after(slot)
+            self.chain_faults[name] += 1
 
     async def _make_blocks(self) -> None:
         due = anyio.current_time()
@@ -178,9 +184,7 @@ class Stage:
                 self._fork_to = (slot, left - 1)
             else:
                 self._fork_to = None
-                if slot >= bank.chain.at(Commitment.CONFIRMED).slot:
-                    bank.drop_slots_after(slot)
-                    self.chain_faults["forks_after_fill"] += 1
+                self._drop_after(slot, "forks_after_fill")
         elif self.forks_after_fill:
             tip = bank.chain.tip
             if any(landed.keys[0] == self.key.pubkey() and landed.err is None for landed in tip.transactions):
