@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
 import sys
 import time
 from collections.abc import Callable
@@ -265,6 +266,9 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
                 tg.start_soon(watch.run, name=f"watch-{watch.label}")
             await snapshot_merged.wait()
             await recovery.reconcile()
+            # What was made until now stays: a full collection would go through all of it, and hold up the loop meanwhile.
+            gc.collect()
+            gc.freeze()
             tg.start_soon(pool.probe_forever, name="probe")
             tg.start_soon(housekeeping.every, schedule, "balance", 10.0, balance.look)
             tg.start_soon(housekeeping.every, schedule, "retention", 3600.0, journal.prune)

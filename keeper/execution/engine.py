@@ -34,6 +34,9 @@ from keeper.triggers.prices import ChainClock
 _NOTES_AT_ONCE: Final = 2_048
 """So many new orders are noted as they come; beyond that they are noted later, at leisure."""
 _NOTES_PAUSE_S: Final = 0.5
+_NOTES_STEP: Final = 32
+_NOTES_STEP_S: Final = 0.05
+"""Later means so many at a time: a commit that comes meanwhile waits 3 ms for them at most. A million take half an hour."""
 
 RESTS: Final = "It rests until a fresh price meets its condition."
 
@@ -268,16 +271,16 @@ class Engine:
             await anyio.sleep(_NOTES_PAUSE_S)
             self._unnoted = anyio.Event()
             after: Pubkey | None = None
-            while page := self.decision.book.orders(after=after, limit=_NOTES_AT_ONCE // 8):
+            while page := self.decision.book.orders(after=after, limit=_NOTES_STEP):
                 for order in page:
                     if self.decision.book.posture(order.address) is Posture.ARMED:
                         self._journal.post(NoteOrder(order, OrderState.OPEN, RESTS, reopen=True))
                     else:
                         self._journal.post(NoteOrder(order))
                 after = page[-1].address
-                await anyio.sleep(_NOTES_PAUSE_S / 10)
+                await anyio.sleep(_NOTES_STEP_S)
                 while self._journal.waiting_notes >= _NOTES_AT_ONCE // 2:  # noqa: ASYNC110 - it says how many, not when
-                    await anyio.sleep(_NOTES_PAUSE_S / 10)
+                    await anyio.sleep(_NOTES_STEP_S)
 
     # -- what execution says of an order
 
