@@ -1,7 +1,8 @@
 """The keeper, unchanged, with two clocks around its way: `python -m bench.traced TRACE_FILE run ...`.
 
 One is read when the socket's bytes with a market's news reach the process, before anything is parsed; the other when
-the bytes with a sendTransaction have been given to the kernel. Lines of `in NANOSECONDS` and `out NANOSECONDS COUNT`
+the bytes with a sendTransaction are given to the socket (on a loopback the kernel does the receiver's work, too, before
+that call returns, so the clock is read before it). Lines of `in NANOSECONDS` and `out NANOSECONDS COUNT`
 by CLOCK_MONOTONIC; COUNT is how many transactions the request carries.
 """
 
@@ -37,11 +38,10 @@ def trace(path: str) -> None:
         received(self, data)
 
     def begin(self: Any, request: bytes) -> Any:
-        done = begun(self, request)
         sent = request.count(b'"sendTransaction"')
         if sent:
             lines.append(f"out {time.monotonic_ns()} {sent}\n")
-        return done
+        return begun(self, request)
 
     def write(*_: object) -> None:
         with Path(path).open("a") as out:

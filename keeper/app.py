@@ -266,7 +266,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
                 tg.start_soon(watch.run, name=f"watch-{watch.label}")
             await snapshot_merged.wait()
             await recovery.reconcile()
-            # What was made until now stays: a full collection would go through all of it, and hold up the loop meanwhile.
+            # What was made until now stays: a full collection would go through it all, and hold up the loop.
             gc.collect()
             gc.freeze()
             tg.start_soon(pool.probe_forever, name="probe")

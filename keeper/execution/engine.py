@@ -36,7 +36,7 @@ _NOTES_AT_ONCE: Final = 2_048
 _NOTES_PAUSE_S: Final = 0.5
 _NOTES_STEP: Final = 32
 _NOTES_STEP_S: Final = 0.05
-"""Later means so many at a time: a commit that comes meanwhile waits 3 ms for them at most. A million take half an hour."""
+"""Later: so many at a time, so that a commit waits 3 ms for them at most. A million take half an hour."""
 
 RESTS: Final = "It rests until a fresh price meets its condition."
 
