@@ -31,6 +31,8 @@ from keeper.triggers.decision import Decision
 from keeper.triggers.loading import Loading
 from keeper.triggers.prices import ChainClock
 
+_LINES_AT_ONCE: Final = 64
+
 _NOTES_AT_ONCE: Final = 2_048
 """So many new orders are noted as they come; beyond that they are noted later, at leisure."""
 _NOTES_PAUSE_S: Final = 0.5
@@ -241,7 +243,9 @@ class Engine:
             self._unfinished.set()
 
     def _tell(self, triggered: Sequence[ExecuteOrder]) -> None:
-        for action in triggered:
+        if len(triggered) > _LINES_AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._tell, triggered[_LINES_AT_ONCE:])
+        for action in triggered[:_LINES_AT_ONCE]:
             order, price = action.order, action.price
             self._report(
                 OrderTriggered(order.address, order.market, order.order_type.word, price.price_1e6, price.slot)

@@ -263,8 +263,9 @@ class Executor:
         for start in range(0, len(flights), self._limits.one_send):
             await self._sends.acquire()
             tg.start_soon(self._launch, flights[start : start + self._limits.one_send])
-        await anyio.lowlevel.checkpoint()  # the bytes go first, the log's lines after
-        self._tell(flights)
+        for start in range(0, len(flights), _STEP):
+            await anyio.lowlevel.checkpoint()  # the bytes go first, the log's lines after
+            self._tell(flights[start : start + _STEP])
 
     def _tell(self, flights: Sequence[Flight]) -> None:
         """Report what was signed and journaled, as of then."""

@@ -404,5 +404,7 @@ class Settlement:
                 flight.attempt = attempt
             raise
         point(passed)
-        for consequence in after:
+        for i, consequence in enumerate(after):
+            if i % _STEP == _STEP - 1:
+                await anyio.lowlevel.checkpoint()
             consequence()
