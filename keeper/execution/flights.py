@@ -12,7 +12,7 @@ from keeper.domain.attempts import Attempt, AttemptKind, blocks
 from keeper.domain.orders import Order
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Flight:
     """One open attempt. `attempt` is replaced as it moves; times are monotonic seconds.
 

@@ -6,8 +6,6 @@ import dataclasses
 import enum
 from typing import Any, Final, get_args
 
-import structlog
-
 from keeper.domain.attempts import AttemptKind, AttemptState
 from keeper.domain.reports import (
     AttemptMoved,
@@ -18,10 +16,8 @@ from keeper.domain.reports import (
     OrderTriggered,
     Report,
 )
-from keeper.telemetry.logs import wants
+from keeper.telemetry.logs import wants, write
 from keeper.telemetry.metrics import Metrics
-
-_log = structlog.get_logger("keeper")
 
 
 class Telemetry:
@@ -69,7 +65,7 @@ class Telemetry:
 
 def _write(level: str, event: str, report: Report, skip: str = "") -> None:
     if wants(level):
-        getattr(_log, level)(event, **_fields(report, skip))
+        write(level, event, _fields(report, skip))
 
 
 def _fields(report: Report, skip: str) -> dict[str, Any]:
