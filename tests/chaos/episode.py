@@ -14,7 +14,7 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from keeper.domain.orders import OnchainStatus, OrderState, OrderType
-from tests.chaos.invariants import Findings, check, fills_on_chain
+from tests.chaos.invariants import Findings, check, executions_on_chain
 from tests.chaos.lives import EndedByItself
 from tests.chaos.proxy import Storm
 from tests.chaos.scenario import START_1E6, Act, Ending, Event, OrderPlan, Scenario
@@ -279,8 +279,10 @@ class Episode:
     def _count(self, outcome: Outcome) -> None:
         counts = outcome.counts
         for address, (plan, _) in self._placed.items():
-            for fill in fills_on_chain(self._world.bank, address):
-                counts["executed by the keeper" if fill.keys[0] == self._stage.key.pubkey() else "lost to a rival"] += 1
+            for execution in executions_on_chain(self._world.bank, address):
+                counts[
+                    "executed by the keeper" if execution.keys[0] == self._stage.key.pubkey() else "lost to a rival"
+                ] += 1
             attempts = self._stage.journal.attempts_of(address)
             counts.update(f"attempts {attempt.state}" for attempt in attempts)
             counts.update(f"errors {attempt.error_name}" for attempt in attempts if attempt.error_name)

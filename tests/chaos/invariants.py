@@ -50,8 +50,11 @@ def condition_holds(order: Order, price_1e6: int) -> bool:
     return price_1e6 <= trigger if fires_below else price_1e6 >= trigger
 
 
-def fills_on_chain(bank: Bank, order: Pubkey) -> list[Landed]:
-    """Every execution of this order that succeeded, on the fork that survived."""
+def executions_on_chain(bank: Bank, order: Pubkey) -> list[Landed]:
+    """Every execution of this order that succeeded, on the fork that survived.
+
+    One that comes after the order's expiry succeeds too: it marks the order Expired and fills nothing.
+    """
     return [landed for landed in bank.history.mentioning(order) if landed.err is None and _executes(landed, order)]
 
 
@@ -86,14 +89,15 @@ def check(
 
 def _check_order(world: World, journal: Queries, keeper: Pubkey, address: Pubkey, findings: Findings) -> None:
     order = world.order(address)
-    fills = fills_on_chain(world.bank, address)
+    executions = executions_on_chain(world.bank, address)
+    fills = [] if order is not None and order.status is OnchainStatus.EXPIRED else executions
     position = world.position(address)
     row = journal.order(address)
     attempts = journal.attempts_of(address)
     name = f"order {address}"
 
-    if len(fills) > 1:
-        findings.broken.append(f"{name} was executed {len(fills)} times: {[str(f.signature) for f in fills]}")
+    if len(executions) > 1:
+        findings.broken.append(f"{name} was executed {len(executions)} times: {[str(e.signature) for e in executions]}")
     if (position is not None) != (len(fills) == 1):
         findings.broken.append(f"{name} has {len(fills)} fills and {'a' if position else 'no'} position")
     if order is not None and (order.status is OnchainStatus.FILLED) != (len(fills) == 1):

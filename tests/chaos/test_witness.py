@@ -193,6 +193,20 @@ class TestInvariants:
         court.world.bank.set_account(attempt.position, None)
         assert "1 fills and no position" in court.look().broken[0]
 
+    async def test_an_execution_after_the_expiry_fills_nothing(self, court: Court) -> None:
+        now = court.world.bank.chain.tip.time
+        court.order = court.world.place(
+            court.world.trader(), court.market, stop_price_1e6=98_000_000, expires_at=now + 10
+        )
+        attempt = court.sign()
+        await court.journaled(attempt)
+        court.world.bank.advance_clock(20)
+        court.world.set_price(court.market, 97_000_000)
+        court.land(attempt)
+        findings = court.look()
+        assert findings.broken == []
+        assert "reads expired and the journal says executing" in findings.unsettled[0]
+
     async def test_a_verdict_that_the_chain_does_not_share(self, court: Court) -> None:
         attempt = court.sign()
         await court.journaled(attempt)

@@ -57,7 +57,7 @@ async def _one(stage: Stage, seed: int, episode: int, evidence: Path) -> Outcome
         "violations": outcome.violations,
     }
     if outcome.violations:
-        line["evidence"] = str(_keep(stage, scenario, evidence / f"seed-{seed}-episode-{episode}"))
+        line["evidence"] = str(_keep(stage, scenario, outcome, evidence / f"seed-{seed}-episode-{episode}"))
     print(json.dumps(line), flush=True)
     return outcome
 
@@ -75,14 +75,14 @@ def _counters(stage: Stage) -> Counter[str]:
     return counts
 
 
-def _keep(stage: Stage, scenario: Scenario, folder: Path) -> Path:
+def _keep(stage: Stage, scenario: Scenario, outcome: Outcome, folder: Path) -> Path:
     """The journal, the keeper's log, the plan and every send, for whoever looks into it."""
     assert stage.config is not None
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(stage.config.folder, folder, ignore=shutil.ignore_patterns("key.json"))
     (folder / "scenario.json").write_text(json.dumps(dataclasses.asdict(scenario), indent=1, default=str))
     (folder / "sends.json").write_text("\n".join(json.dumps(send) for send in stage.witness.sends))
-    (folder / "violations.txt").write_text("\n".join(stage.witness.violations))
+    (folder / "violations.txt").write_text("\n".join(outcome.violations))
     return folder
 
 
