@@ -50,8 +50,8 @@ async def _work(seed: int, episodes: list[int], evidence: Path, keep_going: bool
     await work(seed, episodes, evidence, keep_going=keep_going)
 
 
-def _progress(totals: Totals) -> None:
-    if totals.episodes % 10 == 0 or totals.violations:
+def _progress(totals: Totals, violated: bool) -> None:
+    if totals.episodes % 10 == 0 or violated:
         print(
             f"{totals.episodes} episodes, {totals.kills.total()} kills, {totals.part('fault ').total()} faults, "
             f"{len(totals.violations)} violations, {totals.seconds:.0f} s",

@@ -97,8 +97,11 @@ class Totals:
         return not self.violations and not self.broken_workers
 
 
-async def run(options: Options, progress: Callable[[Totals], None]) -> Totals:
-    """Run it. Without `keep_going` the first violation ends it."""
+async def run(options: Options, progress: Callable[[Totals, bool], None]) -> Totals:
+    """Run it. Without `keep_going` the first violation ends it.
+
+    `progress` is told of the totals after each episode, and whether that one had violations.
+    """
     totals = Totals()
     begun = time.monotonic()
     async with anyio.create_task_group() as tasks:
@@ -115,7 +118,7 @@ async def run(options: Options, progress: Callable[[Totals], None]) -> Totals:
 
 
 async def _follow(
-    options: Options, worker: int, totals: Totals, progress: Callable[[Totals], None], begun: float
+    options: Options, worker: int, totals: Totals, progress: Callable[[Totals, bool], None], begun: float
 ) -> None:
     command = [sys.executable, "-m", "tests.chaos", "--seed", str(options.seed), "--episodes", str(options.episodes)]
     command += ["--worker", f"{worker}/{options.workers}", "--evidence", str(options.evidence)]
@@ -127,9 +130,10 @@ async def _follow(
         async for received in process.stdout:
             *lines, rest = (rest + received).split(b"\n")
             for line in lines:
-                totals.add(json.loads(line))
+                outcome = json.loads(line)
+                totals.add(outcome)
                 totals.seconds = time.monotonic() - begun
-                progress(totals)
+                progress(totals, bool(outcome["violations"]))
         code = await process.wait()
         if code != 0:
             totals.broken_workers.append(f"worker {worker} ended with {code}")
