@@ -22,6 +22,7 @@ from keeper.domain.events import ChainTime, Event, MarketSeen, OrderGone, OrderS
 from keeper.domain.orders import Market, Order, OrderFields, OrderState, OrderType
 from keeper.domain.prices import Price
 from keeper.domain.reports import OrderTriggered, Report
+from keeper.errors import JournalError
 from keeper.execution.flights import Flights
 from keeper.journal import Journal
 from keeper.journal.ops import NoteOrder
@@ -36,9 +37,9 @@ _LINES_AT_ONCE: Final = 64
 _NOTES_AT_ONCE: Final = 2_048
 """So many new orders are noted as they come; beyond that they are noted later, at leisure."""
 _NOTES_PAUSE_S: Final = 0.5
-_NOTES_STEP: Final = 32
-_NOTES_STEP_S: Final = 0.05
-"""Later: so many at a time, so that a commit waits 3 ms for them at most. A million take half an hour."""
+_NOTES_STEP: Final = 16
+_NOTES_STEP_S: Final = 0.03
+"""Later: so many at a time, so that a commit rarely meets them, and then waits 2 ms. A million take half an hour."""
 
 RESTS: Final = "It rests until a fresh price meets its condition."
 
@@ -276,15 +277,19 @@ class Engine:
             self._unnoted = anyio.Event()
             after: Pubkey | None = None
             while page := self.decision.book.orders(after=after, limit=_NOTES_STEP):
-                for order in page:
-                    if self.decision.book.posture(order.address) is Posture.ARMED:
-                        self._journal.post(NoteOrder(order, OrderState.OPEN, RESTS, reopen=True))
-                    else:
-                        self._journal.post(NoteOrder(order))
+                try:
+                    # Committed, not posted: notes that wait for company would go with the next attempt's commit.
+                    await self._journal.commit(*(self._resting_note(order) for order in page))
+                except JournalError:
+                    await anyio.sleep(_NOTES_PAUSE_S)  # the disk: health tells of it; this page is noted later
+                    continue
                 after = page[-1].address
                 await anyio.sleep(_NOTES_STEP_S)
-                while self._journal.waiting_notes >= _NOTES_AT_ONCE // 2:  # noqa: ASYNC110 - it says how many, not when
-                    await anyio.sleep(_NOTES_STEP_S)
+
+    def _resting_note(self, order: Order) -> NoteOrder:
+        if self.decision.book.posture(order.address) is Posture.ARMED:
+            return NoteOrder(order, OrderState.OPEN, RESTS, reopen=True)
+        return NoteOrder(order)
 
     # -- what execution says of an order
 
