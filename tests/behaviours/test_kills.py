@@ -23,7 +23,7 @@ from keeper.domain.attempts import AttemptState
 from keeper.domain.orders import OrderState
 from keeper.execution.points import POINTS
 from tests.behaviours.stand import USDC, Stand
-from tests.chaos.invariants import fills_on_chain
+from tests.chaos.invariants import executions_on_chain
 from tests.chaos.lives import Lives
 from tests.chaos.proxy import Fault, Kind
 from tests.support import Trader, until
@@ -130,7 +130,7 @@ async def test_1_a_kill_at_any_point_gives_no_order_two_live_signatures(scene: S
         stand.world.deposit(trader, 1_000_000 * USDC)
     await stand.reach(order, OrderState.FILLED, within_s=20)
     await until(lambda: stand.attempt_state(order) is AttemptState.FINALIZED)
-    assert len(fills_on_chain(stand.bank, order)) == 1
+    assert len(executions_on_chain(stand.bank, order)) == 1
     assert stand.world.position(order) is not None
     assert lives.bad_end is None
     assert stand.witness.violations == []
