@@ -123,6 +123,69 @@ async def test_22_an_endpoint_that_is_behind_is_benched_and_comes_back() -> None
     assert pool.health[0].slot_lag == 0
 
 
+async def pass_slots(pool: RpcPool, clock: Clock, *nodes: ScriptedNode, rounds: int = 1, broken_lead: int = 0) -> None:
+    """Some rounds of probes, five seconds apart, in which the chain makes its 12 slots. With `broken_lead`, the last
+    of the nodes says so many more at first, and its slots pass as the others'.
+    """
+    for _ in range(rounds):
+        clock.now += 5
+        for node in nodes:
+            node.slot += 12
+        nodes[-1].slot += broken_lead
+        broken_lead = 0
+        await pool.probe()
+
+
+@pytest.mark.parametrize("lead", [11, 60, 10_000, 2**63])
+async def test_22_one_of_three_that_says_too_high_a_slot_benches_nobody(lead: int) -> None:
+    clock = Clock()
+    nodes = ScriptedNode(), ScriptedNode(), ScriptedNode(slot=100 + lead)
+    pool = pool_of(*nodes, clock=clock)
+    await pool.probe()
+    await pass_slots(pool, clock, *nodes, rounds=3)
+    assert not any(health.benched(clock.now) for health in pool.health)
+    nodes[0].slot -= 11
+    await pool.probe()
+    assert [health.benched(clock.now) for health in pool.health] == [True, False, False], "who is late is still found"
+    assert pool.health[0].slot_lag == 11
+
+
+async def test_22_one_of_two_that_says_an_impossible_slot_does_not_bench_the_other() -> None:
+    clock = Clock()
+    honest, liar = ScriptedNode(), ScriptedNode()
+    pool = pool_of(honest, liar, clock=clock)
+    await pool.probe()
+    await pass_slots(pool, clock, honest, liar, broken_lead=1_000)
+    assert not pool.health[0].benched(clock.now)
+    # However long it goes on: half an hour later its lead alone could have passed since they last agreed.
+    await pass_slots(pool, clock, honest, liar, rounds=400)
+    assert not pool.health[0].benched(clock.now)
+    liar.slot = honest.slot
+    await pass_slots(pool, clock, honest, liar)
+    honest.slot -= 11
+    await pool.probe()
+    assert pool.health[0].benched(clock.now), "who is late is still found"
+
+
+@pytest.mark.parametrize("slots_a_round", [12, 500])
+async def test_22_one_of_two_that_stands_still_is_benched_at_any_pace(slots_a_round: int) -> None:
+    """A private cluster makes a hundred slots a second: the lead of the one that goes on is possible there."""
+    clock = Clock()
+    stuck, going = ScriptedNode(), ScriptedNode()
+    pool = pool_of(stuck, going, clock=clock)
+    for _ in range(3):
+        clock.now += 5
+        stuck.slot = going.slot = going.slot + slots_a_round
+        await pool.probe()
+    for _ in range(3):
+        clock.now += 5
+        going.slot += slots_a_round
+        await pool.probe()
+    assert pool.health[0].slot_lag == 3 * slots_a_round
+    assert pool.health[0].benched(clock.now)
+    assert not pool.health[1].benched(clock.now)
+
+
 async def test_22_an_endpoint_on_another_genesis_is_never_used_while_it_is() -> None:
     clock = Clock()
     ours, other = ScriptedNode(), ScriptedNode(genesis="genesis-b", slot=10_000)
