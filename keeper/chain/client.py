@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
+import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from solders.signature import Signature
 from keeper.chain.account_stream import KeyedAccount
 from keeper.chain.pool import RpcPool
 from keeper.chain.rpc import Call, Reply
-from keeper.errors import ChainError, MalformedReply
+from keeper.errors import ChainError, MalformedReply, Transient
 
 CommitmentWord = Literal["processed", "confirmed", "finalized"]
 PROCESSED: Final[Commitment] = Processed
@@ -31,6 +32,7 @@ FINALIZED: Final[Commitment] = Finalized
 
 STATUSES_PER_CALL: Final = 256
 ACCOUNTS_PER_CALL: Final = 100
+TRANSACTIONS_PER_REQUEST: Final = 32
 
 CLOCK_SYSVAR: Final = Pubkey.from_string("SysvarC1ock11111111111111111111111111111111")
 _CLOCK: Final = struct.Struct("<QqQQq")
@@ -249,24 +251,25 @@ class ChainClient:
                 slot=_context_slot(answer),
             )
 
-    async def transaction(
-        self, signature: Signature, *, commitment: Commitment = CONFIRMED
-    ) -> LandedTransaction | None:
-        """A landed transaction's fee and logs; None when the node does not have it (yet)."""
+    async def transactions(
+        self, signatures: Sequence[Signature], *, commitment: Commitment = CONFIRMED
+    ) -> list[LandedTransaction | ChainError | None]:
+        """Each landed transaction's fee and logs; None when the node does not have it (yet), an error when it could
+        not be read. In requests of a few dozen, because each reply may have many kilobytes of logs, and all of them
+        within one call's deadline: what is left then was not read.
+        """
         config = {"commitment": commitment, "encoding": "base64", "maxSupportedTransactionVersion": 0}
-        answer = await self.pool.call("getTransaction", str(signature), config)
-        if answer is None:
-            return None
-        # A node that pruned the outcome says null for it.
-        meta = _field(answer, "meta") or {}
-        with _shape("a transaction"):
-            return LandedTransaction(
-                slot=_number(_field(answer, "slot")),
-                fee_lamports=_number(meta.get("fee") or 0),
-                logs=tuple(str(line) for line in meta.get("logMessages") or ()),
-                err=meta.get("err"),
-                units=_number(meta.get("computeUnitsConsumed") or 0),
-            )
+        calls = [Call("getTransaction", (str(signature), config)) for signature in signatures]
+        ends = time.monotonic() + self.pool.limits.deadline_s
+        found: list[LandedTransaction | ChainError | None] = []
+        for start in range(0, len(calls), TRANSACTIONS_PER_REQUEST):
+            some = calls[start : start + TRANSACTIONS_PER_REQUEST]
+            left = ends - time.monotonic()
+            if left <= 0:
+                found += [Transient("there was no time left to read it")] * len(some)
+                continue
+            found += [_landed(reply) for reply in await self.pool.batch(some, deadline_s=left)]
+        return found
 
     async def recent_priority_fees(self, writable: Sequence[Pubkey]) -> list[int]:
         """Per-slot minimum prices (micro-lamports a unit) that landed for these accounts: a floor, not a bid."""
@@ -302,6 +305,24 @@ def _status(raw: Any) -> SignatureStatus:
         # Old nodes leave the word out; null confirmations meant rooted.
         word = "finalized" if raw.get("confirmations") is None else "processed"
     return SignatureStatus(slot, word, err)
+
+
+def _landed(reply: Reply) -> LandedTransaction | ChainError | None:
+    if reply is None or isinstance(reply, ChainError):
+        return reply
+    try:
+        # A node that pruned the outcome says null for it.
+        meta = _field(reply, "meta") or {}
+        with _shape("a transaction"):
+            return LandedTransaction(
+                slot=_number(_field(reply, "slot")),
+                fee_lamports=_number(meta.get("fee") or 0),
+                logs=tuple(str(line) for line in meta.get("logMessages") or ()),
+                err=meta.get("err"),
+                units=_number(meta.get("computeUnitsConsumed") or 0),
+            )
+    except ChainError as e:
+        return e
 
 
 def _config(commitment: Commitment, min_context_slot: int | None, **more: Any) -> dict[str, Any]:

@@ -82,7 +82,8 @@ class Consequences:
             after.append(lambda: self._charge(address))
         state, reason = _words(fate, following, failure, order)
         ops += conclusion(address, order, state, reason, slot=slot)
-        self._report(OrderSettled(address, attempt.signature, attempt.kind, fate, reason, failure.name))
+        fee = attempt.fee_lamports or 0
+        self._report(OrderSettled(address, attempt.signature, attempt.kind, fate, reason, failure.name, fee))
         match following:
             case Next.STOP:
                 after.append(lambda: self.ended(address, order.slot if order else slot))

@@ -16,7 +16,7 @@ import anyio
 import anyio.lowlevel
 from solders.pubkey import Pubkey
 
-from keeper.chain.client import AccountBytes, ChainClient
+from keeper.chain.client import AccountBytes, ChainClient, LandedTransaction
 from keeper.chain.layouts import decode_market, decode_order, decode_position
 from keeper.chain.program import Program
 from keeper.chain.program_errors import ProgramFailure, name_failure, programs_of
@@ -136,8 +136,10 @@ class Settlement:
         before = [(flight, flight.attempt) for flight in flights]
         ops: list[Op] = []
         after: list[Consequence] = []
-        for flight, err in zip(flights, errs, strict=True):
-            failure, fee = await self._name(flight, err)
+        named = await self._named(flights, errs)
+        for i, (flight, (failure, fee)) in enumerate(zip(flights, named, strict=True)):
+            if i % _STEP == _STEP - 1:
+                await anyio.lowlevel.checkpoint()
             order = read.order(flight.attempt.order, self._program.id)
             fate = fate_of(failure.name, failure.program, self._program.id)
             if flight.attempt.kind is AttemptKind.RELAY:
@@ -292,19 +294,23 @@ class Settlement:
 
     # -- failure
 
-    async def _name(self, flight: Flight, err: object) -> tuple[ProgramFailure, int]:
-        """The failure by name, from the status' error and, when a node still has them, the logs; and the fee."""
-        logs: tuple[str, ...] = ()
-        fee = self._fee(flight)
-        try:
-            landed = await self._client.transaction(flight.signature)
-            if landed is not None:
-                logs, fee = landed.logs, landed.fee_lamports
-        except ChainError as e:
-            self._report(
-                Note("attempt.no_logs", str(e), level="debug", order=flight.attempt.order, attempt=flight.signature)
-            )
-        return name_failure(err, programs_of(flight.attempt.wire), self._program.id, self._program.idl, logs), fee
+    async def _named(self, flights: Sequence[Flight], errs: Sequence[object]) -> list[tuple[ProgramFailure, int]]:
+        """Each failure by name, from the status' error and, when a node still has them, the logs; and the fee."""
+        named: list[tuple[ProgramFailure, int]] = []
+        landed = await self._client.transactions([flight.signature for flight in flights])
+        for flight, err, found in zip(flights, errs, landed, strict=True):
+            logs: tuple[str, ...] = ()
+            fee = self._fee(flight)
+            if isinstance(found, LandedTransaction):
+                logs, fee = found.logs, found.fee_lamports
+            elif found is not None:
+                detail = str(found)
+                self._report(
+                    Note("attempt.no_logs", detail, "debug", order=flight.attempt.order, attempt=flight.signature)
+                )
+            programs = programs_of(flight.attempt.wire)
+            named.append((name_failure(err, programs, self._program.id, self._program.idl, logs), fee))
+        return named
 
     def _end(
         self,

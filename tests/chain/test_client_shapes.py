@@ -33,7 +33,7 @@ CALLS: dict[str, Callable[[ChainClient], Awaitable[object]]] = {
     "statuses": lambda c: c.statuses([Signature.default()]),
     "send": lambda c: c.send([b"\x01" * 100]),
     "simulate": lambda c: c.simulate(b"\x01" * 100, sig_verify=True),
-    "transaction": lambda c: c.transaction(Signature.default()),
+    "transactions": lambda c: c.transactions([Signature.default()] * 40),
     "recent_priority_fees": lambda c: c.recent_priority_fees([ADDRESS]),
 }
 
@@ -90,7 +90,7 @@ async def test_12_any_json_is_a_value_or_an_error_by_name(name: str, said: Any, 
 @pytest.mark.parametrize(
     ("method", "result"),
     [
-        ("transaction", {"slot": 1, "meta": None}),
+        ("transactions", {"slot": 1, "meta": None}),
         ("statuses", {"context": {"slot": None}, "value": [None]}),
         ("statuses", {"context": {"slot": 1}, "value": [{"slot": None}]}),
         ("program_accounts", {"context": {"slot": 1}, "value": [{"account": {}}]}),
