@@ -1,6 +1,6 @@
 """Account bytes to domain types, by fixed offsets: the hot path.
 
-An order's fields take about 1 us this way, the order as an object 4 us, against 140 us by anchorpy. Offsets are the
+An order's fields take about 0.5 us this way, the order as an object 1.5 us, against 140 us by anchorpy. Offsets are the
 program's (Borsh, little-endian, after the 8-byte discriminator); a market's strings make its later offsets
 vary, and an order's optional parent moves what follows it. Anything that does not fit raises MalformedAccount;
 nothing here trusts a length that it has not checked.
@@ -23,9 +23,13 @@ POSITION_DISCRIMINATOR: Final = discriminator("account", "Position")
 USER_ACCOUNT_DISCRIMINATOR: Final = discriminator("account", "UserAccount")
 
 # user, market, type, side, size, price, stop, trailing distance, leverage, status, created, expires, filled
-# ... and, after what a keeper does not need, whether there is a parent (32 bytes), which the TWAP terms (16) follow.
-_ORDER: Final = struct.Struct("<8x32s32sBBQQQQBBqqQ26xB")
-_ORDER_ID_OFFSET: Final = _ORDER.size + 16
+# ... and, after what a keeper does not need, whether there is a parent (32 bytes), which the TWAP terms (16) follow,
+# and the order id. The first is the layout of nearly all orders, without a parent and with an id, in one go.
+_ORDER: Final = struct.Struct("<8x32s32sBBQQQQBBqqQ26x1x16xQ")
+_ORDER_SIZE: Final = _ORDER.size
+_ORDER_HEAD: Final = struct.Struct("<8x32s32sBBQQQQBBqqQ26xB")
+_PARENT_AT: Final = _ORDER_HEAD.size - 1
+_ORDER_ID_OFFSET: Final = _ORDER_HEAD.size + 16
 # user_account, user, market, index, side, status, size, entry price ... up to leverage
 _POSITION: Final = struct.Struct("<8x32s32s32sHBBQQQQqqqqqQQHQQ160sqqqq")
 _MARKET_TAIL: Final = struct.Struct("<QQQqqq32sBHH?QqB")
@@ -34,15 +38,28 @@ _U64: Final = struct.Struct("<Q")
 _LONGEST_ASSET_NAME: Final = 32
 
 _SIDES: Final = tuple(Side)
+# Asking an enum for its length is a Python call, and dearer than the rest of the check.
+_TYPES_END: Final = len(OrderType)
+_SIDES_END: Final = len(Side)
+_STATUSES_END: Final = len(OnchainStatus)
 
 
 def order_fields(address: Pubkey | str, data: bytes) -> OrderFields:
     """An Order account's fields, of either revision. The order id is None when the bytes end before it (0.1)."""
-    if len(data) < _ORDER.size or data[:8] != ORDER_DISCRIMINATOR:
-        raise MalformedAccount(f"{address} is not an Order account ({len(data)} bytes)")
-    *fields, has_parent = _ORDER.unpack_from(data)
-    if fields[2] >= len(OrderType) or fields[3] >= len(Side) or fields[9] >= len(OnchainStatus):
+    if len(data) >= _ORDER_SIZE and not data[_PARENT_AT] and data[:8] == ORDER_DISCRIMINATOR:
+        fields: OrderFields = _ORDER.unpack_from(data)
+    else:
+        fields = _rarer_fields(address, data)
+    if fields[2] >= _TYPES_END or fields[3] >= _SIDES_END or fields[9] >= _STATUSES_END:
         raise MalformedAccount(f"order {address} has an unknown type, side or status")
+    return fields
+
+
+def _rarer_fields(address: Pubkey | str, data: bytes) -> OrderFields:
+    """Those of an order with a parent, or of revision 0.1."""
+    if len(data) < _ORDER_HEAD.size or data[:8] != ORDER_DISCRIMINATOR:
+        raise MalformedAccount(f"{address} is not an Order account ({len(data)} bytes)")
+    *fields, has_parent = _ORDER_HEAD.unpack_from(data)
     if has_parent > 1:
         raise MalformedAccount(f"order {address} has a parent flag of {has_parent}")
     offset = _ORDER_ID_OFFSET + 32 * has_parent
@@ -85,7 +102,7 @@ def decode_market(address: Pubkey, data: bytes, slot: int) -> Market:
         address=address,
         base_asset=base,
         quote_asset=quote,
-        authority=Pubkey(authority),
+        authority=Pubkey.from_bytes(authority),
         max_leverage=max_leverage,
         initial_margin_ratio_bps=initial_ratio,
         maintenance_margin_ratio_bps=maintenance_ratio,
@@ -116,8 +133,8 @@ def decode_position(address: Pubkey, data: bytes, slot: int) -> Position:
         raise MalformedAccount(f"position {address} has an unknown side")
     return Position(
         address=address,
-        user=Pubkey(fields[1]),
-        market=Pubkey(fields[2]),
+        user=Pubkey.from_bytes(fields[1]),
+        market=Pubkey.from_bytes(fields[2]),
         side=_SIDES[side],
         size_1e6=fields[6],
         entry_price_1e6=fields[7],

@@ -172,7 +172,7 @@ class Book:
         """
         raw = bytes(address)
         row = self._row(raw)
-        number = self._numbers.get(Pubkey(fields[1]))
+        number = self._numbers.get(Pubkey.from_bytes(fields[1]))
         if row is None or number is None or fields[9] != OnchainStatus.PENDING:
             return False
         known = self._records[row]
@@ -342,7 +342,7 @@ class Book:
                 return found, prefix
             last = prefix
             if self._records.slot(row) < slot:
-                found.append(Pubkey(self._records.address(row)))
+                found.append(Pubkey.from_bytes(self._records.address(row)))
         return found, None
 
     # -- inside
@@ -487,7 +487,7 @@ class _Shelf:
             return False
         number = self._numbers.get(fields[1])
         if number is None:
-            number = self._numbers[fields[1]] = book._market(Pubkey(fields[1])).number
+            number = self._numbers[fields[1]] = book._market(Pubkey.from_bytes(fields[1])).number
         row = book._records.add(pack_fields(address, fields, number, slot))
         self._by_address.append(_prefix(address) << 32 | row)
         return True

@@ -93,8 +93,8 @@ def unpack(record: bytes | bytearray, market: Pubkey) -> Order:
         size, price, stop, distance, filled, order_id, slot,
     ) = _LAYOUT.unpack(record)  # fmt: skip
     return Order(
-        Pubkey(address),
-        Pubkey(user),
+        Pubkey.from_bytes(address),
+        Pubkey.from_bytes(user),
         market,
         _TYPES[order_type],
         _SIDES[side],

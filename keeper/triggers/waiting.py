@@ -43,7 +43,7 @@ class Waiting:
         due: list[Pubkey] = []
         while heap and heap[0][0] < slot and len(due) != limit:
             after_slot, raw = heapq.heappop(heap)
-            address = Pubkey(raw)
+            address = Pubkey.from_bytes(raw)
             if self._slots.get(address) == after_slot:
                 del self._slots[address]
                 due.append(address)

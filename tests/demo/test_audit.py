@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 from solders.pubkey import Pubkey
@@ -40,7 +40,7 @@ def an_order(status: OnchainStatus = OnchainStatus.PENDING, **changes: object) -
         order_id=1,
         slot=0,
     )
-    return replace(order, **changes)  # type: ignore[arg-type]
+    return order._replace(**changes)  # type: ignore[arg-type]
 
 
 @dataclass

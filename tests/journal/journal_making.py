@@ -45,7 +45,7 @@ def make_order(**changes: object) -> Order:
         order_id=7,
         slot=100,
     )
-    return dataclasses.replace(order, **changes)  # type: ignore[arg-type]
+    return order._replace(**changes)  # type: ignore[arg-type]
 
 
 def make_attempt(order: Pubkey, **changes: object) -> Attempt:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -60,16 +59,16 @@ async def test_a_fork_or_an_operator_reopens(tmp_path: Path) -> None:
 
 async def test_older_facts_never_overwrite_newer_ones(tmp_path: Path) -> None:
     order = make_order(slot=200)
-    older = dataclasses.replace(order, slot=150, stop_price_1e6=1)
+    older = order._replace(slot=150, stop_price_1e6=1)
     async with Journal.open(tmp_path / "j.db") as journal:
         await journal.commit(NoteOrder(order))
         await journal.commit(NoteOrder(older, OrderState.CANCELLED, "An old sighting."))
         row = await journal.order(order.address)
         assert row is not None
         assert (row.order, row.state, row.version) == (order, OrderState.OPEN, 1)
-        same_facts = dataclasses.replace(order, slot=300)
+        same_facts = order._replace(slot=300)
         await journal.commit(NoteOrder(same_facts))
-        await journal.commit(NoteOrder(dataclasses.replace(older, slot=299)))
+        await journal.commit(NoteOrder(older._replace(slot=299)))
         row = await journal.order(order.address)
         assert row is not None
         assert row.order == same_facts
@@ -83,9 +82,7 @@ async def test_a_change_is_recorded_when_state_or_reason_really_changed(tmp_path
         await journal.commit(NoteState(order.address, OrderState.OPEN, "Waits for 95.5; the price is 96.05."))
         await journal.commit(NoteState(order.address, OrderState.OPEN, "Its market is paused."))
         await journal.commit(NoteState(order.address, OrderState.OPEN, "Its market is paused."))
-        await journal.commit(
-            NoteOrder(dataclasses.replace(order, status=OnchainStatus.CANCELLED, slot=101), OrderState.CANCELLED)
-        )
+        await journal.commit(NoteOrder(order._replace(status=OnchainStatus.CANCELLED, slot=101), OrderState.CANCELLED))
         changes = await journal.changes_of(order.address)
         assert [(c.state.value, c.reason) for c in changes] == [
             ("open", "Waits for 95.5; the price is 97.1."),

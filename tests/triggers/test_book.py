@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from typing import Any
 
@@ -56,7 +55,7 @@ class PlainBook:
         if known is not None and known.slot == order.slot and is_earlier_stop(order, known.stop_price_1e6):
             return Change.STALE
         self.orders[order.address] = order
-        if known is not None and dataclasses.replace(known, slot=order.slot) == order:
+        if known is not None and known._replace(slot=order.slot) == order:
             return Change.SAME
         if order.order_type not in REVISION_0_2:
             return Change.UNEXECUTABLE
@@ -156,16 +155,14 @@ class BookHistory(RuleBasedStateMachine):
     def it_is_read_again_unchanged(self, address: Pubkey, slot: int) -> None:
         known = self.plain.orders.get(address)
         if known is not None:
-            news = dataclasses.replace(known, slot=slot)
+            news = known._replace(slot=slot)
             assert self.book.upsert(news) is self.plain.upsert(news)
 
     @rule(address=st.sampled_from(ADDRESSES), slot=st.integers(1, 12))
     def its_account_is_made_anew(self, address: Pubkey, slot: int) -> None:
         known = self.plain.orders.get(address)
         if known is not None:
-            news = dataclasses.replace(
-                known, slot=slot, created_at=known.created_at + 1, order_type=OrderType.TAKE_PROFIT
-            )
+            news = known._replace(slot=slot, created_at=known.created_at + 1, order_type=OrderType.TAKE_PROFIT)
             assert self.book.upsert(news) is self.plain.upsert(news)
 
     @rule(address=st.sampled_from(ADDRESSES), slot=st.integers(1, 14))
@@ -391,10 +388,10 @@ def test_a_load_is_many_upserts(orders: int) -> None:
         for n in range(1, orders + 1)
     ]  # fmt: skip
     many += [make_order(n, address=Pubkey(b"\x07" * 31 + bytes([n]))) for n in range(1, 4) if orders]
-    newer = [dataclasses.replace(order, slot=11, size_1e6=5) for order in many[::7]]
+    newer = [order._replace(slot=11, size_1e6=5) for order in many[::7]]
     for order in many[::5]:
-        book.upsert(dataclasses.replace(order, slot=12))
-        other.upsert(dataclasses.replace(order, slot=12))
+        book.upsert(order._replace(slot=12))
+        other.upsert(order._replace(slot=12))
     book.suspend(many[-1].address if many else SOL)
     other.suspend(many[-1].address if many else SOL)
     assert book.load([*many, *newer]) == len(many)
@@ -430,7 +427,7 @@ def test_what_a_snapshot_lacks_is_found_in_steps(scan: int) -> None:
     for order in orders:
         book.upsert(order)
     for order in orders[::2]:
-        book.upsert(dataclasses.replace(order, slot=20))
+        book.upsert(order._replace(slot=20))
     found: list[Pubkey] = []
     cursor: int | None = 0
     while cursor is not None:

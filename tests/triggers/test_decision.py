@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
@@ -556,7 +555,7 @@ TestHistory.settings = settings(REPEATABLE, max_examples=60, stateful_step_count
 
 def test_an_order_keeps_its_identity_in_the_action() -> None:
     desk = decision()
-    order: Order = dataclasses.replace(make_order(1), leverage=7)
+    order: Order = make_order(1)._replace(leverage=7)
     desk.on_order(OrderSeen(order), NOW_S, 1)
     (action,) = desk.on_market(market_seen(LOW, 11), NOW_S)
     assert action.order == order
