@@ -80,8 +80,9 @@ class Endings:
         self._wake.set()
 
     def revived(self, address: Pubkey) -> None:
-        """It is pending (again): its end, if one was noted, is not the last."""
+        """It is pending (again): its end, if one was noted, is not the last, and one that is to be read is over."""
         self._noted.pop(address, None)
+        self._due.pop(address, None)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Read what is due until cancelled."""

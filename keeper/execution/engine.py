@@ -310,8 +310,10 @@ class Engine:
         self._later_added.set()
 
     def forget(self, address: Pubkey, slot: int) -> None:
-        """Nothing more will come of it."""
+        """Nothing more will come of it, as of `slot`. Newer news of it stands against that: then it rests again."""
         self.decision.forget(address, slot)
+        if self.decision.book.get(address) is not None and self._flights.own(address) is None:
+            self.reopen(address, RESTS)
 
     def wait_for_account(self, order: Order, account: Pubkey) -> None:
         """It waits, suspended, until `account` changes."""

@@ -158,8 +158,13 @@ class Settlement:
         await self._commit(before, ops, after, "failed_journaled")
 
     async def expired(self, flights: Sequence[Flight], slot: int) -> None:
-        """The third part of the rule: the order reads as it did before, at or after the finalized slot."""
-        read = await self._read([flight.attempt.order for flight in flights], slot)
+        """The third part of the rule: the order reads as it did before, at or after the finalized slot.
+
+        And not before the order was last heard of: with a blockhash that was dead already when it was signed with, the
+        finalized slot is from before the order was placed, and there its account is not gone but not there yet.
+        """
+        heard_of = max((flight.order.slot for flight in flights if flight.order is not None), default=0)
+        read = await self._read([flight.attempt.order for flight in flights], max(slot, heard_of))
         if read is None:
             return
         point("expired")

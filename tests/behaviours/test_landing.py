@@ -14,6 +14,7 @@ from solders.pubkey import Pubkey
 from keeper.domain.attempts import AttemptState, Fate
 from keeper.domain.orders import OnchainStatus, OrderState
 from tests.behaviours.stand import USDC, Stand, stays
+from tests.chaos.invariants import executions_on_chain
 from tests.chaos.proxy import Fault, Kind
 from tests.support import until
 
@@ -49,15 +50,17 @@ async def triggered(stand: Stand, *, before: Callable[[], object] = lambda: None
     return market, order
 
 
+def asked(stand: Stand, method: str) -> int:
+    """How often the keeper has called it."""
+    return sum(method in methods for methods in stand.calls)
+
+
 async def looked_up(stand: Stand, times: int = 4) -> None:
     """The keeper asks for the height and for statuses so many times from now on."""
 
-    def asked(method: str) -> int:
-        return sum(method in methods for methods in stand.calls)
-
     methods = ("getEpochInfo", "getSignatureStatuses")
-    wanted = {method: asked(method) + times for method in methods}
-    await until(lambda: all(asked(method) >= count for method, count in wanted.items()))
+    wanted = {method: asked(stand, method) + times for method in methods}
+    await until(lambda: all(asked(stand, method) >= count for method, count in wanted.items()))
 
 
 async def test_2_a_send_that_times_out_is_unknown_and_the_same_bytes_go_out_again(tmp_path: Path) -> None:
@@ -139,6 +142,63 @@ async def test_4_a_status_node_that_lags_proves_nothing(stand: Stand) -> None:
         lagging = False
         await stand.reach(order, OrderState.FILLED)
         assert len(stand.attempts(order)) == 1
+
+
+async def test_4_an_order_that_is_younger_than_the_finalized_slot_is_not_gone(stand: Stand) -> None:
+    """Signed with a blockhash that was dead already: the attempt is over at once, and its order is hardly placed."""
+    stuck: dict[str, Any] = {}
+
+    def old_blockhash(call: dict[str, Any], reply: dict[str, Any]) -> None:
+        if call["method"] == "getLatestBlockhash":
+            stuck.update({} if stuck else reply["result"])
+            reply["result"] = dict(stuck)
+
+    stand.nodes[0].edit = old_blockhash
+    async with stand.keeper():
+        market = stand.world.market()
+        stand.world.set_price(market, 94 * USDC)
+        with stand.held():
+            stand.outlive_blockhashes()
+            order = stand.order(stand.world.trader(), market)
+            await until(lambda: stand.attempt_state(order) is not None)
+            await looked_up(stand, 8)
+            assert stand.state(order) is not OrderState.DROPPED, "it is placed, but not confirmed yet"
+            stand.nodes[0].edit = None
+        await stand.reach(order, OrderState.FILLED)
+
+
+async def test_4_news_of_an_order_stand_against_an_older_reading_that_lacks_it(tmp_path: Path) -> None:
+    lying = stands_still = True
+    height: dict[str, Any] = {}
+
+    def without_the_order(call: dict[str, Any], reply: dict[str, Any]) -> None:
+        """The height stands still, and accounts are read as of the oldest slot that is allowed, without the order."""
+        if call["method"] == "getEpochInfo" and stands_still:
+            height.update({} if height else reply["result"])
+            reply["result"] = dict(height)
+        config = call["params"][-1] if call.get("params") else None
+        if lying and call["method"] == "getMultipleAccounts" and "minContextSlot" in config:
+            slot = config["minContextSlot"]
+            reply["result"] = {"context": {"slot": slot}, "value": [None] * len(call["params"][0])}
+
+    async with Stand.open(tmp_path, rpc={"snapshot_every_s": 0.05}) as stand, stand.keeper():
+        stand.nodes[0].edit = without_the_order
+        market, order = await triggered(stand, before=lambda: stand.bank.lose_transactions(1_000_000))
+        await until(lambda: stand.attempt_state(order) is AttemptState.SENT)
+        await until(lambda: bool(height))
+        stand.world.set_price(market, 100 * USDC)
+        stand.outlive_blockhashes()
+        snapshots = asked(stand, "getProgramAccounts")
+        await until(lambda: asked(stand, "getProgramAccounts") >= snapshots + 6)  # markets and orders, three times
+        stands_still = False
+        await until(lambda: stand.attempts(order)[0].state is AttemptState.EXPIRED)
+        lying = False
+        row = await stand.reach(order, OrderState.OPEN)
+        assert "rests" in row.reason
+        stand.bank.lose_transactions(0)
+        stand.world.set_price(market, 94 * USDC)
+        await stand.reach(order, OrderState.FILLED)
+        assert len(executions_on_chain(stand.bank, order)) == 1
 
 
 async def test_5_what_only_the_history_knows_is_not_expired(stand: Stand) -> None:

@@ -19,7 +19,7 @@ from anyio.abc import Process, TaskGroup
 
 from tests.support import KeeperConfig
 
-_READY_WITHIN_S = 30.0
+_READY_WITHIN_S = 60.0
 _END_WITHIN_S = 20.0
 
 
