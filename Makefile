@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EPISODES ?= 100
 SEED ?= 1
+MINUTES ?= 10
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -34,6 +35,10 @@ test: $(STAMP) ## run the tests
 .PHONY: chaos
 chaos: $(STAMP) ## break everything, kill the keeper, check (EPISODES=100 SEED=1)
 	@$(BIN)/python -m tests.chaos --episodes $(EPISODES) --seed $(SEED) $(ARGS)
+
+.PHONY: soak
+soak: $(STAMP) ## run a keeper at twenty times the speed of life, and see that it holds on to nothing (MINUTES=10)
+	@$(BIN)/python -m tests.behaviours.soak --minutes $(MINUTES) $(ARGS)
 
 .PHONY: bench
 bench: $(STAMP) ## measure; make bench ONLY=burst measures one part

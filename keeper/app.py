@@ -271,7 +271,8 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             gc.freeze()
             tg.start_soon(pool.probe_forever, name="probe")
             tg.start_soon(housekeeping.every, schedule, "balance", 10.0, balance.look)
-            tg.start_soon(housekeeping.every, schedule, "retention", 3600.0, journal.prune)
+            prune_every_s = housekeeping.prune_every_s(settings.journal.retention_days)
+            tg.start_soon(housekeeping.every, schedule, "retention", prune_every_s, journal.prune)
             prices = housekeeping.RecentFees(client, engine, fees)
             tg.start_soon(housekeeping.every, schedule, "fees", 10.0, prices.look)
             pull = MarketPull(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 
@@ -50,6 +51,7 @@ class Gauges:
     async def update(self) -> None:
         """One round. No await in it: a scrape sees all of a round or nothing of it."""
         self._metrics.loop_lag.set(self._lag.longest_s)
+        self._metrics.loop_tasks.set(len(asyncio.all_tasks()))
         self._work()
         self._market_data()
         self._endpoints()

@@ -35,6 +35,11 @@ async def every(schedule: Schedule, name: str, every_s: float, work: Callable[[]
             continue  # counted where it happened; health shows what lasts
 
 
+def prune_every_s(retention_days: float) -> float:
+    """How often the journal is pruned: hourly, and with a short retention ten times within it."""
+    return min(3600.0, max(5.0, retention_days * 8_640.0))
+
+
 async def hold_to_genesis(client: ChainClient, journal: Journal, expected: str | None) -> None:
     """A journal belongs to one chain: on another one its open attempts would look as if they never landed."""
     try:

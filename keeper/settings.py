@@ -108,7 +108,9 @@ class JournalSettings(_Section):
     """The journal: what was attempted, durable before it is sent."""
 
     path: Path = Field(Path("keeper.sqlite"), description="SQLite file; one keeper at a time")
-    retention_days: int = Field(30, ge=1, description="ended orders and attempts are removed after so many days")
+    retention_days: float = Field(
+        30, ge=0.001, description="ended orders and attempts are removed after so many days, or parts of one"
+    )
 
 
 class TriggerSettings(_Section):

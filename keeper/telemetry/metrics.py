@@ -123,6 +123,11 @@ class Metrics:
             ["loop"],
             registry=r,
         )
+        self.loop_tasks = Gauge(
+            "keeper_loop_tasks",
+            "Tasks of the event loop: loops, sends, open requests.",
+            registry=r,
+        )
         self.loop_lag = Gauge(
             "keeper_loop_lag_seconds", "The longest that the event loop was held up within the last minute.", registry=r
         )
