@@ -220,6 +220,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             journal=journal,
             gate=gate,
             engine=engine,
+            flights=flights,
             watchdog=watchdog,
             silence_s=settings.rpc.silence_s,
         )

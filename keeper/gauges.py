@@ -60,6 +60,7 @@ class Gauges:
     def _work(self) -> None:
         m = self._metrics
         m.in_flight.set(self._flights.in_flight)
+        m.unrecorded.set(len(self._flights.unrecorded))
         m.queued.set(self._executor.queued)
         m.journal_waiting.labels("commits").set(self._journal.waiting_callers)
         m.journal_waiting.labels("notes").set(self._journal.waiting_notes)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Final
 
 from keeper.chain.blockhashes import Blockhashes
 from keeper.chain.pool import RpcPool
 from keeper.chain.watch import ProgramWatch
 from keeper.errors import ChainError
 from keeper.execution.engine import Engine
+from keeper.execution.flights import Flights
 from keeper.execution.gate import Gate
 from keeper.http.ports import Check, Health
 from keeper.journal import Journal
 from keeper.watchdog import Watchdog
+
+_OF_SOME_ORDERS: Final = frozenset({"prices", "attempts"})
+"""Stale prices stop the orders of their market, an attempt that can't be recorded stops its own: not the keeper."""
 
 
 class HealthOf:
@@ -28,6 +33,7 @@ class HealthOf:
         journal: Journal,
         gate: Gate,
         engine: Engine,
+        flights: Flights,
         watchdog: Watchdog,
         silence_s: float,
     ) -> None:
@@ -37,6 +43,7 @@ class HealthOf:
         self._journal = journal
         self._gate = gate
         self._engine = engine
+        self._flights = flights
         self._watchdog = watchdog
         self._silence_s = silence_s
         self.recovered = False
@@ -50,16 +57,28 @@ class HealthOf:
             self._prices(),
             Check("journal", self._journal.healthy, self._journal.problem or ""),
             Check("sending", self._gate.is_open, "; ".join(self._gate.reasons.values())),
+            self._attempts(),
             Check("loops", not self._watchdog.stalled, self._stuck()),
             Check("recovery", self.recovered, "" if self.recovered else "open attempts are being looked up"),
         )
-        # Stale prices are the oracle's fault: they stop orders of that market, not the keeper.
-        ready = all(check.ok for check in checks if check.name != "prices")
+        ready = all(check.ok for check in checks if check.name not in _OF_SOME_ORDERS)
         return Health(live=not self._watchdog.stalled, ready=ready, checks=checks)
 
     def _stuck(self) -> str:
         stalled = self._watchdog.stalled
         return f"stuck, and only a restart helps: {', '.join(stalled)}" if stalled else ""
+
+    def _attempts(self) -> Check:
+        unrecorded = self._flights.unrecorded
+        if not unrecorded:
+            return Check("attempts", True)
+        first = unrecorded[0]
+        return Check(
+            "attempts",
+            False,
+            f"the journal refuses what became of {len(unrecorded)} attempts, whose orders wait; one is "
+            f"{first.signature}: {first.unrecorded}",
+        )
 
     def _watch(self) -> Check:
         now = time.monotonic()

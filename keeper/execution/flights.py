@@ -20,6 +20,7 @@ class Flight:
     when the deciding news came before this process. `landed_slot` is the slot of a confirmed success whose
     read-back is still to be done (`read_back` False) or done. `refused` is what a node said when it refused the
     bytes, for people: it is not a verdict. `answered`: some node has said something of its status in this process.
+    `unrecorded` is why the journal refuses what became of it, empty while it does not; `refusals` how often it did.
     """
 
     attempt: Attempt
@@ -33,6 +34,8 @@ class Flight:
     read_back: bool = False
     read_backs: int = 0
     refused: str = ""
+    unrecorded: str = ""
+    refusals: int = 0
 
     @property
     def signature(self) -> Signature:
@@ -87,6 +90,11 @@ class Flights:
     def own(self, order: Pubkey) -> Flight | None:
         """The keeper's own open attempt at that order."""
         return self._own_by_order.get(order)
+
+    @property
+    def unrecorded(self) -> list[Flight]:
+        """Those whose end the journal refuses."""
+        return [flight for flight in self._by_signature.values() if flight.unrecorded]
 
     @property
     def in_flight(self) -> int:

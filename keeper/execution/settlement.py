@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
 import anyio
 import anyio.lowlevel
@@ -36,9 +36,13 @@ from keeper.journal import Journal
 from keeper.journal.ops import AddSpend, Op
 from keeper.journal.transitions import first_state
 
-_MOST_READ_BACKS = 200
-_STEP = 64
+_MOST_READ_BACKS: Final = 200
+_STEP: Final = 64
 """Fills looked at before the event loop may do something else: about 4 ms."""
+
+_REFUSED_FIRST_S: Final = 0.5
+_REFUSED_LAST_S: Final = 60.0
+"""The pauses before an end that the journal refused is offered to it again; they double."""
 
 
 class Resting(Protocol):
@@ -69,6 +73,31 @@ class ReadBack:
             return decode_order(address, account.data, self.slot)
         except MalformedAccount:
             return None
+
+
+@dataclass(slots=True)
+class _Verdict:
+    """What the end of one attempt changes: in the journal, and once the journal holds that, elsewhere."""
+
+    flight: Flight
+    before: Attempt
+    ops: list[Op] = field(default_factory=list)
+    after: list[Consequence] = field(default_factory=list)
+    _moved: Attempt | None = None
+
+    @classmethod
+    def of(cls, flight: Flight) -> _Verdict:
+        """Nothing yet, of this flight."""
+        return cls(flight, flight.attempt)
+
+    def take_back(self) -> None:
+        """It did not happen."""
+        self._moved, self.flight.attempt = self.flight.attempt, self.before
+
+    def repeat(self) -> None:
+        """After `take_back`: it is to be recorded after all."""
+        if self._moved is not None:
+            self.flight.attempt = self._moved
 
 
 class Settlement:
@@ -110,12 +139,11 @@ class Settlement:
         read = await self._read(wanted, slot)
         if read is None:
             return  # read back at the next poll; until then nothing is concluded
-        before = [(flight, flight.attempt) for flight in flights]
-        ops: list[Op] = []
-        after: list[Consequence] = []
-        for i, flight in enumerate(flights):
+        verdicts = [_Verdict.of(flight) for flight in flights]
+        for i, verdict in enumerate(verdicts):
             if i % _STEP == _STEP - 1:
                 await anyio.lowlevel.checkpoint()
+            flight, ops, after = verdict.flight, verdict.ops, verdict.after
             match flight.attempt.kind:
                 case AttemptKind.EXECUTE:
                     self._filled(flight, read, ops, after)
@@ -123,7 +151,7 @@ class Settlement:
                     self._ratcheted(flight, read, ops, after)
                 case AttemptKind.RELAY:
                     self._relays.landed(flight, read.order(flight.attempt.order, self._program.id), ops, after)
-        await self._commit(before, ops, after, "confirmed_journaled")
+        await self._commit(verdicts, "confirmed_journaled")
 
     async def failed(self, flights: Sequence[Flight], errs: Sequence[object], slot: int) -> None:
         """Confirmed with an error: name it, read the order and its market again, apply the fate's policy."""
@@ -133,13 +161,12 @@ class Settlement:
         if read is None:
             return
         point("failed")
-        before = [(flight, flight.attempt) for flight in flights]
-        ops: list[Op] = []
-        after: list[Consequence] = []
+        verdicts = [_Verdict.of(flight) for flight in flights]
         named = await self._named(flights, errs)
-        for i, (flight, (failure, fee)) in enumerate(zip(flights, named, strict=True)):
+        for i, (verdict, (failure, fee)) in enumerate(zip(verdicts, named, strict=True)):
             if i % _STEP == _STEP - 1:
                 await anyio.lowlevel.checkpoint()
+            flight, ops, after = verdict.flight, verdict.ops, verdict.after
             order = read.order(flight.attempt.order, self._program.id)
             fate = fate_of(failure.name, failure.program, self._program.id)
             if flight.attempt.kind is AttemptKind.RELAY:
@@ -155,7 +182,7 @@ class Settlement:
             market = self._market_news(flight, read)
             if market is not None:
                 after.append(lambda news=market: self._resting.saw(news))  # type: ignore[misc]
-        await self._commit(before, ops, after, "failed_journaled")
+        await self._commit(verdicts, "failed_journaled")
 
     async def expired(self, flights: Sequence[Flight], slot: int) -> None:
         """The third part of the rule: the order reads as it did before, at or after the finalized slot.
@@ -168,10 +195,9 @@ class Settlement:
         if read is None:
             return
         point("expired")
-        before = [(flight, flight.attempt) for flight in flights]
-        ops: list[Op] = []
-        after: list[Consequence] = []
-        for flight in flights:
+        verdicts = [_Verdict.of(flight) for flight in flights]
+        for verdict in verdicts:
+            flight, ops, after = verdict.flight, verdict.ops, verdict.after
             order = read.order(flight.attempt.order, self._program.id)
             if flight.attempt.kind is AttemptKind.RELAY:
                 self._relays.expired(flight, order, ops, after)
@@ -181,18 +207,19 @@ class Settlement:
             failure = ProgramFailure("BlockhashExpired", None, None, None, detail)
             self._end(flight, AttemptState.EXPIRED, fate, failure, 0, ops, after)
             self._after_failure(flight, fate, failure, order, slot, ops, after)
-        await self._commit(before, ops, after, "failed_journaled")
+        await self._commit(verdicts, "failed_journaled")
 
     async def finalized(self, flights: Sequence[Flight]) -> None:
         """Rooted: the only way that a success closes."""
         now = self._wall_time()
-        before = [(flight, flight.attempt) for flight in flights]
-        ops: list[Op] = [
-            move_flight(flight, AttemptState.FINALIZED, self._report, finalized_at=now, ended_at=now)
-            for flight in flights
-        ]
-        after: list[Consequence] = [lambda f=flight: self._flights.remove(f) for flight in flights]  # type: ignore[misc]
-        await self._commit(before, ops, after, "finalized_journaled")
+        verdicts = [_Verdict.of(flight) for flight in flights]
+        for verdict in verdicts:
+            flight = verdict.flight
+            verdict.ops.append(
+                move_flight(flight, AttemptState.FINALIZED, self._report, finalized_at=now, ended_at=now)
+            )
+            verdict.after.append(lambda f=flight: self._flights.remove(f))  # type: ignore[misc]
+        await self._commit(verdicts, "finalized_journaled")
 
     # -- success
 
@@ -396,26 +423,62 @@ class Settlement:
         ops.append(AddSpend(self._fees.day, fee))
         after.append(lambda: self._fees.spend(fee))
 
-    async def _commit(
-        self,
-        before: Sequence[tuple[Flight, Attempt]],
-        ops: Sequence[Op],
-        after: Sequence[Consequence],
-        passed: str,
-    ) -> None:
+    async def _commit(self, verdicts: Sequence[_Verdict], passed: str) -> None:
         """Durable first, consequences second: a crash in between finds the entry closed and the order resting.
 
-        What the journal could not take did not happen: the flights are as they were, and asked about again.
+        What the journal could not take did not happen: the flights are as they were, and asked about again. A disk
+        that fails raises. An end that the journal refuses for its own sake is nobody else's trouble: the others of
+        its batch are recorded one by one, and from then on it stands apart.
         """
+        together = [verdict for verdict in verdicts if not verdict.flight.unrecorded]
+        apart = [verdict for verdict in verdicts if verdict.flight.unrecorded]
         try:
-            if ops:
-                await self._journal.commit(*ops)
+            if together:
+                await self._record(together, passed)
         except JournalError:
-            for flight, attempt in before:
-                flight.attempt = attempt
+            if not self._journal.healthy:
+                for verdict in apart:
+                    verdict.take_back()
+                raise
+            apart = [*together, *apart]
+            for verdict in together:
+                verdict.repeat()
+        for i, verdict in enumerate(apart):
+            try:
+                await self._record([verdict], passed)
+            except JournalError as e:
+                if not self._journal.healthy:
+                    for other in apart[i + 1 :]:
+                        other.take_back()
+                    raise
+                self._unrecorded(verdict.flight, e)
+            else:
+                verdict.flight.unrecorded, verdict.flight.refusals = "", 0
+
+    async def _record(self, verdicts: Sequence[_Verdict], passed: str) -> None:
+        """All of them, or none and a JournalError."""
+        ops = [op for verdict in verdicts for op in verdict.ops]
+        try:
+            await self._journal.commit(*ops)
+        except JournalError:
+            for verdict in verdicts:
+                verdict.take_back()
             raise
         point(passed)
-        for i, consequence in enumerate(after):
-            if i % _STEP == _STEP - 1:
-                await anyio.lowlevel.checkpoint()
-            consequence()
+        done = 0
+        for verdict in verdicts:
+            for consequence in verdict.after:
+                done += 1
+                if done % _STEP == 0:
+                    await anyio.lowlevel.checkpoint()
+                consequence()
+
+    def _unrecorded(self, flight: Flight, error: JournalError) -> None:
+        """It stays open, and blocks its own order. It is tried again, ever more rarely, and health tells of it."""
+        flight.unrecorded, flight.refusals = str(error), flight.refusals + 1
+        pause = min(_REFUSED_FIRST_S * 2.0 ** min(flight.refusals - 1, 16), _REFUSED_LAST_S)
+        flight.next_poll_s = flight.next_send_s = time.monotonic() + pause
+        detail = f"the journal refuses what became of it, so its order waits: {error}"
+        self._report(
+            Note("settlement.unrecorded", detail, "error", order=flight.attempt.order, attempt=flight.signature)
+        )

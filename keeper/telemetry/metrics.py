@@ -41,6 +41,11 @@ class Metrics:
         self.in_flight = Gauge(
             "keeper_attempts_in_flight", "Attempts that neither landed at confirmed nor died.", registry=r
         )
+        self.unrecorded = Gauge(
+            "keeper_attempts_unrecorded",
+            "Attempts whose end the journal refuses; their orders wait. /healthz names one.",
+            registry=r,
+        )
         self.queued = Gauge("keeper_jobs_queued", "Triggered orders that wait to be signed.", registry=r)
         self.since_trigger = Histogram(
             "keeper_trigger_to_state_seconds",
