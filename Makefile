@@ -45,7 +45,7 @@ bench: $(STAMP) ## measure; make bench ONLY=burst measures one part
 	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 .PHONY: lint
-lint: $(STAMP) ## ruff, mypy --strict and the import rules of the rooms
+lint: $(STAMP) ## ruff, mypy --strict (tests and bench too) and the import rules of the rooms
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy

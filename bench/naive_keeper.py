@@ -14,7 +14,10 @@ import json
 import sys
 from pathlib import Path
 
-from anchorpy import Context, Idl, Program, Provider, Wallet
+from anchorpy.program.context import Context
+from anchorpy.program.core import Program
+from anchorpy.provider import Provider, Wallet
+from anchorpy_core.idl import Idl
 from solana.rpc.async_api import AsyncClient
 from solana.rpc.commitment import Confirmed
 from solana.rpc.types import TxOpts

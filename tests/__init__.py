@@ -1,1 +1,1 @@
-"""A package, so that the tests of several folders can share `tests.support` and `tests.chaos`."""
+"""A package, and so is each folder in it: helpers are imported by their whole name (`tests.http.http_world`)."""

@@ -42,7 +42,7 @@ async def measure(quick: bool) -> dict[str, Any]:
         assert account is not None
         accounts = list(order_accounts(bytes(account.data), markets, orders))
         body = prepare(world.program.id, accounts, account.lamports)
-        figures = {"orders": orders, "answer_mb": round(sum(map(len, body)) / 1e6)}
+        figures: dict[str, float] = {"orders": orders, "answer_mb": round(sum(map(len, body)) / 1e6)}
         figures |= await _loaded(world, body, orders)
         figures |= _inside(world, markets, accounts)
     return {"capacity_1m": figures}

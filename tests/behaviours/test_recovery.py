@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
+from solders.account import Account
 from solders.pubkey import Pubkey
 
 from keeper.domain.attempts import AttemptState
-from keeper.localnet.accounts import Account
 from tests.support import KeeperConfig, KeeperProcess, World, until
 
 pytestmark = pytest.mark.anyio

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from solders.account import Account
 from solders.pubkey import Pubkey
 
 from keeper.chain.client import ChainClient
@@ -18,7 +19,6 @@ from keeper.chain.sockets import Subscription, subscribed
 from keeper.chain.watch import ProgramWatch, WatchLimits
 from keeper.domain.events import Event, MarketSeen, OrderGone, OrderSeen
 from keeper.domain.orders import OrderState
-from keeper.localnet.accounts import Account
 from tests.behaviours.stand import USDC, Stand, stays
 from tests.chaos.proxy import Fault, Kind
 from tests.support import PROGRAM, Trader, until

@@ -17,6 +17,7 @@ from keeper.chain.client import ChainClient
 from keeper.chain.pool import PoolLimits, RpcPool
 from keeper.chain.rpc import Endpoint
 from keeper.errors import ChainError
+from tests.chain.scripted_node import Scripted
 
 pytestmark = pytest.mark.anyio
 
@@ -62,7 +63,7 @@ JSON = st.recursive(
 )
 
 
-class Says:
+class Says(Scripted):
     """A node that answers every call with the same result, or the same error."""
 
     def __init__(self, **members: Any) -> None:
@@ -73,9 +74,6 @@ class Says:
         calls = document if isinstance(document, list) else [document]
         replies = [{"jsonrpc": "2.0", "id": call["id"], **self._members} for call in calls]
         return 200, {}, msgspec.json.encode(replies if isinstance(document, list) else replies[0])
-
-    async def aclose(self) -> None:
-        pass
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -7,7 +7,6 @@ import base64
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from placing_world import ATOMIC, BLOCKHASH, DEPLOYED, ORDER_ID, USER, terms
 from solders.message import Message
 from solders.pubkey import Pubkey
 from solders.signature import Signature
@@ -16,6 +15,7 @@ from solders.transaction import VersionedTransaction
 from keeper.chain.placing import ORDER_ID_BITS, Budget, cancel, new_order_id, place
 from keeper.chain.program import Program
 from keeper.domain.orders import OrderType, Side
+from tests.chain.placing_world import ATOMIC, BLOCKHASH, DEPLOYED, ORDER_ID, USER, terms
 
 COMPUTE_BUDGET = Pubkey.from_string("ComputeBudget111111111111111111111111111111")
 

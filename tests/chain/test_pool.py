@@ -12,12 +12,13 @@ import pytest
 from keeper.chain.pool import PoolLimits, RpcPool
 from keeper.chain.rpc import Call, Endpoint
 from keeper.errors import BehindNode, Misconfigured, Rejected, Transient
+from tests.chain.scripted_node import Scripted
 
 pytestmark = pytest.mark.anyio
 
 
 @dataclass
-class ScriptedNode:
+class ScriptedNode(Scripted):
     """Answers as told: a genesis, a slot, or a failure. It keeps the Transport contract of HttpTransport."""
 
     genesis: str = "genesis-a"
@@ -47,9 +48,6 @@ class ScriptedNode:
         if request["method"] == "refused":
             return {"jsonrpc": "2.0", "id": request["id"], "error": {"code": -32602, "message": "bad"}}
         return {"jsonrpc": "2.0", "id": request["id"], "result": values[request["method"]]}
-
-    async def aclose(self) -> None:
-        pass
 
 
 class Clock:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from placing_world import ATOMIC, BLOCKHASH, DEPLOYED, KEEPER, ORDER_ID, USER, terms
 from solders.address_lookup_table_account import AddressLookupTableAccount
 from solders.compute_budget import request_heap_frame, set_compute_unit_limit, set_compute_unit_price
 from solders.hash import Hash
@@ -24,6 +23,7 @@ from solders.transaction import VersionedTransaction
 from keeper.chain.placing import Budget, cancel, place
 from keeper.chain.relay_checks import LIGHTHOUSE, MAX_WIRE_BYTES, RelayLimits, RelayRefused, check_relayed
 from keeper.errors import ChainError
+from tests.chain.placing_world import ATOMIC, BLOCKHASH, DEPLOYED, KEEPER, ORDER_ID, USER, terms
 
 PREPARED = place(ATOMIC, terms(ATOMIC), ORDER_ID, BLOCKHASH, Budget())
 HASH = Hash.from_string(BLOCKHASH.value)

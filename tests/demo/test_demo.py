@@ -10,13 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
-from demo_process import demo_running
 from solana.rpc.async_api import AsyncClient
 from solana.rpc.commitment import Confirmed
 from solders.pubkey import Pubkey
 
 from keeper.chain.idl import discriminator
 from keeper.localnet.program import PROGRAM_ID
+from tests.demo.demo_process import demo_running
 
 pytestmark = pytest.mark.anyio
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from http_world import World
-from http_world import world as make_world
 from solders.keypair import Keypair
+
+from tests.http.http_world import World
+from tests.http.http_world import world as make_world
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from http_world import World, problem, serving
 from prometheus_client import CollectorRegistry
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
@@ -17,6 +16,7 @@ from solders.transaction import VersionedTransaction
 
 from keeper.chain.layouts import decode_order
 from keeper.domain.orders import OrderType
+from tests.http.http_world import World, problem, serving
 
 pytestmark = pytest.mark.anyio
 PATH = "/actions/place-order"

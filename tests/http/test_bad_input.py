@@ -10,11 +10,11 @@ from typing import Any
 
 import anyio
 import pytest
-from http_world import KEEPER, World, problem, serving
 from prometheus_client import CollectorRegistry
 from solders.keypair import Keypair
 
 from keeper.http.ports import ApiLimits
+from tests.http.http_world import KEEPER, World, problem, serving
 
 pytestmark = pytest.mark.anyio
 

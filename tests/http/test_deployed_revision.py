@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-from http_world import World, problem, serving
 from prometheus_client import CollectorRegistry
 from solders.keypair import Keypair
 from solders.message import Message
@@ -24,6 +23,7 @@ from keeper.domain.orders import Market, Order, OrderType
 from keeper.domain.prices import Price
 from keeper.triggers.book import Level
 from keeper.triggers.conditions import Fires
+from tests.http.http_world import World, problem, serving
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import pytest
-from http_world import World, problem, signed
 from hypothesis import given
 from hypothesis import strategies as st
 from solders.keypair import Keypair
@@ -15,6 +14,7 @@ from solders.keypair import Keypair
 from keeper.http.models import ExecuteOrder, PlaceOrder
 from keeper.http.problems import KINDS, Problem
 from keeper.http.strict_json import decode
+from tests.http.http_world import World, problem, signed
 
 pytestmark = pytest.mark.anyio
 

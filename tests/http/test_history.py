@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import pytest
-from http_world import KEEPER, World, problem, signed
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 from solders.signature import Signature
@@ -14,6 +13,7 @@ from solders.signature import Signature
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import OrderState
 from keeper.journal import AddAttempt, MoveAttempt, NoteState
+from tests.http.http_world import KEEPER, World, problem, signed
 
 pytestmark = pytest.mark.anyio
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from http_world import World, problem
 from solders.pubkey import Pubkey
 
 from keeper.domain.orders import OnchainStatus, Order, OrderType, Side
 from keeper.http.ports import Check, Health
 from keeper.triggers.book import Book
+from tests.http.http_world import World, problem
 
 pytestmark = pytest.mark.anyio
 

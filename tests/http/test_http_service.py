@@ -16,7 +16,6 @@ import anyio
 import anyio.abc
 import httpx
 import pytest
-from http_world import OneSend, SetHealth, World, problem, serving, signed
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from solders.keypair import Keypair
@@ -32,6 +31,7 @@ from keeper.http.openapi import openapi_document
 from keeper.http.ports import ApiLimits, ApiPorts, Check, Health
 from keeper.http.server import serve
 from keeper.journal import Journal
+from tests.http.http_world import OneSend, SetHealth, World, problem, serving, signed
 
 pytestmark = pytest.mark.anyio
 

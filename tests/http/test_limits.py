@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from http_world import World, problem, serving, signed
 from prometheus_client import CollectorRegistry
 from solders.keypair import Keypair
 
@@ -18,6 +17,7 @@ from keeper.errors import Transient
 from keeper.http.ports import ApiLimits, Check, Health
 from keeper.http.rates import Rates, client_of
 from keeper.http.tokens import Tokens
+from tests.http.http_world import World, problem, serving, signed
 
 pytestmark = pytest.mark.anyio
 

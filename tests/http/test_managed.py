@@ -11,7 +11,6 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from http_world import World, problem
 from prometheus_client import CollectorRegistry
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
@@ -20,6 +19,7 @@ from keeper.chain.transactions import Signer
 from keeper.http.managed import ManagedWallet
 from keeper.http.running import run_api
 from keeper.http.tokens import Tokens
+from tests.http.http_world import World, problem
 
 pytestmark = pytest.mark.anyio
 ORDER = {

@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import httpx
 import pytest
-from http_world import World, problem, serving
 from prometheus_client import CollectorRegistry
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from keeper.domain.events import OrderGone, OrderSeen
 from keeper.http.tokens import Tokens
+from tests.http.http_world import World, problem, serving
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,6 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from http_world import World, problem, signed
 from solders.compute_budget import set_compute_unit_price
 from solders.instruction import AccountMeta, Instruction
 from solders.keypair import Keypair
@@ -20,6 +19,7 @@ from solders.transaction import VersionedTransaction
 from keeper.chain.layouts import decode_order
 from keeper.domain.orders import OnchainStatus, Order, OrderState, OrderType, Side
 from keeper.journal import NoteOrder
+from tests.http.http_world import World, problem, signed
 
 pytestmark = pytest.mark.anyio
 
@@ -148,9 +148,9 @@ async def test_another_body_with_the_same_key_is_refused(world: World, wallet: K
     assert answer.status_code == 422
 
 
-@pytest.mark.parametrize("key", ["", "with space", "x" * 256, "é".encode()])
-async def test_a_key_that_is_none(world: World, wallet: Keypair, key: str | bytes) -> None:
-    answer = await world.http.post("/v1/orders", json=world.body(wallet), headers=[("Idempotency-Key", key)])
+@pytest.mark.parametrize("key", ["", "with space", "x" * 256, "é"])
+async def test_a_key_that_is_none(world: World, wallet: Keypair, key: str) -> None:
+    answer = await world.http.post("/v1/orders", json=world.body(wallet), headers={b"Idempotency-Key": key.encode()})
     assert problem(answer)["code"] == "invalid_idempotency_key"
 
 

@@ -12,12 +12,12 @@ import anyio.to_thread
 import hypothesis
 import pytest
 import schemathesis
-from http_world import World
 from schemathesis import checks
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi import checks as openapi_checks
 
 from keeper.http.openapi import openapi_document
+from tests.http.http_world import World
 
 pytestmark = pytest.mark.anyio
 EXAMPLES = int(os.environ.get("QUANTDESK_SCHEMA_EXAMPLES", "12"))

@@ -13,7 +13,6 @@ import httpx
 import msgspec
 import pytest
 from anyio.abc import TaskStatus
-from http_world import World, problem, serving
 from prometheus_client import CollectorRegistry
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
@@ -25,6 +24,7 @@ from keeper.http.problems import Problem
 from keeper.http.sse import EventStream
 from keeper.journal import NoteState
 from keeper.journal.records import ChangeRow, OrderRow
+from tests.http.http_world import World, problem, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -152,7 +152,7 @@ async def test_filters(world: World, wallet: Keypair, filters: dict[str, str]) -
     market = str(world.program.market_address("SOL", "USDC"))
     given = {k: {"me": str(wallet.pubkey()), "address": market}.get(v, v) for k, v in filters.items()}
     stranger = world.trader()
-    async with stream(world.http, **given) as events:
+    async with stream(world.http, None, **given) as events:
         assert (await events.next()).name == "snapshot"
         other = await world.prepare(stranger)
         mine = await world.prepare(wallet)

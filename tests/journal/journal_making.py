@@ -87,7 +87,7 @@ from keeper.journal import *
 from keeper.domain.attempts import *
 from keeper.domain.orders import *
 sys.path.insert(0, sys.argv[2])
-from journal_making import *
+from tests.journal.journal_making import *
 path = sys.argv[1]
 def say(word):
     print(word, flush=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-from journal_making import key, make_attempt, make_order, make_prepared
 
 from keeper.domain.attempts import AttemptKind, AttemptState, Fate
 from keeper.domain.orders import OrderState
@@ -28,6 +27,7 @@ from keeper.journal import (
     SetMeta,
     UseBudget,
 )
+from tests.journal.journal_making import key, make_attempt, make_order, make_prepared
 
 pytestmark = pytest.mark.anyio
 

@@ -6,10 +6,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from journal_making import child, line, reap
 
 from keeper.domain.orders import OrderState
 from keeper.journal import Journal, verify
+from tests.journal.journal_making import child, line, reap
 
 pytestmark = pytest.mark.anyio
 

@@ -8,11 +8,11 @@ import stat
 from pathlib import Path
 
 import pytest
-from journal_making import child, line, make_order, reap
 
 from keeper.errors import JournalBusy, JournalError, JournalVersion
 from keeper.journal import Journal, NoteOrder, SetMeta, schema
 from keeper.journal.files import open_reader, open_writer
+from tests.journal.journal_making import child, line, make_order, reap
 
 pytestmark = pytest.mark.anyio
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import anyio
 import pytest
-from journal_making import MARKET, key, make_attempt, make_order, make_prepared
 
-from keeper.domain.attempts import AttemptKind, AttemptState, Fate
+from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import OrderState
 from keeper.errors import JournalError
 from keeper.journal import (
@@ -31,6 +30,7 @@ from keeper.journal.drafts import FACT_COLUMNS
 from keeper.journal.files import open_reader, open_writer
 from keeper.journal.retention import prune_step
 from keeper.journal.workspace import Rows, apply
+from tests.journal.journal_making import MARKET, key, make_attempt, make_order, make_prepared
 
 pytestmark = pytest.mark.anyio
 ACTIVE = [state for state in OrderState if not state.terminal]
@@ -101,7 +101,8 @@ async def test_executions_and_failures(tmp_path: Path) -> None:
             await journal.commit(NoteOrder(order), AddAttempt(attempt), AddAttempt(relay))
             await journal.commit(MoveAttempt(attempt.signature, AttemptState.FAILED, fate=ends[n % 3]))
         for outcome, expected in ((None, 30), (Fate.CANNOT_PAY, 10), (Fate.NO_POSITION, 0)):
-            found, cursor = [], None
+            found: list[Attempt] = []
+            cursor = None
             while True:
                 page = await journal.executions(outcome=outcome, cursor=cursor, limit=4)
                 found += page.items

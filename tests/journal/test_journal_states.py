@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from journal_making import key, make_order
 
 from keeper.domain.orders import OnchainStatus, OrderState
 from keeper.errors import JournalError
@@ -15,6 +14,7 @@ from keeper.journal import Journal, NoteOrder, NoteState
 from keeper.journal.notes import merge
 from keeper.journal.transitions import allowed
 from keeper.journal.workspace import Rows, apply, reason_class
+from tests.journal.journal_making import key, make_order
 
 pytestmark = pytest.mark.anyio
 

@@ -8,10 +8,10 @@ import anyio
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from journal_making import make_attempt, make_order
 
 from keeper.journal import AddAttempt, Journal, NoteOrder
 from keeper.journal.integers import from_stored, to_stored
+from tests.journal.journal_making import make_attempt, make_order
 
 U64 = st.integers(0, 2**64 - 1)
 

@@ -9,7 +9,6 @@ import stat
 from pathlib import Path
 
 import pytest
-from journal_making import U64_MAX, key, make_attempt, make_order, make_prepared
 
 from keeper.domain.attempts import AttemptKind, AttemptState, Fate
 from keeper.domain.orders import OrderState
@@ -29,6 +28,7 @@ from keeper.journal import (
     vacuum,
     verify,
 )
+from tests.journal.journal_making import U64_MAX, key, make_attempt, make_order, make_prepared
 
 pytestmark = pytest.mark.anyio
 DAY = 86_400.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from localnet_clients import SOL, Payer, Rpc, Socket, make_blocks, socket_to
 
 from keeper.localnet import Localnet, LocalnetConfig
+from tests.localnet.localnet_clients import SOL, Payer, Rpc, Socket, make_blocks, socket_to
 
 
 @pytest.fixture

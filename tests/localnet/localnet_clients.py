@@ -123,4 +123,4 @@ def make_blocks(net: Localnet, count: int) -> None:
 
 
 def values(statuses: Sequence[dict[str, Any] | None]) -> list[str | None]:
-    return [status and status["confirmationStatus"] for status in statuses]
+    return [None if status is None else status["confirmationStatus"] for status in statuses]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from localnet_clients import SOL, Payer, Rpc, RpcFailure, make_blocks, wire
 from solders.hash import Hash
 from solders.pubkey import Pubkey
 
 from keeper.localnet import Localnet
 from keeper.localnet.history import Landed
+from tests.localnet.localnet_clients import SOL, Payer, Rpc, RpcFailure, make_blocks, wire
 
 pytestmark = pytest.mark.anyio
 

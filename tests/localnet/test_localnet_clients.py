@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 
 import anyio
 import pytest
-from localnet_clients import BOUND_S, SOL, Payer, make_blocks
 from solana.rpc.async_api import AsyncClient
 from solana.rpc.commitment import Confirmed, Finalized, Processed
 from solana.rpc.core import RPCException
@@ -16,9 +15,10 @@ from solders.account import Account
 from solders.message import MessageV0
 from solders.pubkey import Pubkey
 from solders.rpc.config import RpcTransactionLogsFilterMentions
-from solders.transaction_status import TransactionConfirmationStatus, TransactionErrorType
+from solders.transaction_status import TransactionConfirmationStatus, TransactionErrorInstructionError
 
 from keeper.localnet import Localnet, base58
+from tests.localnet.localnet_clients import BOUND_S, SOL, Payer, make_blocks
 
 with warnings.catch_warnings():
     # solana-py still uses the old client of websockets.
@@ -111,7 +111,7 @@ async def test_a_failing_transaction(net: Localnet, client: AsyncClient, payer: 
     sent = await client.send_transaction(payer.pay(OWNER, 1_000 * SOL), options)
     status = (await client.get_signature_statuses([sent.value])).value[0]
     assert status is not None
-    assert isinstance(status.err, TransactionErrorType)
+    assert isinstance(status.err, TransactionErrorInstructionError)
 
 
 async def test_an_airdrop_confirms(net: Localnet, client: AsyncClient) -> None:

@@ -15,12 +15,12 @@ from typing import Any
 
 import anyio
 import pytest
-from localnet_clients import BOUND_S, SOL, Rpc, socket_to
 from solders.pubkey import Pubkey
 
 from keeper.localnet import Localnet, LocalnetConfig
 from keeper.localnet.options import UsageError, parse_options
 from keeper.localnet.program import PROGRAM_ID, PROGRAM_SO
+from tests.localnet.localnet_clients import BOUND_S, SOL, Rpc, socket_to
 
 pytestmark = pytest.mark.anyio
 

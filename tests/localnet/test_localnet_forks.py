@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from localnet_clients import SOL, Payer, Rpc, RpcFailure, make_blocks, values, wire
 from solders.account import Account
 from solders.hash import Hash
 from solders.pubkey import Pubkey
 
 from keeper.localnet import Bank, BankSettings, Commitment, Localnet
 from keeper.localnet.history import Landed
+from tests.localnet.localnet_clients import SOL, Payer, Rpc, RpcFailure, make_blocks, values, wire
 
 pytestmark = pytest.mark.anyio
 

@@ -6,13 +6,13 @@ from base64 import b64decode
 from typing import Any
 
 import pytest
-from localnet_clients import SOL, Payer, Rpc, make_blocks, wire
 from solders.account import Account
 from solders.instruction import AccountMeta, Instruction
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from keeper.localnet import Localnet
+from tests.localnet.localnet_clients import SOL, Payer, Rpc, make_blocks, wire
 
 pytestmark = pytest.mark.anyio
 

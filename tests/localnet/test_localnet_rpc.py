@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import zstandard
-from localnet_clients import SOL, Payer, Rpc, RpcFailure, make_blocks, payment, wire
 from solders.account import Account
 from solders.compute_budget import set_compute_unit_limit, set_compute_unit_price
 from solders.hash import Hash
@@ -21,6 +20,7 @@ from solders.transaction import VersionedTransaction
 
 from keeper.localnet import Localnet, base58
 from keeper.localnet.rpc import BANK_METHODS
+from tests.localnet.localnet_clients import SOL, Payer, Rpc, RpcFailure, make_blocks, payment, wire
 
 pytestmark = pytest.mark.anyio
 
@@ -143,7 +143,7 @@ async def test_recent_prioritization_fees_are_floors(net: Localnet, rpc: Rpc, pa
 
     async def floor(*addresses: Pubkey) -> int:
         rows = await rpc("getRecentPrioritizationFees", [str(address) for address in addresses])
-        return next(row["prioritizationFee"] for row in rows if row["slot"] == slot)
+        return int(next(row["prioritizationFee"] for row in rows if row["slot"] == slot))
 
     assert await floor() == 5
     assert await floor(cheap) == 5

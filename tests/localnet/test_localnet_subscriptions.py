@@ -7,7 +7,6 @@ from typing import Any
 
 import anyio
 import pytest
-from localnet_clients import BOUND_S, SOL, Payer, RpcFailure, Socket, make_blocks, socket_to
 from solders.account import Account
 from solders.pubkey import Pubkey
 from solders.signature import Signature
@@ -15,6 +14,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from keeper.localnet import Localnet, LocalnetConfig, base58
+from tests.localnet.localnet_clients import BOUND_S, SOL, Payer, RpcFailure, Socket, make_blocks, socket_to
 
 pytestmark = pytest.mark.anyio
 

@@ -15,9 +15,8 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from click.testing import Result
 from solders.keypair import Keypair
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from keeper.cli import cli
 from keeper.journal import Journal, SetMeta

@@ -68,7 +68,7 @@ async def _everything(keeper: KeeperProcess, config: KeeperConfig) -> str:
     commands = (["check"], ["check", "--json"], ["check", "--show"], ["journal", "export"], ["executions", "--json"])
     for command in commands:
         arguments = [*command, "--config", str(config.file)]
-        result = await anyio.to_thread.run_sync(lambda arguments=arguments: CliRunner().invoke(cli, arguments))
+        result = await anyio.to_thread.run_sync(CliRunner().invoke, cli, arguments)
         said += result.output + repr(result.exception)
     return said
 

@@ -12,9 +12,8 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
-from click.testing import Result
 from solders.keypair import Keypair
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from keeper.cli import cli
 from keeper.domain.orders import OrderState

@@ -15,10 +15,10 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
-from browser import Browser, browser, missing
 from solders.pubkey import Pubkey
 
 from keeper.domain.orders import OrderType, Side
+from tests.page.browser import Browser, browser, missing
 from tests.support import KeeperConfig, KeeperProcess, Trader, World
 
 pytestmark = [

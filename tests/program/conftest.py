@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from program_vm import USDC, Vm
 from solders.litesvm import LiteSVM
 from solders.pubkey import Pubkey
+
+from tests.program.program_vm import USDC, Vm
 
 
 @pytest.fixture(scope="session")

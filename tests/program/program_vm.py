@@ -27,6 +27,7 @@ from solders.transaction_metadata import FailedTransactionMetadata, TransactionM
 from solders.transaction_status import (
     InstructionErrorCustom,
     TransactionErrorInstructionError,
+    TransactionErrorType,
 )
 
 from keeper.localnet.program import IDL_PATH, PROGRAM_SO
@@ -121,6 +122,13 @@ class Idl:
 
 
 IDL = Idl(json.loads(IDL_PATH.read_text()))
+
+
+def custom_code(error: TransactionErrorType) -> int | None:
+    """The number of a program's own error; None for the runtime's."""
+    if isinstance(error, TransactionErrorInstructionError) and isinstance(error.err, InstructionErrorCustom):
+        return error.err.code
+    return None
 
 
 @dataclass(frozen=True)
@@ -246,8 +254,7 @@ class Vm:
             return Outcome(None, None, tuple(result.logs()), result.compute_units_consumed())
         assert self.states(message.account_keys) == before, "a failed transaction changed an account"
         error, meta = result.err(), result.meta()
-        custom = isinstance(error, TransactionErrorInstructionError) and isinstance(error.err, InstructionErrorCustom)
-        return Outcome(error.err.code if custom else None, error, tuple(meta.logs()), meta.compute_units_consumed())
+        return Outcome(custom_code(error), error, tuple(meta.logs()), meta.compute_units_consumed())
 
     def send_unsigned(self, instruction: Instruction) -> TransactionMetadata | FailedTransactionMetadata:
         """Send it in the name of wallets whose keys nobody has, in a VM that does not look at signatures."""

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from program_vm import DEFAULT_ARGS, IDL, SYSTEM, USDC, Outcome, Vm, assert_refused
 from solders.account import Account
 from solders.instruction import AccountMeta, Instruction
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
+
+from tests.program.program_vm import DEFAULT_ARGS, IDL, SYSTEM, USDC, Outcome, Vm, assert_refused
 
 INSTRUCTIONS = list(IDL.instructions)
 TYPES = {"market": "Market", "order": "Order", "user_account": "UserAccount"}

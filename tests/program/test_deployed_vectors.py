@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from program_vm import IDL, START, SYSTEM, USDC, Vm
 from solders.account import Account
 from solders.instruction import AccountMeta, Instruction
 from solders.litesvm import LiteSVM
 from solders.pubkey import Pubkey
 from solders.transaction_metadata import FailedTransactionMetadata
+
+from tests.program.program_vm import IDL, START, SYSTEM, USDC, Vm, custom_code
 
 VECTORS = json.loads((Path(__file__).parents[1] / "fixtures" / "deployed_program.json").read_text())
 DEPLOYED = Pubkey.from_string(VECTORS["program_id"])
@@ -79,7 +80,7 @@ class Replay:
             if account is not None and account.owner == self.vm.program:
                 self.written.setdefault(str(meta.pubkey), []).append(bytes(account.data))
         if isinstance(result, FailedTransactionMetadata):
-            return result.err().err.code, list(result.meta().logs())
+            return custom_code(result.err()), list(result.meta().logs())
         return None, list(result.logs())
 
     def translated(self, line: str) -> str:

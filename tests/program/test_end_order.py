@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from program_vm import START, SYSTEM, USDC, Vm, assert_refused
 from solders.system_program import TransferParams, transfer
+
+from tests.program.program_vm import START, SYSTEM, USDC, Vm, assert_refused
 
 ENDED = ["Filled", "Cancelled", "Expired", "PartiallyFilled", "Rejected"]
 

@@ -6,9 +6,10 @@ import base64
 from typing import Any
 
 import pytest
-from program_vm import COLLATERAL, IDL, START, USDC, Vm, assert_refused
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
+
+from tests.program.program_vm import COLLATERAL, IDL, START, USDC, Vm, assert_refused
 
 U64_MAX = 2**64 - 1
 TRIGGER = 95 * USDC

@@ -8,12 +8,12 @@ import re
 
 import pytest
 from anchorpy_core.idl import Idl as LegacyIdl
-from program_vm import ANCHOR_ERRORS, IDL
 from solders.pubkey import Pubkey
 
 import keeper.chain
 from keeper.localnet.program import IDL_PATH, PROGRAM_ID
 from keeper.localnet.program.build import SOURCE_DIR
+from tests.program.program_vm import ANCHOR_ERRORS, IDL
 
 LEGACY_PATH = IDL_PATH.parents[2] / "chain" / "idls" / "quantdesk_0_1.json"
 LEGACY = json.loads(LEGACY_PATH.read_text())

@@ -7,9 +7,12 @@ import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from elftools.elf.elffile import ELFFile
+from elftools.elf.relocation import RelocationSection
+from elftools.elf.sections import SymbolTableSection
 from solders.instruction import Instruction
 from solders.keypair import Keypair
 from solders.litesvm import LiteSVM
@@ -22,7 +25,13 @@ from keeper.localnet.program.build import COMPILER_FLAGS, BuildError, build, com
 from keeper.localnet.program.link import LinkError, link
 
 Link = Callable[..., bytes]
+Part = TypeVar("Part")
 LOG = "unsigned long sol_log_(const char *, unsigned long);"
+
+
+def _of(kind: type[Part], section: object) -> Part:
+    assert isinstance(section, kind)
+    return section
 
 
 @pytest.fixture
@@ -84,8 +93,8 @@ def test_every_address_is_a_file_offset(linked: Link) -> None:
     assert (elf.header["e_type"], elf.header["e_machine"]) == ("ET_DYN", "EM_BPF")
     text = sections[".text"]
     assert text["sh_addr"] <= elf.header["e_entry"] < text["sh_addr"] + text["sh_size"]
-    assert [r["r_info_type"] for r in sections[".rel.dyn"].iter_relocations()] == [8, 10]
-    assert [s.name for s in sections[".dynsym"].iter_symbols()] == ["", "sol_log_"]
+    assert [r["r_info_type"] for r in _of(RelocationSection, sections[".rel.dyn"]).iter_relocations()] == [8, 10]
+    assert [s.name for s in _of(SymbolTableSection, sections[".dynsym"]).iter_symbols()] == ["", "sol_log_"]
     for segment in elf.iter_segments():
         assert segment["p_vaddr"] == segment["p_offset"]
         assert segment["p_offset"] + segment["p_filesz"] <= len(program)
@@ -144,7 +153,7 @@ def test_an_unknown_relocation_is_named(tmp_path: Path) -> None:
     source.write_text(f'{LOG} {ENTRY} {{ return sol_log_("a", 1); }}\n')
     [(name, content)] = compile_sources(tmp_path, tmp_path).items()
     elf = ELFFile(BytesIO(content))
-    offset = elf.get_section_by_name(".rel.text")["sh_offset"] + 8
+    offset = _of(RelocationSection, elf.get_section_by_name(".rel.text"))["sh_offset"] + 8
     changed = bytearray(content)
     changed[offset] = 99
     with pytest.raises(LinkError, match=r"a\.c: relocation of type 99 at \.rel\.text\+0x"):

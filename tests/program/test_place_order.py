@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from program_vm import DEFAULT_ARGS, IDL, START, USDC, Vm, assert_refused
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
+
+from tests.program.program_vm import DEFAULT_ARGS, IDL, START, USDC, Vm, assert_refused
 
 U64_MAX, DAY = 2**64 - 1, 86_400
 ORDER_TYPES = IDL.variants("OrderType")
@@ -17,8 +18,9 @@ ORDER_TYPES = IDL.variants("OrderType")
 @pytest.mark.parametrize("order_type", ORDER_TYPES)
 def test_an_order_is_stored_as_it_was_given(vm: Vm, order_type: str, side: str) -> None:
     user = vm.fund(Keypair())
+    order_id = 2**63 + 5
     args = {
-        "order_id": 2**63 + 5,
+        "order_id": order_id,
         "order_type": order_type,
         "side": side,
         "size": 1_000_000_000,
@@ -39,9 +41,9 @@ def test_an_order_is_stored_as_it_was_given(vm: Vm, order_type: str, side: str) 
         "Instruction: PlaceOrder",
         f"Order placed: {order_type} 1000000000 {side} at 20x leverage",
     ]
-    order = vm.order_at(user.pubkey(), args["order_id"])
+    order = vm.order_at(user.pubkey(), order_id)
     fields = vm.read("Order", order)
-    seeds = [b"order", bytes(user.pubkey()), args["order_id"].to_bytes(8, "little")]
+    seeds = [b"order", bytes(user.pubkey()), order_id.to_bytes(8, "little")]
     assert Pubkey.find_program_address(seeds, vm.program) == (order, fields.pop("bump"))
     assert fields == args | {
         "user": user.pubkey(),

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
-from program_vm import START, Vm
 from solders.keypair import Keypair
 from solders.litesvm import LiteSVM
 from solders.pubkey import Pubkey
 from solders.transaction_metadata import TransactionMetadata
+
+from tests.program.program_vm import START, Vm
 
 U64_MAX = 2**64 - 1
 # Each example runs a few transactions in the VM; the seeds are fixed so that a run is the same anywhere.
@@ -32,7 +33,7 @@ SIZES = st.one_of(st.integers(1, 10**9), st.integers(1, 100))
 def met(order: Mapping[str, Any], price: int) -> bool:
     trigger = order["price"] if order["order_type"] == "Limit" else order["stop_price"]
     rises = (order["order_type"] == "TakeProfit") == (order["side"] == "Long")
-    return price >= trigger if rises else price <= trigger
+    return bool(price >= trigger if rises else price <= trigger)
 
 
 def fill(order: Mapping[str, Any], price: int, maintenance_bps: int, books: Mapping[str, int]) -> dict[str, int] | str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from program_vm import Vm, assert_refused
 from solders.keypair import Keypair
 from solders.litesvm import LiteSVM
 from solders.pubkey import Pubkey
 from solders.rent import Rent
+
+from tests.program.program_vm import Vm, assert_refused
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from program_vm import START, USDC, Vm, assert_refused
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
+
+from tests.program.program_vm import START, USDC, Vm, assert_refused
 
 U64_MAX = 2**64 - 1
 

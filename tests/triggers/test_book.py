@@ -9,7 +9,6 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from order_making import BTC, REPEATABLE, SOL, key, make_order
 from solders.pubkey import Pubkey
 
 from keeper.domain.orders import OnchainStatus, Order, OrderType, Side
@@ -24,6 +23,7 @@ from keeper.triggers.conditions import (
     ratcheted_stop,
     trigger_of,
 )
+from tests.triggers.order_making import BTC, REPEATABLE, SOL, key, make_order
 
 STEP_PPM = 10_000
 MARKETS = [SOL, BTC]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from order_making import BTC, SOL, make_price
 
 from keeper.triggers.breaker import Breaker, BreakerRules
+from tests.triggers.order_making import BTC, SOL, make_price
 
 RULES = BreakerRules(trip_ppm=50_000, settle_ppm=20_000, settle_updates=3)
 

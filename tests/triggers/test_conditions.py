@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from order_making import REPEATABLE, make_order
 
 from keeper.domain.orders import OrderType, Side
 from keeper.triggers.conditions import (
@@ -19,6 +18,7 @@ from keeper.triggers.conditions import (
     ratcheted_stop,
     trigger_of,
 )
+from tests.triggers.order_making import REPEATABLE, make_order
 
 BELOW, ABOVE = Fires.AT_OR_BELOW, Fires.AT_OR_ABOVE
 TABLE = [

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
-from order_making import BTC, REPEATABLE, SOL, key, make_order, market_seen
 from solders.pubkey import Pubkey
 
 from keeper.domain.actions import Action, ExecuteOrder, RatchetStop, RecordExpired
@@ -18,6 +17,7 @@ from keeper.triggers.book import Posture
 from keeper.triggers.breaker import BreakerRules
 from keeper.triggers.conditions import REVISION_0_1, is_met
 from keeper.triggers.decision import Decision, Rules
+from tests.triggers.order_making import BTC, REPEATABLE, SOL, key, make_order, market_seen
 
 NOW_S = 1_000.0
 HIGH, LOW = 100_000_000, 85_000_000

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from order_making import BTC, REPEATABLE, SOL, make_price
 
 from keeper.domain.events import ChainTime
 from keeper.domain.prices import Price
 from keeper.triggers.prices import ChainClock, PriceCache
+from tests.triggers.order_making import BTC, REPEATABLE, SOL, make_price
 
 
 def test_an_older_slot_never_overwrites_a_newer_one() -> None:

@@ -7,10 +7,10 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from order_making import REPEATABLE
 
 from keeper.triggers import sorted_rows
 from keeper.triggers.sorted_rows import MAX_KEY, SortedRows
+from tests.triggers.order_making import REPEATABLE
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -39,7 +39,8 @@ def agrees(index: SortedRows, plain: list[tuple[int, int]]) -> None:
 @REPEATABLE
 @given(st.lists(st.tuples(st.booleans(), PAIRS), max_size=120))
 def test_it_is_a_sorted_list_of_pairs(steps: list[tuple[bool, tuple[int, int]]]) -> None:
-    index, plain = SortedRows(), []
+    index = SortedRows()
+    plain: list[tuple[int, int]] = []
     for put, pair in steps:
         if put and pair in plain:
             with pytest.raises(ValueError):

@@ -1,0 +1,23 @@
+"""What the scripted nodes of this folder share: the part of the Transport contract that follows from `post`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
+
+from keeper.chain.http1 import Response
+
+
+class Scripted(ABC):
+    """A node that answers as told by `post`; its stream is the same answer, in one piece."""
+
+    @abstractmethod
+    async def post(self, body: bytes) -> tuple[int, dict[str, str], bytes]: ...
+
+    async def stream(self, body: bytes) -> AsyncGenerator[Response | bytes]:
+        status, headers, said = await self.post(body)
+        yield Response(status, headers)
+        yield said
+
+    async def aclose(self) -> None:  # noqa: B027 - most have nothing to give back
+        """There is nothing to give back."""

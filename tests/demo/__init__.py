@@ -1,0 +1,1 @@
+"""The demo: its plan, its audit, and the command itself."""

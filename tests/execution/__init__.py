@@ -1,0 +1,1 @@
+"""The life of one attempt, and the retry policy's cases."""

@@ -1,0 +1,1 @@
+"""The journal on real SQLite files: commits, durability, queries, upkeep."""

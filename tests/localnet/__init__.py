@@ -1,0 +1,1 @@
+"""The embedded chain through its RPC and its socket, as a client sees it."""

@@ -1,0 +1,1 @@
+"""What an operator touches: commands, checks, logs, metrics, units, the service."""

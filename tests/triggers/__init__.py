@@ -1,0 +1,1 @@
+"""The pure part: conditions, the book, prices, the decision."""
