@@ -175,8 +175,8 @@ async def test_4_news_of_an_order_stand_against_an_older_reading_that_lacks_it(t
         """The height stands still, and accounts are read as of the oldest slot that is allowed, without the order."""
         if call["method"] == "getEpochInfo" and stands_still:
             height.update({} if height else reply["result"])
+            reply["result"] = dict(height)
         config = call["params"][-1] if call.get("params") else {}
-        config = call["params"][-1] if call.get("params") else None
         if lying and call["method"] == "getMultipleAccounts" and "minContextSlot" in config:
             slot = config["minContextSlot"]
             reply["result"] = {"context": {"slot": slot}, "value": [None] * len(call["params"][0])}
