@@ -23,7 +23,7 @@ from keeper.execution.flights import Flight
 from keeper.execution.lander import Lander
 from keeper.execution.points import point
 from keeper.execution.relay import RelaySettlement
-from keeper.execution.tries import Tries
+from keeper.execution.tries import HOUR_S, Tries
 from keeper.journal import Journal
 from keeper.journal.records import OrderRow
 
@@ -90,7 +90,10 @@ class Recovery:
                     self._wait_again(row)
             cursor = page.cursor
             if cursor is None:
-                return
+                break
+        now = time.time()
+        for order, signed_at in await self._journal.tried_since(now - HOUR_S):
+            self._tries.load_recent(order, now - signed_at)
 
     def _wait_again(self, row: OrderRow) -> None:
         """One that failed because its user could not pay goes on waiting for the user's account."""

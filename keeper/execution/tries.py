@@ -15,7 +15,8 @@ from typing import Final
 
 from solders.pubkey import Pubkey
 
-_HOUR_S: Final = 3600.0
+HOUR_S: Final = 3600.0
+"""The hour of the ceiling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,14 @@ class Tries:
     def load(self, order: Pubkey, made: int, used: int) -> None:
         """What the journal says of an order, at the start."""
         self._tries[order] = _Tries(made, used, failed=used)
+
+    def load_recent(self, order: Pubkey, age_s: float) -> None:
+        """An attempt from before the start, signed `age_s` ago by this machine's clock; the oldest ones first.
+
+        The ceiling is on what an order costs an hour, so a keeper that is restarted in a loop must not forget it. An
+        operator's `reset` is forgotten by a restart: the order then waits for the ceiling once more.
+        """
+        self._tries.setdefault(order, _Tries()).recent.append(self._clock() - max(0.0, age_s))
 
     def begin(self, order: Pubkey) -> int:
         """Count an attempt that is about to be signed; its number, 1 for the first."""
@@ -99,11 +108,11 @@ class Tries:
         if tries is None:
             return 0.0
         now = self._clock()
-        while tries.recent and now - tries.recent[0] > _HOUR_S:
+        while tries.recent and now - tries.recent[0] > HOUR_S:
             tries.recent.popleft()
         if len(tries.recent) < self.limits.attempts_per_hour:
             return 0.0
-        return _HOUR_S - (now - tries.recent[0])
+        return HOUR_S - (now - tries.recent[0])
 
     def reset(self, order: Pubkey) -> None:
         """Give the order its whole budget back. The count of attempts stays."""

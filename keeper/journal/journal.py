@@ -285,6 +285,7 @@ class Journal:
     counts_by_state = _query(Queries.counts_by_state)
     attempt = _query(Queries.attempt)
     open_attempts = _query(Queries.open_attempts)
+    tried_since = _query(Queries.tried_since)
     attempts_of = _query(Queries.attempts_of)
     last_attempt_number = _query(Queries.last_attempt_number)
     executions = _query(Queries.executions)

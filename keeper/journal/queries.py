@@ -176,6 +176,21 @@ class Queries:
         )
         return [_attempt(row) for row in rows]
 
+    def tried_since(self, since: float) -> list[tuple[Pubkey, float]]:
+        """When (unix seconds) the keeper signed attempts of its own after `since`, with their orders, the first one
+        first; of orders that have not ended. Dry runs' are left out: nothing was sent for them.
+        """
+        rows = self._all(
+            "SELECT a.signed_at, a.order_address FROM attempts a INDEXED BY attempts_kind "
+            "CROSS JOIN orders o ON o.address = a.order_address "
+            "WHERE a.kind IN (?, ?) AND a.signed_at > ? AND a.state != ? AND o.closed = 0",
+            AttemptKind.EXECUTE.value,
+            AttemptKind.RATCHET.value,
+            since,
+            AttemptState.DRY_RUN.value,
+        )
+        return [(Pubkey.from_string(address), signed_at) for signed_at, address in sorted(rows)]
+
     def attempts_of(self, address: Pubkey) -> list[Attempt]:
         """An order's attempts, oldest first."""
         rows = self._all(

@@ -225,6 +225,16 @@ class Stand:
         assert row is not None
         return row
 
+    async def reason(self, order: Pubkey, part: str, *, within_s: float = 10.0) -> OrderRow:
+        """Wait until the journal's sentence on the order has this part."""
+        try:
+            await until(lambda: part in (((row := self.row(order)) and row.reason) or ""), within_s=within_s)
+        except TimeoutError:
+            raise AssertionError(f"of the order is said {self.row(order)}, not {part!r}") from None
+        row = self.row(order)
+        assert row is not None
+        return row
+
     # -- what left the keeper
 
     def sent(self, order: Pubkey) -> list[bytes]:

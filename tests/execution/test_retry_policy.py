@@ -174,3 +174,16 @@ def test_the_daily_cap_stops_and_the_next_day_goes_on() -> None:
     day[0] = "2026-01-02"
     assert fees.may_spend()
     assert fees.spent_today_lamports == 0
+
+
+def test_9_attempts_from_before_the_start_count_for_the_ceiling_until_they_are_an_hour_old() -> None:
+    clock = Clock()
+    tries = Tries(RetryLimits(attempts_per_hour=3), clock)
+    tries.load(ORDER, made=40, used=0)
+    for age_s in (3_000.0, 1_000.0, -5.0):  # the machine's clock may have been set back
+        tries.load_recent(ORDER, age_s)
+    assert tries.ceiling_pause_s(ORDER) == pytest.approx(600)
+    clock.now = 601.0
+    assert tries.ceiling_pause_s(ORDER) == 0
+    assert tries.begin(ORDER) == 41
+    assert tries.ceiling_pause_s(ORDER) == pytest.approx(2_000 - 1, abs=1)
