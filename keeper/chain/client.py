@@ -23,6 +23,7 @@ from solders.signature import Signature
 from keeper.chain.account_stream import KeyedAccount
 from keeper.chain.pool import RpcPool
 from keeper.chain.rpc import Call, Reply
+from keeper.domain.base58 import base58
 from keeper.errors import ChainError, MalformedReply, Transient
 
 CommitmentWord = Literal["processed", "confirmed", "finalized"]
@@ -144,22 +145,21 @@ class ChainClient:
         """
         config = _config(commitment, min_context_slot, encoding="base64")
         calls = [
-            Call("getMultipleAccounts", ([str(a) for a in addresses[i : i + ACCOUNTS_PER_CALL]], config))
+            Call("getMultipleAccounts", ([base58(a) for a in addresses[i : i + ACCOUNTS_PER_CALL]], config))
             for i in range(0, len(addresses), ACCOUNTS_PER_CALL)
         ]
         found: list[AccountBytes | None] = []
         slots: list[int] = []
-        for call, reply in zip(calls, await self.pool.batch(calls), strict=True):
+        for i, reply in enumerate(await self.pool.batch(calls)):
             if isinstance(reply, ChainError):
                 raise reply
             slots.append(_context_slot(reply))
             values = _field(reply, "value")
-            asked = call.params[0]
+            asked = addresses[i * ACCOUNTS_PER_CALL : (i + 1) * ACCOUNTS_PER_CALL]
             if not isinstance(values, list) or len(values) != len(asked):
                 raise MalformedReply("getMultipleAccounts answered another number of accounts")
             found += [
-                None if raw is None else parse_account(Pubkey.from_string(address), raw)
-                for address, raw in zip(asked, values, strict=True)
+                None if raw is None else parse_account(address, raw) for address, raw in zip(asked, values, strict=True)
             ]
         return min(slots, default=0), found
 
@@ -192,7 +192,7 @@ class ChainClient:
         """
         config = {"searchTransactionHistory": search_history}
         groups = [signatures[i : i + STATUSES_PER_CALL] for i in range(0, len(signatures), STATUSES_PER_CALL)]
-        calls = [Call("getSignatureStatuses", ([str(s) for s in group], config)) for group in groups]
+        calls = [Call("getSignatureStatuses", ([base58(s) for s in group], config)) for group in groups]
         found: list[SignatureStatus | ChainError | None] = []
         slots: list[int] = []
         for group, reply in zip(groups, await self.pool.batch(calls), strict=True):

@@ -7,10 +7,11 @@ one connection. No URL leaves this module.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import anyio
@@ -28,11 +29,16 @@ _MAX_SERVER_MESSAGE: Final = 32 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A subscribe call: `method` such as programSubscribe, its parameters, and `tag` to know its news by."""
+    """A subscribe call: `method` such as programSubscribe, its parameters, and `tag` to know its news by.
+
+    `repeats`, for a programSubscribe: nodes tell of these accounts again and again within a slot, changed or not; what
+    is byte for byte the last news of its account is left out, unread.
+    """
 
     tag: str
     method: str
     params: tuple[Any, ...] = ()
+    repeats: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,65 @@ class Notification:
     value: Any
 
 
+class _Context(msgspec.Struct, gc=False):
+    slot: int
+
+
+class _Result(msgspec.Struct, gc=False):
+    """Of an account: `context` and `value`. Of slotSubscribe: `slot`."""
+
+    context: _Context | None = None
+    value: Any = None
+    slot: int | None = None
+
+
+class _Params(msgspec.Struct, gc=False):
+    subscription: int
+    result: _Result
+
+
+class _Message(msgspec.Struct, gc=False):
+    params: _Params
+
+
+_message: Final = msgspec.json.Decoder(_Message)
+_MOST_REPEATING: Final = 4_096
+_LONGEST_REPEATING: Final = 16_384
+"""The last news of so many accounts is remembered, when it has no more bytes than this."""
+
+
+class _Silence:
+    """Ends a reader that waits for more than `longest_s`: one timer a connection, where a time limit for each message
+    would cost more than the message.
+    """
+
+    def __init__(self, longest_s: float, end: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._longest_s = longest_s
+        self._end = end
+        self._asked: float | None = None
+        self.waits_since: float | None = None
+        """When the reader began to wait, by the loop's clock; None while it does not."""
+        self.over = False
+        self._timer = self._loop.call_later(longest_s, self._look)
+
+    def stop(self) -> None:
+        """The reader has ended."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        since, now = self.waits_since, self._loop.time()
+        if since is None or now < since + self._longest_s:
+            self._timer = self._loop.call_at((now if since is None else since) + self._longest_s, self._look)
+        elif self._asked != since:
+            # A loop that stood still finds timers and news due at once: the reader goes first.
+            self._asked = since
+            self._timer = self._loop.call_later(0.005, self._look)
+        else:
+            self.over = True
+            self._end()
+
+
 @dataclass(slots=True)
 class Subscribed:
     """An open socket whose subscriptions are all acknowledged. `malformed` counts the messages that were skipped."""
@@ -51,9 +116,12 @@ class Subscribed:
     label: str
     _socket: ClientConnection
     _tags: dict[int, str]
-    _pending: list[bytes | str]
+    _repeating: frozenset[str]
+    _pending: list[bytes]
     silence_s: float
     malformed: int = 0
+    _last: dict[str, bytes] = field(default_factory=dict, repr=False)
+    _again: set[bytes] = field(default_factory=set, repr=False)
 
     async def notifications(self) -> AsyncGenerator[Notification, None]:
         """News as it arrives. Ends with Transient when the socket closes or falls silent for `silence_s`.
@@ -65,35 +133,55 @@ class Subscribed:
             if news is not None:
                 yield news
         self._pending.clear()
-        while True:
-            raw = await self._receive()
-            news = self._parse(raw)
-            if news is not None:
-                yield news
-
-    async def _receive(self) -> bytes | str:
-        # A function of its own: what is yielded inside a cancel scope would have the reader's work cancelled by it.
+        silence = _Silence(self.silence_s, self._socket.transport.abort)
+        now = asyncio.get_running_loop().time
         try:
-            with anyio.fail_after(self.silence_s):
-                return await self._socket.recv()
-        except TimeoutError:
-            raise Transient(f"{self.label}: the socket was silent for {self.silence_s:g} s") from None
+            while True:
+                silence.waits_since = now()
+                raw = await self._receive(silence)
+                silence.waits_since = None
+                if raw in self._again:
+                    continue
+                news = self._parse(raw)
+                if news is not None:
+                    yield news
+        finally:
+            silence.stop()
+
+    async def _receive(self, silence: _Silence) -> bytes:
+        try:
+            return await self._socket.recv(decode=False)
         except (WebSocketException, OSError) as e:
+            if silence.over:
+                raise Transient(f"{self.label}: the socket was silent for {self.silence_s:g} s") from None
             raise Transient(f"{self.label}: the socket closed ({type(e).__name__})") from None
 
-    def _parse(self, raw: bytes | str) -> Notification | None:
+    def _parse(self, raw: bytes) -> Notification | None:
         try:
-            document = msgspec.json.decode(raw)
-            params = document["params"]
-            tag = self._tags[params["subscription"]]
-            result = params["result"]
-            context = result.get("context")
-            if context is None:
-                return Notification(tag, int(result["slot"]), result)
-            return Notification(tag, int(context["slot"]), result["value"])
-        except (msgspec.MsgspecError, KeyError, TypeError, ValueError, AttributeError):
-            self.malformed += 1
-            return None
+            params = _message.decode(raw).params
+            tag, result = self._tags[params.subscription], params.result
+            if result.context is not None:
+                if tag in self._repeating:
+                    self._note(result.value["pubkey"], raw)
+                return Notification(tag, result.context.slot, result.value)
+            if result.slot is not None:
+                return Notification(tag, result.slot, None)
+        except (msgspec.MsgspecError, KeyError, TypeError, UnicodeDecodeError):
+            pass
+        self.malformed += 1
+        return None
+
+    def _note(self, account: str, raw: bytes) -> None:
+        """The last news of an account, to know it when it comes again."""
+        before = self._last.pop(account, None)
+        if before is not None:
+            self._again.discard(before)
+        elif len(self._last) >= _MOST_REPEATING:
+            self._last.clear()
+            self._again.clear()
+        if len(raw) <= _LONGEST_REPEATING:
+            self._last[account] = raw
+            self._again.add(raw)
 
 
 @asynccontextmanager
@@ -119,7 +207,8 @@ async def subscribed(
             raise Transient(f"{label}: subscriptions not acknowledged within {connect_timeout_s:g} s") from None
         except (WebSocketException, OSError) as e:
             raise Transient(f"{label}: the socket closed while subscribing ({type(e).__name__})") from None
-        yield Subscribed(label, socket, tags, pending, silence_s)
+        repeating = frozenset(s.tag for s in subscriptions if s.repeats)
+        yield Subscribed(label, socket, tags, repeating, pending, silence_s)
     finally:
         with anyio.move_on_after(1, shield=True):
             await socket.close()
@@ -127,7 +216,7 @@ async def subscribed(
 
 async def _subscribe(
     socket: ClientConnection, subscriptions: Sequence[Subscription], label: str
-) -> tuple[dict[int, str], list[bytes | str]]:
+) -> tuple[dict[int, str], list[bytes]]:
     ids = itertools.count(1)
     waiting: dict[int, str] = {}
     for subscription in subscriptions:
@@ -140,9 +229,9 @@ async def _subscribe(
         waiting[request_id] = subscription.tag
         await socket.send(message.decode())
     tags: dict[int, str] = {}
-    pending: list[bytes | str] = []
+    pending: list[bytes] = []
     while waiting:
-        raw = await socket.recv()
+        raw = await socket.recv(decode=False)
         try:
             document = msgspec.json.decode(raw)
         except msgspec.MsgspecError:

@@ -40,6 +40,8 @@ _NOTES_PAUSE_S: Final = 0.5
 _NOTES_STEP: Final = 16
 _NOTES_STEP_S: Final = 0.03
 """Later: so many at a time, so that a commit rarely meets them, and then waits 2 ms. A million take half an hour."""
+_NOTES_YIELD_S: Final = 2.0
+"""For so long each of these steps waits for a burst to pass."""
 
 RESTS: Final = "It rests until a fresh price meets its condition."
 
@@ -151,6 +153,9 @@ class Engine:
 
     def _order(self, event: OrderSeen) -> None:
         order = event.order
+        if not order.pending:
+            self._not_pending(event)
+            return
         before = self.decision.book.get(order.address)
         if before is not None and before.slot > order.slot:
             return
@@ -158,12 +163,9 @@ class Engine:
             # It may have left the book (a processed fill that a fork dropped): its attempt is in the air still.
             self.decision.suspend(order.address)
         actions = self.decision.on_order(event, self._now(), time.monotonic_ns())
-        if order.pending and not actions and self.decision.book.get(order.address) is None:
+        if not actions and self.decision.book.get(order.address) is None:
             return  # late news from before its end, which the book refuses: it revives nothing in the journal either
-        if not order.pending:
-            if before is not None or self._flights.own(order.address) is None:
-                self._ended(order.address, order.slot)
-        elif before is None or _differs(before, order):
+        if before is None or _differs(before, order):
             if before is None:
                 self._endings_of().revived(order.address)
             # While the keeper's own attempt is open its state is the attempt's to say, not the account's.
@@ -174,6 +176,20 @@ class Engine:
             if self._journal.waiting_notes >= _NOTES_AT_ONCE or not self._journal.post(note):
                 self._unnoted.set()
         self._act(actions)
+
+    def _not_pending(self, event: OrderSeen) -> None:
+        """What each fill of a burst tells, so it makes no order of what the book held."""
+        address, slot = event.order.address, event.order.slot
+        known = self.decision.book.slot(address)
+        if known is not None and known > slot:
+            return
+        own = self._flights.own(address) is not None
+        if own:
+            # It may have left the book (a processed fill that a fork dropped): its attempt is in the air still.
+            self.decision.suspend(address)
+        self.decision.on_order(event, self._now(), time.monotonic_ns())
+        if known is not None or not own:
+            self._ended(address, slot)
 
     def _gone(self, event: OrderGone) -> None:
         known = self.decision.book.get(event.address) is not None
@@ -277,6 +293,7 @@ class Engine:
             self._unnoted = anyio.Event()
             after: Pubkey | None = None
             while page := self.decision.book.orders(after=after, limit=_NOTES_STEP):
+                await self._calm()
                 try:
                     # Committed, not posted: notes that wait for company would go with the next attempt's commit.
                     await self._journal.commit(*(self._resting_note(order) for order in page))
@@ -285,6 +302,12 @@ class Engine:
                     continue
                 after = page[-1].address
                 await anyio.sleep(_NOTES_STEP_S)
+
+    async def _calm(self) -> None:
+        """Return when few attempts are in flight, or after a while: a burst needs the journal, and notes its own."""
+        ends = time.monotonic() + _NOTES_YIELD_S
+        while len(self._flights) > _NOTES_STEP < self._flights.in_flight and time.monotonic() < ends:  # noqa: ASYNC110
+            await anyio.sleep(_NOTES_PAUSE_S)
 
     def _resting_note(self, order: Order) -> NoteOrder:
         if self.decision.book.posture(order.address) is Posture.ARMED:

@@ -5,24 +5,15 @@ They hold what SQLite stores (base58, signed u64), so that nothing is converted 
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from solders.pubkey import Pubkey
-from solders.signature import Signature
-
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState
+from keeper.domain.base58 import base58
 from keeper.domain.orders import Order, OrderState
 from keeper.journal.integers import to_stored, to_stored_opt
 from keeper.journal.records import PreparedRow
 from keeper.journal.transitions import CLOSED_STATES
-
-
-@functools.lru_cache(maxsize=16_384)
-def base58(key: Pubkey | Signature) -> str:
-    """An address or a signature as it is stored. Writing 64 bytes in base58 costs more than looking them up."""
-    return str(key)
 
 
 class _Draft:

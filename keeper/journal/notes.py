@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from keeper.journal.drafts import base58
+from keeper.domain.base58 import base58
 from keeper.journal.ops import Note, NoteOrder, NoteState
 
 T = TypeVar("T")

@@ -17,6 +17,7 @@ import msgspec
 from sqlite_utils import Database
 
 from keeper.domain.attempts import AttemptKind, AttemptState
+from keeper.domain.base58 import base58
 from keeper.domain.orders import OrderState
 from keeper.journal import ops as o
 from keeper.journal.drafts import (
@@ -25,7 +26,6 @@ from keeper.journal.drafts import (
     AttemptDraft,
     OrderDraft,
     PreparedDraft,
-    base58,
 )
 from keeper.journal.integers import to_stored, to_stored_opt
 from keeper.journal.schema import BLOCKING_SQL

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 from keeper.domain.attempts import Attempt, AttemptState, blocks
+from keeper.domain.base58 import base58
 from keeper.errors import DuplicateAttempt, JournalError
 from keeper.journal import ops as o
 from keeper.journal.drafts import (
@@ -20,7 +21,6 @@ from keeper.journal.drafts import (
     ChangeDraft,
     OrderDraft,
     PreparedDraft,
-    base58,
     facts_of,
 )
 from keeper.journal.integers import from_stored, to_stored, to_stored_opt

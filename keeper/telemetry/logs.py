@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import datetime
 import logging
 import re
 import sys
+import threading
 from collections.abc import Callable, MutableMapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TextIO, cast
 
 import msgspec
 import structlog
@@ -18,6 +21,46 @@ _URL: Final = re.compile(r"\b(?P<scheme>https?|wss?)://(?P<rest>[^\s'\"<>]+)")
 _log = structlog.get_logger("keeper")
 _plain_json: Callable[[str], object] | None = None
 """Where lines of JSON go; None while lines are for a console, or nothing is configured."""
+
+
+class _Lines:
+    """Standard error, with one write for all the lines of one turn of the event loop: a burst has thousands a second.
+
+    Whoever flushes, as every logger but `write` below does after each line, has all of them written at once, so that
+    their order is the order of the calls. Outside of an event loop nothing is held back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: list[str] = []
+        self._due_in: asyncio.AbstractEventLoop | None = None
+        atexit.register(self.flush)
+
+    def write(self, text: str) -> int:
+        """Take a line; it is out when the loop comes round."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        with self._lock:
+            self._waiting.append(text)
+            due, self._due_in = self._due_in, loop
+        if loop is None:
+            self.flush()
+        elif due is not loop:
+            loop.call_soon(self.flush)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        with self._lock:
+            waiting, self._waiting, self._due_in = self._waiting, [], None
+            if waiting:
+                sys.stderr.write("".join(waiting))
+                sys.stderr.flush()
+
+
+_lines: Final = _Lines()
 
 _LEVELS: Final = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
 # Libraries that log whole URLs, keys included, at INFO or DEBUG.
@@ -43,16 +86,16 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
     structlog.configure(
         processors=[_drop_quiet, LimitRepeats(), *shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _lines)),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_lines)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(processors=[_strip_meta, renderer], foreign_pre_chain=shared)
     )
     handler.addFilter(_threshold)
     global _plain_json
-    _plain_json = None if console else sys.stderr.write
+    _plain_json = None if console else _lines.write
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

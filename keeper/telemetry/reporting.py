@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import operator
+from collections.abc import Callable
 from typing import Any, Final, get_args
 
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+
 from keeper.domain.attempts import AttemptKind, AttemptState
+from keeper.domain.base58 import base58
 from keeper.domain.reports import (
     AttemptMoved,
     FillWithoutPosition,
@@ -69,22 +75,36 @@ def _write(level: str, event: str, report: Report, skip: str = "") -> None:
 
 
 def _fields(report: Report, skip: str) -> dict[str, Any]:
-    fields = {}
-    for name in _NAMES[type(report)]:
-        value = getattr(report, name)
-        if value is None or name == skip:
-            continue
-        if isinstance(value, enum.Enum):
-            value = value.value
-        elif isinstance(value, float):
-            value = round(value, 6)
-        elif not isinstance(value, str | int | bool):
-            value = str(value)
-        fields[name] = value
+    fields: dict[str, Any] = {}
+    names, values = _FIELDS[type(report)]
+    for name, value in zip(names, values(report), strict=True):
+        if value is not None and name != skip:
+            fields[name] = _AS.get(type(value), _other)(value)
     return fields
 
 
-_NAMES: Final = {
-    report: tuple(field.name for field in dataclasses.fields(report) if field.name != "event")
-    for report in get_args(Report)
+def _same(value: Any) -> Any:
+    return value
+
+
+def _other(value: Any) -> Any:
+    return value.value if isinstance(value, enum.Enum) else str(value)
+
+
+_AS: Final[dict[type, Callable[[Any], Any]]] = {
+    str: _same,
+    int: _same,
+    bool: _same,
+    float: lambda value: round(value, 6),
+    Pubkey: base58,
+    Signature: base58,
 }
+
+
+def _getter(report: type) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    names = tuple(field.name for field in dataclasses.fields(report) if field.name != "event")
+    return names, operator.attrgetter(*names)
+
+
+_FIELDS: Final = {report: _getter(report) for report in get_args(Report)}
+"""By type of report, the names of its fields and what reads them all at once."""

@@ -245,6 +245,11 @@ class Book:
         row = self._row(bytes(address))
         return None if row is None else self._order(row)
 
+    def slot(self, address: Pubkey) -> int | None:
+        """The slot as of which the order is known, if it is."""
+        row = self._row(bytes(address))
+        return None if row is None else self._records.slot(row)
+
     def crossed(self, market: Pubkey, price_1e6: int, limit: int | None = None) -> list[Order]:
         """The armed orders whose condition this price meets, in the order in which the price passed them."""
         number = self._numbers.get(market)

@@ -11,8 +11,8 @@ import pytest
 from solders.account import Account
 from solders.pubkey import Pubkey
 
-from keeper.chain.client import ChainClient
-from keeper.chain.layouts import ORDER_DISCRIMINATOR
+from keeper.chain.client import ChainClient, memcmp_discriminator
+from keeper.chain.layouts import MARKET_DISCRIMINATOR, ORDER_DISCRIMINATOR
 from keeper.chain.pool import PoolLimits, RpcPool
 from keeper.chain.rpc import Endpoint, HttpTransport
 from keeper.chain.sockets import Subscription, subscribed
@@ -233,6 +233,27 @@ async def test_18_more_subscriptions_than_fit_a_message(stand: Stand) -> None:
         async for news in notifications:
             assert news.tag == "slot"
             break
+
+
+async def test_what_a_node_repeats_is_left_out_and_what_came_back_is_told(stand: Stand, market: Pubkey) -> None:
+    account = stand.bank.account(market)
+    assert account is not None
+    states = [Account(account.lamports + more, account.data, account.owner) for more in (1, 1, 2, 1)]
+    filters = [memcmp_discriminator(MARKET_DISCRIMINATOR)]
+    config = {"encoding": "base64", "commitment": "processed", "filters": filters}
+    wanted = Subscription("market", "programSubscribe", (str(PROGRAM.id), config), repeats=True)
+    async with (
+        subscribed(stand.proxies[0].ws_url, [wanted], label="n", silence_s=2) as socket,
+        contextlib.aclosing(socket.notifications()) as notifications,
+    ):
+        for state in states:
+            stand.bank.set_account(market, state)
+        told = []
+        async for news in notifications:
+            told.append(news.value["account"]["lamports"] - account.lamports)
+            if len(told) == 3:
+                break
+        assert told == [1, 2, 1]
 
 
 async def test_two_endpoints_watch_at_once_and_the_first_news_wins(tmp_path: Path) -> None:
