@@ -92,6 +92,8 @@ class Idl:
     instructions: Mapping[str, InstructionDef]
     account_discriminators: Mapping[str, bytes]
     struct_fields: Mapping[str, Mapping[str, Any]]
+    plain_enums: Mapping[str, int]
+    """How many variants each enum has whose variants carry no fields."""
     errors: Mapping[int, ErrorDef]
     legacy: str
 
@@ -180,6 +182,7 @@ def _parse_newer(document: Mapping[str, Any]) -> Idl:
         instructions=instructions,
         account_discriminators={a["name"]: bytes(a["discriminator"]) for a in document.get("accounts", ())},
         struct_fields=_struct_fields(types),
+        plain_enums=_plain_enums(types),
         errors=_errors(document),
         legacy=msgspec.json.encode(_legacy_view(document, types)).decode(),
     )
@@ -231,9 +234,18 @@ def _parse_legacy(document: Mapping[str, Any]) -> Idl:
         instructions=instructions,
         account_discriminators={a["name"]: discriminator("account", a["name"]) for a in accounts},
         struct_fields=_struct_fields(types),
+        plain_enums=_plain_enums(types),
         errors=_errors(document),
         legacy=msgspec.json.encode(document).decode(),
     )
+
+
+def _plain_enums(types: Mapping[str, Any]) -> dict[str, int]:
+    return {
+        name: len(found["variants"])
+        for name, found in types.items()
+        if found.get("kind") == "enum" and not any(variant.get("fields") for variant in found["variants"])
+    }
 
 
 def _errors(document: Mapping[str, Any]) -> dict[int, ErrorDef]:

@@ -27,7 +27,7 @@ from keeper.execution.lander import Lander, move_flight
 from keeper.execution.points import point
 from keeper.journal import Journal
 from keeper.journal.ops import AddAttempt, MovePrepared, NoteOrder, NoteState, Op
-from keeper.journal.records import PreparedKind, PreparedStatus
+from keeper.journal.records import PreparedKind, PreparedRow, PreparedStatus
 from keeper.journal.transitions import first_state
 
 
@@ -199,40 +199,36 @@ class RelayDesk:
         self._report = report
         self._wall_time = wall_time
 
-    async def submit(
-        self, prepared_id: str, order: Pubkey, wire: bytes, blockhash: str, last_valid_block_height: int
-    ) -> None:
+    async def submit(self, prepared: PreparedRow, wire: bytes) -> None:
         """Journal it, then send it. When this returns it is durable and on its way.
 
         Raises JournalConflict when it was submitted meanwhile; other JournalErrors when nothing was accepted.
         """
-        row = await self._journal.prepared(prepared_id)
-        if row is None:
-            raise KeeperError(f"there is no prepared transaction {prepared_id}")
+        order = prepared.order
         signature = Signature.from_bytes(wire[1:65])
         attempt = Attempt(
             signature=signature,
             kind=AttemptKind.RELAY,
             order=order,
             wire=wire,
-            blockhash=blockhash,
-            last_valid_block_height=last_valid_block_height,
+            blockhash=prepared.blockhash,
+            last_valid_block_height=prepared.last_valid_block_height,
             state=AttemptState.SIGNED,
             number=1,
             signed_at=self._wall_time(),
         )
-        cancel = row.kind is PreparedKind.CANCEL
+        cancel = prepared.kind is PreparedKind.CANCEL
         state = OrderState.CANCELLING if cancel else OrderState.SUBMITTED
-        reason = f"Its user's signed {row.kind.value} transaction is being landed."
+        reason = f"Its user's signed {prepared.kind.value} transaction is being landed."
         await self._journal.commit(
             AddAttempt(attempt),
-            MovePrepared(prepared_id, PreparedStatus.SUBMITTED, signature, expected=PreparedStatus.PREPARED),
+            MovePrepared(prepared.id, PreparedStatus.SUBMITTED, signature, expected=PreparedStatus.PREPARED),
             NoteState(order, state, reason),
         )
         point("relay_journaled")
         if cancel:
             self._rest.suspend(order)
-        self._settlement.remember(signature, prepared_id, row.kind)
+        self._settlement.remember(signature, prepared.id, prepared.kind)
         now = time.monotonic()
         flight = Flight(attempt, None, now, now, now, now)
         self._lander.track(flight)

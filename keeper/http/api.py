@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -14,7 +14,9 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 
 from keeper.http.cors import ActionsCors, is_actions
+from keeper.http.express import Express, Handler
 from keeper.http.following import Following
+from keeper.http.fresh import Fresh
 from keeper.http.guard import Guard
 from keeper.http.instruments import Instruments
 from keeper.http.managed import Managed, ManagedWallet
@@ -39,16 +41,24 @@ def create_api(ports: ApiPorts, wallets: Sequence[ManagedWallet] = ()) -> FastAP
     It registers its metrics with `ports.metrics`, so make one a registry.
     """
     app = application()
+    fresh = Fresh()
+    preparing, relaying = Preparing(ports, fresh), Relaying(ports, fresh)
     app.state.ports = ports
-    app.state.preparing = Preparing(ports)
-    app.state.relaying = Relaying(ports)
+    app.state.preparing = preparing
+    app.state.relaying = relaying
     app.state.following = Following(ports)
-    app.state.managed = Managed(ports, wallets, app.state.preparing, app.state.relaying)
+    app.state.managed = Managed(ports, wallets, preparing, relaying)
     rates = Rates(ports.limits.requests_per_s, ports.limits.burst)
 
     def admit(address: str, authorization: str | None) -> Admission:
         return rates.admit(client_of(address, ports.tokens.name_of(authorization)))
 
+    express: Mapping[tuple[str, str], Handler] = {
+        ("POST", "/v1/orders"): lambda request: orders.prepare(request, ports, preparing),
+        ("POST", "/v1/orders/execute"): lambda request: orders.execute(request, ports, relaying),
+    }
+    # The last one added is the outermost.
+    app.add_middleware(Express, handlers=express)
     app.add_middleware(ActionsCors, genesis=ports.genesis)
     app.add_middleware(Guard, instruments=Instruments(ports.metrics), admit=admit)
     return app

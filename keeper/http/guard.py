@@ -12,16 +12,17 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from keeper.http.heads import MAX_HEAD_BYTES
 from keeper.http.instruments import Instruments
 from keeper.http.problems import Problem
 from keeper.http.rates import Admission
 
 REQUEST_ID: Final = "X-Request-Id"
-MAX_HEAD_BYTES: Final = 16 * 1024
-"""A request's path, query and headers together."""
+_REQUEST_ID: Final = REQUEST_ID.lower().encode()
+_NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -55,11 +56,13 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers[REQUEST_ID] = request_id
-                headers["X-Content-Type-Options"] = "nosniff"
-                for name, value in admission.headers:
-                    headers[name] = value
+                # Nobody inside sets these, so they are put behind the others and not looked for among them.
+                message["headers"] = [
+                    *message["headers"],
+                    (_REQUEST_ID, request_id.encode()),
+                    _NOSNIFF,
+                    *[(name.encode(), value.encode()) for name, value in admission.headers],
+                ]
             await send(message)
 
         try:
@@ -87,7 +90,7 @@ class Guard:
 
 
 def _too_much(scope: Scope) -> Problem | None:
-    """h11's own limit holds for what comes in several reads; a head that fits into one read passes it."""
+    """The protocol's own limit holds for what comes in several reads; a head that fits into one read passes it."""
     head = sum(len(name) + len(value) for name, value in scope["headers"])
     if head + len(scope.get("raw_path") or b"") + len(scope["query_string"]) <= MAX_HEAD_BYTES:
         return None

@@ -129,19 +129,12 @@ class Blockhashes(Protocol):
 class Relay(Protocol):
     """Lands a user's own signed transaction."""
 
-    async def submit(
-        self,
-        prepared_id: str,
-        order: Pubkey,
-        wire: bytes,
-        blockhash: str,
-        last_valid_block_height: int,
-    ) -> None:
+    async def submit(self, prepared: PreparedRow, wire: bytes, /) -> None:
         """Journal the transaction and begin to land it.
 
         When it returns, the attempt and the prepared row's move to `submitted` are durable, in one commit, and the
-        first send is on its way. Only these bytes are ever sent. `wire` was checked; `prepared_id` names the row
-        that says whether it places or cancels. Raises JournalConflict when the row was submitted meanwhile, and
+        first send is on its way. Only these bytes are ever sent. `wire` was checked against `prepared`, whose kind
+        says whether it places or cancels. Raises JournalConflict when the row was submitted meanwhile, and
         other JournalErrors when nothing was accepted.
         """
         ...

@@ -16,6 +16,7 @@ from keeper.chain.placing import OrderTerms, Unsigned, cancel, new_order_id, pla
 from keeper.domain.orders import OnchainStatus, Order, OrderState
 from keeper.errors import MalformedAccount
 from keeper.http.chain_problems import translated
+from keeper.http.fresh import Fresh
 from keeper.http.idempotency import fingerprint
 from keeper.http.keyed_lock import KeyedLock
 from keeper.http.models import CancelOrder, OrderSummary, PlaceOrder, PreparedTransaction
@@ -58,8 +59,9 @@ class _Found:
 class Preparing:
     """Hands out unsigned transactions, and keeps each in the journal before it leaves."""
 
-    def __init__(self, ports: ApiPorts) -> None:
+    def __init__(self, ports: ApiPorts, fresh: Fresh) -> None:
         self._ports = ports
+        self._fresh = fresh
         self._keys = KeyedLock()
 
     async def place(self, body: PlaceOrder, key: str | None) -> Prepared:
@@ -112,6 +114,7 @@ class Preparing:
         )
         with translated():
             await self._ports.journal.commit(AddPrepared(row), note)
+        self._fresh.add(row)
         return _answer(row)
 
     def _conditions(self, body: PlaceOrder) -> Conditions:
@@ -210,6 +213,7 @@ class Preparing:
         note = NoteOrder(order, reason="" if row is None else row.reason)
         with translated():
             await self._ports.journal.commit(AddPrepared(prepared), note)
+        self._fresh.add(prepared)
         return _answer(prepared)
 
     def _order_to_cancel(self, address: Pubkey, found: _Found) -> Order:

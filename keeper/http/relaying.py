@@ -13,6 +13,7 @@ from keeper.chain.program_errors import name_failure, programs_of
 from keeper.chain.relay_checks import MAX_WIRE_BYTES, RelayRefused, check_relayed
 from keeper.domain.orders import OrderState
 from keeper.http.chain_problems import problem_of_failure, translated
+from keeper.http.fresh import Fresh
 from keeper.http.keyed_lock import KeyedLock
 from keeper.http.models import ExecuteOrder, SubmittedTransaction
 from keeper.http.ports import ApiPorts
@@ -27,8 +28,9 @@ _STATUS: Final = {PreparedKind.PLACE: OrderState.SUBMITTED, PreparedKind.CANCEL:
 class Relaying:
     """Checks and hands over signed transactions; the same bytes twice get the same answer."""
 
-    def __init__(self, ports: ApiPorts) -> None:
+    def __init__(self, ports: ApiPorts, fresh: Fresh) -> None:
         self._ports = ports
+        self._fresh = fresh
         self._ids = KeyedLock()
 
     async def execute(self, body: ExecuteOrder) -> SubmittedTransaction:
@@ -52,6 +54,9 @@ class Relaying:
         )
 
     async def _prepared(self, prepared_id: str) -> PreparedRow:
+        return self._fresh.get(prepared_id) or await self._in_journal(prepared_id)
+
+    async def _in_journal(self, prepared_id: str) -> PreparedRow:
         with translated():
             row = await self._ports.journal.prepared(prepared_id)
         if row is None:
@@ -104,11 +109,11 @@ class Relaying:
     async def _submit(self, wire: bytes, prepared: PreparedRow, signature: Signature) -> None:
         with translated():
             try:
-                await self._ports.relay.submit(
-                    prepared.id, prepared.order, wire, prepared.blockhash, prepared.last_valid_block_height
-                )
+                await self._ports.relay.submit(prepared, wire)
             except JournalConflict:
-                _same(await self._prepared(prepared.id), signature)
+                _same(await self._in_journal(prepared.id), signature)
+            finally:
+                self._fresh.drop(prepared.id)
 
 
 def _same(prepared: PreparedRow, signature: Signature) -> None:

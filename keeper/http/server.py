@@ -19,9 +19,7 @@ from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 
 from keeper.errors import Misconfigured
-
-_MOST_BUFFERED_BYTES: Final = 16 * 1024
-"""Of a request's head that comes piece by piece. h11 enforces it; httptools would take any number."""
+from keeper.http.heads import BoundedHeads
 
 _LAST_PORT: Final = 65_535
 _BACKLOG: Final = 1024
@@ -46,7 +44,7 @@ async def serve(
     server = _Server(
         uvicorn.Config(
             app,
-            http="h11",
+            http=BoundedHeads,
             ws="none",
             lifespan="off",
             loop="none",
@@ -55,7 +53,6 @@ async def serve(
             server_header=False,
             # The caller's address is the peer's: a header that anybody can send must not choose it.
             proxy_headers=False,
-            h11_max_incomplete_event_size=_MOST_BUFFERED_BYTES,
             limit_concurrency=_MAX_CONNECTIONS,
             timeout_graceful_shutdown=max(1, int(drain_s)),
         )

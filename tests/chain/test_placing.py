@@ -101,3 +101,39 @@ def test_drawn_ids_survive_signed_64_bit_integers() -> None:
 def test_any_u64_is_an_order_id(order_id: int) -> None:
     unsigned = place(ATOMIC, terms(ATOMIC), order_id, BLOCKHASH, Budget())
     assert unsigned.order == ATOMIC.order_address(USER.pubkey(), order_id)
+
+
+_U64 = st.integers(0, 2**64 - 1)
+
+
+@given(st.sampled_from(OrderType), st.sampled_from(Side), st.lists(_U64, min_size=8, max_size=8), st.integers(0, 255))
+def test_arguments_are_packed_as_anchorpy_reads_them(
+    order_type: OrderType, side: Side, numbers: list[int], leverage: int
+) -> None:
+    """`encode` packs them by itself, `decode` reads them with anchorpy."""
+    names = (
+        "order_id",
+        "size",
+        "price",
+        "stop_price",
+        "trailing_distance",
+        "hidden_size",
+        "display_size",
+        "target_price",
+    )
+    args = {name: 0 for name, _ in ATOMIC.idl.instruction("place_order").args}
+    args |= {**dict(zip(names, numbers, strict=True)), "order_type": order_type, "side": side, "leverage": leverage}
+    assert ATOMIC.coder.decode(ATOMIC.coder.encode("place_order", args)) == ("place_order", args)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"size": -1}, {"size": 2**64}, {"side": 2}, {"order_type": -1}, {"leverage": 256}, {"size": "1"}, {"more": 1}],
+    ids=str,
+)
+def test_arguments_that_do_not_fit_are_named(wrong: dict[str, object]) -> None:
+    args: dict[str, object] = {name: 0 for name, _ in ATOMIC.idl.instruction("place_order").args}
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}|variant|place_order"):
+        ATOMIC.coder.encode("place_order", {**args, **wrong})
+    with pytest.raises(ValueError, match="needs the argument size"):
+        ATOMIC.coder.encode("place_order", {name: value for name, value in args.items() if name != "size"})

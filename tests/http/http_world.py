@@ -33,6 +33,7 @@ from keeper.domain.prices import Price
 from keeper.http.ports import ApiLimits, ApiPorts, Check, Health
 from keeper.http.running import run_api
 from keeper.journal import AddAttempt, Journal, MovePrepared, NoteState, PreparedKind, PreparedStatus
+from keeper.journal.records import PreparedRow
 from keeper.localnet import Commitment, Localnet, LocalnetConfig
 from keeper.localnet.program import IDL_PATH
 from keeper.triggers.book import Book, Level
@@ -117,28 +118,24 @@ class OneSend:
         self.client = client
         self.submitted: list[bytes] = []
 
-    async def submit(
-        self, prepared_id: str, order: Pubkey, wire: bytes, blockhash: str, last_valid_block_height: int
-    ) -> None:
-        row = await self.journal.prepared(prepared_id)
-        assert row is not None
+    async def submit(self, prepared: PreparedRow, wire: bytes) -> None:
         signature = Signature.from_bytes(wire[1:65])
-        state = OrderState.CANCELLING if row.kind is PreparedKind.CANCEL else OrderState.SUBMITTED
+        state = OrderState.CANCELLING if prepared.kind is PreparedKind.CANCEL else OrderState.SUBMITTED
         attempt = Attempt(
             signature=signature,
             kind=AttemptKind.RELAY,
-            order=order,
+            order=prepared.order,
             wire=wire,
-            blockhash=blockhash,
-            last_valid_block_height=last_valid_block_height,
+            blockhash=prepared.blockhash,
+            last_valid_block_height=prepared.last_valid_block_height,
             state=AttemptState.SIGNED,
             number=1,
             signed_at=time.time(),
         )
         await self.journal.commit(
             AddAttempt(attempt),
-            MovePrepared(prepared_id, PreparedStatus.SUBMITTED, signature, expected=PreparedStatus.PREPARED),
-            NoteState(order, state, "Its user's signed transaction is being landed."),
+            MovePrepared(prepared.id, PreparedStatus.SUBMITTED, signature, expected=PreparedStatus.PREPARED),
+            NoteState(prepared.order, state, "Its user's signed transaction is being landed."),
         )
         self.submitted.append(wire)
         await self.client.send([wire])

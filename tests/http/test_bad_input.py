@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
 from typing import Any
 
 import anyio
+import anyio.abc
 import pytest
 from prometheus_client import CollectorRegistry
 from solders.keypair import Keypair
@@ -189,14 +189,57 @@ async def test_headers_have_a_limit(world: World) -> None:
     answer = await world.http.get("/livez", headers={"X-Long": "x" * 17_000})
     assert (answer.status_code, problem(answer)["code"]) == (431, "headers_too_large")
     assert (await world.http.get("/v1/orders", params={"user": "x" * 17_000})).status_code == 431
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (b"GET /livez HTTP/1.1\r\nHost: x\r\n", b"X-More: " + b"x" * 1_000 + b"\r\n"),
+        (b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Long: ", b"x" * 1_000),
+        (b"GET /", b"x" * 1_000),
+    ],
+    ids=["header lines", "one header line", "a path"],
+)
+async def test_a_head_that_never_ends_is_given_up(world: World, begin: bytes, more: bytes) -> None:
     async with await anyio.connect_tcp("127.0.0.1", world.port) as endless:
-        await endless.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n")
-        with anyio.fail_after(5), contextlib.suppress(anyio.BrokenResourceError, anyio.EndOfStream):
-            for i in range(1_000):
-                await endless.send(b"X-%d: %s\r\n" % (i, b"x" * 1_000))
-                if i > 100:
-                    assert b" 400 " in await endless.receive()
+        heard = await _heard_while_sending(endless, begin, more)
+        assert heard.startswith(b"HTTP/1.1 431 ")
+        assert b"headers_too_large" in heard
+
+
+async def test_trailers_that_never_end_are_given_up(world: World) -> None:
+    """Trailers are header lines, too. Their request was answered already, so only the connection ends."""
+    begin = b"POST /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
+    async with await anyio.connect_tcp("127.0.0.1", world.port) as endless:
+        answer = await _heard_while_sending(endless, begin, b"X-More: x\r\n")
+        assert answer.startswith(b"HTTP/1.1 405 ")
+        with anyio.fail_after(5), pytest.raises((anyio.BrokenResourceError, anyio.EndOfStream)):
+            await _send_until_closed(endless, b"X-More: " + b"x" * 10_000 + b"\r\n")
+
+
+async def _send_until_closed(stream: anyio.abc.SocketStream, piece: bytes) -> None:
+    for _ in range(10_000):
+        await stream.send(piece)
+
+
+async def _heard_while_sending(stream: anyio.abc.SocketStream, begin: bytes, more: bytes) -> bytes:
+    heard = b""
+
+    async def listen() -> None:
+        nonlocal heard
+        heard = await stream.receive()
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(listen)
+            await stream.send(begin)
+            for _ in range(100):
+                # The server has read it all before more is sent: what it did not read would take its answer away.
+                await anyio.wait_all_tasks_blocked()
+                if heard:
                     break
+                await stream.send(more)
+    return heard
 
 
 async def test_a_body_that_never_ends_is_given_up(world: World) -> None:
