@@ -21,7 +21,7 @@ _HEAD_BYTES: Final = 4_096
 """The list begins within so many bytes, or it is none of the replies that this is for."""
 
 
-class RawAccount(msgspec.Struct):
+class RawAccount(msgspec.Struct, gc=False):
     """An account as the RPC shows it. `data` is its bytes and the encoding's name, which is checked."""
 
     data: tuple[bytes, str]
@@ -30,7 +30,7 @@ class RawAccount(msgspec.Struct):
     executable: bool = False
 
 
-class KeyedAccount(msgspec.Struct):
+class KeyedAccount(msgspec.Struct, gc=False):
     """An account and its address in base58."""
 
     pubkey: str

@@ -33,6 +33,7 @@ from keeper.triggers.loading import Loading
 from keeper.triggers.prices import ChainClock
 
 _LINES_AT_ONCE: Final = 64
+_HELD_AT_ONCE: Final = 64
 
 _NOTES_AT_ONCE: Final = 2_048
 """So many new orders are noted as they come; beyond that they are noted later, at leisure."""
@@ -71,7 +72,7 @@ class _Load:
 
     def __init__(self, loading: Loading, order: Callable[[OrderSeen], None]) -> None:
         self.add = loading.add
-        self.finish = loading.finish
+        self.steps = loading.steps
         self._order = order
 
     def ended(self, order: Order) -> None:
@@ -130,7 +131,10 @@ class Engine:
         self.events += 1
         if self._held is not None and isinstance(event, OrderSeen | OrderGone):
             self._held.append(event)
-            return
+        else:
+            self._take_in(event)
+
+    def _take_in(self, event: Event) -> None:
         match event:
             case MarketSeen():
                 self._market(event)
@@ -219,16 +223,24 @@ class Engine:
         self._held = []
         return _Load(self.decision.loading(), self._order)
 
-    def end_load(self, load: _Load) -> None:
-        """The snapshot has been given: the orders rest, and those that the present prices meet are acted on."""
-        load.finish()
-        held, self._held = self._held or [], None
-        self._unnoted.set()
-        for event in held:
-            self.on_event(event)
-        at_ns = time.monotonic_ns()
-        for market in self._markets:
-            self._act(self.decision.review(market, self._now(), at_ns))
+    async def end_load(self, load: _Load) -> None:
+        """The snapshot has been given: the orders rest, and those that the present prices meet are acted on. In steps,
+        with room for other work in between; it is not cancelled, because what is held back would be held for ever.
+        """
+        with anyio.CancelScope(shield=True):
+            for _ in load.steps():
+                await anyio.lowlevel.checkpoint()
+            self._unnoted.set()
+            while self._held:
+                some, self._held = self._held[:_HELD_AT_ONCE], self._held[_HELD_AT_ONCE:]
+                for event in some:
+                    self._take_in(event)
+                await anyio.lowlevel.checkpoint()
+            self._held = None
+            at_ns = time.monotonic_ns()
+            for market in list(self._markets):
+                self._act(self.decision.review(market, self._now(), at_ns))
+                await anyio.lowlevel.checkpoint()
 
     def unchanged(self, address: Pubkey, fields: OrderFields, slot: int) -> bool:
         """Whether this is what is known of the order already: then there is nothing to do but to note the slot."""

@@ -35,7 +35,7 @@ class Fires(enum.IntEnum):
 
     def met(self, price_1e6: int, trigger_1e6: int) -> bool:
         """Whether this price fires a trigger at `trigger_1e6`."""
-        return price_1e6 <= trigger_1e6 if self is Fires.AT_OR_BELOW else price_1e6 >= trigger_1e6
+        return price_1e6 <= trigger_1e6 if self is _AT_OR_BELOW else price_1e6 >= trigger_1e6
 
 
 class Trigger(NamedTuple):
@@ -44,6 +44,14 @@ class Trigger(NamedTuple):
     price_1e6: int
     fires: Fires
 
+
+# What is asked for every update: reaching an enum's member through its class costs several times as much as a name.
+_LONG: Final = Side.LONG
+_AT_OR_BELOW: Final = Fires.AT_OR_BELOW
+_AT_OR_ABOVE: Final = Fires.AT_OR_ABOVE
+_TRAILING_STOP: Final = OrderType.TRAILING_STOP
+_LIMIT: Final = OrderType.LIMIT
+_new: Final = tuple.__new__
 
 _LONG_FIRES: Final = {
     OrderType.STOP_LOSS: Fires.AT_OR_BELOW,
@@ -68,7 +76,7 @@ def trigger_of(order: Order, executable: frozenset[OrderType] = REVISION_0_2) ->
     fires = fires_of(order.order_type, order.side, executable)
     if fires is None:
         return None
-    return Trigger(order.price_1e6 if order.order_type is OrderType.LIMIT else order.stop_price_1e6, fires)
+    return _new(Trigger, (order.price_1e6 if order.order_type is _LIMIT else order.stop_price_1e6, fires))
 
 
 def is_met(order: Order, price_1e6: int, executable: frozenset[OrderType] = REVISION_0_2) -> bool:
@@ -83,7 +91,7 @@ def ratcheted_stop(price_1e6: int, distance_ppm: int, side: Side) -> int:
     The distance is rounded up, against an early trigger, so that even the smallest is one unit.
     """
     offset = -(-price_1e6 * distance_ppm // PPM)
-    return price_1e6 - offset if side is Side.LONG else price_1e6 + offset
+    return price_1e6 - offset if side is _LONG else price_1e6 + offset
 
 
 def least_step(stop_price_1e6: int, step_ppm: int) -> int:
@@ -93,7 +101,7 @@ def least_step(stop_price_1e6: int, step_ppm: int) -> int:
 
 def ratchet_threshold(order: Order, step_ppm: int) -> Trigger | None:
     """`threshold` of an order; None when it is not a trailing stop."""
-    if order.order_type is not OrderType.TRAILING_STOP:
+    if order.order_type is not _TRAILING_STOP:
         return None
     return threshold(order.stop_price_1e6, order.trailing_distance_ppm, order.side, step_ppm)
 
@@ -108,16 +116,16 @@ def threshold(stop_price_1e6: int, distance_ppm: int, side: Side, step_ppm: int)
     None when no price can move the stop: a long that trails by 100 %, a short whose stop is at the bottom. It
     can't coincide with the order's own trigger: a price that moves the stop in its favour is on its far side.
     """
-    step = least_step(stop_price_1e6, step_ppm)
-    if side is Side.LONG:
+    step = -(-stop_price_1e6 * step_ppm // PPM) or 1  # `least_step`
+    if side is _LONG:
         # stop(p) = p - ceil(p*d/M) = floor(p*(M-d)/M), which is at least T from the least p with p*(M-d) >= T*M.
         kept = PPM - distance_ppm
         if kept <= 0:
             return None
-        return Trigger(-(-(stop_price_1e6 + step) * PPM // kept), Fires.AT_OR_ABOVE)
+        return _new(Trigger, (-(-(stop_price_1e6 + step) * PPM // kept), _AT_OR_ABOVE))
     # stop(p) = p + ceil(p*d/M) = ceil(p*(M+d)/M), which is at most T up to the greatest p with p*(M+d) <= T*M.
     highest = (stop_price_1e6 - step) * PPM // (PPM + distance_ppm)
-    return Trigger(highest, Fires.AT_OR_BELOW) if highest > 0 else None
+    return _new(Trigger, (highest, _AT_OR_BELOW)) if highest > 0 else None
 
 
 def is_earlier_stop(order: Order, known_stop_1e6: int) -> bool:
@@ -126,8 +134,8 @@ def is_earlier_stop(order: Order, known_stop_1e6: int) -> bool:
     The program moves a stop only in the order's favour, so that of two readings of one slot the better stop is
     the later one, whichever arrived first.
     """
-    if order.order_type is not OrderType.TRAILING_STOP:
+    if order.order_type is not _TRAILING_STOP:
         return False
-    if order.side is Side.LONG:
+    if order.side is _LONG:
         return order.stop_price_1e6 < known_stop_1e6
     return order.stop_price_1e6 > known_stop_1e6

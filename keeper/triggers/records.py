@@ -140,16 +140,39 @@ class Records:
     def __repr__(self) -> str:
         return f"Records({len(self)} of {len(self._pages) * _PAGE_ROWS} rows, {_SIZE} bytes each)"
 
+    @property
+    def end(self) -> int:
+        """One more than the highest row that was ever given out."""
+        return self._used
+
     def add(self, record: bytes) -> int:
         """Keep a record; the row that it got."""
-        if self._free:
-            row = self._free.pop()
-        else:
-            row = self._used
-            if row == len(self._pages) * _PAGE_ROWS:
-                self._pages.append(bytearray(_PAGE_ROWS * _SIZE))
-            self._used += 1
+        row = self._new_row()
         self[row] = record
+        return row
+
+    def put(self, address: bytes, fields: OrderFields, market: int, slot: int) -> int:
+        """Keep the record of these fields (`pack_fields`); the row that it got."""
+        row = self._used
+        if self._free or not row & _PAGE_MASK:
+            row = self._new_row()
+        else:
+            self._used += 1
+        user, _, kind, side, size, price, stop, distance, leverage, _, created, expires, filled, order_id = fields
+        _LAYOUT.pack_into(
+            self._pages[row >> _PAGE_BITS], (row & _PAGE_MASK) * _SIZE,
+            address, user, market, kind, side, leverage, 0 if order_id is None else _HAS_ID,
+            created, expires, size, price, stop, distance, filled, order_id or 0, slot,
+        )  # fmt: skip
+        return row
+
+    def _new_row(self) -> int:
+        if self._free:
+            return self._free.pop()
+        row = self._used
+        if row == len(self._pages) * _PAGE_ROWS:
+            self._pages.append(bytearray(_PAGE_ROWS * _SIZE))
+        self._used += 1
         return row
 
     def discard(self, row: int) -> None:

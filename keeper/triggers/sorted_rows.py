@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from itertools import takewhile
 from typing import Final
 
@@ -18,6 +18,9 @@ MAX_KEY: Final = 2**64 - 1
 _MAX_ROW: Final = 2**32 - 1
 _FULL: Final = 1024
 """A chunk is split when it grows beyond this, and joined to a neighbour below a quarter of it."""
+_PART: Final = 4096
+"""So many pairs are sorted in one step of a load."""
+_SAMPLES_A_PART: Final = 16
 
 
 class SortedRows:
@@ -116,21 +119,41 @@ class SortedRows:
             return (self._rows[chunk][start],)
         return [row for _, row in takewhile(lambda pair: pair[0] == key, self.ascending(key))]
 
-    def load(self, pairs: list[int]) -> None:
-        """Put many pairs in at once, each as `key << 32 | row`, in any order. The list is sorted in place.
+    def chunks(self) -> Iterator[tuple[array[int], array[int]]]:
+        """All pairs, some hundred at a time, as keys and rows; lowest first."""
+        return zip(self._keys, self._rows, strict=True)
 
-        About half the time of adding them one by one, while the list takes 56 bytes a pair.
+    def fill(self, keys: array[int], rows: array[int]) -> Iterator[None]:
+        """Fill this empty index with pairs in any order, `rows[n]` with `keys[n]`, in steps of about 2 ms; to be run
+        to its end. About 0.8 us a pair.
+
+        Many pairs are first put into parts, each beyond the one before, so that no step sorts more than one part.
         """
-        if self._count:
-            pairs.extend(key << 32 | row for key, row in self.ascending())
-        pairs.sort()
-        self._keys, self._rows, self._lasts = [], [], []
-        # Chunks start three quarters full, so that the first additions after a load do not split them all.
-        size = _FULL * 3 // 4
-        for start in range(0, len(pairs), size):
-            part = pairs[start : start + size]
-            self._append(array("Q", [pair >> 32 for pair in part]), array("I", [pair & _MAX_ROW for pair in part]))
-        self._count = len(pairs)
+        parts = yield from _parts(keys, rows)
+        rest: list[int] = []
+        size = _loaded_size()
+        while parts:
+            part = parts.pop()
+            part.sort()
+            part = rest + part if rest else part
+            end = len(part) - len(part) % size if parts else len(part)
+            rest = part[end:]
+            for start in range(0, end, size):
+                some = part[start : min(start + size, end)]
+                self._append(array("Q", [pair >> 32 for pair in some]), array("I", [pair & _MAX_ROW for pair in some]))
+            yield
+        self._count = len(keys)
+
+    def fill_sorted(self, keys: array[int], rows: array[int]) -> None:
+        """Fill this empty index with pairs that are in its order already."""
+        size = _loaded_size()
+        for start in range(0, len(keys), size):
+            self._append(keys[start : start + size], rows[start : start + size])
+        self._count = len(keys)
+
+    def take(self, other: SortedRows) -> None:
+        """Have the pairs of `other`, which must not be used any more, instead of its own."""
+        self._keys, self._rows, self._lasts, self._count = other._keys, other._rows, other._lasts, other._count
 
     def _append(self, keys: array[int], rows: array[int]) -> None:
         self._keys.append(keys)
@@ -151,6 +174,32 @@ class SortedRows:
         del self._lasts[chunk]
         if len(self._keys[chunk]) > _FULL:
             self._split(chunk)
+
+
+def _loaded_size() -> int:
+    """Chunks start three quarters full, so that the first additions after a load do not split them all."""
+    return _FULL * 3 // 4
+
+
+def _parts(keys: array[int], rows: array[int]) -> Generator[None, None, list[list[int]]]:
+    """The pairs, each as `key << 32 | row`, in unsorted parts of about `_PART`, the highest part first.
+
+    Where one part ends and the next begins is read off a sorted sample, so that it holds whatever the keys are.
+    """
+    count = len(keys)
+    if count <= 2 * _PART:
+        return [[key << 32 | row for key, row in zip(keys, rows, strict=True)]]
+    picked = range(0, count, max(1, _PART // _SAMPLES_A_PART))
+    sample = sorted(keys[n] << 32 | rows[n] for n in picked)
+    borders = sample[_SAMPLES_A_PART::_SAMPLES_A_PART]
+    parts: list[list[int]] = [[] for _ in range(len(borders) + 1)]
+    for start in range(0, count, _PART):
+        yield
+        for key, row in zip(keys[start : start + _PART], rows[start : start + _PART], strict=True):
+            pair = key << 32 | row
+            parts[bisect_left(borders, pair)].append(pair)
+    parts.reverse()
+    return parts
 
 
 def _position(keys: array[int], rows: array[int], key: int, row: int) -> int:

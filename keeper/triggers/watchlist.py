@@ -6,7 +6,7 @@ Rows and records only; whose they are and what else is known of them is the book
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from typing import Final
 
@@ -78,21 +78,30 @@ class Watchlist:
         return self._fires[2 * order_type + side] is not None
 
     def places(self, record: bytes, posture: Posture) -> list[Place]:
-        """Every index that watches this order, and its key there. Nothing else decides what is watched."""
-        places: list[Place] = []
+        """Every index that watches this order, and its key there."""
         if posture > _PARKED:
-            return places
-        market, order_type, side, expires_at, price, stop, distance = terms_of(record)
-        if expires_at:
-            places.append((self._expiries, max(0, expires_at)))
+            return []
+        if not posture:
+            return self.places_of(*terms_of(record))
+        expires_at = terms_of(record)[3]
+        return [(self._expiries, expires_at if expires_at > 0 else 0)] if expires_at else []
+
+    def places_of(
+        self, market: int, order_type: int, side: int, expires_at: int, price: int, stop: int, distance: int
+    ) -> list[Place]:
+        """The same of an armed order with these terms. Nothing else decides what is watched."""
         fires = self._fires[2 * order_type + side]
-        if fires is None or posture:
-            return places
-        places.append((self._triggers[market][fires], price if order_type == _LIMIT else stop))
-        if order_type == _TRAILING_STOP:
+        if fires is None:
+            places: list[Place] = []
+        elif order_type == _TRAILING_STOP:
+            places = [(self._triggers[market][fires], stop)]
             ratchet = threshold(stop, distance, _SIDES[side], self._step_ppm)
             if ratchet is not None and ratchet.price_1e6 <= MAX_KEY:  # beyond the program's integers is no price
                 places.append((self._thresholds[market][ratchet.fires], ratchet.price_1e6))
+        else:
+            places = [(self._triggers[market][fires], price if order_type == _LIMIT else stop)]
+        if expires_at:
+            places.append((self._expiries, expires_at if expires_at > 0 else 0))
         return places
 
     @staticmethod
@@ -104,16 +113,6 @@ class Watchlist:
         for place in new:
             if place not in old:
                 place[0].add(place[1], row)
-
-    def load(self, records: Iterable[tuple[int, bytes]]) -> None:
-        """Watch many armed orders, given as (row, record), at once."""
-        loads: dict[int, tuple[SortedRows, list[int]]] = {}
-        armed = Posture.ARMED
-        for row, record in records:
-            for index, key in self.places(record, armed):
-                loads.setdefault(id(index), (index, []))[1].append(key << 32 | row)
-        for index, pairs in loads.values():
-            index.load(pairs)
 
     def crossed(self, market: int, price_1e6: int) -> Iterator[int]:
         """The rows of the orders that this price triggers, in the order in which it passed them."""

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from solders.pubkey import Pubkey
 
-from keeper.domain.orders import OnchainStatus, Order, OrderType, Side
+from keeper.domain.orders import OnchainStatus, Order, OrderType, Side, fields_of
 from keeper.triggers.book import Book, Change, Level, Posture
 from keeper.triggers.conditions import (
     REVISION_0_1,
@@ -113,6 +113,59 @@ class BookHistory(RuleBasedStateMachine):
         super().__init__()
         self.book = Book(REVISION_0_2, STEP_PPM)
         self.plain = PlainBook()
+
+    @initialize(
+        readings=st.lists(
+            st.tuples(
+                st.integers(1, len(ADDRESSES)),
+                PRICES,
+                st.sampled_from([1, 100_000, 1_000_000]),
+                st.sampled_from([0, 5, 7]),
+                st.integers(1, 4),
+            ),
+            max_size=20,
+        ),
+        suspended=st.lists(st.tuples(st.integers(0, 20), st.sampled_from(ADDRESSES)), max_size=4),
+        resumed=st.sampled_from([None, *ADDRESSES]),
+    )
+    def a_first_snapshot_is_loaded(
+        self,
+        readings: list[tuple[int, int, int, int, int]],
+        suspended: list[tuple[int, Pubkey]],
+        resumed: Pubkey | None,
+    ) -> None:
+        types = [*sorted(REVISION_0_2), OrderType.TWAP]
+        loading = self.book.loading()
+        for n, (number, price, distance, expires_at, slot) in enumerate(readings):
+            self._suspend([address for at, address in suspended if at == n])
+            order = make_order(
+                number, order_type=types[number % 6], side=Side(number // 2 % 2), market=MARKETS[number % 2],
+                price_1e6=price, stop_price_1e6=price + 1, trailing_distance_ppm=distance, expires_at=expires_at,
+                slot=slot,
+            )  # fmt: skip
+            loading.add([(bytes(order.address), fields_of(order))], order.slot)
+            self.plain.upsert(order)
+        steps = loading.steps()
+        next(steps, None)
+        self._suspend([address for at, address in suspended if at >= len(readings)])
+        if resumed is not None:
+            self.book.resume(resumed)
+            self.plain.set_posture(resumed, Posture.ARMED)
+        for _ in steps:
+            pass
+
+    def _suspend(self, addresses: list[Pubkey]) -> None:
+        for address in addresses:
+            self.book.suspend(address)
+            self.plain.set_posture(address, Posture.SUSPENDED)
+
+    @rule(address=st.sampled_from(ADDRESSES), price=PRICES)
+    def its_stop_is_ratcheted(self, address: Pubkey, price: int) -> None:
+        known = self.plain.orders.get(address)
+        if known is not None and known.order_type is OrderType.TRAILING_STOP:
+            stop = ratcheted_stop(price, known.trailing_distance_ppm, known.side)
+            news = known._replace(stop_price_1e6=max(stop, 0), slot=known.slot + 1)
+            assert self.book.upsert(news) is self.plain.upsert(news)
 
     @rule(
         address=st.sampled_from(ADDRESSES),
@@ -379,8 +432,9 @@ def test_an_unexecutable_type_is_known_and_never_fires() -> None:
     assert book.counts() == {(SOL, OrderType.LIMIT): 1, (SOL, OrderType.TRAILING_STOP): 1}
 
 
+@pytest.mark.parametrize("known_before", [0, 5])
 @pytest.mark.parametrize("orders", [0, 1, 500])
-def test_a_load_is_many_upserts(orders: int) -> None:
+def test_a_load_is_many_upserts(orders: int, known_before: int) -> None:
     book, other = Book(), Book()
     many = [
         make_order(n, order_type=sorted(REVISION_0_2)[n % 5], stop_price_1e6=80 + n % 40, price_1e6=90,
@@ -389,7 +443,7 @@ def test_a_load_is_many_upserts(orders: int) -> None:
     ]  # fmt: skip
     many += [make_order(n, address=Pubkey(b"\x07" * 31 + bytes([n]))) for n in range(1, 4) if orders]
     newer = [order._replace(slot=11, size_1e6=5) for order in many[::7]]
-    for order in many[::5]:
+    for order in many[:: orders // known_before] if known_before and orders > known_before else []:
         book.upsert(order._replace(slot=12))
         other.upsert(order._replace(slot=12))
     book.suspend(many[-1].address if many else SOL)
@@ -404,7 +458,21 @@ def test_a_load_is_many_upserts(orders: int) -> None:
     assert set(book.expired(100)) == set(other.expired(100))
     assert book.counts() == other.counts()
     assert book.orders(limit=1_000) == other.orders(limit=1_000)
+    assert book.orders(market=BTC, limit=1_000) == other.orders(market=BTC, limit=1_000)
+    for user in {order.user for order in many}:
+        assert book.orders(user=user, limit=1_000) == other.orders(user=user, limit=1_000)
     assert "orders=" in repr(book)
+
+
+def test_nothing_of_a_load_shows_before_its_end() -> None:
+    book, orders = Book(), [make_order(number) for number in range(1, 2_000)]
+    loading = book.loading()
+    loading.add([(bytes(order.address), fields_of(order)) for order in orders], slot=10)
+    for _ in loading.steps():
+        assert book.crossed(SOL, 1) == []
+        assert book.orders() == []
+        assert book.counts() == {}
+    assert len(book.crossed(SOL, 1)) == len(orders)
 
 
 def test_an_expired_order_is_counted_out_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from array import array
 
 import pytest
 from hypothesis import given
@@ -17,11 +18,24 @@ from tests.triggers.order_making import REPEATABLE
 def _small_chunks() -> object:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sorted_rows, "_FULL", 8)
+        patch.setattr(sorted_rows, "_PART", 8)
+        patch.setattr(sorted_rows, "_SAMPLES_A_PART", 2)
         yield
 
 
 KEYS = st.one_of(st.integers(0, 6), st.sampled_from([MAX_KEY - 1, MAX_KEY]))
 PAIRS = st.tuples(KEYS, st.integers(0, 40))
+
+
+def columns(pairs: list[tuple[int, int]]) -> tuple[array[int], array[int]]:
+    return array("Q", [key for key, _ in pairs]), array("I", [row for _, row in pairs])
+
+
+def filled(pairs: list[tuple[int, int]]) -> SortedRows:
+    index = SortedRows()
+    for _ in index.fill(*columns(pairs)):
+        assert not len(index), "nothing of it counts before the end"
+    return index
 
 
 def agrees(index: SortedRows, plain: list[tuple[int, int]]) -> None:
@@ -58,19 +72,39 @@ def test_it_is_a_sorted_list_of_pairs(steps: list[tuple[bool, tuple[int, int]]])
 
 
 @REPEATABLE
-@given(st.lists(PAIRS, unique=True, max_size=60), st.lists(PAIRS, unique=True, max_size=60))
-def test_a_load_is_many_additions(first: list[tuple[int, int]], second: list[tuple[int, int]]) -> None:
-    index = SortedRows()
-    index.load([key << 32 | row for key, row in first])
+@given(st.lists(PAIRS, unique=True, max_size=120), st.lists(PAIRS, unique=True, max_size=30))
+def test_a_fill_is_many_additions(first: list[tuple[int, int]], second: list[tuple[int, int]]) -> None:
+    index = filled(first)
     agrees(index, sorted(first))
     more = [pair for pair in second if pair not in first]
-    index.load([key << 32 | row for key, row in more])
-    agrees(index, sorted(first + more))
+    for pair in more:
+        index.add(*pair)
+    for pair in first:
+        index.remove(*pair)
+    agrees(index, sorted(more))
+
+
+@REPEATABLE
+@given(st.lists(PAIRS, unique=True, max_size=60))
+def test_what_is_sorted_need_not_be_sorted_again(pairs: list[tuple[int, int]]) -> None:
+    index, taker = SortedRows(), SortedRows()
+    index.fill_sorted(*columns(sorted(pairs)))
+    assert [pair for chunk in index.chunks() for pair in zip(*chunk, strict=True)] == sorted(pairs)
+    taker.take(index)
+    agrees(taker, sorted(pairs))
+
+
+def test_no_step_of_a_fill_is_the_whole_of_it() -> None:
+    pairs = [(key % 50, key) for key in range(1_000)]
+    random.Random(7).shuffle(pairs)
+    index = SortedRows()
+    assert sum(1 for _ in index.fill(*columns(pairs))) > 100
+    agrees(index, sorted(pairs))
 
 
 def test_removals_leave_no_trail_of_tiny_chunks() -> None:
-    index, pairs = SortedRows(), [(key, 0) for key in range(4_000)]
-    index.load([key << 32 for key, _ in pairs])
+    pairs = [(key, 0) for key in range(4_000)]
+    index = filled(pairs)
     random.Random(7).shuffle(pairs)
     for pair in pairs[:3_900]:
         index.remove(*pair)
