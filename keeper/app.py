@@ -173,7 +173,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
         engine.connect(executor, accounts.add, endings)
         brakes = Brakes(journal, gate, engine, tries, report)
         await brakes.load()
-        recovery = Recovery(journal, lander, engine, relays, tries, program, signer.address, report)
+        recovery = Recovery(journal, lander, engine, relays, tries, fees, program, signer.address, report)
 
         # The watch: one for each endpoint that has a socket, all into the same engine; the first news wins
         snapshot_merged, snapshot_lock = anyio.Event(), anyio.Lock()

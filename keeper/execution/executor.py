@@ -147,9 +147,8 @@ class Executor:
         """Take a job. Executions go before ratchets: a late fill costs its trader more than a late ratchet."""
         (self._queue if isinstance(job, ExecuteOrder) else self._ratchets).append(job)
         self._wake.set()
-        if not self._gate.is_open and isinstance(job, ExecuteOrder):
-            why = "; ".join(self._gate.reasons.values())
-            self._journal.post(NoteOrder(job.order, OrderState.TRIGGERED, f"Its condition is met, but {why}."))
+        if not self._gate.is_open:
+            self._say_stopped(job)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Sign, journal and send until cancelled."""
@@ -248,8 +247,8 @@ class Executor:
         """Journal them, then send them. A JournalError leaves them in the queue; so does a gate that has closed."""
         if not drafts:
             return
-        if not self._may_sign():
-            self._undo(drafts)
+        drafts = self._allowed(drafts)
+        if not drafts:
             return
         for draft in drafts:
             if not self._fees.knows(draft.attempt.kind, draft.job.order.order_type):
@@ -284,15 +283,33 @@ class Executor:
                 )
             )
 
-    def _may_sign(self) -> bool:
-        """Asked last before the journal: an operator may have paused, and the day's cap may be reached, meanwhile."""
-        if not self._fees.may_spend():
-            self._gate.close(DAILY_CAP, self._fees.cap_reached)
-        return self._gate.is_open
+    def _allowed(self, drafts: Sequence[_Draft]) -> Sequence[_Draft]:
+        """Those that may go, their fees set aside; the others wait. Asked last before the journal: an operator may have
+        paused, and the day's cap may be reached, meanwhile.
+        """
+        allowed = 0
+        if self._gate.is_open and self._dry_run:
+            allowed = len(drafts)
+        elif self._gate.is_open:
+            while allowed < len(drafts) and self._fees.reserve(drafts[allowed].attempt):
+                allowed += 1
+            if allowed < len(drafts):
+                self._gate.close(DAILY_CAP, self._fees.cap_reached)
+        if allowed < len(drafts):
+            self._undo(drafts[allowed:])
+            for draft in drafts[allowed:]:
+                self._say_stopped(draft.job)
+        return drafts[:allowed]
+
+    def _say_stopped(self, job: Job) -> None:
+        if isinstance(job, ExecuteOrder):
+            why = "; ".join(self._gate.reasons.values())
+            self._journal.post(NoteOrder(job.order, OrderState.TRIGGERED, f"Its condition is met, but {why}."))
 
     def _undo(self, drafts: Sequence[_Draft]) -> None:
         for draft in drafts:
             self._tries.undo(draft.attempt.order)
+            self._fees.release(draft.attempt.signature)
         self._put_back([draft.job for draft in drafts])
 
     async def _learn_units(self, draft: _Draft) -> None:
@@ -418,6 +435,7 @@ class Executor:
                     kept.append(draft)
                 except DuplicateAttempt as e:
                     self._tries.undo(draft.attempt.order)
+                    self._fees.release(draft.attempt.signature)
                     self._report(
                         Note(
                             "executor.duplicate",

@@ -1,5 +1,8 @@
 """What a transaction may use and pays: the unit limit is learnt, the price follows a policy, both are capped.
 
+A day's cap holds for what could still be paid too: an attempt's fee is reserved before it is signed away, and the
+reservation ends with the attempt. Otherwise a burst would be signed whole before the first of it has cost anything.
+
 The fee is price x REQUESTED units, so a limit that is too high costs money and one that is too low costs the
 fill: it is the most units seen for this kind of transaction plus a margin. The price rises on retries only.
 """
@@ -10,8 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from solders.signature import Signature
+
 from keeper.chain.transactions import Budget
-from keeper.domain.attempts import AttemptKind
+from keeper.domain.attempts import Attempt, AttemptKind
 from keeper.domain.orders import OrderType
 
 DAILY_CAP: Final = "daily_cap"
@@ -44,8 +49,15 @@ class FeeRules:
     daily_cap_lamports: int = 1_000_000_000
 
 
+def fee_of(attempt: Attempt) -> int:
+    """What an attempt of the keeper's costs if it lands, in lamports; 0 for a user's own transaction."""
+    if attempt.unit_limit is None or attempt.unit_price_micro_lamports is None:
+        return 0
+    return SIGNATURE_FEE_LAMPORTS + Budget(attempt.unit_limit, attempt.unit_price_micro_lamports).priority_fee_lamports
+
+
 class FeePolicy:
-    """Budgets for transactions, and what the day has cost.
+    """Budgets for transactions, what the day has cost, and what it could still cost.
 
     `today` gives the UTC day as `YYYY-MM-DD`.
     """
@@ -55,11 +67,18 @@ class FeePolicy:
         self._today = today
         self._day = today()
         self._spent = spent_today_lamports
+        self._reserved: dict[Signature, int] = {}
+        self._reserved_lamports = 0
+        self._too_much = 0
+        """What found no room last."""
         self._most_units: dict[tuple[AttemptKind, OrderType], int] = {}
         self._recent_price = 0
 
     def __repr__(self) -> str:
-        return f"FeePolicy(spent {self._spent} lamports on {self._day}, learnt {len(self._most_units)} limits)"
+        return (
+            f"FeePolicy(spent {self._spent} lamports on {self._day}, {self._reserved_lamports} reserved, "
+            f"learnt {len(self._most_units)} limits)"
+        )
 
     def budget(self, kind: AttemptKind, order_type: OrderType, number: int, failed: int) -> Budget:
         """The budget of attempt `number` (1 is the first) at an order of this type, `failed` of which failed before:
@@ -106,6 +125,27 @@ class FeePolicy:
         """A transaction's whole fee in lamports: its signature's and the priority fee."""
         return SIGNATURE_FEE_LAMPORTS + budget.priority_fee_lamports
 
+    def reserve(self, attempt: Attempt) -> bool:
+        """Set aside what an attempt may cost. False, and nothing is set aside, when the cap has no room for it."""
+        self._turn_day()
+        fee = fee_of(attempt)
+        if self._spent + self._reserved_lamports + fee > self.rules.daily_cap_lamports:
+            self._too_much = fee
+            return False
+        self._too_much = 0
+        self.hold(attempt)
+        return True
+
+    def hold(self, attempt: Attempt) -> None:
+        """Set it aside whatever the cap says: it was signed before the start, and could still land."""
+        self.release(attempt.signature)
+        self._reserved[attempt.signature] = fee = fee_of(attempt)
+        self._reserved_lamports += fee
+
+    def release(self, signature: Signature) -> None:
+        """Nothing is set aside for it any more: it has ended, or was not sent."""
+        self._reserved_lamports -= self._reserved.pop(signature, 0)
+
     def spend(self, lamports: int) -> None:
         """Count what a transaction cost."""
         self._turn_day()
@@ -118,14 +158,24 @@ class FeePolicy:
         return self._day
 
     def may_spend(self) -> bool:
-        """Whether the day's cap leaves room for one more transaction at the per-transaction cap."""
+        """Whether the day's cap leaves room: for what found none last, if anything did."""
         self._turn_day()
-        return self._spent < self.rules.daily_cap_lamports
+        left = self.rules.daily_cap_lamports - self._spent - self._reserved_lamports
+        return left > 0 and left >= self._too_much
 
     @property
     def cap_reached(self) -> str:
         """The sentence when it has not."""
-        return f"today's fees have reached fees.daily_cap_lamports ({self.rules.daily_cap_lamports})"
+        reserved = f", and {self._reserved_lamports} may follow" if self._reserved_lamports else ""
+        return (
+            f"today's fees ({self._spent} lamports{reserved}) have reached fees.daily_cap_lamports "
+            f"({self.rules.daily_cap_lamports})"
+        )
+
+    @property
+    def reserved_lamports(self) -> int:
+        """What is set aside for attempts that could still land."""
+        return self._reserved_lamports
 
     @property
     def spent_today_lamports(self) -> int:
@@ -136,4 +186,4 @@ class FeePolicy:
     def _turn_day(self) -> None:
         today = self._today()
         if today != self._day:
-            self._day, self._spent = today, 0
+            self._day, self._spent, self._too_much = today, 0, 0

@@ -19,6 +19,7 @@ from keeper.domain.orders import OrderState
 from keeper.domain.reports import Note, Report
 from keeper.execution.consequences import WAITS_FOR_ACCOUNT
 from keeper.execution.engine import Engine
+from keeper.execution.fees import FeePolicy
 from keeper.execution.flights import Flight
 from keeper.execution.lander import Lander
 from keeper.execution.points import point
@@ -42,6 +43,7 @@ class Recovery:
         engine: Engine,
         relays: RelaySettlement,
         tries: Tries,
+        fees: FeePolicy,
         program: Program,
         keeper: Pubkey,
         report: Callable[[Report], None],
@@ -53,6 +55,7 @@ class Recovery:
         self._engine = engine
         self._relays = relays
         self._tries = tries
+        self._fees = fees
         self._report = report
 
     async def load(self) -> list[Flight]:
@@ -70,6 +73,8 @@ class Recovery:
                     self._engine.suspend(attempt.order)
             elif not _landed_ratchet(flight):
                 self._engine.suspend(attempt.order)
+            if attempt.kind is not AttemptKind.RELAY and attempt.state.in_flight:
+                self._fees.hold(attempt)  # what landed already is among what was spent
             flight.read_back = attempt.state is AttemptState.CONFIRMED and attempt.fate is not None
             self._lander.track(flight)
             flights.append(flight)

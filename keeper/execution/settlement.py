@@ -27,7 +27,7 @@ from keeper.domain.reports import FillWithoutPosition, Note, OrderSettled, Repor
 from keeper.errors import ChainError, JournalError, MalformedAccount
 from keeper.execution.consequences import Consequence, Consequences, conclusion
 from keeper.execution.fates import fate_of
-from keeper.execution.fees import FeePolicy
+from keeper.execution.fees import FeePolicy, fee_of
 from keeper.execution.flights import Flight, Flights
 from keeper.execution.lander import move_flight
 from keeper.execution.points import point
@@ -255,12 +255,14 @@ class Settlement:
         known = order or flight.order
         ops += conclusion(attempt.order, known, state, reason, slot=read.slot, position=position)
         self._report(
-            OrderSettled(attempt.order, attempt.signature, attempt.kind, fate, reason, fee_lamports=self._fee(flight))
+            OrderSettled(
+                attempt.order, attempt.signature, attempt.kind, fate, reason, fee_lamports=fee_of(flight.attempt)
+            )
         )
         after.append(lambda: self._consequences.ended(attempt.order, read.slot))
 
     def _confirm(self, flight: Flight, fate: Fate, ops: list[Op], after: list[Consequence]) -> None:
-        fee = self._fee(flight)
+        fee = fee_of(flight.attempt)
         ops.append(
             move_flight(
                 flight,
@@ -272,7 +274,7 @@ class Settlement:
                 fee_lamports=fee,
             )
         )
-        self._spend(fee, ops, after)
+        self._spend(flight, fee, ops, after)
 
         def done() -> None:
             # Only now: if the journal had not taken it, the next poll would read it back again.
@@ -315,7 +317,7 @@ class Settlement:
         self._confirm(flight, fate, ops, after)
         self._report(
             OrderSettled(
-                attempt.order, attempt.signature, attempt.kind, fate, "stop moved", fee_lamports=self._fee(flight)
+                attempt.order, attempt.signature, attempt.kind, fate, "stop moved", fee_lamports=fee_of(flight.attempt)
             )
         )
         if order is not None:
@@ -332,7 +334,7 @@ class Settlement:
         landed = await self._client.transactions([flight.signature for flight in flights])
         for flight, err, found in zip(flights, errs, landed, strict=True):
             logs: tuple[str, ...] = ()
-            fee = self._fee(flight)
+            fee = fee_of(flight.attempt)
             if isinstance(found, LandedTransaction):
                 logs, fee = found.logs, found.fee_lamports
             elif found is not None:
@@ -367,8 +369,7 @@ class Settlement:
                 fee_lamports=fee,
             )
         )
-        if fee:
-            self._spend(fee, ops, after)
+        self._spend(flight, fee, ops, after)
 
     def _after_failure(
         self,
@@ -413,15 +414,12 @@ class Settlement:
         except MalformedAccount:
             return None
 
-    def _fee(self, flight: Flight) -> int:
-        attempt = flight.attempt
-        if attempt.unit_limit is None or attempt.unit_price_micro_lamports is None:
-            return 0
-        return 5_000 + -(-attempt.unit_limit * attempt.unit_price_micro_lamports // 1_000_000)
-
-    def _spend(self, fee: int, ops: list[Op], after: list[Consequence]) -> None:
-        ops.append(AddSpend(self._fees.day, fee))
-        after.append(lambda: self._fees.spend(fee))
+    def _spend(self, flight: Flight, fee: int, ops: list[Op], after: list[Consequence]) -> None:
+        """It has cost `fee`, and will cost no more."""
+        if fee:
+            ops.append(AddSpend(self._fees.day, fee))
+            after.append(lambda: self._fees.spend(fee))
+        after.append(lambda: self._fees.release(flight.signature))
 
     async def _commit(self, verdicts: Sequence[_Verdict], passed: str) -> None:
         """Durable first, consequences second: a crash in between finds the entry closed and the order resting.

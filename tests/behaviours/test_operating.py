@@ -224,7 +224,7 @@ async def test_23_below_the_floor_nothing_is_sent_and_funding_goes_on_by_itself(
 
 
 async def test_23_the_daily_cap_stops_sending(tmp_path: Path) -> None:
-    async with Stand.open(tmp_path, fees={"daily_cap_lamports": 5_000}) as stand:
+    async with Stand.open(tmp_path, fees={"daily_cap_lamports": 6_000}) as stand:
         market = stand.world.market()
         async with stand.keeper():
             await filled(stand, market)

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from solders.pubkey import Pubkey
+from solders.signature import Signature
 
-from keeper.domain.attempts import AttemptKind, Fate
+from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import OrderType
 from keeper.execution.fates import FREE_OF_CHARGE, POLICIES, Next, fate_of
 from keeper.execution.fees import FeePolicy, FeeRules
@@ -187,3 +188,44 @@ def test_9_attempts_from_before_the_start_count_for_the_ceiling_until_they_are_a
     assert tries.ceiling_pause_s(ORDER) == 0
     assert tries.begin(ORDER) == 41
     assert tries.ceiling_pause_s(ORDER) == pytest.approx(2_000 - 1, abs=1)
+
+
+def test_23_the_days_cap_holds_for_what_could_still_be_paid() -> None:
+    day = ["2026-01-01"]
+    fees = FeePolicy(FeeRules(daily_cap_lamports=12_000), today=lambda: day[0])
+    first, second, third = (attempt_of(units) for units in (100_000, 200_000, 100_000))
+    assert fees.reserve(first)
+    assert fees.reserve(second)
+    assert not fees.reserve(third)
+    assert not fees.may_spend()
+    assert (fees.spent_today_lamports, fees.reserved_lamports) == (0, 5_100 + 5_200)
+    fees.spend(5_100)
+    fees.release(first.signature)
+    assert not fees.may_spend(), "what was set aside was paid"
+    fees.release(second.signature)
+    assert fees.may_spend(), "what was set aside was not paid"
+    fees.release(second.signature)
+    assert fees.reserved_lamports == 0
+    for _ in range(2):
+        fees.hold(third)
+    fees.hold(second)
+    assert fees.reserved_lamports == 5_100 + 5_200, "one attempt has one reservation"
+    assert not fees.may_spend(), "more than the cap: these were signed before the start"
+    day[0] = "2026-01-02"
+    assert fees.reserved_lamports == 5_100 + 5_200, "they can still land after midnight"
+
+
+def attempt_of(units: int) -> Attempt:
+    return Attempt(
+        signature=Signature.new_unique(),
+        kind=AttemptKind.EXECUTE,
+        order=ORDER,
+        wire=b"",
+        blockhash="",
+        last_valid_block_height=0,
+        state=AttemptState.SIGNED,
+        number=1,
+        signed_at=0.0,
+        unit_limit=units,
+        unit_price_micro_lamports=1_000,
+    )
