@@ -11,7 +11,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 
-@functools.lru_cache(maxsize=32_768)
+@functools.lru_cache(maxsize=8_192)
 def base58(key: Pubkey | Signature) -> str:
     """The address or the signature in base58. From any thread."""
     return str(key)

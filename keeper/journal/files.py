@@ -15,8 +15,8 @@ from sqlite_utils import Database
 from keeper.errors import JournalError
 from keeper.journal import schema
 
-_WRITER_CACHE_KIB: Final = 32_768
-_READER_CACHE_KIB: Final = 8_192
+_WRITER_CACHE_KIB: Final = 8_192
+_READER_CACHE_KIB: Final = 2_048
 _BUSY_TIMEOUT_S: Final = 5.0
 _WAL_KEPT_BYTES: Final = 64 << 20
 """A WAL that a burst blew up is cut back to this when it is next begun anew."""
