@@ -57,7 +57,11 @@ class RpcSettings(_Section):
     )
     deadline_s: float = Field(10.0, gt=0, le=120, description="total deadline of one call, in seconds")
     silence_s: float = Field(10.0, gt=0, le=600, description="a socket without a slot for so many seconds is dead")
-    snapshot_every_s: float = Field(60.0, gt=0, description="how often everything is read again, in seconds")
+    snapshot_every_s: float = Field(
+        60.0,
+        gt=0,
+        description="how often everything is read again, in seconds; up to 5 times that for a book that takes long",
+    )
     max_slot_lag: int = Field(50, gt=0, description="an endpoint so many slots behind the best is benched")
     probe_every_s: float = Field(5.0, gt=0, description="how often every endpoint's health is asked for, in seconds")
     blockhash_every_s: float = Field(

@@ -36,12 +36,16 @@ _STEP: Final = 256
 _NEWS_STEP: Final = 32
 """So much news is taken in before the event loop may do something else: about 2 ms."""
 _PENDING: Final = int(OnchainStatus.PENDING)
+_SNAPSHOT_SHARE: Final = 0.025
+"""Snapshots take no more of a core than this, as far as pauses of `_LONGEST_PAUSE` times the usual one achieve it."""
+_LONGEST_PAUSE: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class WatchLimits:
     """Seconds. `silence_s`: no slot for this long means a dead socket. `snapshot_every_s`: how often everything
-    is read again. `clock_every_s`: how often the chain's clock is read.
+    is read again, unless that costs too much (`snapshot_pause_s`). `clock_every_s`: how often the chain's clock is
+    read.
     """
 
     silence_s: float = 10.0
@@ -49,15 +53,24 @@ class WatchLimits:
     clock_every_s: float = 5.0
     snapshot_deadline_s: float = 120.0
 
+    def snapshot_pause_s(self, cpu_s: float) -> float:
+        """Until the next snapshot, after one that took `cpu_s`: a large book's takes seconds, and is repeated less
+        often for that.
+        """
+        return min(max(self.snapshot_every_s, cpu_s / _SNAPSHOT_SHARE), self.snapshot_every_s * _LONGEST_PAUSE)
+
 
 @dataclass(slots=True)
 class WatchHealth:
-    """How the watch does, for health and metrics. Monotonic seconds; `last_slot` is the newest slot heard of."""
+    """How the watch does, for health and metrics. Monotonic seconds; `last_slot` is the newest slot heard of.
+    `snapshot_cpu_s` is what the last snapshot took of the loop's thread, with what else ran meanwhile.
+    """
 
     label: str
     connected: bool = False
     snapshots: int = 0
     last_snapshot_at: float | None = None
+    snapshot_cpu_s: float = 0.0
     last_heard_at: float | None = None
     last_slot: int = 0
     reconnects: int = 0
@@ -160,7 +173,7 @@ class ProgramWatch:
                 became_ready()
                 tg.start_soon(self._follow_clock)
                 while True:
-                    await anyio.sleep(self.limits.snapshot_every_s)
+                    await anyio.sleep(self.limits.snapshot_pause_s(self.health.snapshot_cpu_s))
                     await self.snapshot()
 
     def _subscriptions(self) -> list[Subscription]:
@@ -240,8 +253,10 @@ class ProgramWatch:
         for account in markets:
             self._market(account, slot)
         async with self.snapshot_lock:
+            began = time.thread_time()
             slot = await self._orders(deadline)
-        await self._tell_of_the_gone(slot)
+            await self._tell_of_the_gone(slot)
+            self.health.snapshot_cpu_s = time.thread_time() - began
         self.health.snapshots += 1
         self.health.last_snapshot_at = time.monotonic()
         self.on_snapshot()

@@ -124,6 +124,13 @@ async def watching(stand: Stand) -> AsyncIterator[tuple[ProgramWatch, Recorder]]
     await pool.aclose()
 
 
+def test_a_snapshot_that_costs_much_is_repeated_less_often() -> None:
+    limits = WatchLimits(snapshot_every_s=60.0)
+    assert limits.snapshot_pause_s(0.1) == 60.0
+    assert limits.snapshot_pause_s(4.0) == pytest.approx(160.0)
+    assert limits.snapshot_pause_s(60.0) == 300.0, "what was missed must not wait for ever"
+
+
 async def test_15_an_older_slot_never_overwrites_a_newer_state(stand: Stand, trader: Trader) -> None:
     """News that comes late, behind a snapshot that is newer than it, changes nothing: not a price, not an order."""
     market = stand.world.market()
