@@ -153,7 +153,7 @@ class Order(NamedTuple):
     @property
     def pending(self) -> bool:
         """Whether the program would still execute it."""
-        return self.status is OnchainStatus.PENDING
+        return self.status is _PENDING
 
     def expired_at(self, chain_time_s: int) -> bool:
         """Whether the program's clock has passed `expires_at`; at equality it has not."""
@@ -169,6 +169,7 @@ these in a snapshot, most of them known already, need not become a million objec
 _TYPES: Final = tuple(OrderType)
 _SIDES: Final = tuple(Side)
 _STATUSES: Final = tuple(OnchainStatus)
+_PENDING: Final = OnchainStatus.PENDING
 _key: Final = Pubkey.from_bytes  # a seventh of the time of Pubkey(), which looks at what it was given first
 _new: Final = tuple.__new__
 

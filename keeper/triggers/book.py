@@ -69,7 +69,11 @@ class Level:
     size_1e6: int
 
 
-_ARMED: Final = Posture.ARMED  # a name is several times faster to reach than an enum's member
+# A name is several times faster to reach than an enum's member.
+_ARMED: Final = Posture.ARMED
+_TRAILING_STOP: Final = OrderType.TRAILING_STOP
+_SAME: Final = Change.SAME
+_CHANGED: Final = Change.CHANGED
 
 
 class Book:
@@ -127,12 +131,12 @@ class Book:
         if not order.pending:
             self.close(order.address, order.slot)
             return Change.GONE
-        record = pack(order, self._market(order.market).number)
+        record = pack(address, order, self._market(order.market).number)
         if order.slot == slot_of(known) and is_earlier_stop(order, terms_of(known)[5]):
             return Change.STALE
         if same_but_for_slot(known, record):
             self._records.set_slot(row, order.slot)
-            return Change.SAME
+            return _SAME
         return self._replace(row, address, known, record, order)
 
     def load(self, orders: Iterable[Order]) -> int:
@@ -214,7 +218,7 @@ class Book:
 
     def posture(self, address: Pubkey) -> Posture:
         """What is watched of the order. ARMED for one that the book does not know and nobody suspended."""
-        return self._postures.get(bytes(address), Posture.ARMED)
+        return self._postures.get(bytes(address), _ARMED) if self._postures else _ARMED
 
     def suspend(self, address: Pubkey) -> None:
         """Watch nothing of this order until `resume`.
@@ -263,9 +267,13 @@ class Book:
         orders = (self._order(row) for row in islice(self._watch.ratchets(number, price_1e6), limit))
         return [(order, ratcheted_stop(price_1e6, order.trailing_distance_ppm, order.side)) for order in orders]
 
+    def meets(self, order: Order, price_1e6: int) -> bool:
+        """Whether this price meets the order's condition, whatever its posture."""
+        return self._watch.meets(order, price_1e6)
+
     def ratchet(self, order: Order, price_1e6: int) -> int | None:
         """The stop to which this price moves the order, if that is a step worth making; else None."""
-        if not self._watch.executes(order.order_type, order.side):
+        if order.order_type is not _TRAILING_STOP or not self._watch.executes(order.order_type, order.side):
             return None
         ratchet = ratchet_threshold(order, self._step_ppm)
         if ratchet is None or not ratchet.fires.met(price_1e6, ratchet.price_1e6):
@@ -357,8 +365,9 @@ class Book:
         return heapq.nsmallest(limit, picked, key=lambda order: bytes(order.address))
 
     def _row(self, address: bytes) -> int | None:
-        for row in self._by_address.equal(_prefix(address)):
-            if self._records.address(row) == address:
+        is_of = self._records.is_of
+        for row in self._by_address.equal(int.from_bytes(address[:8], "big")):
+            if is_of(row, address):
                 return row
         return None
 
@@ -399,7 +408,7 @@ class Book:
             self.close(order.address, order.slot)
             return Change.GONE
         market = self._market(order.market)
-        record = pack(order, market.number)
+        record = pack(address, order, market.number)
         row = self._records.add(record)
         prefix = _prefix(address)
         self._by_address.add(prefix, row)
@@ -417,7 +426,7 @@ class Book:
         posture = self._postures.get(address, _ARMED)
         self._records[row] = record
         self._watch.move(row, self._watch.places(known, posture), self._watch.places(record, posture))
-        return Change.CHANGED if self._watch.executes(order.order_type, order.side) else Change.UNEXECUTABLE
+        return _CHANGED if self._watch.executes(order.order_type, order.side) else Change.UNEXECUTABLE
 
     def _drop(self, row: int, address: bytes) -> None:
         posture = self._postures.get(address, _ARMED)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from solders.pubkey import Pubkey
 
@@ -23,7 +24,7 @@ from keeper.domain.orders import Order, OrderType
 from keeper.domain.prices import Price
 from keeper.triggers.book import Book, Change, Posture
 from keeper.triggers.breaker import Breaker, BreakerRules
-from keeper.triggers.conditions import REVISION_0_2, is_met, trigger_of
+from keeper.triggers.conditions import REVISION_0_2, trigger_of
 from keeper.triggers.explain import explain
 from keeper.triggers.loading import Loading
 from keeper.triggers.prices import PriceCache
@@ -46,6 +47,11 @@ class Rules:
     trailing_step_ppm: int = 1_000
     breaker: BreakerRules | None = field(default_factory=BreakerRules)
     max_actions: int | None = None
+
+
+_TO_LOOK_AT: Final = (Change.CHANGED, Change.NEW)
+_ARMED: Final = Posture.ARMED
+_PARKED: Final = Posture.PARKED
 
 
 class Decision:
@@ -76,11 +82,10 @@ class Decision:
         """An order account was read. One that arrives already met by a fresh price is acted on at once."""
         order = seen.order
         change = self.book.upsert(order)
+        if change in _TO_LOOK_AT:
+            return self._look_at(order, now_s, at_ns)
         if change is Change.GONE:
             self._waiting.drop(order.address)
-            return []
-        if change is Change.NEW or change is Change.CHANGED:
-            return self._look_at(order, now_s, at_ns)
         return []
 
     def load(self, orders: Iterable[Order]) -> int:
@@ -192,9 +197,10 @@ class Decision:
         """Why nothing in this market is acted on; None when it may be."""
         if self._global_hold is not None:
             return self._global_hold
-        if market in self._inactive:
+        # An empty set would still have the address hashed.
+        if self._inactive and market in self._inactive:
             return "the market is inactive"
-        reason = self._holds.get(market)
+        reason = self._holds.get(market) if self._holds else None
         if reason is None and self.breaker is not None:
             reason = self.breaker.reason(market)
         return reason
@@ -257,10 +263,10 @@ class Decision:
     def _look_at(self, order: Order, now_s: float, at_ns: int) -> list[Action]:
         """What the present price calls for, for one order that has just begun to rest or has changed."""
         posture = self.book.posture(order.address)
-        if posture <= Posture.PARKED and order.expired_at(int(self._chain_time_s)):
+        if order.expires_at and posture <= _PARKED and order.expired_at(int(self._chain_time_s)):
             self._expire(order)
             return [RecordExpired(order)]
-        if posture is not Posture.ARMED:
+        if posture is not _ARMED:
             return []
         price = self.prices.fresh(order.market, now_s, self.rules.max_price_age_s)
         if price is None or self.held(order.market) is not None:
@@ -272,7 +278,7 @@ class Decision:
         return [action]
 
     def _action(self, order: Order, price: Price, at_ns: int) -> Action | None:
-        if is_met(order, price.price_1e6, self.rules.executable):
+        if self.book.meets(order, price.price_1e6):
             return ExecuteOrder(order, price, at_ns)
         new_stop_1e6 = self.book.ratchet(order, price.price_1e6)
         return None if new_stop_1e6 is None else RatchetStop(order, price, new_stop_1e6, at_ns)

@@ -58,8 +58,9 @@ class PriceCache:
 
     def fresh(self, market: Pubkey, chain_time_s: float, max_age_s: float) -> Price | None:
         """The market's newest price if it is at most `max_age_s` old by the chain's clock, else None."""
-        price = self.read(market)
-        return price if price is not None and price.age_s(chain_time_s) <= max_age_s else None
+        self.reads += 1
+        price = self._latest.get(market)
+        return price if price is not None and chain_time_s - price.updated_at_s <= max_age_s else None
 
     def age_s(self, market: Pubkey, chain_time_s: float) -> float | None:
         """Seconds since the oracle's update by the chain's clock; None without a price."""

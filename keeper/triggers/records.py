@@ -34,13 +34,13 @@ _TYPES: Final = tuple(OrderType)
 _SIDES: Final = tuple(Side)
 
 
-def pack(order: Order, market: int) -> bytes:
-    """The order's record, `market` being the book's number for its market.
+def pack(address: bytes, order: Order, market: int) -> bytes:
+    """The order's record, `market` being the book's number for its market, `address` its address.
 
     Its status is not in it: the book holds pending orders only.
     """
     return _LAYOUT.pack(
-        bytes(order.address),
+        address,
         bytes(order.user),
         market,
         order.order_type,
@@ -200,6 +200,11 @@ class Records:
         """The address of the row's order."""
         start = (row & _PAGE_MASK) * _SIZE
         return bytes(self._pages[row >> _PAGE_BITS][start : start + 32])
+
+    def is_of(self, row: int, address: bytes) -> bool:
+        """Whether the row's order has this address."""
+        start = (row & _PAGE_MASK) * _SIZE
+        return self._pages[row >> _PAGE_BITS][start : start + 32] == address
 
     def user(self, row: int) -> bytes:
         """The owner of the row's order."""

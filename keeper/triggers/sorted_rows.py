@@ -62,9 +62,11 @@ class SortedRows:
             chunk -= 1
             self._lasts[chunk] = pair  # it is beyond all others, and goes to the end of the last chunk
         keys, rows = self._keys[chunk], self._rows[chunk]
-        at = _position(keys, rows, key, row)
-        if at < len(keys) and rows[at] == row and keys[at] == key:
-            raise ValueError(f"the pair {key}, {row} is already there")
+        at = bisect_left(keys, key)
+        if at < len(keys) and keys[at] == key:
+            at = _position(keys, rows, key, row)
+            if at < len(keys) and rows[at] == row and keys[at] == key:
+                raise ValueError(f"the pair {key}, {row} is already there")
         keys.insert(at, key)
         rows.insert(at, row)
         self._count += 1
@@ -77,9 +79,11 @@ class SortedRows:
         if chunk == len(self._lasts):
             raise KeyError((key, row))
         keys, rows = self._keys[chunk], self._rows[chunk]
-        at = _position(keys, rows, key, row)
+        at = bisect_left(keys, key)
         if rows[at] != row or keys[at] != key:
-            raise KeyError((key, row))
+            at = _position(keys, rows, key, row)
+            if rows[at] != row or keys[at] != key:
+                raise KeyError((key, row))
         del keys[at], rows[at]
         self._count -= 1
         size = len(keys)

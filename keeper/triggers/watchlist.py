@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Final
 
-from keeper.domain.orders import OrderType, Side
+from keeper.domain.orders import Order, OrderType, Side
 from keeper.triggers.conditions import Fires, fires_of, threshold
 from keeper.triggers.records import terms_of
 from keeper.triggers.sorted_rows import MAX_KEY, SortedRows
@@ -77,6 +77,14 @@ class Watchlist:
         """Whether the program's revision executes such orders."""
         return self._fires[2 * order_type + side] is not None
 
+    def meets(self, order: Order, price_1e6: int) -> bool:
+        """Whether this price meets the order's condition (`conditions.is_met`)."""
+        fires = self._fires[2 * order.order_type + order.side]
+        if fires is None:
+            return False
+        trigger = order.price_1e6 if order.order_type == _LIMIT else order.stop_price_1e6
+        return price_1e6 >= trigger if fires else price_1e6 <= trigger
+
     def places(self, record: bytes, posture: Posture) -> list[Place]:
         """Every index that watches this order, and its key there."""
         if posture > _PARKED:
@@ -107,6 +115,13 @@ class Watchlist:
     @staticmethod
     def move(row: int, old: list[Place], new: list[Place]) -> None:
         """Take a row from its old places to its new ones, touching only those that differ."""
+        if len(old) == len(new):
+            # They come in one order, each kind of index at its own place.
+            for before, after in zip(old, new, strict=True):
+                if before != after:
+                    before[0].remove(before[1], row)
+                    after[0].add(after[1], row)
+            return
         for place in old:
             if place not in new:
                 place[0].remove(place[1], row)
