@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Final
+
 import pytest
+
+_ON_ANY_CHAIN: Final = Path(__file__).parent / "validator"
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     """The keeper runs anyio on asyncio, because its HTTP server and WebSocket client do."""
     return "asyncio"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Which chain `tests/validator` runs on. CONTRIBUTING.md says how."""
+    group = parser.getgroup("validator", "the end-to-end tests on a chain of your own (only these are run then)")
+    group.addoption("--rpc-url", metavar="URL", help="JSON-RPC of the chain that tests/validator runs on")
+    group.addoption("--ws-url", metavar="URL", help="its WebSocket; by default the next port")
+    group.addoption("--program-id", metavar="ID", help="where the program is; by default as on a localnet")
+    group.addoption("--payer", metavar="KEYFILE", help="a funded wallet, for a chain without a faucet")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --rpc-url, the tests that have a chain of their own are left out."""
+    if config.getoption("--rpc-url") is None:
+        return
+    chosen = [item for item in items if item.path.is_relative_to(_ON_ANY_CHAIN)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+    items[:] = chosen
