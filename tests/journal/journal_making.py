@@ -98,7 +98,7 @@ def child(body: str, path: Path) -> subprocess.Popen[str]:
     """A real process that runs `async def main()` made of `body`; it talks by lines on stdout."""
     code = f"{CHILD_PRELUDE}\nasync def main():\n{textwrap.indent(textwrap.dedent(body), '    ')}\nanyio.run(main)\n"
     return subprocess.Popen(
-        [sys.executable, "-c", code, str(path), str(Path(__file__).parent)],
+        [sys.executable, "-c", code, str(path), str(Path(__file__).parents[2])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

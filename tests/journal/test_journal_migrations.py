@@ -1,0 +1,154 @@
+"""Journals of every version that ever was, brought to the newest: nothing is lost, halfway is nowhere."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from keeper.errors import JournalVersion
+from keeper.journal import Journal, Queries, schema, verify
+from keeper.journal.files import open_reader, open_writer
+from tests.journal.freeze_journal import FOLDER, told
+from tests.journal.journal_making import child, line, reap
+from tests.support import KeeperConfig, KeeperProcess, World
+
+pytestmark = pytest.mark.anyio
+
+VERSIONS = range(1, schema.VERSION + 1)
+
+
+def restored(version: int, path: Path) -> Path:
+    """The frozen journal of a version, as the file that its keeper left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    with closing(sqlite3.connect(path)) as conn:
+        conn.execute("PRAGMA journal_mode = WAL")
+        conn.executescript((FOLDER / f"version_{version}.sql").read_text())
+    return path
+
+
+def expected(version: int) -> Any:
+    return json.loads((FOLDER / f"version_{version}.json").read_text())
+
+
+def read(path: Path) -> Any:
+    queries = Queries(open_reader(path))
+    try:
+        return json.loads(json.dumps(told(queries)))
+    finally:
+        queries.close()
+
+
+def shape(path: Path) -> dict[str, Any]:
+    """Every table's columns, and every index and trigger: what two journals of one version have in common."""
+    with closing(sqlite3.connect(path)) as conn:
+        tables = sorted(name for (name,) in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'"))
+        columns = {table: list(conn.execute(f"PRAGMA table_xinfo({table})")) for table in tables}
+        rest = conn.execute("SELECT type, name, tbl_name, sql FROM sqlite_master WHERE type <> 'table' ORDER BY 2")
+        return {"columns": columns, "rest": list(rest)}
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    path = tmp_path / "fresh.sqlite"
+    path.touch()
+    open_writer(path).conn.close()
+    return path
+
+
+def test_each_version_is_frozen_and_the_present_one_is_what_was_frozen(tmp_path: Path, fresh: Path) -> None:
+    missing = [version for version in VERSIONS if not (FOLDER / f"version_{version}.sql").exists()]
+    assert not missing, "freeze the new version: python -m tests.journal.freeze_journal"
+    text = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
+    frozen = restored(schema.VERSION, tmp_path / "frozen.sqlite")
+    with closing(sqlite3.connect(fresh)) as new, closing(sqlite3.connect(frozen)) as old:
+        remedy = "the schema changed without a version: undo that, and append a migration to schema.MIGRATIONS"
+        assert list(new.execute(text)) == list(old.execute(text)), remedy
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_journal_of_each_version_comes_forward_whole(version: int, tmp_path: Path, fresh: Path) -> None:
+    path = restored(version, tmp_path / "journal.sqlite")
+    with closing(sqlite3.connect(path)) as conn:
+        assert conn.execute("PRAGMA user_version").fetchone() == (version,)
+    open_writer(path).conn.close()
+    with closing(sqlite3.connect(path)) as conn:
+        assert conn.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
+        assert conn.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert list(conn.execute("PRAGMA foreign_key_check")) == []
+    assert verify(path) == []
+    assert read(path) == expected(version)
+    assert shape(path) == shape(fresh)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_keeper_starts_on_a_journal_of_each_version(version: int, tmp_path: Path) -> None:
+    """What was open in it is looked up; every order that it held can be asked for, and nothing of it is live."""
+    path = restored(version, tmp_path / "journal.sqlite")
+    async with World.open() as world:
+        config = KeeperConfig.beside(world, tmp_path, journal={"path": str(path), "retention_days": 100_000})
+        async with KeeperProcess.running(config) as keeper, httpx.AsyncClient(base_url=keeper.url) as api:
+            for address, order in expected(version)["orders"].items():
+                shown = (await api.get(f"/v1/orders/{address}")).raise_for_status().json()
+                assert (shown["user"], shown["client_order_id"]) == (order["user"], order["client_order_id"])
+                assert {a["signature"] for a in shown["attempts"]} == {a[0] for a in order["attempts"]}
+        assert keeper.process.returncode == 0
+    assert verify(path) == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_kill_in_the_middle_of_a_migration_leaves_the_older_version_whole(version: int, tmp_path: Path) -> None:
+    path = restored(version, tmp_path / "journal.sqlite")
+    # All that this code does to the version, then one step more, which is killed with its rows written.
+    middle = child(
+        """
+        from keeper.journal import schema
+        from keeper.journal.files import open_writer
+        def step(db):
+            db.execute("ALTER TABLE orders ADD COLUMN later INTEGER")
+            db.execute("UPDATE orders SET later = 1, state = 'open', closed = 0")
+            db.execute("DELETE FROM attempts")
+            db.execute("PRAGMA cache_spill = 1")
+            say("middle")
+            sys.stdin.readline()
+        schema.MIGRATIONS = (*schema.MIGRATIONS, step)
+        schema.VERSION += 1
+        open_writer(__import__("pathlib").Path(path))
+        """,
+        path,
+    )
+    assert line(middle) == "middle"
+    reap(middle)
+    with closing(sqlite3.connect(path)) as conn:
+        assert conn.execute("PRAGMA user_version").fetchone() == (version,)
+        assert "later" not in [row[1] for row in conn.execute("PRAGMA table_info(orders)")]
+    open_writer(path).conn.close()
+    assert verify(path) == []
+    assert read(path) == expected(version)
+
+
+async def test_a_journal_of_a_newer_keeper_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = restored(schema.VERSION, tmp_path / "journal.sqlite")
+    with closing(sqlite3.connect(path)) as conn:
+        conn.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+        before = list(conn.iterdump())
+    for read_only in (False, True):
+        with pytest.raises(JournalVersion, match="newer keeper"):
+            async with Journal.open(path, read_only=read_only):
+                pass
+    async with World.open() as world:
+        config = KeeperConfig.beside(world, tmp_path, journal={"path": str(path)})
+        keeper = await KeeperProcess.start(config)
+        try:
+            assert await keeper.wait(within_s=30) == 1
+        finally:
+            await keeper.stop()
+        assert "newer keeper" in keeper.log_end()
+    with closing(sqlite3.connect(path)) as conn:
+        assert list(conn.iterdump()) == before
