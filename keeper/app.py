@@ -128,7 +128,8 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
         flights, clock, gate = Flights(), ChainClock(), Gate(report)
         decision = Decision(_rules(settings, program))
         engine = Engine(decision=decision, clock=clock, journal=journal, flights=flights, report=report)
-        lander = Lander(client, journal, flights, _landing_limits(settings), report)
+        dry_run = settings.execution.dry_run
+        lander = Lander(client, journal, flights, _landing_limits(settings), report, dry_run=dry_run)
         tries = Tries(_retry_limits(settings), time.monotonic)
         fees = FeePolicy(_fee_rules(settings), today=_today, spent_today_lamports=await journal.spent(_today()))
         relays = RelaySettlement(flights, engine, report)
@@ -161,7 +162,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             resting=engine,
             report=report,
             limits=ExecutorLimits(max_in_flight=settings.execution.max_in_flight),
-            dry_run=settings.execution.dry_run,
+            dry_run=dry_run,
         )
         accounts = AccountWait(
             client,
@@ -173,7 +174,9 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
         engine.connect(executor, accounts.add, endings)
         brakes = Brakes(journal, gate, engine, tries, report)
         await brakes.load()
-        recovery = Recovery(journal, lander, engine, relays, tries, fees, program, signer.address, report)
+        recovery = Recovery(
+            journal, lander, engine, relays, tries, fees, program, signer.address, report, dry_run=dry_run
+        )
 
         # The watch: one for each endpoint that has a socket, all into the same engine; the first news wins
         snapshot_merged, snapshot_lock = anyio.Event(), anyio.Lock()
@@ -223,6 +226,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             flights=flights,
             watchdog=watchdog,
             silence_s=settings.rpc.silence_s,
+            dry_run=dry_run,
         )
 
         # Loops, in the order in which they need each other. `start` means: ready when it returns.
@@ -241,7 +245,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             await tg.start(endings.run, name="endings")
             await balance.look()
             await tg.start(executor.run, name="executor")
-            relay = RelayDesk(journal, lander, relays, engine, tg, report)
+            relay = RelayDesk(journal, lander, relays, engine, tg, report, dry_run=dry_run)
             ports = ApiPorts(
                 program=program,
                 client=client,

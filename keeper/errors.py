@@ -23,6 +23,10 @@ class Misconfigured(KeeperError):
         self.remedy = remedy
 
 
+class DryRun(KeeperError):
+    """The keeper runs dry: it sends nothing, so what would have to be sent is not taken."""
+
+
 class ChainError(KeeperError):
     """Something about the chain or the way to it. Raised only by its subclasses."""
 

@@ -36,7 +36,9 @@ class HealthOf:
         flights: Flights,
         watchdog: Watchdog,
         silence_s: float,
+        dry_run: bool,
     ) -> None:
+        self._dry_run = dry_run
         self._pool = pool
         self._watches = watches
         self._blockhashes = blockhashes
@@ -56,7 +58,7 @@ class HealthOf:
             self._blockhash(),
             self._prices(),
             Check("journal", self._journal.healthy, self._journal.problem or ""),
-            Check("sending", self._gate.is_open, "; ".join(self._gate.reasons.values())),
+            Check("sending", self._gate.is_open, self._sending()),
             self._attempts(),
             Check("loops", not self._watchdog.stalled, self._stuck()),
             Check("recovery", self.recovered, "" if self.recovered else "open attempts are being looked up"),
@@ -67,6 +69,14 @@ class HealthOf:
     def _stuck(self) -> str:
         stalled = self._watchdog.stalled
         return f"stuck, and only a restart helps: {', '.join(stalled)}" if stalled else ""
+
+    def _sending(self) -> str:
+        reasons = list(self._gate.reasons.values())
+        if self._dry_run:
+            left = self._flights.in_flight
+            earlier = f"; {left} attempts of an earlier run could still land, and are only looked up" if left else ""
+            reasons.append(f"dry run: nothing is sent{earlier}")
+        return "; ".join(reasons)
 
     def _attempts(self) -> Check:
         unrecorded = self._flights.unrecorded

@@ -10,6 +10,7 @@ ever decides. (Landing rules; behaviours 1 to 5, 8 and 10.)
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -73,7 +74,10 @@ class Settler(Protocol):
 
 
 class Lander:
-    """Brings every open attempt to its verdict. `run` is its loop; `launch` sends for the first time."""
+    """Brings every open attempt to its verdict. `run` is its loop; `launch` sends for the first time.
+
+    In a `dry_run` nothing is sent, whoever asks: open attempts of an earlier run are only looked up.
+    """
 
     def __init__(
         self,
@@ -83,6 +87,7 @@ class Lander:
         limits: LandingLimits,
         report: Callable[[Report], None],
         *,
+        dry_run: bool = False,
         wall_time: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
@@ -90,6 +95,7 @@ class Lander:
         self._flights = flights
         self._limits = limits
         self._report = report
+        self._dry_run = dry_run
         self._wall_time = wall_time
         self._settler: Settler | None = None
         self._wake = anyio.Event()
@@ -152,6 +158,11 @@ class Lander:
 
     async def _send(self, flights: Sequence[Flight]) -> None:
         if not flights:
+            return
+        if self._dry_run:
+            # What an earlier run has sent may land by itself: it is looked up until it has, or no longer can.
+            for flight in flights:
+                flight.next_send_s = math.inf
             return
         for flight in flights:
             flight.next_send_s = time.monotonic() + self._limits.resend_every_s
@@ -257,7 +268,7 @@ class Lander:
         flight.next_send_s = 0.0
         flight.read_back = False
         flight.landed_slot = None
-        detail = "was processed, is unknown now; sent again"
+        detail = f"was processed, is unknown now; {'not sent again: dry run' if self._dry_run else 'sent again'}"
         self._report(Note("attempt.dropped_by_fork", detail, order=attempt.order, attempt=attempt.signature))
         return [self._move(flight, AttemptState.SENT)]
 

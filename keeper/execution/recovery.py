@@ -47,7 +47,10 @@ class Recovery:
         program: Program,
         keeper: Pubkey,
         report: Callable[[Report], None],
+        *,
+        dry_run: bool = False,
     ) -> None:
+        self._dry_run = dry_run
         self._program = program
         self._keeper = keeper
         self._journal = journal
@@ -112,6 +115,9 @@ class Recovery:
         """
         if not flights:
             return
+        if self._dry_run:
+            detail = f"dry run: {len(flights)} attempts of an earlier run are looked up, and not sent again"
+            self._report(Note("recovery.dry_run", detail, level="warning"))
         self._report(Note("recovery.open_attempts", f"{len(flights)} open attempts in the journal; looking them up"))
         point("recovering")
         with anyio.move_on_after(deadline_s):

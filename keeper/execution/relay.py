@@ -20,7 +20,7 @@ from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.events import Event, OrderSeen
 from keeper.domain.orders import OnchainStatus, Order, OrderState
 from keeper.domain.reports import Note, OrderSettled, Report
-from keeper.errors import KeeperError
+from keeper.errors import DryRun, KeeperError
 from keeper.execution.consequences import conclusion
 from keeper.execution.flights import Flight, Flights
 from keeper.execution.lander import Lander, move_flight
@@ -189,8 +189,11 @@ class RelayDesk:
         rest: RelayRest,
         tasks: TaskGroup,
         report: Callable[[Report], None],
+        *,
+        dry_run: bool = False,
         wall_time: Callable[[], float] = time.time,
     ) -> None:
+        self._dry_run = dry_run
         self._journal = journal
         self._lander = lander
         self._settlement = settlement
@@ -202,8 +205,12 @@ class RelayDesk:
     async def submit(self, prepared: PreparedRow, wire: bytes) -> None:
         """Journal it, then send it. When this returns it is durable and on its way.
 
-        Raises JournalConflict when it was submitted meanwhile; other JournalErrors when nothing was accepted.
+        Raises JournalConflict when it was submitted meanwhile; other JournalErrors when nothing was accepted, and
+        DryRun when nothing is sent at all.
         """
+        if self._dry_run:
+            # Its user may still send it: a transaction that the keeper had accepted, and sat on, would be worse.
+            raise DryRun("The keeper runs dry (execution.dry_run): it sends nothing, so it takes nothing to relay.")
         order = prepared.order
         signature = Signature.from_bytes(wire[1:65])
         attempt = Attempt(

@@ -135,7 +135,7 @@ class Relay(Protocol):
         When it returns, the attempt and the prepared row's move to `submitted` are durable, in one commit, and the
         first send is on its way. Only these bytes are ever sent. `wire` was checked against `prepared`, whose kind
         says whether it places or cancels. Raises JournalConflict when the row was submitted meanwhile, and
-        other JournalErrors when nothing was accepted.
+        other JournalErrors when nothing was accepted; DryRun when nothing is sent at all.
         """
         ...
 

@@ -12,6 +12,7 @@ from keeper.chain.client import CONFIRMED
 from keeper.chain.program_errors import name_failure, programs_of
 from keeper.chain.relay_checks import MAX_WIRE_BYTES, RelayRefused, check_relayed
 from keeper.domain.orders import OrderState
+from keeper.errors import DryRun
 from keeper.http.chain_problems import problem_of_failure, translated
 from keeper.http.fresh import Fresh
 from keeper.http.keyed_lock import KeyedLock
@@ -112,6 +113,8 @@ class Relaying:
                 await self._ports.relay.submit(prepared, wire)
             except JournalConflict:
                 _same(await self._in_journal(prepared.id), signature)
+            except DryRun as e:
+                raise Problem("not_ready", str(e)) from e
             finally:
                 self._fresh.drop(prepared.id)
 

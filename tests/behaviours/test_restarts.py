@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 from solders.pubkey import Pubkey
+from solders.transaction import VersionedTransaction
 
 from keeper.domain.attempts import AttemptState
 from keeper.domain.orders import OrderState
 from tests.behaviours.stand import USDC, Stand, stays
-from tests.support import until
+from tests.support import KeeperConfig, Trader, until
 
 pytestmark = pytest.mark.anyio
 
@@ -109,3 +112,73 @@ async def test_23_what_can_no_longer_land_gives_its_part_of_the_cap_back(tmp_pat
 def signed(stand: Stand, orders: Sequence[Pubkey]) -> list[Pubkey]:
     """Those that were attempted."""
     return [order for order in orders if stand.attempts(order)]
+
+
+# -- a dry run after a live one
+
+
+def dry(config: KeeperConfig) -> KeeperConfig:
+    """The same keeper, run dry."""
+    sections = {name: values for name, values in config.settings.items() if name != "key"}
+    sections["execution"] = {**sections["execution"], "dry_run": True}
+    return KeeperConfig.at(config.folder, config.key, **sections)
+
+
+async def relayed(stand: Stand, trader: Trader, market: Pubkey) -> tuple[Pubkey, httpx.Response]:
+    """An order that is placed by the API, as a trader's own program does."""
+    terms = {
+        "user": str(trader.address),
+        "market": stand.world.market_state(market).symbol,
+        "order_type": "stop_loss",
+        "side": "long",
+        "size": "1",
+        "trigger_price": "90",
+        "leverage": 5,
+    }
+    assert stand.ready is not None
+    async with httpx.AsyncClient(base_url=stand.ready.http_url) as http:
+        prepared = (await http.post("/v1/orders", json=terms)).raise_for_status().json()
+        unsigned = VersionedTransaction.from_bytes(base64.b64decode(prepared["transaction"]))
+        wire = bytes(VersionedTransaction(unsigned.message, [trader.key]))
+        signed = {"id": prepared["id"], "signed_transaction": base64.b64encode(wire).decode()}
+        return Pubkey.from_string(prepared["order"]), await http.post("/v1/orders/execute", json=signed)
+
+
+async def test_a_dry_run_sends_nothing_that_a_live_run_left_and_records_what_became_of_it(stand: Stand) -> None:
+    """One attempt that lands later by itself, one that is lost, and a user's transaction."""
+    market, other = stand.world.market(), stand.world.market()
+    trader = stand.world.trader()
+    with ExitStack() as blocks:
+        async with stand.keeper():
+            lands, lost = stand.order(trader, market), stand.order(trader, other)
+            await stand.known(lands, lost)
+            blocks.enter_context(stand.held())  # or what is signed would grow too old to land
+            stand.bank.hold_transactions()
+            stand.world.set_price(market, 94 * USDC)
+            placed, answer = await relayed(stand, trader, market)
+            assert answer.status_code == 202
+            for order in (lands, placed):
+                await until(lambda order=order: stand.attempt_state(order) is AttemptState.SENT)  # type: ignore[misc]
+            stand.bank.lose_transactions(1_000_000)
+            stand.world.set_price(other, 94 * USDC)
+            await until(lambda: stand.attempt_state(lost) is AttemptState.SENT)
+        sends = len(stand.sends)
+        async with stand.keeper(dry(stand.config)):
+            ok, sentence = await stand.readiness("sending")
+            assert ok
+            assert "dry run: nothing is sent; 3 attempts of an earlier run" in sentence
+            assert (await stand.get("/readyz")).status_code == 200
+            stand.bank.lose_transactions(0)
+            stand.bank.release_transactions()
+            blocks.close()
+            await stand.reach(lands, OrderState.FILLED)
+            await stand.reach(placed, OrderState.OPEN)
+            await stays(lambda: stand.attempts(lost)[0].state.in_flight, stand, blocks=30)
+            stand.outlive_blockhashes()
+            await until(lambda: stand.attempts(lost)[0].state is AttemptState.EXPIRED)
+            await until(lambda: stand.attempt_state(lost) is AttemptState.DRY_RUN)
+            await stand.told("sending", lambda sentence: sentence == "dry run: nothing is sent")
+            order, answer = await relayed(stand, trader, market)
+            assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+            assert not stand.attempts(order)
+            assert len(stand.sends) == sends, "nothing left the keeper"

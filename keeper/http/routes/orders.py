@@ -119,6 +119,7 @@ async def prepare(request: Request, ports: Ports, preparing: PreparingDep) -> Re
             "prepared_not_found",
             "already_submitted",
             "blockhash_expired",
+            "not_ready",
             *CHAIN_PROBLEMS,
         ],
         answer_headers={202: {"Location": "The order."}},

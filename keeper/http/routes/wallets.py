@@ -83,6 +83,7 @@ async def place(request: Request, wallet: WalletDep, ports: Ports, managed: Mana
             "unauthorized_user",
             "simulation_failed",
             "blockhash_expired",
+            "not_ready",
             *CHAIN_PROBLEMS,
         ],
         headers=KEY_HEADER,
