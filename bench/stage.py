@@ -61,6 +61,8 @@ async def keeper(
         # API stands for many.
         fees={"daily_cap_lamports": 10**12},
         http={"requests_per_s": 100_000, "burst": 1_000_000},
+        # Some parts give a call two minutes, and nobody here listens to the watchdog.
+        health={"stalled_after_s": 900},
     )
     module = ["keeper"] if trace is None else ["bench.traced", str(trace)]
     with config.log.open("ab") as log:

@@ -13,9 +13,9 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from solders.pubkey import Pubkey
 
@@ -29,6 +29,9 @@ CLUSTERS: Final = {
     "testnet": "4uhcVJyU9pJkvQyS88uRDiswHXSCkY3zQawwpjk2NsNY",
 }
 """The genesis hashes of the public clusters."""
+
+CALLS_A_TURN: Final = 5
+"""So many calls, each with its whole deadline, a loop may wait for before it is stuck and not slow."""
 
 
 class _Section(BaseModel):
@@ -251,7 +254,8 @@ class HealthSettings(_Section):
         60.0,
         gt=0,
         description="a loop that does not go round for so many seconds is stuck: /livez fails and the supervisor's "
-        "watchdog bites. Keep it above 5 x rpc.deadline_s, and above rpc.silence_s + 30",
+        "watchdog bites. It must be above 5 x rpc.deadline_s and above rpc.silence_s; better above rpc.silence_s + 35, "
+        "so that a silent socket is replaced before it counts as a loop that is stuck",
     )
 
 
@@ -284,6 +288,23 @@ class Settings(BaseSettings):
     managed: ManagedSettings = ManagedSettings()
     health: HealthSettings = HealthSettings()
     log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _slow_is_not_stuck(self) -> Self:
+        """A turn of a loop waits for a few calls, each up to its deadline, and the watch's for news of a slot."""
+        stalled_s, deadline_s, silence_s = self.health.stalled_after_s, self.rpc.deadline_s, self.rpc.silence_s
+        if stalled_s <= CALLS_A_TURN * deadline_s:
+            raise ValueError(
+                f"health.stalled_after_s ({stalled_s:g}) must be above {CALLS_A_TURN} x rpc.deadline_s "
+                f"({CALLS_A_TURN * deadline_s:g}), or a slow endpoint is taken for a stuck loop: raise "
+                "health.stalled_after_s, or lower rpc.deadline_s"
+            )
+        if stalled_s <= silence_s:
+            raise ValueError(
+                f"health.stalled_after_s ({stalled_s:g}) must be above rpc.silence_s ({silence_s:g}), or a silent "
+                "socket is taken for a stuck loop: raise health.stalled_after_s, or lower rpc.silence_s"
+            )
+        return self
 
 
 def load_settings(file: Path | None, flags: Mapping[str, Any] | None = None) -> Settings:
@@ -358,4 +379,6 @@ def _one_line(error: ValidationError) -> str:
         hint = f" Did you mean {near[0]}?" if near else ""
         return f"There is no setting {name}.{hint}"
     text = str(first["msg"]).removeprefix("Value error, ")
+    if not name:
+        return f"The settings don't fit together: {text}."
     return f"The setting {name} is wrong: {text[:1].lower()}{text[1:]}."

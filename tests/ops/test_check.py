@@ -99,6 +99,16 @@ def value_out_of_range(b: Broken) -> None:
     b.set("fees", unit_limit=5)
 
 
+@case("settings", "health.stalled_after_s (60) must be above 5 x rpc.deadline_s (100)")
+def a_slow_call_would_be_a_stuck_loop(b: Broken) -> None:
+    b.set("rpc", deadline_s=20)
+
+
+@case("settings", "health.stalled_after_s (60) must be above rpc.silence_s (90)")
+def a_silent_socket_would_be_a_stuck_loop(b: Broken) -> None:
+    b.set("rpc", silence_s=90)
+
+
 @case("settings", "KEEPER_RPCC__URL is no setting")
 def unknown_variable(b: Broken) -> None:
     b.env["KEEPER_RPCC__URL"] = "http://127.0.0.1:1"

@@ -20,6 +20,9 @@ from tests.support import KeeperConfig, KeeperProcess, World, until
 
 pytestmark = pytest.mark.anyio
 
+BRISK = {"blockhash_every_s": 0.2, "deadline_s": 0.35, "silence_s": 1.5}
+"""Under a watchdog that bites soon: `health.stalled_after_s` has to be above 5 calls that take their whole deadline."""
+
 
 class Supervisor:
     """The other end of NOTIFY_SOCKET. `messages` are the datagrams, as mappings."""
@@ -112,9 +115,9 @@ async def test_a_life_as_a_supervisor_hears_it(world: World, tmp_path: Path) -> 
 
 async def test_a_quiet_market_feeds_the_watchdog(world: World, tmp_path: Path) -> None:
     """Nothing to do for longer than a loop may stand still: pings go on, and it is live."""
-    config = KeeperConfig.beside(world, tmp_path, health={"stalled_after_s": 1.0}, rpc={"blockhash_every_s": 0.2})
+    config = KeeperConfig.beside(world, tmp_path, health={"stalled_after_s": 1.8}, rpc=BRISK)
     async with supervised(config, str(tmp_path / "notify"), watchdog_s=1.5) as (supervisor, keeper):
-        await anyio.sleep(2.5)
+        await anyio.sleep(3.5)
         assert len(supervisor.said("WATCHDOG")) >= 4
         assert set(supervisor.said("WATCHDOG")) == {"1"}
         async with httpx.AsyncClient(base_url=keeper.url) as api:
@@ -125,7 +128,7 @@ async def test_a_quiet_market_feeds_the_watchdog(world: World, tmp_path: Path) -
 async def test_a_loop_that_is_stuck_lets_the_watchdog_bite(loop: str, world: World, tmp_path: Path) -> None:
     """The loop stands still; the others go on, and so does the API. The next process finishes the work."""
     turns = {"executor": 1, "lander": 4, "watch": 40}[loop]
-    config = KeeperConfig.beside(world, tmp_path, health={"stalled_after_s": 2.5}, rpc={"blockhash_every_s": 0.2})
+    config = KeeperConfig.beside(world, tmp_path, health={"stalled_after_s": 3.5}, rpc=BRISK | {"deadline_s": 0.6})
     market, trader = world.market(), world.trader()
     order = world.place(trader, market, stop_price_1e6=98_000_000)
     async with supervised(config, str(tmp_path / "notify"), watchdog_s=1.5, stall_at=f"{loop}:{turns}") as (
@@ -141,7 +144,7 @@ async def test_a_loop_that_is_stuck_lets_the_watchdog_bite(loop: str, world: Wor
             assert answer.status_code == 503
             assert f"[-] loops: stuck, and only a restart helps: {loop}" in answer.text
             still = [m for m in (await api.get("/metrics")).text.splitlines() if m.startswith("keeper_loop_still")]
-            assert any(f'loop="{loop}' in line and float(line.split()[-1]) > 2.5 for line in still)
+            assert any(f'loop="{loop}' in line and float(line.split()[-1]) > 3.5 for line in still)
         await anyio.sleep(0.8)
         assert len(supervisor.said("WATCHDOG")) == pings  # and systemd has sent SIGABRT by now
         assert logged(config, "watchdog.stalled")
