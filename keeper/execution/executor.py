@@ -55,6 +55,7 @@ class ExecutorLimits:
     `one_send`: how many go to a node in one request, which must stay below its body limit. `max_in_flight`: how many
     attempts may be open before the loop waits; `concurrent_sends`: requests on the wire at once. `retry_blockhash_s`:
     the pause while there is no recent blockhash. `rehearsal_s`: how long a retry waits for a simulation of it.
+    `journal_rest_s`: the pause after the journal has not taken something.
     """
 
     first_batch: int = 16
@@ -64,6 +65,7 @@ class ExecutorLimits:
     concurrent_sends: int = 4
     retry_blockhash_s: float = 0.2
     rehearsal_s: float = 2.0
+    journal_rest_s: float = 1.0
 
 
 class Resting(Protocol):
@@ -127,6 +129,7 @@ class Executor:
         self._queue: deque[Job] = deque()
         self._ratchets: deque[Job] = deque()
         self._wake = anyio.Event()
+        self._rest_until_s = 0.0
         self._sends = anyio.Semaphore(limits.concurrent_sends)
         self.turns = Turns("executor")
 
@@ -166,6 +169,10 @@ class Executor:
                         await self._gate.opened()
                     self._decide_again()
                     continue
+                rest_s = self._rest_until_s - time.monotonic()
+                if rest_s > 0:
+                    await anyio.sleep(rest_s)
+                    continue
                 room = self._limits.max_in_flight - self._flights.in_flight
                 if room <= 0:
                     await anyio.sleep(0.01)  # the lander makes room; it is bounded by its own rules
@@ -176,8 +183,7 @@ class Executor:
                 try:
                     await self._take(jobs, tg)
                 except JournalError as e:
-                    self._report(Note("executor.journal", str(e), level="error"))
-                    await anyio.sleep(1.0)
+                    self._not_taken(e)
 
     def _decide_again(self) -> None:
         """What was decided before a stop is not true after it: every waiting order meets the present price anew."""
@@ -233,7 +239,7 @@ class Executor:
                     kept.append(draft)
             except JournalError as e:
                 self._undo([draft])
-                self._report(Note("executor.journal", str(e), level="error"))
+                self._not_taken(e)
 
         async with anyio.create_task_group() as asking:
             for draft in drafts:
@@ -241,7 +247,15 @@ class Executor:
         try:
             await self._away(kept, tg)
         except JournalError as e:
-            self._report(Note("executor.journal", str(e), level="error"))
+            self._not_taken(e)
+
+    def _not_taken(self, error: JournalError, draft: _Draft | None = None) -> None:
+        """The journal did not take what was signed: it was undone, and waits. Not tried again at once, whoever met it:
+        each try signs anew, and a retry asks a node first.
+        """
+        self._rest_until_s = time.monotonic() + self._limits.journal_rest_s
+        order = None if draft is None else draft.attempt.order
+        self._report(Note("executor.journal", str(error), level="error", order=order))
 
     async def _away(self, drafts: Sequence[_Draft], tg: TaskGroup) -> None:
         """Journal them, then send them. A JournalError leaves them in the queue; so does a gate that has closed."""
@@ -448,7 +462,7 @@ class Executor:
                 except JournalError as e:
                     # The others of the batch are journaled already and must be sent.
                     self._undo([draft])
-                    self._report(Note("executor.journal", str(e), level="error", order=draft.attempt.order))
+                    self._not_taken(e, draft)
         except JournalError:
             self._undo(drafts)
             raise

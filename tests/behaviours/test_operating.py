@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
@@ -23,6 +24,7 @@ from keeper.domain.orders import OrderState
 from keeper.errors import Misconfigured
 from keeper.journal import Journal, SetMeta
 from keeper.settings import load_settings
+from tests.behaviours.edited_node import EditedNode
 from tests.behaviours.stand import SOL, USDC, Stand, stays
 from tests.chaos.proxy import Fault, FaultProxy, Kind, Script
 from tests.support import KeeperConfig, KeeperProcess, World, until
@@ -372,16 +374,37 @@ async def test_a_keeper_that_can_not_work_says_so_in_one_line_and_ends_with_2(tm
     assert "idl" in said["idl"].lower()
 
 
-async def test_the_revision_whose_fills_create_no_position_is_refused_unless_told_otherwise(
-    tmp_path: Path, stand: Stand
-) -> None:
-    """The 0.1 IDL at an address where 0.1 answers: whatever else is right, promise 3 can't be kept."""
-    from keeper.app import _refuse_fills_without_position
-    from keeper.inputs import load_program
+async def test_the_revision_whose_fills_create_no_position_is_refused_unless_told_otherwise(tmp_path: Path) -> None:
+    """The 0.1 IDL, and a program that answers as 0.1 does: whatever else is right, promise 3 can't be kept.
 
-    settings = load_settings(stand.config.file)
-    old = load_program(settings.program.model_copy(update={"idl": "0.1"}))
-    with pytest.raises(Misconfigured, match="accept_fills_without_position"):
-        _refuse_fills_without_position(settings, old)
-    accepting = settings.program.model_copy(update={"idl": "0.1", "accept_fills_without_position": True})
-    _refuse_fills_without_position(settings.model_copy(update={"program": accepting}), old)
+    The deployed program's code is not at hand, so the node says for it what it says to accounts that can't be right.
+    """
+
+    def as_the_deployed_program(call: dict[str, Any], reply: dict[str, Any]) -> None:
+        if call["method"] == "simulateTransaction":
+            logs = [
+                f"Program {program} invoke [1]",
+                "Program log: AnchorError caused by account: market. Error Code: AccountNotInitialized. "
+                "Error Number: 3012. Error Message: The program expected this account to be already initialized.",
+                f"Program {program} failed: custom program error: 0xbc4",
+            ]
+            value = {"err": {"InstructionError": [0, {"Custom": 3012}]}, "logs": logs, "unitsConsumed": 3_000}
+            reply["result"] = {"context": {"slot": 1}, "value": value}
+
+    async with World.open() as world, EditedNode(world.net.rpc_url) as node:
+        program = world.program.id
+        node.edit = as_the_deployed_program
+        rpc, wallet = {"url": node.rpc_url, "ws_url": world.net.ws_url}, world.wallet()
+        revision = {"idl": "0.1", "id": str(program)}
+
+        def config(name: str, **sections: Any) -> KeeperConfig:
+            return KeeperConfig.at(tmp_path / name, wallet, rpc=rpc, **{"program": revision, **sections})
+
+        said = await ends_at_once(config("refused"))
+        assert "a fill creates no position" in said
+        assert "program.accept_fills_without_position = true" in said
+        assert "execution.dry_run" in said
+        accepting = {**revision, "accept_fills_without_position": True}
+        for name, sections in (("accepted", {"program": accepting}), ("dry", {"execution": {"dry_run": True}})):
+            async with KeeperProcess.running(config(name, **sections)) as keeper, httpx.AsyncClient() as http:
+                assert (await http.get(f"{keeper.url}/livez")).status_code == 200

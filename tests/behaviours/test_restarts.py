@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, Final
 
 import httpx
 import pytest
@@ -15,7 +18,7 @@ from solders.transaction import VersionedTransaction
 from keeper.domain.attempts import AttemptState
 from keeper.domain.orders import OrderState
 from tests.behaviours.stand import USDC, Stand, stays
-from tests.support import KeeperConfig, Trader, until
+from tests.support import KeeperConfig, KeeperProcess, Trader, World, until
 
 pytestmark = pytest.mark.anyio
 
@@ -182,3 +185,46 @@ async def test_a_dry_run_sends_nothing_that_a_live_run_left_and_records_what_bec
             assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
             assert not stand.attempts(order)
             assert len(stand.sends) == sends, "nothing left the keeper"
+
+
+# -- a pause
+
+
+async def test_a_pause_by_the_operators_route_outlives_kill_9_until_the_resume(tmp_path: Path) -> None:
+    async with World.open() as world:
+        market, trader = world.market(), world.trader()
+        config = KeeperConfig.beside(world, tmp_path / "keeper", http=ADMIN)
+        async with KeeperProcess.running(config) as keeper:
+            paused = await operator(keeper.url, "POST", "pause", {"reason": "maintenance"})
+            assert paused["paused"] == "paused by an operator: maintenance"
+            keeper.kill()
+            assert await keeper.wait() == -signal.SIGKILL
+        order = world.place(trader, market, stop_price_1e6=101 * USDC)
+        async with KeeperProcess.running(config) as keeper:
+            assert (await operator(keeper.url, "GET", "status"))["paused"] == "paused by an operator: maintenance"
+            with config.reading() as journal:
+                await until(lambda: (row := journal.order(order)) and row.state is OrderState.TRIGGERED)
+                row = journal.order(order)
+                assert row is not None
+                assert "maintenance" in row.reason
+                assert not journal.attempts_of(order)
+            assert world.position(order) is None
+            assert (await operator(keeper.url, "POST", "resume"))["paused"] is None
+            await until(lambda: world.position(order))
+            keeper.kill()
+            await keeper.wait()
+        order = world.place(trader, market, stop_price_1e6=101 * USDC)
+        async with KeeperProcess.running(config):
+            await until(lambda: world.position(order))
+
+
+TOKEN: Final = "the-operators-token"
+ADMIN: Final = {"admin_token_sha256": hashlib.sha256(TOKEN.encode()).hexdigest()}
+
+
+async def operator(url: str, method: str, path: str, body: dict[str, str] | None = None) -> dict[str, Any]:
+    """What the keeper answers to its operator."""
+    async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}) as http:
+        answer = await http.request(method, f"/v1/admin/{path}", json=body)
+    told: dict[str, Any] = answer.raise_for_status().json()
+    return told

@@ -1,0 +1,109 @@
+"""Between the decision and the send: an operator pauses there, or the journal does not take it. Nothing leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+import anyio
+import httpx
+import pytest
+from solders.pubkey import Pubkey
+
+from keeper.domain.attempts import AttemptState, Fate
+from keeper.domain.orders import OrderState
+from tests.behaviours.stand import USDC, Stand, stays
+from tests.chaos.proxy import Fault, Kind
+from tests.support import until
+
+pytestmark = pytest.mark.anyio
+
+TOKEN: Final = "the-operators-token"
+ADMIN: Final = {"admin_token_sha256": hashlib.sha256(TOKEN.encode()).hexdigest()}
+
+
+async def operator(stand: Stand, path: str) -> None:
+    """The operator's hand on the brakes."""
+    assert stand.ready is not None
+    async with httpx.AsyncClient(base_url=stand.ready.http_url) as http:
+        answer = await http.post(f"/v1/admin/{path}", headers={"Authorization": f"Bearer {TOKEN}"})
+        answer.raise_for_status()
+
+
+async def failed_once(stand: Stand, market: Pubkey, order: Pubkey) -> None:
+    """The price had moved back when its first attempt landed: the next one is rehearsed before it is signed away."""
+    stand.bank.hold_transactions()
+    stand.world.set_price(market, 94 * USDC)
+    await until(lambda: stand.attempt_state(order) is AttemptState.SENT)
+    stand.world.set_price(market, 96 * USDC)
+    stand.bank.release_transactions()
+    await until(lambda: stand.attempts(order)[0].fate is Fate.PRICE_MOVED_BACK)
+
+
+def rehearsals(stand: Stand) -> int:
+    return sum("simulateTransaction" in methods for methods in stand.calls)
+
+
+async def test_a_pause_between_the_decision_and_the_signature_holds_the_attempt_back(tmp_path: Path) -> None:
+    async with Stand.open(tmp_path, http=ADMIN) as stand, stand.keeper():
+        market = stand.world.market()
+        order = stand.order(stand.world.trader(), market)
+        await stand.known(order)
+        await failed_once(stand, market, order)
+        stand.scripts[0].break_request(Fault(Kind.REPLY_DELAYED, 1.0), method="simulateTransaction")
+        asked, sends = rehearsals(stand), len(stand.sends)
+        stand.world.set_price(market, 94 * USDC)
+        await until(lambda: rehearsals(stand) > asked)
+        await operator(stand, "pause")
+        row = await stand.reach(order, OrderState.TRIGGERED)
+        assert "paused by an operator" in row.reason
+        await stays(lambda: len(stand.sends) == sends, stand)
+        assert len(stand.attempts(order)) == 1, "nothing is journaled that is not sent"
+        await operator(stand, "resume")
+        await stand.reach(order, OrderState.FILLED)
+        assert len(stand.attempts(order)) == 2
+
+
+@pytest.mark.parametrize("retry", [False, True], ids=["first", "retry"])
+@pytest.mark.parametrize("what", ["one row", "the disk"])
+async def test_1_what_the_journal_does_not_take_is_not_sent_and_is_tried_again(
+    tmp_path: Path, what: str, retry: bool
+) -> None:
+    """A commit that fails, for one row's sake or for the disk's: no bytes leave, and no order of the batch is lost."""
+    async with Stand.open(tmp_path, execution={"attempts_per_hour": 3}) as stand, stand.keeper():
+        market = stand.world.market()
+        orders = [stand.order(stand.world.trader(), market) for _ in range(5)]
+        await stand.known(*orders)
+        if retry:
+            await failed_once(stand, market, orders[0])
+            await until(lambda: all(not attempt.state.live for order in orders for attempt in stand.attempts(order)))
+        made = {order: len(stand.attempts(order)) for order in orders}
+        sends = len(stand.sends)
+        with contextlib.closing(sqlite3.connect(stand.config.journal, isolation_level=None)) as other:
+            if what == "one row":
+                other.execute(
+                    "CREATE TRIGGER refuse BEFORE INSERT ON attempts BEGIN SELECT RAISE(ABORT, 'not now'); END"
+                )
+            else:
+                other.execute("BEGIN IMMEDIATE")
+            stand.world.set_price(market, 94 * USDC)
+            await told(stand, what)
+            await stays(lambda: len(stand.sends) == sends, stand)
+            assert {order: len(stand.attempts(order)) for order in orders} == made
+            other.execute("DROP TRIGGER refuse" if what == "one row" else "ROLLBACK")
+        # Each attempt that was not made was given back: the ceiling of three an hour is not reached by them.
+        await until(lambda: all(stand.state(order) is OrderState.FILLED for order in orders), within_s=30)
+        assert {order: len(stand.attempts(order)) for order in orders} == {order: n + 1 for order, n in made.items()}
+
+
+async def told(stand: Stand, what: str) -> None:
+    """Wait until the keeper has met the failure: the disk's shows in health, one row's in what waits to be signed."""
+    if what == "the disk":
+        await stand.told("journal", lambda sentence: bool(sentence), within_s=30)
+        return
+    with anyio.fail_after(15):
+        while "keeper_jobs_queued 5.0" not in (await stand.get("/metrics")).text:  # noqa: ASYNC110 - over HTTP
+            await anyio.sleep(0.05)
