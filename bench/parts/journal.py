@@ -6,10 +6,11 @@ large journal is made by copying rows inside SQLite, because what is measured is
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ from bench.figures import across, spread
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import OnchainStatus, Order, OrderState, OrderType, Side
 from keeper.journal import AddAttempt, Journal, MoveAttempt, NoteOrder, NoteState, Op
+from keeper.journal.queries import Queries
 
 _BATCH = 256
 _SEEDS = 1_000
+_ENDS = {0: OrderState.FAILED, 1: OrderState.CANCELLED, 2: OrderState.EXPIRED, 3: OrderState.OPEN}
+"""How the orders of a market end that is not the usual one, by its number."""
 
 
 async def measure(quick: bool) -> dict[str, Any]:
@@ -76,35 +80,80 @@ async def _reading(path: Path, executions: int) -> dict[str, Any]:
     async with Journal.open(path) as journal:
         seeds = [_order(i) for i in range(_SEEDS)]
         ops: list[Op] = []
-        for order in seeds:
+        for i, order in enumerate(seeds):
             attempt = _attempt(order)
-            ops += [*_intent(order, attempt), *_end(attempt, failed=order.order_id in range(0, _SEEDS, 50))]
+            ops += [*_intent(order, attempt), *_end(attempt, _ENDS.get(i % 50, OrderState.FILLED))]
+        ops.append(NoteOrder(seeds[500]._replace(slot=101), client_order_id="mine"))
         await journal.commit(*ops)
     _multiply(path, executions // _SEEDS)
     async with Journal.open(path, read_only=True) as journal:
-        some, owner, market = seeds[500].address, seeds[500].user, seeds[500].market
-        page = await journal.executions(limit=100)
-        asked: dict[str, Callable[[], Awaitable[object]]] = {
-            "order": lambda: journal.order(some),
-            "attempts_of": lambda: journal.attempts_of(some),
-            "changes_of": lambda: journal.changes_of(some),
-            "orders": lambda: journal.orders(limit=100),
-            "orders_filled": lambda: journal.orders(states=[OrderState.FILLED], limit=100),
-            "orders_of_user": lambda: journal.orders(user=owner, limit=100),
-            "orders_of_market": lambda: journal.orders(market=market, limit=100),
-            "executions": lambda: journal.executions(limit=100),
-            "executions_next_page": lambda: journal.executions(cursor=page.cursor, limit=100),
-            "failures": lambda: journal.failures(limit=25),
-            "counts_by_state": journal.counts_by_state,
-        }
-        return {name: await _timed(query) for name, query in asked.items()}
+        return {name: await _timed(journal, query) for name, query in _asked(seeds[500], journal.last_change_id)}
 
 
-async def _timed(query: Callable[[], Awaitable[object]]) -> dict[str, float]:
+def _asked(one: Order, last_change: int) -> Iterator[tuple[str, Callable[[Queries], object]]]:
+    """Every query of the API and the commands, with each filter that it allows; lists are pages of 100.
+
+    A state's orders lie in one market of the fifty, so that asking another market for them finds nothing, which is the
+    longest search.
+    """
+    history = [state for state in OrderState if state.terminal]
+    active = [state for state in OrderState if not state.terminal]
+    whose: dict[str, dict[str, Any]] = {
+        "": {},
+        "_of_user": {"user": one.user},
+        "_of_market": {"market": one.market},
+        "_of_other_market": {"market": _order(7).market},
+        "_of_user_in_market": {"user": one.user, "market": one.market},
+    }
+    states: dict[str, list[OrderState] | None] = {"": None, "_active": active, "_history": history}
+    states |= {f"_{state}": [state] for state in (OrderState.FILLED, OrderState.FAILED, OrderState.CANCELLED)}
+    states["_some"] = [OrderState.FAILED, OrderState.CANCELLED, OrderState.FILLED, OrderState.OPEN]
+
+    def orders(**filters: Any) -> Callable[[Queries], object]:
+        return lambda queries: queries.orders(limit=100, **filters)
+
+    def second_page(**filters: Any) -> Callable[[Queries], object]:
+        cursors: list[str | None] = []
+
+        def ask(queries: Queries) -> object:
+            if not cursors:
+                cursors.append(queries.orders(limit=100, **filters).cursor)
+            return queries.orders(limit=100, cursor=cursors[0], **filters)
+
+        return ask
+
+    def executions(**filters: Any) -> Callable[[Queries], object]:
+        def ask(queries: Queries) -> object:
+            page = queries.executions(limit=100, **filters)
+            return queries.orders_at(attempt.order for attempt in page.items)  # as the API's route does, too
+
+        return ask
+
+    for (whom, key), (which, wanted) in itertools.product(whose.items(), states.items()):
+        yield f"orders{whom}{which}", orders(states=wanted, **key)
+        yield f"orders{whom}{which}_next_page", second_page(states=wanted, **key)
+    yield "orders_by_client_id", orders(client_order_id="mine")
+    yield "orders_of_user_by_client_id", orders(client_order_id="mine", user=one.user, states=active)
+    yield "order", lambda queries: queries.order(one.address)
+    yield "attempts_of", lambda queries: queries.attempts_of(one.address)
+    yield "changes_of", lambda queries: queries.changes_of(one.address)
+    yield "executions", executions()
+    yield "executions_since", executions(since=1_700_000_500.0)
+    for fate in (Fate.EXECUTED, Fate.CANNOT_PAY, Fate.TRANSIENT):
+        yield f"executions_{fate}", executions(outcome=fate)
+    yield "failures", lambda queries: queries.failures(limit=25)
+    yield "counts_by_state", lambda queries: queries.counts_by_state()
+    yield "changes_after", lambda queries: queries.changes_after(last_change - 100)
+    yield "changes_of_user_after", lambda queries: queries.changes_after(last_change - 10_000, user=one.user)
+    yield "prepared_by_key", lambda queries: queries.prepared_by_key("none")
+
+
+async def _timed(journal: Journal, query: Callable[[Queries], object]) -> dict[str, float]:
     samples = []
-    for _ in range(50):
+    await journal.read(query)
+    for _ in range(30):
         began = time.perf_counter()
-        await query()
+        await journal.read(query)
         samples.append(1e3 * (time.perf_counter() - began))
     return spread(samples)
 
@@ -187,16 +236,16 @@ def _intent(order: Order, attempt: Attempt | None = None) -> list[Op]:
     ]
 
 
-def _end(attempt: Attempt, *, failed: bool) -> list[Op]:
+def _end(attempt: Attempt, end: OrderState) -> list[Op]:
     at = attempt.signed_at + 1
-    if failed:
+    if end is not OrderState.FILLED:
         reason = "Its retry budget is used up; the last attempt failed with InsufficientCollateral."
         state = AttemptState.FAILED
         return [
             MoveAttempt(
                 attempt.signature, state, ended_at=at, fate=Fate.CANNOT_PAY, error_name="InsufficientCollateral"
             ),
-            NoteState(attempt.order, OrderState.FAILED, reason),
+            NoteState(attempt.order, end, reason),
         ]
     return [
         MoveAttempt(attempt.signature, AttemptState.FINALIZED, finalized_at=at, ended_at=at, fate=Fate.EXECUTED),

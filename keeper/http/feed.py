@@ -200,14 +200,14 @@ class Feed:
         """Read what is new and hand it out; how many readers it was for."""
         after = self._position
 
-        def read(queries: Queries) -> tuple[tuple[ChangeRow, ...], int, dict[Pubkey, OrderRow | None]]:
+        def read(queries: Queries) -> tuple[tuple[ChangeRow, ...], int, dict[Pubkey, OrderRow]]:
             page = queries.changes_after(after, limit=_PAGE)
-            return page.changes, page.last_id, {c.order: queries.order(c.order) for c in page.changes}
+            return page.changes, page.last_id, queries.orders_at(c.order for c in page.changes)
 
         changes, last_id, rows = await self._journal.read(read)
         to_wake: set[Reader] = set()
         for change in changes:
-            row = rows[change.order]
+            row = rows.get(change.order)
             readers = self._fitting(change)
             if row is not None and readers:
                 rendered = self._render(change, row)

@@ -8,6 +8,7 @@ from typing import Final
 
 import anyio
 import msgspec
+from solders.pubkey import Pubkey
 
 from keeper.domain.orders import OrderState
 from keeper.http.chain_problems import translated
@@ -79,15 +80,15 @@ class Following:
 
             def read(
                 queries: Queries, after: int = after
-            ) -> tuple[tuple[ChangeRow, ...], int, bool, dict[object, OrderRow | None]]:
+            ) -> tuple[tuple[ChangeRow, ...], int, bool, dict[Pubkey, OrderRow]]:
                 page = queries.changes_after(after, limit=_PAGE, user=wanted.user, market=wanted.market)
-                return page.changes, page.last_id, page.gap, {c.order: queries.order(c.order) for c in page.changes}
+                return page.changes, page.last_id, page.gap, queries.orders_at(c.order for c in page.changes)
 
             changes, after, gap, rows = await self._ports.journal.read(read)
             if gap or len(pieces) + len(changes) > _MOST_MISSED:
                 return None
             for n, change in enumerate(changes):
-                row = rows[change.order]
+                row = rows.get(change.order)
                 if change.id <= until and row is not None:
                     pieces.append(self.change_event(change, row))
                 if n % _RENDERED_AT_ONCE == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from solders.pubkey import Pubkey
 from solders.signature import Signature
@@ -43,8 +43,7 @@ class PreparedStatus(enum.StrEnum):
     """It never came back, or can no longer land."""
 
 
-@dataclass(frozen=True, slots=True)
-class OrderRow:
+class OrderRow(NamedTuple):
     """An order: its account's facts, and what the keeper made of it.
 
     `order.slot` 0 means that nothing was seen on chain yet; the facts are then those of the user's request.

@@ -81,6 +81,16 @@ async def test_orders_by_every_filter_page_by_page(tmp_path: Path) -> None:
         assert set(await journal.seen_orders(ACTIVE)) == {a for a, s in states.items() if not s.terminal}
 
 
+async def test_the_orders_of_a_page_come_in_one_query(tmp_path: Path) -> None:
+    async with Journal.open(tmp_path / "j.db") as journal:
+        orders = [make_order() for _ in range(3)]
+        await journal.commit(*(NoteOrder(order) for order in orders))
+        asked = [orders[0].address, orders[2].address, orders[2].address, key()]
+        found = await journal.read(lambda queries: queries.orders_at(asked))
+        assert {address: row.order for address, row in found.items()} == {o.address: o for o in (orders[0], orders[2])}
+        assert await journal.read(lambda queries: queries.orders_at([])) == {}
+
+
 @pytest.mark.parametrize("cursor", ["", "garbage", "WyJhIl0", "W10", "é", "WzEsMl0"])
 async def test_a_foreign_cursor_is_refused(tmp_path: Path, cursor: str) -> None:
     async with Journal.open(tmp_path / "j.db") as journal:
@@ -225,8 +235,9 @@ def plans(path: Path) -> Iterator[tuple[str, str]]:
     queries._db.conn.set_trace_callback(statements.append)
     user, market = key(), key()
     queries.order(user)
+    queries.orders_at([user, market])
     for users, markets, client in itertools.product((None, user), (None, market), (None, "c")):
-        for states in (None, ACTIVE, HISTORY, [OrderState.FAILED]):
+        for states in (None, ACTIVE, HISTORY, *([state] for state in OrderState)):
             queries.orders(user=users, market=markets, client_order_id=client, states=states)
     queries.orders(user=user, cursor="WzVd")
     queries.seen_orders(ACTIVE)

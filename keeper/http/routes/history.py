@@ -77,7 +77,8 @@ async def executions(
 
     def read(queries: Queries) -> tuple[Page[Attempt], list[OrderRow | None]]:
         page = queries.executions(since=since, outcome=fate, cursor=cursor, limit=limit)
-        return page, [queries.order(attempt.order) for attempt in page.items]
+        rows = queries.orders_at(attempt.order for attempt in page.items)
+        return page, [rows.get(attempt.order) for attempt in page.items]
 
     with translated():
         try:
