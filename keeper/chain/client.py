@@ -15,6 +15,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+import msgspec
 from solana.rpc.commitment import Commitment, Confirmed, Finalized, Processed
 from solders.hash import Hash
 from solders.pubkey import Pubkey
@@ -48,8 +49,7 @@ class Blockhash:
     slot: int
 
 
-@dataclass(frozen=True, slots=True)
-class AccountBytes:
+class AccountBytes(msgspec.Struct, frozen=True, gc=False):
     """An account as read: `lamports` 0 means that it does not exist any more."""
 
     address: Pubkey
@@ -59,8 +59,7 @@ class AccountBytes:
     executable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SignatureStatus:
+class SignatureStatus(msgspec.Struct, frozen=True, gc=False):
     """A signature's status. `confirmation` is processed, confirmed or finalized; `err` is None for success,
     else the transaction error in the RPC's JSON shape.
     """

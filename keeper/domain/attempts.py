@@ -7,8 +7,7 @@ are allowed is `keeper.execution.lifecycle`'s to say.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from solders.pubkey import Pubkey
 from solders.signature import Signature
@@ -108,13 +107,13 @@ class Fate(enum.StrEnum):
     DRY_RUN = "dry_run"
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One signed transaction, as the journal keeps it.
 
     `order` is the order's address. `wire` is the exact signed bytes: only these may be sent again.
     `last_valid_block_height` is the RPC's; landing is possible up to it plus one. Prices are x 1e6.
     `*_at` are unix seconds by this machine's clock (for people); latencies are measured monotonically.
+    A named tuple, as `Order` is: each step of an attempt makes another one.
     """
 
     signature: Signature

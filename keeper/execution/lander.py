@@ -234,10 +234,11 @@ class Lander:
         if landed:
             point("landed")
             await self._settler.landed(landed, read_at)
+            just_landed = set(landed)
             final += [
                 f
                 for f, s in zip(flights, statuses, strict=True)
-                if f in landed and f.read_back and isinstance(s, SignatureStatus) and s.confirmation == "finalized"
+                if f in just_landed and f.read_back and isinstance(s, SignatureStatus) and s.confirmation == "finalized"
             ]
         if failed:
             await self._settler.failed([f for f, _ in failed], [err for _, err in failed], read_at)

@@ -8,7 +8,6 @@ said nothing, or lied, is corrected by what the chain says later.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from keeper.domain.attempts import Attempt, AttemptState
@@ -45,4 +44,4 @@ def move(attempt: Attempt, state: AttemptState, **facts: Any) -> tuple[Attempt, 
     """
     if state is not attempt.state and state not in MOVES[attempt.state]:
         raise IllegalMove(f"an attempt can't go from {attempt.state} to {state}")
-    return replace(attempt, state=state, **facts), MoveAttempt(attempt.signature, state, **facts)
+    return attempt._replace(state=state, **facts), MoveAttempt(attempt.signature, state, **facts)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from keeper.domain.base58 import base58
 from keeper.journal.ops import Note, NoteOrder, NoteState

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any, Final, get_args
@@ -33,6 +34,7 @@ class Telemetry:
         self.metrics = metrics
         # Found once: looking a labelled metric up takes longer than counting.
         self._states = {(k, s): metrics.states.labels(k, s) for k in AttemptKind for s in AttemptState}
+        self._settled = functools.cache(metrics.settled.labels)
         self._since_trigger = {s: metrics.since_trigger.labels(s) for s in AttemptState}
 
     def report(self, report: Report) -> None:
@@ -54,7 +56,7 @@ class Telemetry:
                 m.triggered.inc()
                 _write("info", report.event, report)
             case OrderSettled():
-                m.settled.labels(report.kind, report.fate).inc()
+                self._settled(report.kind, report.fate).inc()
                 m.fees.inc(report.fee_lamports)
                 if report.error_name is not None:
                     m.failures.labels(report.error_name).inc()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -117,11 +117,11 @@ class TestPromise1:
         attempt = court.sign()
         await court.journaled(attempt)
         court.send(attempt)
-        court.send(replace(attempt, wire=attempt.wire[:-1] + b"?"))
+        court.send(attempt._replace(wire=attempt.wire[:-1] + b"?"))
         assert "again with other bytes" in court.witness.violations[0]
 
     async def test_a_life_that_the_journal_takes_for_shorter_than_it_is(self, court: Court) -> None:
-        attempt = replace(court.sign(), last_valid_block_height=court.world.bank.chain.tip.height + 100)
+        attempt = court.sign()._replace(last_valid_block_height=court.world.bank.chain.tip.height + 100)
         await court.journaled(attempt)
         court.send(attempt)
         assert "the chain takes it to" in court.witness.violations[0]

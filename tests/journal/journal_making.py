@@ -60,7 +60,7 @@ def make_attempt(order: Pubkey, **changes: object) -> Attempt:
         number=1,
         signed_at=1_700_000_100.123456,
     )
-    return dataclasses.replace(attempt, **changes)  # type: ignore[arg-type]
+    return attempt._replace(**changes)  # type: ignore[arg-type]
 
 
 def make_prepared(prepared_id: str, **changes: object) -> PreparedRow:
