@@ -29,7 +29,7 @@ def trace(path: str) -> None:
     """Put the clocks in."""
     lines: list[str] = []
     received = ClientConnection.data_received
-    begun = http1._Connection._begin
+    begun = http1._Connection.begin
 
     def data_received(self: Any, data: bytes) -> None:
         now = time.monotonic_ns()
@@ -49,7 +49,7 @@ def trace(path: str) -> None:
         lines.clear()
 
     ClientConnection.data_received = data_received  # type: ignore[method-assign]
-    http1._Connection._begin = begin  # type: ignore[method-assign]
+    http1._Connection.begin = begin  # type: ignore[method-assign]
     atexit.register(write)
     signal.signal(signal.SIGUSR1, write)
 

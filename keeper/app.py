@@ -101,7 +101,8 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             Journal.open(
                 settings.journal.path,
                 retention=Retention(history_days=settings.journal.retention_days),
-                on_group=lambda group: metrics.journal_seconds.observe(group.seconds),
+                on_group=housekeeping.groups_into(metrics),
+                inline_below_s=settings.journal.inline_below_ms / 1e3,
             )
         )
 

@@ -17,7 +17,7 @@ from keeper.execution.balance import BalanceWatch
 from keeper.execution.engine import Engine
 from keeper.execution.fees import FeePolicy, FeeRules
 from keeper.http.ports import Health
-from keeper.journal import Journal, SetMeta
+from keeper.journal import GroupDone, Journal, SetMeta
 from keeper.schedule import Schedule
 from keeper.settings import FeeSettings
 from keeper.telemetry import Metrics
@@ -62,6 +62,17 @@ async def hold_to_genesis(client: ChainClient, journal: Journal, expected: str |
     if known is None:
         await journal.commit(SetMeta(GENESIS, genesis))
     await client.pool.hold_to(genesis)
+
+
+def groups_into(metrics: Metrics) -> Callable[[GroupDone], None]:
+    """Counts the journal's groups, and by themselves those that the event loop waited for."""
+
+    def count(group: GroupDone) -> None:
+        metrics.journal_seconds.observe(group.seconds)
+        if group.inline:
+            metrics.journal_inline_seconds.observe(group.seconds)
+
+    return count
 
 
 def malformed_into(metrics: Metrics, report: Callable[[Report], None]) -> Callable[[Pubkey, str], None]:

@@ -118,6 +118,12 @@ class JournalSettings(_Section):
     retention_days: float = Field(
         30, ge=0.001, description="ended orders and attempts are removed after so many days, or parts of one"
     )
+    inline_below_ms: float = Field(
+        8.0,
+        ge=0,
+        le=100,
+        description="a lone order is committed on the event loop's thread while commits take no longer; 0: never",
+    )
 
 
 class TriggerSettings(_Section):

@@ -22,7 +22,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from keeper.chain.account_stream import KeyedAccount
-from keeper.chain.pool import RpcPool
+from keeper.chain.pool import BegunBroadcast, RpcPool
 from keeper.chain.rpc import Call, Reply
 from keeper.domain.base58 import base58
 from keeper.errors import ChainError, MalformedReply, Transient
@@ -208,20 +208,18 @@ class ChainClient:
                 found += [e] * len(group)
         return min(slots, default=0), found
 
-    async def send(self, wires: Sequence[bytes], *, deadline_s: float | None = None) -> list[Reply]:
+    def begin_send(self, wires: Sequence[bytes]) -> BegunBroadcast | None:
+        """Write signed bytes to every healthy endpoint now, where that needs no waiting. Then `send`, with this."""
+        return self.pool.begin(_sends(wires))
+
+    async def send(
+        self, wires: Sequence[bytes], *, deadline_s: float | None = None, begun: BegunBroadcast | None = None
+    ) -> list[Reply]:
         """The same signed bytes to every healthy endpoint, without preflight and without the node's own
         retries: rebroadcasting is the keeper's. A reply is a signature, Rejected, or an error that means
         "unknown". An OK proves nothing but that a node took it.
         """
-        config = {
-            "encoding": "base64",
-            "skipPreflight": True,
-            # The commitment of the blockhash, even when preflight is skipped (landing rules).
-            "preflightCommitment": "confirmed",
-            "maxRetries": 0,
-        }
-        calls = [Call("sendTransaction", (base64.b64encode(wire).decode(), config)) for wire in wires]
-        return await self.pool.broadcast(calls, deadline_s=deadline_s)
+        return await self.pool.broadcast(_sends(wires), deadline_s=deadline_s, begun=begun)
 
     async def simulate(
         self,
@@ -275,6 +273,17 @@ class ChainClient:
         answer = await self.pool.call("getRecentPrioritizationFees", [str(a) for a in writable[:128]])
         with _shape("a list of fees"):
             return [_number(_field(entry, "prioritizationFee")) for entry in answer or ()]
+
+
+def _sends(wires: Sequence[bytes]) -> list[Call]:
+    config = {
+        "encoding": "base64",
+        "skipPreflight": True,
+        # The commitment of the blockhash, even when preflight is skipped (landing rules).
+        "preflightCommitment": "confirmed",
+        "maxRetries": 0,
+    }
+    return [Call("sendTransaction", (base64.b64encode(wire).decode(), config)) for wire in wires]
 
 
 def memcmp_discriminator(discriminator: bytes) -> dict[str, Any]:

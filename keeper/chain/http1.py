@@ -59,17 +59,53 @@ class _Target:
         return cls(parts.hostname, parts.port or (443 if tls else 80), tls, head)
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A request that is written already, on this connection. `Http1.post` waits for its reply."""
+
+    connection: _Connection
+    done: asyncio.Future[None]
+
+
 class Http1:
     """A few connections to one URL. Requests above their number wait for one to be free."""
 
     def __init__(self, url: str, *, connections: int = 8) -> None:
         self._target = _Target.of(url)
         self._idle: list[_Connection] = []
+        self._most_idle = connections
+        self._begun: set[_Connection] = set()
         self._room = asyncio.Semaphore(connections)
         self._closed = False
 
-    async def post(self, body: bytes) -> Response:
+    def begin(self, body: bytes) -> Begun | None:
+        """Write a request now, on a connection that rests; None when none does. The same body is then to be given to
+        `post`, with what this returns.
+        """
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable:
+                self._begun.add(connection)
+                return Begun(connection, connection.begin(self._request(body)))
+            connection.close()
+        return None
+
+    async def post(self, body: bytes, begun: Begun | None = None) -> Response:
         """Post and read the whole reply. HttpFailure when the exchange breaks."""
+        if begun is not None:
+            connection = begun.connection
+            try:
+                response = await connection.finish(begun.done)
+            except _ClosedUnused:
+                connection.close()  # like below: asked again, on another connection
+            except BaseException:
+                connection.close()
+                raise
+            else:
+                self._give_back(connection)
+                return response
+            finally:
+                self._begun.discard(connection)
         async with self._room:
             connection, fresh = await self._connection()
             try:
@@ -105,8 +141,9 @@ class Http1:
     async def aclose(self) -> None:
         """Close every connection."""
         self._closed = True
-        while self._idle:
-            self._idle.pop().close()
+        for connection in (*self._idle, *self._begun):
+            connection.close()
+        self._idle.clear()
 
     def _request(self, body: bytes) -> bytes:
         return b"%b%d\r\n\r\n%b" % (self._target.head, len(body), body)
@@ -130,7 +167,7 @@ class Http1:
         return connection
 
     def _give_back(self, connection: _Connection) -> None:
-        if connection.usable and not self._closed:
+        if connection.usable and not self._closed and len(self._idle) < self._most_idle:
             self._idle.append(connection)
         else:
             connection.close()
@@ -163,7 +200,11 @@ class _Connection(asyncio.Protocol):
 
     async def exchange(self, request: bytes) -> Response:
         """Write a request and wait for its whole reply."""
-        await self._begin(request)
+        return await self.finish(self.begin(request))
+
+    async def finish(self, done: asyncio.Future[None]) -> Response:
+        """Wait for the whole reply to the request that `begin` wrote."""
+        await done
         response = self._response
         response.body = b"".join(self._pieces)
         self._pieces.clear()
@@ -172,7 +213,7 @@ class _Connection(asyncio.Protocol):
     async def streamed(self, request: bytes) -> AsyncGenerator[Response | bytes]:
         """Write a request; see `Http1.stream`."""
         self._news = asyncio.Event()
-        done = self._begin(request)
+        done = self.begin(request)
         told = False
         while True:
             if self._has_headers and not told:
@@ -198,7 +239,8 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _begin(self, request: bytes) -> asyncio.Future[None]:
+    def begin(self, request: bytes) -> asyncio.Future[None]:
+        """Write a request; the future is done when its reply is whole."""
         if self._transport is None or self._lost:
             raise _ClosedUnused("the host closed the connection")
         self._parser = httptools.HttpResponseParser(self)

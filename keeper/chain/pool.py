@@ -20,7 +20,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from keeper.chain.account_stream import KeyedAccount
-from keeper.chain.rpc import Call, Endpoint, Reply
+from keeper.chain.rpc import BegunBatch, Call, Endpoint, Reply
 from keeper.errors import BehindNode, ChainError, Misconfigured, RateLimited, Rejected, Transient
 
 _EWMA: Final = 0.2
@@ -118,6 +118,10 @@ class _Seat:
     endpoint: Endpoint
     health: EndpointHealth
     order: int = field(default=0)
+
+
+BegunBroadcast = list[tuple[_Seat, BegunBatch | None]]
+"""Whom a broadcast goes to, and what of it is on the wire already."""
 
 
 class RpcPool:
@@ -225,21 +229,32 @@ class RpcPool:
             todo = [i for i in todo if isinstance(replies[i], Transient)]
         return replies
 
-    async def broadcast(self, calls: Sequence[Call], *, deadline_s: float | None = None) -> list[Reply]:
+    def begin(self, calls: Sequence[Call]) -> BegunBroadcast | None:
+        """Write the calls to every endpoint that is not benched now, where a connection rests: before any other work
+        of the event loop. `broadcast` goes on from there; None when nothing was written.
+        """
+        begun = [(seat, seat.endpoint.begin(calls)) for seat in self._awake()]
+        return begun if any(batch is not None for _, batch in begun) else None
+
+    async def broadcast(
+        self, calls: Sequence[Call], *, deadline_s: float | None = None, begun: BegunBroadcast | None = None
+    ) -> list[Reply]:
         """The same calls to every endpoint that is not benched, at once. A call's reply is the best of the
         answers: a result, else a rejection, else what went wrong last (unknown). Once every call has a result
         from somebody, an endpoint that hangs is waited for no longer than `straggler_s`.
         """
-        seats = self._awake() or self._by_preference()[:1]
+        if begun is None:
+            begun = [(seat, None) for seat in self._awake() or self._by_preference()[:1]]
+        seats = [seat for seat, _ in begun]
         left = deadline_s or self.limits.deadline_s
         if len(seats) == 1:  # without a task of its own, which would be one turn of the event loop later
-            return await self._tried_batch(seats[0], calls, left)
+            return await self._tried_batch(seats[0], calls, left, begun[0][1])
         best: list[Reply] = [Transient("no endpoint was asked")] * len(calls)
         started = self._clock()
         waiting = list(seats)
 
-        async def send(seat: _Seat) -> None:
-            answers = await self._tried_batch(seat, calls, left)
+        async def send(seat: _Seat, batch: BegunBatch | None) -> None:
+            answers = await self._tried_batch(seat, calls, left, batch)
             waiting.remove(seat)
             for i, answer in enumerate(answers):
                 if _rank(answer) >= _rank(best[i]):
@@ -248,8 +263,8 @@ class RpcPool:
                 tg.cancel_scope.deadline = min(tg.cancel_scope.deadline, anyio.current_time() + self.limits.straggler_s)
 
         async with anyio.create_task_group() as tg:
-            for seat in seats:
-                tg.start_soon(send, seat)
+            for seat, batch in begun:
+                tg.start_soon(send, seat, batch)
         for seat in waiting:
             self._note(seat.health, calls[0].method, started, Transient(f"{seat.endpoint.label}: too slow"))
         return best
@@ -323,9 +338,11 @@ class RpcPool:
         self._note(seat.health, method, started, None)
         return result
 
-    async def _tried_batch(self, seat: _Seat, calls: Sequence[Call], deadline_s: float) -> list[Reply]:
+    async def _tried_batch(
+        self, seat: _Seat, calls: Sequence[Call], deadline_s: float, begun: BegunBatch | None = None
+    ) -> list[Reply]:
         started = self._clock()
-        answers = await seat.endpoint.batch(calls, deadline_s=deadline_s)
+        answers = await seat.endpoint.batch(calls, deadline_s=deadline_s, begun=begun)
         # One broken request breaks all of its calls alike: it counts as one error, not as hundreds.
         errors = [a for a in answers if isinstance(a, Transient)]
         self._note(seat.health, calls[0].method if calls else "batch", started, errors[0] if errors else None)

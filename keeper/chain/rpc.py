@@ -23,7 +23,7 @@ import anyio
 import msgspec
 
 from keeper.chain.account_stream import AccountSplitter, KeyedAccount
-from keeper.chain.http1 import Http1, HttpFailure, Response
+from keeper.chain.http1 import Begun, Http1, HttpFailure, Response
 from keeper.errors import BehindNode, ChainError, MalformedReply, NotServed, RateLimited, Rejected, Transient
 
 # Agave refuses request bodies above 50 KiB by default; a batch is cut to stay under it.
@@ -54,7 +54,11 @@ Reply = Any | ChainError
 class Transport(Protocol):
     """The way to post bytes; `keeper.chain.http1` in life."""
 
-    async def post(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    def begin(self, body: bytes) -> Begun | None:
+        """Write a request now if a connection rests; what is given goes to `post` with the same body."""
+        ...
+
+    async def post(self, body: bytes, begun: Begun | None = None) -> tuple[int, dict[str, str], bytes]:
         """Post a JSON body: status, lower-case headers and the whole reply. OSError-like errors are Transient."""
         ...
 
@@ -80,10 +84,14 @@ class HttpTransport:
     def __repr__(self) -> str:
         return f"HttpTransport({self._label})"
 
-    async def post(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    def begin(self, body: bytes) -> Begun | None:
+        """See Transport."""
+        return None if self._http is None else self._http.begin(body)
+
+    async def post(self, body: bytes, begun: Begun | None = None) -> tuple[int, dict[str, str], bytes]:
         """Post; what breaks is Transient."""
         try:
-            response = await self._open.post(body)
+            response = await self._open.post(body, begun)
         except HttpFailure as e:
             raise Transient(f"{self._label}: {e}") from None
         return response.status, response.headers, response.body
@@ -107,6 +115,15 @@ class HttpTransport:
         """Close the connections."""
         if self._http is not None:
             await self._http.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class BegunBatch:
+    """A batch that is on the wire already: its calls' ids and bytes, the whole body, and its request."""
+
+    chunk: Sequence[tuple[int, bytes]]
+    body: bytes
+    request: Begun
 
 
 class Endpoint:
@@ -183,8 +200,22 @@ class Endpoint:
             raise MalformedReply(f"{self.label}: the reply is not the one to {method}")
         raise _translate(document["error"], self.label)
 
-    async def batch(self, calls: Sequence[Call], *, deadline_s: float) -> list[Reply]:
+    def begin(self, calls: Sequence[Call]) -> BegunBatch | None:
+        """Write the calls now; None when they need several requests or no connection rests. Then `batch`, with this."""
+        chunks = self._chunks(calls)
+        if len(chunks) != 1:
+            return None
+        body = _batch_body(chunks[0])
+        begun = self._transport.begin(body)
+        return None if begun is None else BegunBatch(chunks[0], body, begun)
+
+    async def batch(self, calls: Sequence[Call], *, deadline_s: float, begun: BegunBatch | None = None) -> list[Reply]:
         """The calls in as few requests as the body limit allows; one failed request fails only its calls."""
+        if begun is not None:
+            try:
+                return await self._batch_one(begun.chunk, deadline_s, begun)
+            except ChainError as e:
+                return [e] * len(calls)
         replies: list[Reply] = []
         for chunk in self._chunks(calls):
             try:
@@ -206,8 +237,13 @@ class Endpoint:
             size += len(encoded) + 1
         return chunks
 
-    async def _batch_one(self, chunk: Sequence[tuple[int, bytes]], deadline_s: float) -> list[Reply]:
-        document = await self._exchange(b"[" + b",".join(encoded for _, encoded in chunk) + b"]", deadline_s)
+    async def _batch_one(
+        self, chunk: Sequence[tuple[int, bytes]], deadline_s: float, begun: BegunBatch | None = None
+    ) -> list[Reply]:
+        if begun is None:
+            document = await self._exchange(_batch_body(chunk), deadline_s)
+        else:
+            document = await self._exchange(begun.body, deadline_s, begun.request)
         if isinstance(document, dict) and "error" in document:
             raise _translate(document["error"], self.label)
         if not isinstance(document, list):
@@ -229,10 +265,10 @@ class Endpoint:
             return MalformedReply(f"{self.label}: a reply with neither result nor error")
         return document["result"]
 
-    async def _exchange(self, body: bytes, deadline_s: float) -> Any:
+    async def _exchange(self, body: bytes, deadline_s: float, begun: Begun | None = None) -> Any:
         started = time.monotonic()
         with anyio.move_on_after(deadline_s) as scope:
-            status, headers, content = await self._transport.post(body)
+            status, headers, content = await self._transport.post(body, begun)
             self._check_status(status, headers, content)
             try:
                 return msgspec.json.decode(content)
@@ -250,6 +286,10 @@ class Endpoint:
             raise NotServed(f"{self.label}: HTTP {status}: check the key and the path in its URL")
         if status >= 400 and not content.lstrip().startswith((b"{", b"[")):
             raise Rejected(f"{self.label}: HTTP {status}", code=status)
+
+
+def _batch_body(chunk: Sequence[tuple[int, bytes]]) -> bytes:
+    return b"[" + b",".join(encoded for _, encoded in chunk) + b"]"
 
 
 def _encode(request_id: int, call: Call) -> bytes:

@@ -54,6 +54,10 @@ class Out(Protocol):
         """Take a job; never blocks."""
         ...
 
+    def go(self) -> None:
+        """What was submitted may leave."""
+        ...
+
 
 class Ends(Protocol):
     """Who reads again what seems to have ended; `keeper.execution.endings` in life."""
@@ -254,6 +258,8 @@ class Engine:
 
     def _act(self, actions: Sequence[Action]) -> None:
         assert self._out is not None, "connect comes first"
+        if not actions:
+            return
         triggered: list[ExecuteOrder] = []
         for action in actions:
             match action:
@@ -270,6 +276,7 @@ class Engine:
             asyncio.get_running_loop().call_soon(self._tell, triggered)
         if self.decision.unfinished:
             self._unfinished.set()
+        self._out.go()
 
     def _tell(self, triggered: Sequence[ExecuteOrder]) -> None:
         if len(triggered) > _LINES_AT_ONCE:

@@ -7,6 +7,7 @@ between journal and send.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections import deque
@@ -20,6 +21,7 @@ from solders.pubkey import Pubkey
 
 from keeper.chain.blockhashes import Blockhashes
 from keeper.chain.client import Blockhash, ChainClient
+from keeper.chain.pool import BegunBroadcast
 from keeper.chain.program import EXECUTE, RATCHET, Program
 from keeper.chain.program_errors import name_failure, programs_of
 from keeper.chain.templates import Template
@@ -44,6 +46,8 @@ from keeper.turns import Turns
 
 Job = ExecuteOrder | RatchetStop
 
+_AT_ONCE: Final = 4
+"""So many orders are signed, journaled and sent in one step of the event loop."""
 _STEP: Final = 32
 """Transactions signed before the event loop may do something else: about 3 ms."""
 
@@ -131,6 +135,8 @@ class Executor:
         self._wake = anyio.Event()
         self._rest_until_s = 0.0
         self._sends = anyio.Semaphore(limits.concurrent_sends)
+        self._idle: TaskGroup | None = None
+        """The loop's own, while the loop waits for work."""
         self.turns = Turns("executor")
 
     def __repr__(self) -> str:
@@ -149,9 +155,13 @@ class Executor:
     def submit(self, job: Job) -> None:
         """Take a job. Executions go before ratchets: a late fill costs its trader more than a late ratchet."""
         (self._queue if isinstance(job, ExecuteOrder) else self._ratchets).append(job)
-        self._wake.set()
         if not self._gate.is_open:
             self._say_stopped(job)
+
+    def go(self) -> None:
+        """What was submitted may leave: here and now when it is little and nothing is in its way, else by the loop."""
+        if self.queued and not self._sent_at_once():
+            self._wake.set()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Sign, journal and send until cancelled."""
@@ -162,8 +172,10 @@ class Executor:
                 await self.turns.turn()
                 while not self.queued:
                     self._wake = anyio.Event()
+                    self._idle = tg
                     with self.turns.rest():
                         await self._wake.wait()
+                    self._idle = None
                 if not self._gate.is_open:
                     with self.turns.rest():
                         await self._gate.opened()
@@ -184,6 +196,54 @@ class Executor:
                     await self._take(jobs, tg)
                 except JournalError as e:
                     self._not_taken(e)
+
+    def _sent_at_once(self) -> bool:
+        """The whole way in one step, for a few first attempts: every turn of the event loop between two steps costs a
+        lone order more than the step. False when something is in the way: then nothing was done.
+
+        The promise is the loop's: signed, then in the journal and fsynced, then sent.
+        """
+        tg, jobs = self._idle, [*self._queue, *self._ratchets]
+        if tg is None or len(jobs) > _AT_ONCE or self._dry_run or not self._journal.quick:
+            return False
+        if self._flights.in_flight + len(jobs) > self._limits.max_in_flight or not self._gate.is_open:
+            return False
+        if any(self._tries.failed(j.order.address) or self._tries.ceiling_pause_s(j.order.address) for j in jobs):
+            return False
+        try:
+            blockhash = self._blockhashes.current()
+        except Transient:
+            return False
+        self._next(len(jobs))
+        point("decided")
+        drafts = self._allowed([draft for job in jobs if (draft := self._draft(job, blockhash, 0)) is not None])
+        if not drafts:
+            return True
+        self._learn_one(drafts, tg)
+        point("signed")
+        try:
+            committed = self._journal.commit_now(*(op for draft in drafts for op in self._ops(draft)))
+        except DuplicateAttempt:
+            committed = False  # one at a time, the loop's way: only those that have a live attempt are left out
+        except JournalError as e:
+            self._undo(drafts)
+            self._report(Note("executor.journal", str(e), level="error"))
+            return True
+        if not committed:
+            for draft in drafts:
+                self._fees.release(draft.attempt.signature)  # asked for anew, on the long way
+            tg.start_soon(self._away_beside, drafts, tg)
+            return True
+        point("journaled")
+        flights = self._flown(drafts)
+        try:
+            self._sends.acquire_nowait()
+        except anyio.WouldBlock:
+            tg.start_soon(self._launch_when_free, flights)
+        else:
+            tg.start_soon(self._launch, flights, self._lander.begin(flights))
+        asyncio.get_running_loop().call_soon(self._tell, flights)
+        return True
 
     def _decide_again(self) -> None:
         """What was decided before a stop is not true after it: every waiting order meets the present price anew."""
@@ -244,8 +304,12 @@ class Executor:
         async with anyio.create_task_group() as asking:
             for draft in drafts:
                 asking.start_soon(ask, draft)
+        await self._away_beside(kept, tg)
+
+    async def _away_beside(self, drafts: Sequence[_Draft], tg: TaskGroup) -> None:
+        """`_away` beside the loop."""
         try:
-            await self._away(kept, tg)
+            await self._away(drafts, tg)
         except JournalError as e:
             self._not_taken(e)
 
@@ -264,10 +328,7 @@ class Executor:
         drafts = self._allowed(drafts)
         if not drafts:
             return
-        for draft in drafts:
-            if not self._fees.knows(draft.attempt.kind, draft.job.order.order_type):
-                tg.start_soon(self._learn_units, draft)
-                break
+        self._learn_one(drafts, tg)
         point("signed")
         flights = await self._journaled(drafts)
         point("journaled")
@@ -326,6 +387,12 @@ class Executor:
             self._fees.release(draft.attempt.signature)
         self._put_back([draft.job for draft in drafts])
 
+    def _learn_one(self, drafts: Sequence[_Draft], tg: TaskGroup) -> None:
+        for draft in drafts:
+            if not self._fees.knows(draft.attempt.kind, draft.job.order.order_type):
+                tg.start_soon(self._learn_units, draft)
+                break
+
     async def _learn_units(self, draft: _Draft) -> None:
         """Simulate the first of its kind beside its own way out: it waits for nothing, the next ones profit."""
         try:
@@ -335,9 +402,13 @@ class Executor:
         if result.err is None:
             self._fees.learn_units(draft.attempt.kind, draft.job.order.order_type, result.units)
 
-    async def _launch(self, flights: Sequence[Flight]) -> None:
+    async def _launch_when_free(self, flights: Sequence[Flight]) -> None:
+        await self._sends.acquire()
+        await self._launch(flights)
+
+    async def _launch(self, flights: Sequence[Flight], begun: BegunBroadcast | None = None) -> None:
         try:
-            await self._lander.launch(flights)
+            await self._lander.launch(flights, begun)
         except KeeperError as e:
             # They are journaled and tracked: the lander's own loop sends them again.
             self._report(Note("executor.launch", str(e), level="warning"))
@@ -466,6 +537,10 @@ class Executor:
         except JournalError:
             self._undo(drafts)
             raise
+        return self._flown(kept)
+
+    def _flown(self, kept: Sequence[_Draft]) -> list[Flight]:
+        """The flights of what the journal holds, tracked."""
         now = time.monotonic()
         flights: list[Flight] = []
         for draft in kept:

@@ -20,6 +20,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from keeper.chain.client import STATUSES_PER_CALL, ChainClient, SignatureStatus
+from keeper.chain.pool import BegunBroadcast
 from keeper.domain.attempts import AttemptKind, AttemptState, blocks
 from keeper.domain.reports import AttemptMoved, Note, Report
 from keeper.errors import ChainError, JournalError, Rejected
@@ -114,9 +115,15 @@ class Lander:
         self._flights.add(flight)
         self._wake.set()
 
-    async def launch(self, flights: Sequence[Flight]) -> None:
+    def begin(self, flights: Sequence[Flight]) -> BegunBroadcast | None:
+        """Put them on the wire at once, where that needs no waiting; then `launch`, with this. The journal must hold
+        them already (promise 1).
+        """
+        return self._client.begin_send([flight.attempt.wire for flight in flights])
+
+    async def launch(self, flights: Sequence[Flight], begun: BegunBroadcast | None = None) -> None:
         """Send for the first time. The journal must hold them already (promise 1)."""
-        await self._send(flights)
+        await self._send(flights, begun)
         self._wake.set()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -156,7 +163,7 @@ class Lander:
         with anyio.move_on_after(max(min(nexts) - now - rest_s, 0.0)):
             await self._wake.wait()
 
-    async def _send(self, flights: Sequence[Flight]) -> None:
+    async def _send(self, flights: Sequence[Flight], begun: BegunBroadcast | None = None) -> None:
         if not flights:
             return
         if self._dry_run:
@@ -167,7 +174,7 @@ class Lander:
         for flight in flights:
             flight.next_send_s = time.monotonic() + self._limits.resend_every_s
         replies = await self._client.send(
-            [flight.attempt.wire for flight in flights], deadline_s=self._limits.send_deadline_s
+            [flight.attempt.wire for flight in flights], deadline_s=self._limits.send_deadline_s, begun=begun
         )
         point("sent")
         ops: list[MoveAttempt] = []

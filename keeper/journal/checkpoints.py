@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,7 @@ from keeper.journal import files
 
 _AFTER_ROWS: Final = 5_000
 _IDLE_S: Final = 0.5
+_LONGEST_S: Final = 30.0
 _RETRY_S: Final = 1.0
 _OVERDUE_BYTES: Final = 256 << 20
 """A WAL that is always written to is never empty and grows. From here on the writer waits for one checkpoint."""
@@ -27,13 +29,17 @@ _OVERDUE_BYTES: Final = 256 << 20
 class Checkpoints:
     """The checkpointing thread. `wrote` is the writer's, the rest anybody's."""
 
-    def __init__(self, path: Path, db: Database, *, on_problem: Callable[[], None]) -> None:
+    def __init__(
+        self, path: Path, db: Database, *, on_problem: Callable[[], None], on_moved: Callable[[], None]
+    ) -> None:
         self._path = path
         self._wal = path.with_name(path.name + "-wal")
         self._db = db
         self._on_problem = on_problem
+        self._on_moved = on_moved
         self._cond = threading.Condition(threading.Lock())
         self._rows = 0
+        self._wrote_at = 0.0
         self._wanted = False
         self._closing = False
         self.problem: str | None = None
@@ -49,6 +55,7 @@ class Checkpoints:
         with self._cond:
             first = self._rows == 0
             self._rows += rows
+            self._wrote_at = time.monotonic()
             if first or (self._rows >= _AFTER_ROWS and not self._wanted):
                 self._wanted = self._rows >= _AFTER_ROWS
                 self._cond.notify()
@@ -70,14 +77,27 @@ class Checkpoints:
             with self._cond:
                 while not (self._rows or self.problem or self._closing):
                     self._cond.wait()
-                if not (self._wanted or self._closing):
-                    # Little came: give it company, unless a burst or the end comes first.
-                    self._cond.wait(_RETRY_S if self.problem else _IDLE_S)
+                self._rest()
                 if self._closing:
                     return
                 self._wanted = False
                 before = self._rows
             self._checkpoint(before)
+
+    def _rest(self) -> None:
+        """Little came: give it company until the writer rests, because its fsyncs and a checkpoint's hold each other
+        up; unless a burst or the end comes first. Under the condition's lock.
+        """
+        if self.problem:
+            if not self._closing:
+                self._cond.wait(_RETRY_S)
+            return
+        latest = time.monotonic() + _LONGEST_S
+        while not (self._wanted or self._closing):
+            wait_s = min(self._wrote_at + _IDLE_S, latest) - time.monotonic()
+            if wait_s <= 0:
+                return
+            self._cond.wait(wait_s)
 
     def _checkpoint(self, rows: int) -> None:
         try:
@@ -89,6 +109,9 @@ class Checkpoints:
         if in_wal == moved:
             with self._cond:
                 self._rows -= min(rows, self._rows)
+                rests = not self._rows
+            if rests:
+                self._on_moved()
         if self.problem is not None:
             self.problem = None
             self._on_problem()

@@ -51,7 +51,7 @@ class Journal:
 
     `commit` returns when its operations are fsynced. `post` notes what nobody waits for. Queries run on read-only
     connections of their own and never hold up the writer; one that begins after a commit returned sees it.
-    Lives in one asyncio event loop, and no call blocks it.
+    Lives in one asyncio event loop, and no call blocks it but `commit_now`.
     """
 
     def __init__(
@@ -61,8 +61,10 @@ class Journal:
         retention: Retention,
         max_notes: int,
         on_group: Callable[[GroupDone], None] | None,
+        inline_below_s: float,
     ) -> None:
         self._path = path
+        self._inline_below_s = inline_below_s
         self._max_notes = max_notes
         self._retention = retention
         self._on_group = on_group
@@ -91,16 +93,24 @@ class Journal:
         read_only: bool = False,
         max_notes: int = _MAX_NOTES,
         on_group: Callable[[GroupDone], None] | None = None,
+        inline_below_s: float = 0.0,
     ) -> AsyncIterator[Journal]:
         """Open the journal, and on leaving write what waits and let go of it.
 
         A writer locks it, creates it when it is missing and migrates it. `read_only` is for the commands beside a
         running keeper: no lock, no writes. `on_group` is told of every group, on the loop; it must be quick.
-        `max_notes` bounds the posted notes in memory.
+        `max_notes` bounds the posted notes in memory. `inline_below_s`: `commit_now` does its work while the slowest
+        of the last five commits took no longer; 0 means never.
 
         Raises JournalBusy, JournalVersion, or JournalError with the reason and what to do.
         """
-        journal = cls(_absolute(path), retention=retention or Retention(), max_notes=max_notes, on_group=on_group)
+        journal = cls(
+            _absolute(path),
+            retention=retention or Retention(),
+            max_notes=max_notes,
+            on_group=on_group,
+            inline_below_s=inline_below_s,
+        )
         async with contextlib.AsyncExitStack() as stack:
             if not read_only:
                 await stack.enter_async_context(journal._writing())
@@ -121,6 +131,7 @@ class Journal:
                 loop=asyncio.get_running_loop(),
                 max_notes=self._max_notes,
                 on_group=self._group,
+                inline_below_s=self._inline_below_s,
             )
             self._writer.start()
             try:
@@ -163,6 +174,19 @@ class Journal:
         writer = self._the_writer()
         async with self._callers:
             await writer.submit(ops)
+
+    @property
+    def quick(self) -> bool:
+        """Whether `commit_now` would do its work now."""
+        return self._writer is not None and self._writer.quick
+
+    def commit_now(self, *ops: Op) -> bool:
+        """`commit` on this thread, for a few operations that are in a hurry: durable when it returns, one fsync later.
+
+        False, and nothing done, while the writer writes, callers wait, or the disk was slow lately: then `commit`.
+        Raises what `commit` raises. The one call that blocks the loop (docs/decisions/0009).
+        """
+        return self._the_writer().commit_now(ops)
 
     def post(self, note: Note) -> bool:
         """Note something nobody waits for; it is written with the next group, or within about 50 ms.

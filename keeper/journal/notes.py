@@ -8,7 +8,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from keeper.domain.base58 import base58
-from keeper.journal.ops import Note, NoteOrder, NoteState
+from keeper.journal.ops import AddAttempt, Note, NoteOrder, NoteState, Op, ResetBudget, UseBudget
 
 T = TypeVar("T")
 
@@ -43,6 +43,19 @@ class NoteBag:
 
 def _address(note: Note) -> str:
     return base58(note.order.address if isinstance(note, NoteOrder) else note.address)
+
+
+def order_of(op: Op) -> str | None:
+    """The order that an operation is on; None for one that no note's place in the queue matters to."""
+    match op:
+        case NoteOrder():
+            return base58(op.order.address)
+        case NoteState() | UseBudget() | ResetBudget():
+            return base58(op.address)
+        case AddAttempt():
+            return base58(op.attempt.order)
+        case _:
+            return None
 
 
 def merge(earlier: Note, later: Note) -> Note:

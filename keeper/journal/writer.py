@@ -7,6 +7,10 @@ meanwhile, and a lone caller waits for no more than his own.
 Two ways to fail are told apart. An operation that is refused (a second live attempt, say) fails its own caller;
 the others' commit. A failing disk fails the whole group with nothing of it written, and the journal is unhealthy
 until a write succeeds again; the writer keeps trying by itself.
+
+A thread's wake-ups cost more than a quick disk's fsync. So a caller in a hurry may commit on its own thread, the event
+loop's, while the writer rests and the disk is quick (`Writer.commit_now`): the same code, the same connection, the
+same fsync. `_writing` says who has the connection: it is changed under the condition's lock only.
 """
 
 from __future__ import annotations
@@ -27,12 +31,15 @@ from sqlite_utils import Database
 from keeper.errors import DuplicateAttempt, JournalError
 from keeper.journal import files, store
 from keeper.journal.checkpoints import Checkpoints, checkpoint_at_end, checkpoint_in_line
-from keeper.journal.notes import NoteBag
+from keeper.journal.notes import NoteBag, merge, order_of
 from keeper.journal.ops import JournalConflict, Note, Op
+from keeper.journal.pace import Pace
 from keeper.journal.workspace import Rows, apply
 
 _GROUP_OPS: Final = 2_048
 """A group takes callers until it has this many operations: it bounds how long its first caller waits."""
+_FEW_ROWS: Final = 64
+"""What a commit of so many rows takes says how quick the disk is; a large group's says how large it is."""
 _NOTE_DELAY_S: Final = 0.05
 _RETRY_FIRST_S: Final = 0.1
 _RETRY_LAST_S: Final = 5.0
@@ -53,6 +60,8 @@ class GroupDone:
     seconds: float
     waited_s: float
     problem: str | None
+    inline: bool = False
+    """Whether it was committed on the event loop's thread, which could do nothing else meanwhile."""
 
 
 @dataclass(slots=True)
@@ -102,6 +111,7 @@ class Writer:
         loop: asyncio.AbstractEventLoop,
         max_notes: int,
         on_group: Callable[[GroupDone, int], None],
+        inline_below_s: float = 0.0,
     ) -> None:
         self._path = path
         self._db = db
@@ -111,7 +121,12 @@ class Writer:
         self._cond = threading.Condition(threading.Lock())
         self._queue = _Queue()
         self._closing = False
-        self._checkpoints = Checkpoints(path, checkpoint_db, on_problem=self.tell_health)
+        self._checkpoints = Checkpoints(path, checkpoint_db, on_problem=self.tell_health, on_moved=self._begin_anew)
+        self._pace = Pace(inline_below_s)
+        self._writing = False
+        """Whether somebody writes, or has taken a batch that he is about to write."""
+        self._anew = False
+        """Whether the WAL is to be begun anew, so that the next commit does not have to: that costs an fsync."""
         self._retry_s = 0.0
         self._tried_last = False
         self._problem: str | None = None
@@ -133,6 +148,57 @@ class Writer:
         ticket = Ticket(ops, self._loop.create_future(), time.perf_counter())
         self._push(ticket)
         return ticket.done
+
+    def commit_now(self, ops: Sequence[Op]) -> bool:
+        """Commit one caller's operations on this thread, durable when it returns; False when that would mean to wait
+        for somebody or for a slow disk, and nothing was done: then `submit` is the way.
+
+        Raises what `submit`'s future would.
+        """
+        ticket = Ticket(ops, self._loop.create_future(), time.perf_counter())
+        with self._cond:
+            if self._closing:
+                raise JournalError("The journal is closed.")
+            if self._writing or self._queue.urgent or self._problem is not None or not self._pace.quick:
+                return False
+            self._writing = True
+            group = self._waiting_on(ops)
+        group.append(ticket)
+        try:
+            done = self._write(group, inline=True)
+        finally:
+            with self._cond:
+                self._writing = False
+                if self._queue.items or self.problem is not None or self._closing:
+                    self._cond.notify()
+        self._loop.call_soon(self._after_inline, done, self._next_change_id - 1, self._written)
+        if ticket.error is not None:
+            raise ticket.error
+        return True
+
+    @property
+    def quick(self) -> bool:
+        """Whether `commit_now` would do its work. The thread may take to writing a moment later."""
+        return not (self._writing or self._queue.urgent) and self._problem is None and self._pace.quick
+
+    def _waiting_on(self, ops: Sequence[Op]) -> list[Ticket | NoteBag]:
+        """The waiting notes on the orders of these operations, taken out of the queue: they were posted before."""
+        queue = self._queue
+        taken: dict[str, Note] = {}
+        for address in {address for op in ops if (address := order_of(op)) is not None}:
+            for item in queue.items:
+                note = item.notes.pop(address, None) if isinstance(item, NoteBag) else None
+                if note is not None:
+                    queue.notes -= 1
+                    taken[address] = note if address not in taken else merge(taken[address], note)
+        if taken:
+            queue.items = collections.deque(item for item in queue.items if not isinstance(item, NoteBag) or item)
+        return [NoteBag(taken)] if taken else []
+
+    def _after_inline(self, done: GroupDone, last_change: int, written: int) -> None:
+        self._on_group(done, last_change)
+        # A WAL that is overdue is the thread's to checkpoint, at its next group: it would hold up the loop.
+        self._checkpoints.wrote(written)
 
     def chore(self, work: Work) -> asyncio.Future[object]:
         """Queue upkeep; the future has its result."""
@@ -199,10 +265,14 @@ class Writer:
     def _run(self) -> None:
         try:
             while (batch := self._take()) is not None:
-                if batch:
-                    self._do(batch)
-                else:
-                    self._try_again()
+                try:
+                    if batch:
+                        self._do(batch)
+                    else:
+                        self._try_again()
+                finally:
+                    with self._cond:
+                        self._writing = False
         except BaseException as error:
             self._problem = f"The journal's writer stopped: {error!r}. Start the keeper again."
             raise
@@ -210,21 +280,31 @@ class Writer:
             self._end()
 
     def _take(self) -> list[Ticket | NoteBag | Chore] | None:
-        """The next group's items; an empty list when it is time to try a failing disk; None when all is done."""
+        """The next group's items; an empty list when it is time to try a failing disk, or to begin the WAL anew; None
+        when all is done. Unless it is None, this thread has the connection.
+        """
         with self._cond:
             while True:
+                if self._writing:
+                    self._cond.wait()
+                    continue
                 queue = self._queue
                 due_s = queue.first_note_at + max(_NOTE_DELAY_S, self._retry_s) - time.perf_counter()
                 if queue.items and (queue.urgent or self._closing or due_s <= 0):
                     if self._closing and self._problem is not None and self._last_try_failed():
                         return None
+                    self._writing = True
                     return self._pop()
                 if self._closing:
                     return None
+                if self._anew and self._problem is None:
+                    self._anew, self._writing = False, True
+                    return []
                 if queue.items:
                     self._cond.wait(due_s)
                 elif self._problem is not None:
-                    if not self._cond.wait(self._retry_s):
+                    if not self._cond.wait(self._retry_s) and not self._writing:
+                        self._writing = True
                         return []
                 else:
                     self._cond.wait()
@@ -264,7 +344,16 @@ class Writer:
             self._do_chore(batch[0])
             return
         group = [item for item in batch if not isinstance(item, Chore)]
+        done = self._write(group)
+        self._tell([item for item in group if isinstance(item, Ticket)], done)
+        # The callers are awake by now: nobody waits for this.
+        if self._checkpoints.wrote(self._written):
+            checkpoint_in_line(self._db)
+
+    def _write(self, group: list[Ticket | NoteBag], *, inline: bool = False) -> GroupDone:
+        """The group in one transaction, durable, its tickets' errors set; or, when the disk fails, nothing of it."""
         began = time.perf_counter()
+        self._written = 0
         try:
             try:
                 refused = self._commit(group)
@@ -282,22 +371,16 @@ class Writer:
             self._problem = None
             self._retry_s = 0.0
         tickets = [item for item in group if isinstance(item, Ticket)]
-        self._tell(
-            tickets,
-            GroupDone(
-                callers=len(tickets),
-                ops=sum(len(ticket.ops) for ticket in tickets),
-                notes=sum(len(item) for item in group if isinstance(item, NoteBag)),
-                refused=refused,
-                seconds=time.perf_counter() - began,
-                waited_s=began - tickets[0].queued_at if tickets else 0.0,
-                problem=self.problem,
-            ),
+        return GroupDone(
+            callers=len(tickets),
+            ops=sum(len(ticket.ops) for ticket in tickets),
+            notes=sum(len(item) for item in group if isinstance(item, NoteBag)),
+            refused=refused,
+            seconds=time.perf_counter() - began,
+            waited_s=began - tickets[0].queued_at if tickets else 0.0,
+            problem=self.problem,
+            inline=inline,
         )
-        # The callers are awake by now: nobody waits for this.
-        if self._checkpoints.wrote(self._written):
-            checkpoint_in_line(self._db)
-        self._written = 0
 
     def _commit(self, group: list[Ticket | NoteBag]) -> int:
         """The group in one transaction; how many callers and notes were refused."""
@@ -313,10 +396,14 @@ class Writer:
             else:
                 notes_refused += sum(_applied(rows, (note,), now) is not None for note in item.notes.values())
         store.save(db, rows)
+        began = time.perf_counter()
         db.execute("COMMIT")
+        took_s = time.perf_counter() - began
         # Only now: a group that was rolled back gives its ids to the next one, so that there are no gaps.
         self._settle(rows)
         self.notes_refused += notes_refused
+        if self._written <= _FEW_ROWS:
+            self._pace.took(took_s)
         return refused + notes_refused
 
     def _commit_one_by_one(self, group: list[Ticket | NoteBag]) -> int:
@@ -400,8 +487,15 @@ class Writer:
             if self._db.conn.in_transaction:
                 self._db.execute("ROLLBACK")
 
+    def _begin_anew(self) -> None:
+        """All of the WAL is in the database file: let the thread write its first frame anew. From any thread."""
+        with self._cond:
+            self._anew = True
+            self._cond.notify()
+
     def _try_again(self) -> None:
-        """Nothing waits that could be written: try whether the failing disk works again."""
+        """A write of nothing that matters: it tries whether the failing disk works again, or begins the WAL anew."""
+        problem = self._problem
         try:
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('probed_at', ?)", (str(time.time()),))
         except sqlite3.Error as error:
@@ -410,7 +504,8 @@ class Writer:
         else:
             self._problem = None
             self._retry_s = 0.0
-        self.tell_health()
+        if self._problem is not None or problem is not None:
+            self.tell_health()
 
     def _end(self) -> None:
         """Nobody is left waiting for a thread that has ended."""

@@ -103,6 +103,12 @@ class Metrics:
         self.journal_seconds = Histogram(
             "keeper_journal_commit_seconds", "One group commit, fsync included.", buckets=LATENCY_BUCKETS_S, registry=r
         )
+        self.journal_inline_seconds = Histogram(
+            "keeper_journal_inline_commit_seconds",
+            "Those of them that were made on the event loop's thread, which could do nothing else meanwhile.",
+            buckets=LATENCY_BUCKETS_S,
+            registry=r,
+        )
         self.journal_waiting = Gauge(
             "keeper_journal_waiting",
             "What waits to be written: commits that somebody waits for, and notes.",

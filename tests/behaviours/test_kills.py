@@ -58,11 +58,20 @@ class Scene:
         await self.lives.ready()
 
 
+ON_THE_LOOP_MS = 100.0
+ON_THE_THREAD_MS = 0.0
+
+
 @pytest.fixture(scope="module")
-async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
+async def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
+    """Lone orders are journaled on the event loop's thread, unless the test says otherwise."""
     folder: Path = tmp_path_factory.mktemp("kills")
+    journal = {"inline_below_ms": getattr(request, "param", ON_THE_LOOP_MS)}
     execution = {"attempts_per_hour": 1_000}
-    async with Stand.open(folder, rpc={"deadline_s": 1.0}, execution=execution) as stand, Lives.open() as lives:
+    async with (
+        Stand.open(folder, rpc={"deadline_s": 1.0}, execution=execution, journal=journal) as stand,
+        Lives.open() as lives,
+    ):
         yield Scene(stand, lives)
 
 
@@ -92,6 +101,17 @@ async def place_by_api(scene: Scene, trader: Trader, symbol: str) -> Pubkey:
 
 @pytest.mark.parametrize("point", POINTS)
 async def test_1_a_kill_at_any_point_gives_no_order_two_live_signatures(scene: Scene, point: str) -> None:
+    await killed_at(scene, point)
+
+
+@pytest.mark.parametrize("scene", [ON_THE_THREAD_MS], indirect=True)
+@pytest.mark.parametrize("point", ["decided", "signed", "journaled", "sent"])
+async def test_1_nor_one_where_the_journals_thread_commits(scene: Scene, point: str) -> None:
+    await killed_at(scene, point)
+
+
+async def killed_at(scene: Scene, point: str) -> None:
+    """One order, a keeper that dies at the point on its way, and what becomes of the order."""
     stand, lives = scene.stand, scene.lives
     market = stand.world.market()
     poor = point in ("failed", "failed_journaled")

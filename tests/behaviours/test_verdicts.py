@@ -316,6 +316,12 @@ async def test_a_retry_that_waits_for_a_simulation_holds_up_nobody(
     stand: Stand, trader: Trader, market: Pubkey
 ) -> None:
     async with stand.keeper():
+        # One that fills says what a fill takes: the simulations that come are of retries, not to learn that.
+        first = stand.order(trader, market)
+        await stand.known(first)
+        stand.world.set_price(market, 94 * USDC)
+        await stand.reach(first, OrderState.FILLED)
+        stand.world.set_price(market, 99 * USDC)
         tried = stand.order(trader, market)
         await meanwhile(stand, tried, market, lambda: stand.world.set_price(market, 96 * USDC))
         await until(lambda: stand.attempt_state(tried) is AttemptState.FAILED)

@@ -5,14 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 
-from keeper.chain.http1 import Response
+from keeper.chain.http1 import Begun, Response
 
 
 class Scripted(ABC):
     """A node that answers as told by `post`; its stream is the same answer, in one piece."""
 
+    def begin(self, body: bytes) -> Begun | None:
+        """It has no connections that could rest."""
+        return None
+
     @abstractmethod
-    async def post(self, body: bytes) -> tuple[int, dict[str, str], bytes]: ...
+    async def post(self, body: bytes, begun: Begun | None = None) -> tuple[int, dict[str, str], bytes]: ...
 
     async def stream(self, body: bytes) -> AsyncGenerator[Response | bytes]:
         status, headers, said = await self.post(body)

@@ -14,6 +14,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from keeper.chain.client import ChainClient
+from keeper.chain.http1 import Begun
 from keeper.chain.pool import PoolLimits, RpcPool
 from keeper.chain.rpc import Endpoint
 from keeper.errors import ChainError
@@ -69,7 +70,7 @@ class Says(Scripted):
     def __init__(self, **members: Any) -> None:
         self._members = members
 
-    async def post(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    async def post(self, body: bytes, begun: Begun | None = None) -> tuple[int, dict[str, str], bytes]:
         document = msgspec.json.decode(body)
         calls = document if isinstance(document, list) else [document]
         replies = [{"jsonrpc": "2.0", "id": call["id"], **self._members} for call in calls]
@@ -121,7 +122,7 @@ async def test_12_shapes_that_once_broke_the_client(method: str, result: Any) ->
 )
 async def test_12_bodies_that_are_no_reply(body: bytes) -> None:
     class Node(Says):
-        async def post(self, _: bytes) -> tuple[int, dict[str, str], bytes]:
+        async def post(self, _: bytes, begun: Begun | None = None) -> tuple[int, dict[str, str], bytes]:
             return 200, {}, body
 
     for call in CALLS.values():

@@ -270,3 +270,60 @@ async def test_one_error_in_a_batch_is_that_calls_alone() -> None:
     assert good == 1
     assert isinstance(bad, Rejected)
     assert isinstance(lost, MalformedReply)
+
+
+async def test_what_was_begun_is_on_the_wire_at_once_and_answered_like_any_other() -> None:
+    seen: list[object] = []
+
+    async def handler(stream: SocketStream, body: bytes) -> None:
+        calls = msgspec.json.decode(body)
+        seen.append([call["method"] for call in calls])
+        replies = [{"jsonrpc": "2.0", "id": call["id"], "result": call["method"]} for call in calls]
+        await stream.send(http(msgspec.json.encode(replies)))
+
+    calls = [Call("first"), Call("second")]
+    async with endpoint(handler) as made:
+        assert made.begin(calls) is None, "no connection rests yet"
+        await made.batch(calls, deadline_s=5)
+        for _ in range(3):
+            begun = made.begin(calls)
+            assert begun is not None
+            assert made.begin(calls) is None, "the only connection is taken"
+            assert await made.batch(calls, deadline_s=5, begun=begun) == ["first", "second"]
+    assert seen == [["first", "second"]] * 4, "each went out once"
+
+
+async def test_what_was_begun_on_a_connection_that_the_node_had_closed_is_sent_again() -> None:
+    requests = 0
+
+    async def handler(stream: SocketStream, body: bytes) -> None:
+        nonlocal requests
+        requests += 1
+        (call,) = msgspec.json.decode(body)
+        await stream.send(http(msgspec.json.encode([{"jsonrpc": "2.0", "id": call["id"], "result": requests}])))
+        if requests == 1:
+            await stream.aclose()
+
+    async with endpoint(handler) as made:
+        assert await made.batch([Call("a")], deadline_s=5) == [1]
+        # Before the loop has heard that it is closed.
+        begun = made.begin([Call("a")])
+        assert begun is not None
+        assert await made.batch([Call("a")], deadline_s=5, begun=begun) == [2]
+
+
+async def test_what_was_begun_and_broke_off_is_unknown() -> None:
+    async def handler(stream: SocketStream, body: bytes) -> None:
+        (call,) = msgspec.json.decode(body)
+        if call["method"] == "breaks":
+            await stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n[")
+            await stream.aclose()
+            return
+        await stream.send(http(msgspec.json.encode([{"jsonrpc": "2.0", "id": call["id"], "result": 1}])))
+
+    async with endpoint(handler) as made:
+        await made.batch([Call("a")], deadline_s=5)
+        begun = made.begin([Call("breaks")])
+        assert begun is not None
+        (reply,) = await made.batch([Call("breaks")], deadline_s=5, begun=begun)
+        assert type(reply) is Transient

@@ -9,6 +9,7 @@ import anyio
 import msgspec
 import pytest
 
+from keeper.chain.http1 import Begun
 from keeper.chain.pool import PoolLimits, RpcPool
 from keeper.chain.rpc import Call, Endpoint
 from keeper.errors import BehindNode, Misconfigured, Rejected, Transient
@@ -29,7 +30,7 @@ class ScriptedNode(Scripted):
     status: int = 200
     bodies: list[bytes] = field(default_factory=list)
 
-    async def post(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    async def post(self, body: bytes, begun: Begun | None = None) -> tuple[int, dict[str, str], bytes]:
         self.bodies.append(body)
         if self.broken:
             raise Transient("node: ConnectError")
