@@ -406,15 +406,23 @@ def _order_sources(
 
 def _market_source(state: OrderState, market: str) -> tuple[str, str, list[object]]:
     """One market's orders in one state. Nearly all that rest are open and most that ended are filled, so that these are
-    found among the market's; of the moving states there are few; and the rest have an index, whose condition SQLite
-    recognises only in a query that says the word.
+    found among the market's, less those that an index has as neither; of the moving states there are few; and the rest
+    have that index, whose condition SQLite recognises only in a query that says the word.
     """
     if state in _RARE:
         return "INDEXED BY orders_market_rare", f"market = ? AND state = '{state.value}'", [market]
     if state is OrderState.OPEN or state is OrderState.FILLED:
-        return "INDEXED BY orders_market", "market = ? AND closed = ? AND state = ?", [
-            market, state is OrderState.FILLED, state.value,
-        ]  # fmt: skip
+        filled = state is OrderState.FILLED
+        others = [rare for rare in sorted(_RARE) if rare.terminal is filled]
+        neither = " UNION ALL ".join(
+            f"SELECT id FROM orders INDEXED BY orders_market_rare WHERE market = ? AND state = '{rare.value}'"
+            for rare in others
+        )
+        return (
+            "INDEXED BY orders_market",
+            f"market = ? AND closed = ? AND id NOT IN ({neither}) AND state = ?",
+            [market, filled, *[market] * len(others), state.value],
+        )
     return "INDEXED BY orders_state", "state = ? AND market = ?", [state.value, market]
 
 
