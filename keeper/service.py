@@ -35,7 +35,7 @@ async def serve(settings: Settings, load: Callable[[], Settings], on_ready: Call
 
         def ready(keeper: app.Ready) -> None:
             service.keeper = keeper
-            service.notifier.ready(service.summary())
+            service.notifier.ready(service.tell())
             tg.start_soon(service.tell_status, name="status")
             if service.notifier.watchdog_s is not None:
                 tg.start_soon(service.feed_watchdog, service.notifier.watchdog_s, name="watchdog-pings")
@@ -53,6 +53,7 @@ class _Service:
         self.keeper: app.Ready | None = None
         self._settings = settings
         self._load = load
+        self._told = ""  # the summary that the supervisor has
 
     async def listen(self, scope: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Act on signals until one of them ends it all."""
@@ -79,7 +80,7 @@ class _Service:
             found = changes(self._settings, self._load())
         except Misconfigured as e:
             _log.error("settings.not_reloaded", detail=str(e))
-            self.notifier.ready(f"{self.summary()}; the changed settings are wrong, the old ones are in force")
+            self.notifier.ready(f"{self.tell()}; the changed settings are wrong, the old ones are in force")
             return
         self._settings = found.settings
         set_level(found.settings.log.level)
@@ -87,21 +88,24 @@ class _Service:
         _log.info("settings.reloaded", taken=found.taken)
         if found.need_restart:
             _log.warning("settings.need_restart", names=found.need_restart)
-        self.notifier.ready(self.summary())
+        self.notifier.ready(self.tell())
 
     def summary(self) -> str:
         """How it is, on one line."""
         assert self.keeper is not None
         return self.keeper.summary()
 
+    def tell(self) -> str:
+        """The summary, which the caller tells the supervisor."""
+        self._told = self.summary()
+        return self._told
+
     async def tell_status(self) -> None:
-        """Tell how it is, when that changed."""
-        last = self.summary()
+        """Tell how it is, when that is not what the supervisor has."""
         while True:
             await anyio.sleep(_STATUS_EVERY_S)
-            if (now := self.summary()) != last:
-                self.notifier.status(now)
-                last = now
+            if self.summary() != self._told:
+                self.notifier.status(self.tell())
 
     async def feed_watchdog(self, within_s: float) -> None:
         """Ping while no loop is stuck. A stuck event loop does not even come here, which says the same."""
