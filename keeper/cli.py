@@ -11,11 +11,9 @@ from typing import Annotated, Any
 
 import anyio
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from keeper import __version__
-from keeper.commands import EXIT_FAILED, EXIT_USAGE, admin, check, journal, simulate
+from keeper.commands import EXIT_FAILED, EXIT_USAGE, admin, check, journal, listing, simulate
 from keeper.commands.options import (
     ConfigOption,
     HostOption,
@@ -230,6 +228,7 @@ def _journal_path(config: Path | None, journal: Path | None) -> Path:
 def _print_rows(
     path: Path, read: Callable[[Any], Coroutine[Any, Any, list[dict[str, Any]]]], columns: list[str], as_json: bool
 ) -> None:
+    from keeper import views
     from keeper.journal import Journal
 
     async def fetch() -> list[dict[str, Any]]:
@@ -244,12 +243,7 @@ def _print_rows(
     if not rows:
         print("None.")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
-    Console().print(table)
+    listing.show(rows, columns, views.BELOW)
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:

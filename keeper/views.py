@@ -13,6 +13,8 @@ from keeper.journal import Journal
 ORDER_COLUMNS: Final = ["order", "type", "side", "size", "trigger", "state", "reason"]
 ATTEMPT_COLUMNS: Final = ["signed_at", "order", "kind", "number", "state", "fate", "error", "signature"]
 FAILURE_COLUMNS: Final = ["order", "type", "state", "error", "attempts", "reason"]
+BELOW: Final = frozenset({"order", "error", "signature", "reason"})
+"""Columns that stand under their row in a narrow terminal."""
 
 
 async def orders(journal: Journal, states: Collection[OrderState] | None, limit: int) -> list[dict[str, Any]]:
