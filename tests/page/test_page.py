@@ -179,7 +179,8 @@ async def test_the_page_to_try_the_api(scene: Scene) -> None:
         await scene.do(scene.window.screenshot, Path(folder) / "docs.png")
 
 
-@pytest.mark.parametrize(("width", "height", "dark"), [(1400, 900, False), (1400, 900, True), (390, 844, True)])
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize(("width", "height"), [(1400, 900), (390, 844)])
 async def test_each_screen_and_theme(scene: Scene, tmp_path: Path, width: int, height: int, dark: bool) -> None:
     await open_page(scene, width, height, dark=dark)
     await scene.sees("document.querySelector('#executions tbody tr')")
