@@ -12,7 +12,7 @@ from keeper.commands.listing import show
 from keeper.views import ATTEMPT_COLUMNS, BELOW, ORDER_COLUMNS
 
 ORDER = str(Keypair().pubkey())
-ORDERS = [
+ORDERS: list[dict[str, object]] = [
     {
         "order": ORDER,
         "type": "trailing_stop",
@@ -22,7 +22,7 @@ ORDERS = [
         "state": "triggered",
         "reason": "Its retry budget is used up; the last attempt failed with InsufficientCollateral [6002]. " * 2,
     },
-    dict.fromkeys(ORDER_COLUMNS) | {"order": str(Keypair().pubkey()), "type": "limit"},
+    {**dict.fromkeys(ORDER_COLUMNS), "order": str(Keypair().pubkey()), "type": "limit"},
 ]
 
 
@@ -44,7 +44,8 @@ def test_a_narrow_terminal_has_each_address_whole_and_no_line_too_long() -> None
 
 
 def test_attempts_fit_eighty_columns() -> None:
-    row = dict.fromkeys(ATTEMPT_COLUMNS, "") | {
+    row: dict[str, object] = {
+        **dict.fromkeys(ATTEMPT_COLUMNS, ""),
         "signed_at": "2026-11-23T01:45:38.157+00:00",
         "kind": "execute",
         "number": 10,
