@@ -21,7 +21,7 @@ from bench.machine import describe
 from bench.table import table
 
 RESULTS = Path(__file__).with_name("results.json")
-PARTS = ("decode", "journal", "tick", "burst", "naive", "placing", "capacity")
+PARTS = ("decode", "journal", "tick", "burst", "naive", "placing", "readers", "capacity")
 
 
 def main() -> int:

@@ -79,6 +79,12 @@ def _placing(results: dict[str, Any]) -> Iterator[Row]:
     yield "placing over HTTP, 100/s", "", f"p50 {figures['p50']:.1f} ms, p99 {figures['p99']:.0f} ms"
 
 
+def _readers(results: dict[str, Any]) -> Iterator[Row]:
+    figures = results["stream_readers"]
+    measured = f"executions a second: {figures['executions_ratio']:.2f}, tick to sent: {figures['sent_p50_ratio']:.2f}"
+    yield f"{figures['readers']:,} stream readers, what they cost", "<= 1.10", measured
+
+
 _ROWS: tuple[Callable[[dict[str, Any]], Iterator[Row]], ...] = (
     _tick,
     _burst,
@@ -87,4 +93,5 @@ _ROWS: tuple[Callable[[dict[str, Any]], Iterator[Row]], ...] = (
     _decode,
     _journal,
     _placing,
+    _readers,
 )

@@ -265,6 +265,8 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
                 news=engine.on_event,
                 settings_shown=lambda: {setting.name: setting.value for setting in effective(settings, None, {})},
                 genesis=await journal.meta(housekeeping.GENESIS),
+                # Jobs to sign, or a commit that a send waits for.
+                busy=lambda: executor.has_work or journal.waiting_callers > 0,
                 public_url=settings.http.public_url,
             )
             port = await tg.start(run_api, ports, settings.http.host, settings.http.port, wallets, name="http")

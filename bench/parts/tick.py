@@ -74,12 +74,12 @@ async def run(resting: int, ticks: int) -> tuple[dict[str, float], dict[str, flo
                     lag = 1e3 * (await metrics(process)).get("keeper_loop_lag_seconds", 0.0)
                     process.process.send_signal(signal.SIGUSR1)
                     await anyio.sleep(0.5)
-                    samples = _pairs(trace.read_text())
+                    samples = pairs(trace.read_text())
         confirmed = [1e3 * (ledger.confirmed_at[order] - at) for order, at in zip(placed, began, strict=True)]
         return spread(samples), spread(confirmed, 1), round(lag, 2)
 
 
-def _pairs(trace: str) -> list[float]:
+def pairs(trace: str) -> list[float]:
     """Milliseconds from each market's news to the first transaction after it. A transaction that goes out again, with
     no news since the last, is not counted; nor is news that nothing follows before the next.
     """

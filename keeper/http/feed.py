@@ -2,7 +2,8 @@
 
 One task follows the journal's changes. What it reads is rendered once and handed to every reader whose filter it
 fits; a reader costs the keeper its own socket and nothing else. Rounds are spaced by how many readers the last one
-woke, so that many of them get their news later instead of taking the event loop from the execution of orders.
+woke, and both rendering and waking go in small steps that wait while orders are being executed: many readers get their
+news later instead of taking the event loop from the execution of orders.
 """
 
 from __future__ import annotations
@@ -24,17 +25,22 @@ from keeper.http.problems import Problem
 from keeper.journal.queries import Queries
 from keeper.journal.records import ChangeRow, OrderRow
 
-MAX_WAITING_BYTES: Final = 256 * 1024
-"""What may wait for one reader. One who takes no more is cut off and can resume, as often as it likes."""
+MAX_WAITING_BYTES: Final = 512 * 1024
+"""What may wait for one reader: twice what a round has for it at most. One who takes no more is cut off and can
+resume, as often as it likes."""
 
-_PAGE: Final = 500
+_PAGE: Final = 300
+_RENDERED_AT_ONCE: Final = 10
+"""Changes made into events, and put into the queues of their readers, between two turns of the event loop."""
 _SHORTEST_PAUSE_S: Final = 0.02
 _PAUSE_PER_READER_S: Final = 0.001
-"""Waking a reader and writing to its socket takes about a tenth of this, and the slices take half of it."""
 _LONGEST_PAUSE_S: Final = 1.0
-_SLICE: Final = 8
+_SLICE: Final = 4
 _BETWEEN_SLICES_S: Final = 0.004
-"""So many readers are woken at once, about a millisecond of work, and then everybody else has the loop for a while."""
+"""So many readers are woken at once, half a millisecond of work, and then everybody else has the loop for a while."""
+_BUSY_S: Final = 0.01
+_LONGEST_WAIT_S: Final = 2.0
+"""How long a round waits, altogether, for the execution of orders to leave the loop to it."""
 _AFTER_TROUBLE_S: Final = 1.0
 
 _log: Any = structlog.get_logger("keeper.http")
@@ -75,6 +81,8 @@ class Reader:
     after: int
     cut: bool = False
     on_cut: Callable[[], None] | None = None
+    opened: bool = False
+    """It has what came before `after`, which is not moved by a snapshot any more."""
     _waiting: deque[tuple[int, bytes]] = field(default_factory=deque)
     _bytes: int = 0
     _news: anyio.Event = field(default_factory=anyio.Event)
@@ -108,6 +116,7 @@ class Reader:
 
     async def news(self) -> bytes:
         """What came since, rendered, as one piece; empty when it was cut off or woken for nothing."""
+        self.opened = True
         await self._news.wait()
         if not self.cut:
             self._news = anyio.Event()
@@ -121,12 +130,18 @@ class Reader:
 
 
 class Feed:
-    """Follows the journal while there are readers. `render` makes of a change what its readers get."""
+    """Follows the journal while there are readers. `render` makes of a change what its readers get; `busy` says
+    whether something goes on that must not wait for readers.
+    """
 
-    def __init__(self, journal: Journal, render: Render, *, max_readers: int) -> None:
+    def __init__(
+        self, journal: Journal, render: Render, *, max_readers: int, busy: Callable[[], bool] = lambda: False
+    ) -> None:
         self._journal = journal
         self._render = render
         self._max_readers = max_readers
+        self._busy = busy
+        self._patience_s = 0.0
         self._groups: dict[Pubkey | None, set[Reader]] = {}
         self._readers = 0
         self._position = 0
@@ -205,23 +220,55 @@ class Feed:
             return page.changes, page.last_id, queries.orders_at(c.order for c in page.changes)
 
         changes, last_id, rows = await self._journal.read(read)
+        self._patience_s = _LONGEST_WAIT_S
         to_wake: set[Reader] = set()
-        for change in changes:
-            row = rows.get(change.order)
-            readers = self._fitting(change)
-            if row is not None and readers:
-                rendered = self._render(change, row)
-                to_wake.update(reader for reader in readers if reader.offer(change.id, rendered))
-        # Before anybody wakes: who comes from now on is not told of these any more.
+        for first in range(0, len(changes), _RENDERED_AT_ONCE):
+            await self._let_others(0.0)
+            step = [(change, rows.get(change.order)) for change in changes[first : first + _RENDERED_AT_ONCE]]
+            # Nothing is awaited from here until the position has moved: who comes later begins behind this step.
+            self._hand_out([(change, row) for change, row in step if row is not None], to_wake)
+            self._position = max(self._position, step[-1][0].id)
         self._position = max(self._position, last_id)
         for n, reader in enumerate(to_wake, start=1):
             reader.wake()
             if n % _SLICE == 0:
-                await anyio.sleep(_BETWEEN_SLICES_S)
+                await self._let_others(_BETWEEN_SLICES_S)
         return len(to_wake)
 
+    def _hand_out(self, step: list[tuple[ChangeRow, OrderRow]], to_wake: set[Reader]) -> None:
+        """Put a few changes into the queues of those whom they concern."""
+        everything = self._groups.get(None, set())
+        rendered: list[tuple[int, bytes]] = []
+        for change, row in step:
+            readers = self._fitting(change)
+            if not readers and not everything:
+                continue
+            piece = self._render(change, row)
+            rendered.append((change.id, piece))
+            to_wake.update(reader for reader in readers if reader.offer(change.id, piece))
+        if not rendered or not everything:
+            return
+        # Those who read everything are many at times: they get the step as one piece, which they share.
+        first, (last, _) = rendered[0][0], rendered[-1]
+        joined = b"".join(piece for _, piece in rendered)
+        for reader in everything:
+            if reader.opened and reader.after < first:
+                if reader.offer(last, joined):
+                    to_wake.add(reader)
+            else:
+                # Its snapshot may hold a part of the step.
+                to_wake.update({reader for change_id, piece in rendered if reader.offer(change_id, piece)})
+
+    async def _let_others(self, at_least_s: float) -> None:
+        """Give the loop away; for longer while orders are being executed, within the round's patience."""
+        await anyio.sleep(at_least_s)
+        while self._patience_s > 0 and self._busy():
+            self._patience_s -= _BUSY_S
+            await anyio.sleep(_BUSY_S)
+
     def _fitting(self, change: ChangeRow) -> list[Reader]:
-        keys = (change.order, change.user, change.market, None)
+        """The readers with a filter that the change fits."""
+        keys = (change.order, change.user, change.market)
         return [reader for key in keys for reader in self._groups.get(key, ()) if reader.filter.fits(change)]
 
     def _cut_everybody(self) -> None:

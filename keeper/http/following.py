@@ -47,7 +47,7 @@ class Following:
         self._ports = ports
         self._locks = KeyedLock()
         self._snapshots: dict[Filter, _Snapshot] = {}
-        self.feed = Feed(ports.journal, self.change_event, max_readers=ports.limits.streams)
+        self.feed = Feed(ports.journal, self.change_event, max_readers=ports.limits.streams, busy=ports.busy)
 
     def change_event(self, change: ChangeRow, row: OrderRow) -> bytes:
         """The order as it is now, with this change's own status, reason and time."""

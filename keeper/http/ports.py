@@ -208,7 +208,9 @@ class ApiLimits:
 
 @dataclass(frozen=True, slots=True)
 class ApiPorts:
-    """Everything the API is connected to. `now` is unix seconds by this machine's clock, for people."""
+    """Everything the API is connected to. `now` is unix seconds by this machine's clock, for people; `busy`
+    says whether orders are being executed right now, for which news of them waits.
+    """
 
     program: Program
     client: ChainClient
@@ -228,4 +230,5 @@ class ApiPorts:
     genesis: str | None = None
     public_url: str | None = None
     now: Callable[[], float] = time.time
+    busy: Callable[[], bool] = lambda: False
     limits: ApiLimits = field(default_factory=ApiLimits)

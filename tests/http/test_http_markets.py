@@ -71,6 +71,16 @@ async def test_a_trigger_that_is_met_has_no_distance(world: World, book: Book) -
     assert market["below"][0]["distance"] == "0"
 
 
+async def test_a_market_by_its_symbol_however_it_is_written(world: World) -> None:
+    plain = await world.http.get("/v1/markets/SOL/USDC")
+    encoded = await world.http.get("/v1/markets/SOL%2FUSDC")
+    assert (plain.status_code, encoded.status_code) == (200, 200)
+    assert encoded.json()["market"] == plain.json()["market"] == "SOL/USDC"
+    for other in ("SOL-USDC", "SOL", "sol/usdc", "SOL/USDC/", "SOL%252FUSDC", "SOL/EUR"):
+        answer = await world.http.get(f"/v1/markets/{other}")
+        assert (answer.status_code, problem(answer)["code"]) == (404, "not_found"), other
+
+
 async def test_a_market_without_orders(world: World, book: Book) -> None:
     (market,) = (await world.http.get("/v1/markets")).json()["markets"]
     assert (market["resting"], market["below"], market["above"]) == ([], [], [])

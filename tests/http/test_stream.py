@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from keeper.domain.orders import OrderState
-from keeper.http.feed import MAX_WAITING_BYTES, Feed, Filter
+from keeper.http.feed import MAX_WAITING_BYTES, Feed, Filter, Reader
 from keeper.http.ports import ApiLimits
 from keeper.http.problems import Problem
 from keeper.http.sse import EventStream
@@ -288,6 +289,71 @@ async def test_a_mistake_in_showing_an_order_does_not_end_the_keeper(world: Worl
         tg.cancel_scope.cancel()
     with pytest.raises(Problem), feed.reading(Filter()):
         pass
+
+
+async def test_readers_wait_for_the_execution_of_orders_and_not_for_ever(
+    world: World, wallet: Keypair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keeper.http.feed._LONGEST_WAIT_S", 0.3)
+    asked = 0
+
+    def busy() -> bool:
+        nonlocal asked
+        asked += 1
+        return True
+
+    feed = Feed(world.journal, lambda change, row: b"%d " % change.id, max_readers=10, busy=busy)
+    async with anyio.create_task_group() as tg:
+        await tg.start(feed.run)
+        with feed.reading(Filter()) as reader:
+            await world.prepare(wallet)
+            with anyio.fail_after(5):
+                assert int(await reader.news()) == world.journal.last_change_id
+        tg.cancel_scope.cancel()
+    assert asked >= 10
+
+
+async def test_everybody_gets_every_change_of_a_burst_once_and_in_order(world: World) -> None:
+    """Those who were there before, who read in steps, and one who comes while the round is handed out."""
+    feed: Feed
+    late: list[tuple[int, Reader]] = []
+
+    def render(change: ChangeRow, row: OrderRow) -> bytes:
+        if change.id == first + 15 and not late:
+            late.append((feed.position, stack.enter_context(feed.reading(Filter()))))
+        return b"%d " % change.id
+
+    feed = Feed(world.journal, render, max_readers=10)
+    orders = [(await world.prepare(world.trader()))["order"] for _ in range(2)]
+    first = world.journal.last_change_id + 1
+    wanted = list(range(first, first + 40))
+    with contextlib.ExitStack() as stack:
+        readers = [stack.enter_context(feed.reading(Filter())) for _ in range(3)]
+        readers += [stack.enter_context(feed.reading(Filter(order=Pubkey.from_string(orders[0]))))]
+        got: list[list[int]] = [[], [], [], []]
+
+        async def read(n: int) -> None:
+            while len(got[n]) < (20 if n == 3 else 40):
+                got[n] += [int(word) for word in (await readers[n].news()).split()]
+
+        async with anyio.create_task_group() as tg:
+            with anyio.fail_after(10):
+                async with anyio.create_task_group() as reading:
+                    for n in range(4):
+                        reading.start_soon(read, n)
+                    for i in range(40):
+                        state = OrderState.OPEN if i // 2 % 2 else OrderState.EXECUTING
+                        note = NoteState(Pubkey.from_string(orders[i % 2]), state, f"Number {i}.")
+                        await world.journal.commit(note)
+                    await tg.start(feed.run)
+                # It begins behind the step in which it came.
+                (position, newcomer), rest = late[0], list[int]()
+                while not rest or rest[-1] < wanted[-1]:
+                    rest += [int(word) for word in (await newcomer.news()).split()]
+            tg.cancel_scope.cancel()
+    assert got[:3] == [wanted] * 3
+    assert got[3] == wanted[::2]
+    assert rest == list(range(position + 1, wanted[-1] + 1))
 
 
 # --- one order

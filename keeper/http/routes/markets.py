@@ -39,9 +39,11 @@ async def market(
     ports: Ports,
     levels: Levels = 20,
 ) -> Response:
-    """A market by its two assets, `/v1/markets/SOL/USDC`, with the triggers around its price."""
+    """A market by its symbol, with the triggers around its price: `/v1/markets/SOL/USDC`, or with the slash encoded,
+    `/v1/markets/SOL%2FUSDC`.
+    """
     found = ports.desk.market(f"{base}/{quote}")
     if found is None:
-        raise Problem("not_found", "The program has no such market that the keeper watches.")
+        raise Problem("not_found", "The program has no such market that the keeper watches; /v1/markets lists them.")
     (view,) = market_views([found], ports.desk, ports.health.report(), levels)
     return answer(view)
