@@ -81,7 +81,7 @@ class HealthOf:
     def _attempts(self) -> Check:
         unrecorded = self._flights.unrecorded
         if not unrecorded:
-            return Check("attempts", True)
+            return Check("attempts", True, f"{self._flights.in_flight} in flight")
         first = unrecorded[0]
         return Check(
             "attempts",

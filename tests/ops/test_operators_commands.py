@@ -53,6 +53,7 @@ async def test_pause_resume_and_retry(world: World, tmp_path: Path) -> None:
         status = await keeper_command("status", *where)
         assert status.exit_code == 1
         assert "FAIL  sending    paused by an operator: a drill" in status.stdout
+        assert "ok    attempts   0 in flight" in status.stdout
         world.set_price(market, 97_500_000)
         with config.reading() as journal:
             await until(lambda: (row := journal.order(order)) and row.state is OrderState.TRIGGERED)
