@@ -1,0 +1,101 @@
+"""config/deployed-0.1.toml, on a chain that holds what the deployed program's accounts really were.
+
+Its code is not at hand: another program stands at its address, and the node answers simulations as 0.1 does.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from solders.account import Account
+from solders.pubkey import Pubkey
+
+from keeper.chain.layouts import decode_market, decode_order
+from keeper.domain.attempts import AttemptState
+from keeper.inputs import load_program
+from keeper.localnet.program import PROGRAM_SO
+from keeper.settings import load_settings
+from tests.behaviours.edited_node import EditedNode
+from tests.support import KeeperConfig, KeeperProcess, World, until
+
+pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).parents[2]
+PROFILE = tomllib.loads((ROOT / "config" / "deployed-0.1.toml").read_text())
+VECTORS = json.loads((ROOT / "tests" / "fixtures" / "deployed_program.json").read_text())
+
+
+def recorded(name: str) -> tuple[Pubkey, Account]:
+    """An account as the deployed program left it."""
+    row = next(row for row in VECTORS["accounts"] if row["name"] == name)
+    data = base64.b64decode(row["data_base64"])
+    return Pubkey.from_string(row["address"]), Account(row["lamports"], data, Pubkey.from_string(row["owner"]))
+
+
+def priced(address: Pubkey, account: Account, price_1e6: int, at_s: int) -> Account:
+    """The market with another price; in its layout the price and its time stand side by side."""
+    data, market = bytes(account.data), decode_market(address, bytes(account.data), 0)
+    old, new = (
+        struct.pack("<Qq", *pair)
+        for pair in ((market.last_oracle_price_1e6, market.last_oracle_update_s), (price_1e6, at_s))
+    )
+    assert data.count(old) == 1
+    return Account(account.lamports, data.replace(old, new), account.owner)
+
+
+async def test_the_profile_watches_and_decides_and_sends_nothing(tmp_path: Path) -> None:
+    sent = []
+
+    def as_the_deployed_program(call: dict[str, Any], reply: dict[str, Any]) -> None:
+        if call["method"] == "sendTransaction":
+            sent.append(call)
+        if call["method"] == "simulateTransaction":
+            logs = [
+                f"Program {program} invoke [1]",
+                "Program log: AnchorError caused by account: market. Error Code: AccountNotInitialized. "
+                "Error Number: 3012. Error Message: The program expected this account to be already initialized.",
+                f"Program {program} failed: custom program error: 0xbc4",
+            ]
+            value = {"err": {"InstructionError": [0, {"Custom": 3012}]}, "logs": logs, "unitsConsumed": 3_000}
+            reply["result"] = {"context": {"slot": 1}, "value": value}
+
+    program = PROFILE["program"]["id"]
+    assert program == VECTORS["program_id"]
+    market, market_account = recorded("market SOL/USDC priced at 100")
+    address, order_account = recorded("order StopLoss long pending")
+    order = decode_order(address, bytes(order_account.data), 0)
+    programs = ((Pubkey.from_string(program), PROGRAM_SO),)
+    async with World.open(programs=programs) as world, EditedNode(world.net.rpc_url) as node:
+        node.edit = as_the_deployed_program
+        world.bank.set_account(address, order_account)
+        world.bank.set_account(
+            market, priced(market, market_account, order.stop_price_1e6 + 1_000_000, int(time.time()))
+        )
+        rpc = {"url": node.rpc_url, "ws_url": world.net.ws_url}
+        sections = {"program": PROFILE["program"], "execution": PROFILE["execution"]}
+        config = KeeperConfig.at(tmp_path, world.wallet(), rpc=rpc, **sections)
+        async with KeeperProcess.running(config) as keeper, httpx.AsyncClient(base_url=keeper.url) as api:
+            shown = (await api.get(f"/v1/orders/{address}")).raise_for_status().json()
+            assert (shown["status"], shown["attempts"]) == ("open", [])
+            world.bank.set_account(market, priced(market, market_account, order.stop_price_1e6, int(time.time())))
+            with config.reading() as journal:
+                await until(lambda: journal.attempts_of(address))
+                assert [a.state for a in journal.attempts_of(address)] == [AttemptState.DRY_RUN]
+        assert sent == []
+
+
+async def test_the_profile_is_whole_and_never_executes_by_itself() -> None:
+    settings = load_settings(ROOT / "config" / "deployed-0.1.toml")
+    program = load_program(settings.program)
+    assert str(program.id) == VECTORS["program_id"]
+    assert not program.creates_position
+    assert settings.execution.dry_run
+    assert not settings.program.accept_fills_without_position
