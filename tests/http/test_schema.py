@@ -11,6 +11,7 @@ from typing import Any
 import anyio.to_thread
 import hypothesis
 import pytest
+import requests
 import schemathesis
 from schemathesis import checks
 from schemathesis.generation import GenerationMode
@@ -59,4 +60,33 @@ async def test_an_operation_does_what_its_description_says(world: World, method:
         case.call_and_validate(checks=CHECKS, timeout=10)
 
     # In a thread: the API under test lives in this event loop.
+    await anyio.to_thread.run_sync(check)
+
+
+async def test_the_stream_does_what_its_description_says(world: World) -> None:
+    """Of an answer that goes on, the head and the first line; of a refusal, everything."""
+    schema: Any = schemathesis.openapi.from_dict(DOCUMENT)
+    base_url = f"http://127.0.0.1:{world.port}"
+    schema.config.update(base_url=base_url)
+    operation = schema[ENDLESS]["GET"]
+
+    @hypothesis.settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(case=hypothesis.strategies.one_of(*(operation.as_strategy(generation_mode=m) for m in MODES)))
+    def check(case: Any) -> None:
+        # A session of its own, closed with its answer: a stream is never read to its end.
+        request = case.as_transport_kwargs(base_url=base_url)
+        with requests.Session() as session, session.request(**request, stream=True, timeout=10) as answer:
+            if answer.status_code != 200:
+                case.validate_response(answer, checks=CHECKS)
+                return
+            assert answer.headers["content-type"] == "text/event-stream"
+            assert next(answer.iter_lines()).startswith(b"retry: ")
+            assert case.meta is None or case.meta.generation.mode is GenerationMode.POSITIVE
+
     await anyio.to_thread.run_sync(check)
