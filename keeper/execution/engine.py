@@ -314,8 +314,9 @@ class Engine:
             while page := self.decision.book.orders(after=after, limit=_NOTES_STEP):
                 await self._calm()
                 try:
-                    # Committed, not posted: notes that wait for company would go with the next attempt's commit.
-                    await self._journal.commit(*(self._resting_note(order) for order in page))
+                    # Not posted: notes that wait for company would go with the next attempt's commit. And without
+                    # an fsync of their own, or attempts would find the disk busy.
+                    await self._journal.write(*(self._resting_note(order) for order in page))
                 except JournalError:
                     await anyio.sleep(_NOTES_PAUSE_S)  # the disk: health tells of it; this page is noted later
                     continue

@@ -175,6 +175,15 @@ class Journal:
         async with self._callers:
             await writer.submit(ops)
 
+    async def write(self, *ops: Op) -> None:
+        """`commit` without an fsync of its own: written when this returns, durable with the next commit.
+
+        A crash of the keeper takes nothing of it, a power cut may. For what the chain tells again at a restart.
+        """
+        writer = self._the_writer()
+        async with self._callers:
+            await writer.submit(ops, durable=False)
+
     @property
     def quick(self) -> bool:
         """Whether `commit_now` would do its work now."""

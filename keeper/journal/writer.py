@@ -66,12 +66,13 @@ class GroupDone:
 
 @dataclass(slots=True)
 class Ticket:
-    """One caller's operations, and the future that wakes it."""
+    """One caller's operations, and the future that wakes it. Without `durable` a power cut may take them."""
 
     ops: Sequence[Op]
     done: asyncio.Future[None]
     queued_at: float
     error: JournalError | None = None
+    durable: bool = True
 
 
 Work = Callable[[Database], object]
@@ -143,9 +144,9 @@ class Writer:
         self._checkpoints.start()
         self._thread.start()
 
-    def submit(self, ops: Sequence[Op]) -> asyncio.Future[None]:
-        """Queue one caller's operations; the future is done when they are durable or refused."""
-        ticket = Ticket(ops, self._loop.create_future(), time.perf_counter())
+    def submit(self, ops: Sequence[Op], *, durable: bool = True) -> asyncio.Future[None]:
+        """Queue one caller's operations; the future is done when they are durable (or else written) or refused."""
+        ticket = Ticket(ops, self._loop.create_future(), time.perf_counter(), durable=durable)
         self._push(ticket)
         return ticket.done
 
@@ -356,7 +357,8 @@ class Writer:
         self._written = 0
         try:
             try:
-                refused = self._commit(group)
+                with self._synced(group):
+                    refused = self._commit(group)
             except Exception as error:
                 if not _is_refusal(error):
                     raise
@@ -382,6 +384,24 @@ class Writer:
             inline=inline,
         )
 
+    @contextlib.contextmanager
+    def _synced(self, group: list[Ticket | NoteBag]) -> Iterator[None]:
+        """With an fsync at the commit, unless nobody in the group needs it.
+
+        `synchronous = NORMAL` leaves out that one fsync. The next durable commit syncs the same WAL, and with it all
+        that was written before: nothing durable ever stands on something that is not.
+        """
+        if any(_durable(item) for item in group):
+            yield
+            return
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        try:
+            yield
+        finally:
+            if self._db.conn.in_transaction:
+                self._rollback()  # the setting can't be changed within one
+            self._db.execute("PRAGMA synchronous = FULL")
+
     def _commit(self, group: list[Ticket | NoteBag]) -> int:
         """The group in one transaction; how many callers and notes were refused."""
         db = self._db
@@ -402,7 +422,7 @@ class Writer:
         # Only now: a group that was rolled back gives its ids to the next one, so that there are no gaps.
         self._settle(rows)
         self.notes_refused += notes_refused
-        if self._written <= _FEW_ROWS:
+        if self._written <= _FEW_ROWS and any(_durable(item) for item in group):
             self._pace.took(took_s)
         return refused + notes_refused
 
@@ -542,6 +562,11 @@ def _apart(group: list[Ticket | NoteBag]) -> Iterator[tuple[Ticket | None, Seque
         else:
             for note in item.notes.values():
                 yield None, (note,)
+
+
+def _durable(item: Ticket | NoteBag) -> bool:
+    """Whether a power cut must not take it: posted notes wait for each other's fsync, but they do get one."""
+    return isinstance(item, NoteBag) or item.durable
 
 
 def _applied(rows: Rows, ops: Sequence[Op], now: float) -> JournalError | None:
