@@ -388,7 +388,7 @@ def _order_sources(
     if user is None and market is None and states == _ALL:
         return [("NOT INDEXED", "id > ?", [0])], rest
     if user is None and market is not None and not whole:
-        return [_market_source(state, str(market)) for state in sorted(states)], []
+        return _market_sources(states, str(market)), []
     if user is None and market is None:
         return [("INDEXED BY orders_state", "state = ?", [state.value]) for state in sorted(states)], rest
     if not whole:
@@ -404,25 +404,33 @@ def _order_sources(
     ]
 
 
-def _market_source(state: OrderState, market: str) -> tuple[str, str, list[object]]:
-    """One market's orders in one state. Nearly all that rest are open and most that ended are filled, so that these are
-    found among the market's, less those that an index has as neither; of the moving states there are few; and the rest
-    have that index, whose condition SQLite recognises only in a query that says the word.
+def _market_sources(states: frozenset[OrderState], market: str) -> list[tuple[str, str, list[object]]]:
+    """One market's orders in these states. Nearly all that rest are open and most that ended are filled, so that these
+    are found among the market's, less those that an index has in a state that is not wanted; of the moving states there
+    are few; and the rest have that index, whose condition SQLite recognises only in a query that says the word.
     """
+    sources: list[tuple[str, str, list[object]]] = []
+    for usual, closed in ((OrderState.OPEN, False), (OrderState.FILLED, True)):
+        wanted = {state for state in states if (state in CLOSED_STATES) is closed}
+        if usual not in wanted:
+            sources += [_rarer_source(state, market) for state in sorted(wanted)]
+            continue
+        where, values = "market = ? AND closed = ?", [market, closed]
+        others = [rare for rare in sorted(_RARE - wanted) if (rare in CLOSED_STATES) is closed]
+        if others:
+            neither = " UNION ALL ".join(
+                f"SELECT id FROM orders INDEXED BY orders_market_rare WHERE market = ? AND state = '{rare.value}'"
+                for rare in others
+            )
+            where, values = f"{where} AND id NOT IN ({neither})", [*values, *[market] * len(others)]
+        where += " AND state IN (SELECT value FROM json_each(?))"
+        sources.append(("INDEXED BY orders_market", where, [*values, _json_words(wanted)]))
+    return sources
+
+
+def _rarer_source(state: OrderState, market: str) -> tuple[str, str, list[object]]:
     if state in _RARE:
         return "INDEXED BY orders_market_rare", f"market = ? AND state = '{state.value}'", [market]
-    if state is OrderState.OPEN or state is OrderState.FILLED:
-        filled = state is OrderState.FILLED
-        others = [rare for rare in sorted(_RARE) if rare.terminal is filled]
-        neither = " UNION ALL ".join(
-            f"SELECT id FROM orders INDEXED BY orders_market_rare WHERE market = ? AND state = '{rare.value}'"
-            for rare in others
-        )
-        return (
-            "INDEXED BY orders_market",
-            f"market = ? AND closed = ? AND id NOT IN ({neither}) AND state = ?",
-            [market, filled, *[market] * len(others), state.value],
-        )
     return "INDEXED BY orders_state", "state = ? AND market = ?", [state.value, market]
 
 
