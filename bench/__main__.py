@@ -1,4 +1,4 @@
-"""`python -m bench`: run the parts, write `bench/results.json`; `--table` prints the README's table from it.
+"""`python -m bench`: run the parts, write `bench/results.json` and the README's table; `--table` prints it again.
 
 `--only burst` runs one part and keeps the others' figures; `--quick` is a smoke run of a minute whose figures are
 printed and not written.
@@ -18,9 +18,10 @@ from typing import Any
 import anyio
 
 from bench.machine import describe
-from bench.table import table
+from bench.table import table, with_table
 
 RESULTS = Path(__file__).with_name("results.json")
+README = Path(__file__).parents[1] / "README.md"
 PARTS = ("decode", "journal", "tick", "burst", "naive", "placing", "readers", "capacity")
 
 
@@ -58,6 +59,7 @@ def main() -> int:
         }
         if not given.quick:
             RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+            README.write_text(with_table(README.read_text(), results))
     if given.quick:
         print(json.dumps(results, indent=2))
     else:

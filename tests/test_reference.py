@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from bench.table import with_table
 from keeper.reference import readme_with_parts, sample_settings
 from keeper.settings import Settings, load_settings, setting_names
 
@@ -20,6 +22,12 @@ def test_the_sample_settings_are_as_the_code_has_them() -> None:
 def test_the_readmes_tables_are_as_the_code_has_them() -> None:
     readme = (ROOT / "README.md").read_text()
     assert readme == readme_with_parts(readme), "run `make docs`"
+
+
+def test_the_readmes_figures_are_those_of_the_last_benchmark() -> None:
+    readme = (ROOT / "README.md").read_text()
+    results = json.loads((ROOT / "bench" / "results.json").read_text())
+    assert readme == with_table(readme, results), "run `make bench`"
 
 
 def test_a_readme_without_the_marks_is_refused() -> None:
