@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import enum
 import heapq
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -68,9 +69,12 @@ class Level:
     size_1e6: int
 
 
+_PREFIX: Final = struct.Struct(">Q")
+
 # A name is several times faster to reach than an enum's member.
 _ARMED: Final = Posture.ARMED
 _TRAILING_STOP: Final = OrderType.TRAILING_STOP
+_PENDING: Final = OnchainStatus.PENDING
 _SAME: Final = Change.SAME
 _CHANGED: Final = Change.CHANGED
 
@@ -125,18 +129,32 @@ class Book:
         if row is None:
             return self._insert(address, order)
         known = self._records[row]
-        if order.slot < slot_of(known):
+        slot, known_slot = order.slot, slot_of(known)
+        if slot < known_slot:
             return Change.STALE
-        if not order.pending:
-            self.close(order.address, order.slot)
+        if order.status is not _PENDING:
+            self.close(order.address, slot)
             return Change.GONE
-        record = pack(address, order, self._market(order.market).number)
-        if order.slot == slot_of(known) and is_earlier_stop(order, terms_of(known)[5]):
+        terms = terms_of(known)
+        # Comparing an address is cheaper than hashing one.
+        number = terms[0] if self._markets[terms[0]].address == order.market else self._market(order.market).number
+        record = pack(address, order, number)
+        if slot == known_slot and is_earlier_stop(order, terms[5]):
             return Change.STALE
         if same_but_for_slot(known, record):
-            self._records.set_slot(row, order.slot)
+            self._records.set_slot(row, slot)
             return _SAME
-        return self._replace(row, address, known, record, order)
+        if not same_order(known, record):
+            self._drop(row, address)
+            return self._insert(address, order)
+        self._records[row] = record
+        posture = self._postures.get(address, _ARMED) if self._postures else _ARMED
+        if posture is _ARMED:
+            executes = self._watch.rekey(row, terms, order)
+        else:
+            self._watch.move(row, self._watch.places(known, posture), self._watch.places(record, posture))
+            executes = self._watch.executes(order.order_type, order.side)
+        return _CHANGED if executes else Change.UNEXECUTABLE
 
     def load(self, orders: Iterable[Order]) -> int:
         """Take in many orders, as `upsert` does one by one but in a fifth of the time when the book is empty; how many
@@ -274,10 +292,11 @@ class Book:
         """The stop to which this price moves the order, if that is a step worth making; else None."""
         if order.order_type is not _TRAILING_STOP or not self._watch.executes(order.order_type, order.side):
             return None
+        new_stop_1e6 = ratcheted_stop(price_1e6, order.trailing_distance_ppm, order.side)
+        if not is_earlier_stop(order, new_stop_1e6):
+            return None  # not even in the order's favour: so it is for nearly all
         ratchet = ratchet_threshold(order, self._step_ppm)
-        if ratchet is None or not ratchet.fires.met(price_1e6, ratchet.price_1e6):
-            return None
-        return ratcheted_stop(price_1e6, order.trailing_distance_ppm, order.side)
+        return new_stop_1e6 if ratchet is not None and ratchet.fires.met(price_1e6, ratchet.price_1e6) else None
 
     def expired(self, chain_time_s: float, limit: int | None = None) -> list[Order]:
         """The watched orders that are past `expires_at`, the longest past first."""
@@ -364,9 +383,8 @@ class Book:
         return heapq.nsmallest(limit, picked, key=lambda order: bytes(order.address))
 
     def _row(self, address: bytes) -> int | None:
-        is_of = self._records.is_of
-        for row in self._by_address.equal(int.from_bytes(address[:8], "big")):
-            if is_of(row, address):
+        for row in self._by_address.equal(_PREFIX.unpack_from(address)[0]):
+            if self._records.is_of(row, address):
                 return row
         return None
 
@@ -418,15 +436,6 @@ class Book:
             index.add(key, row)
         return Change.NEW if self._watch.executes(order.order_type, order.side) else Change.UNEXECUTABLE
 
-    def _replace(self, row: int, address: bytes, known: bytes, record: bytes, order: Order) -> Change:
-        if not same_order(known, record):
-            self._drop(row, address)
-            return self._insert(address, order)
-        posture = self._postures.get(address, _ARMED)
-        self._records[row] = record
-        self._watch.move(row, self._watch.places(known, posture), self._watch.places(record, posture))
-        return _CHANGED if self._watch.executes(order.order_type, order.side) else Change.UNEXECUTABLE
-
     def _drop(self, row: int, address: bytes) -> None:
         posture = self._postures.get(address, _ARMED)
         self._take_out(row, address, posture)
@@ -467,4 +476,5 @@ class Book:
 
 def _prefix(address: bytes) -> int:
     """The first eight bytes as a number that sorts as the bytes do: the key of an address in an index."""
-    return int.from_bytes(address[:8], "big")
+    prefix: int = _PREFIX.unpack_from(address)[0]
+    return prefix

@@ -52,6 +52,7 @@ class Rules:
 _TO_LOOK_AT: Final = (Change.CHANGED, Change.NEW)
 _ARMED: Final = Posture.ARMED
 _PARKED: Final = Posture.PARKED
+_TRAILING_STOP: Final = OrderType.TRAILING_STOP
 
 
 class Decision:
@@ -262,17 +263,17 @@ class Decision:
 
     def _look_at(self, order: Order, now_s: float, at_ns: int) -> list[Action]:
         """What the present price calls for, for one order that has just begun to rest or has changed."""
-        posture = self.book.posture(order.address)
-        if order.expires_at and posture <= _PARKED and order.expired_at(int(self._chain_time_s)):
-            self._expire(order)
-            return [RecordExpired(order)]
-        if posture is not _ARMED:
+        if order.expires_at and order.expired_at(int(self._chain_time_s)):
+            if self.book.posture(order.address) <= _PARKED:
+                self._expire(order)
+                return [RecordExpired(order)]
             return []
         price = self.prices.fresh(order.market, now_s, self.rules.max_price_age_s)
-        if price is None or self.held(order.market) is not None:
+        if price is None:
             return []
+        # The price first: it calls for nothing nearly every time, and is the cheapest to ask.
         action = self._action(order, price, at_ns)
-        if action is None:
+        if action is None or self.book.posture(order.address) is not _ARMED or self.held(order.market) is not None:
             return []
         self.book.suspend(order.address)
         return [action]
@@ -280,6 +281,8 @@ class Decision:
     def _action(self, order: Order, price: Price, at_ns: int) -> Action | None:
         if self.book.meets(order, price.price_1e6):
             return ExecuteOrder(order, price, at_ns)
+        if order.order_type is not _TRAILING_STOP:
+            return None
         new_stop_1e6 = self.book.ratchet(order, price.price_1e6)
         return None if new_stop_1e6 is None else RatchetStop(order, price, new_stop_1e6, at_ns)
 

@@ -2,7 +2,7 @@
 
 It holds pairs (key, row) of a 64-bit key and a 32-bit row number, sorted, in chunks of plain arrays: 12 bytes a
 pair and some slack, against 56 for a sorted list of Python integers. Finding is two bisections, inserting and
-removing move at most one chunk (a few KB), and reading the lowest or highest key is O(1). Pairs are unique, keys
+removing move at most one chunk (1.5 KB), and reading the lowest or highest key is O(1). Pairs are unique, keys
 need not be: a hundred thousand stops at one round number cost no more than at as many prices.
 """
 
@@ -16,8 +16,9 @@ from typing import Final
 
 MAX_KEY: Final = 2**64 - 1
 _MAX_ROW: Final = 2**32 - 1
-_FULL: Final = 1024
-"""A chunk is split when it grows beyond this, and joined to a neighbour below a quarter of it."""
+_FULL: Final = 128
+"""A chunk is split when it grows beyond this, and joined to a neighbour below a quarter of it. Small ones cost a few
+bytes a pair; large ones cost cache lines, which is what an update in a large book waits for."""
 _PART: Final = 4096
 """So many pairs are sorted in one step of a load."""
 _SAMPLES_A_PART: Final = 16
