@@ -95,10 +95,12 @@ def _inside(world: World, markets: list[Pubkey], accounts: list[tuple[Pubkey, by
     updates: list[float] = []
     for i in range(20_000):
         address, data = accounts[i * 37 % len(accounts)]
-        moved = data[:90] + (1_000_000 + i).to_bytes(8, "little") + data[98:]  # another stop price
+        stop = int.from_bytes(data[90:98], "little") + 1 + i % 1_000  # another stop price, as far from firing
+        moved = data[:90] + stop.to_bytes(8, "little") + data[98:]
         began = time.perf_counter_ns()
-        decision.on_order(OrderSeen(decode_order(address, moved, 2 + i)), now, began)
+        actions = decision.on_order(OrderSeen(decode_order(address, moved, 2 + i)), now, began)
         updates.append((time.perf_counter_ns() - began) / 1e3)
+        assert not actions
     return {
         "idle_tick_us": round(statistics.median(ticks), 2),
         "idle_tick_us_p99": round(quantile(ticks, 0.99), 2),
