@@ -193,7 +193,7 @@ class Journal:
         """`commit` on this thread, for a few operations that are in a hurry: durable when it returns, one fsync later.
 
         False, and nothing done, while the writer writes, callers wait, or the disk was slow lately: then `commit`.
-        Raises what `commit` raises. The one call that blocks the loop (docs/decisions/0009).
+        Raises what `commit` raises. The one call that blocks the loop (docs/decisions/0010).
         """
         return self._the_writer().commit_now(ops)
 
