@@ -164,7 +164,7 @@ class TestRequests:
             script.break_request(Fault(kind, seconds=0.2))
             begun = time.monotonic()
             assert await broken.post(SLOT)
-            assert time.monotonic() - begun > 0.15, kind
+            assert time.monotonic() - begun > 0.1, kind  # a drip is three quarters of it long
 
     async def test_a_drip_is_never_silent_for_long(self, broken: Node, script: Script) -> None:
         script.break_request(Fault(Kind.REPLY_DRIPPED, seconds=1.0))
