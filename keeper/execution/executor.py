@@ -203,9 +203,10 @@ class Executor:
 
         The promise is the loop's: signed, then in the journal and fsynced, then sent.
         """
-        tg, jobs = self._idle, [*self._queue, *self._ratchets]
-        if tg is None or len(jobs) > _AT_ONCE or self._dry_run or not self._journal.quick:
+        tg = self._idle
+        if tg is None or self.queued > _AT_ONCE or self._dry_run or not self._journal.quick:
             return False
+        jobs = [*self._queue, *self._ratchets]
         if self._flights.in_flight + len(jobs) > self._limits.max_in_flight or not self._gate.is_open:
             return False
         if any(self._tries.failed(j.order.address) or self._tries.ceiling_pause_s(j.order.address) for j in jobs):
