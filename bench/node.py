@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-import anyio
 import msgspec
 from anyio.abc import SocketStream
 from solders.pubkey import Pubkey
@@ -18,6 +17,7 @@ from bench.resting import reply_accounts, reply_end, reply_head
 from keeper.chain.layouts import ORDER_DISCRIMINATOR
 from keeper.localnet import Bank
 from keeper.localnet.rpc import bank_dispatcher
+from tests.support.http_node import http_node
 
 _ORDERS = base64.b64encode(ORDER_DISCRIMINATOR)
 
@@ -34,24 +34,8 @@ class PreparedNode:
         self._body = body
         self._length = sum(map(len, body))
 
-    async def serve(self, stream: SocketStream) -> None:
-        async with stream:
-            buffer = b""
-            while True:
-                try:
-                    while b"\r\n\r\n" not in buffer:
-                        buffer += await stream.receive()
-                    head, _, buffer = buffer.partition(b"\r\n\r\n")
-                    lines = [line.lower().split(b":") for line in head.split(b"\r\n")[1:]]
-                    length = next(int(line[1]) for line in lines if line[0] == b"content-length")
-                    while len(buffer) < length:
-                        buffer += await stream.receive()
-                    request, buffer = buffer[:length], buffer[length:]
-                    await self._answer(stream, request)
-                except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-                    return
-
-    async def _answer(self, stream: SocketStream, request: bytes) -> None:
+    async def answer(self, stream: SocketStream, request: bytes) -> None:
+        """Handle one request: `tests.support.http_node` gives it."""
         call = msgspec.json.decode(request)
         if not (isinstance(call, dict) and call.get("method") == "getProgramAccounts" and _ORDERS in request):
             reply = self._dispatcher.handle(request)
@@ -76,9 +60,5 @@ def prepare(program: Pubkey, accounts: Sequence[tuple[Pubkey, bytes]], lamports:
 async def prepared_node(bank: Bank, body: Sequence[bytes]) -> AsyncIterator[PreparedNode]:
     """Serve until the end of the block."""
     node = PreparedNode(bank, body)
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    node.url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
-    async with listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.serve, node.serve)
+    async with http_node(node.answer) as node.url:
         yield node
-        tasks.cancel_scope.cancel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
@@ -14,40 +14,16 @@ from anyio.abc import SocketStream
 from keeper.chain.pool import PoolLimits, RpcPool
 from keeper.chain.rpc import MAX_BODY_BYTES, Call, Endpoint, HttpTransport
 from keeper.errors import BehindNode, ChainError, MalformedReply, NotServed, RateLimited, Rejected, Transient
+from tests.support.http_node import Handler, http_node
 
 pytestmark = pytest.mark.anyio
-
-Handler = Callable[[SocketStream, bytes], Awaitable[None]]
 
 
 @asynccontextmanager
 async def node(handler: Handler) -> AsyncIterator[str]:
-    """A socket that reads one HTTP request after another and lets `handler` answer."""
-
-    async def serve(stream: SocketStream) -> None:
-        async with stream:
-            buffer = b""
-            while True:
-                try:
-                    while b"\r\n\r\n" not in buffer:
-                        buffer += await stream.receive()
-                    head, _, buffer = buffer.partition(b"\r\n\r\n")
-                    headers = [line.lower().split(b":") for line in head.split(b"\r\n")[1:]]
-                    length = next(int(value) for name, value, *_ in headers if name == b"content-length")
-                    while len(buffer) < length:
-                        buffer += await stream.receive()
-                    body, buffer = buffer[:length], buffer[length:]
-                    await handler(stream, body)
-                except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-                    return
-
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    port = listener.extra(anyio.abc.SocketAttribute.local_port)
-    async with anyio.create_task_group() as tg:
-        tg.start_soon(listener.serve, serve)
-        yield f"http://127.0.0.1:{port}/?api-key=sekret"
-        tg.cancel_scope.cancel()
-    await listener.aclose()
+    """Such a node's URL, with a credential in it."""
+    async with http_node(handler) as url:
+        yield f"{url}/?api-key=sekret"
 
 
 def http(body: bytes, status: str = "200 OK", headers: str = "") -> bytes:
