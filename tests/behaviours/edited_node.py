@@ -18,6 +18,19 @@ Edit = Callable[[Call, dict[str, Any]], None]
 """Is given a call and the node's reply to it, and changes the reply in place."""
 
 
+def as_revision_0_1(program: str, call: Call, reply: dict[str, Any]) -> None:
+    """A simulation ends as the deployed program ends one with wrong accounts: its code is not at hand."""
+    if call["method"] == "simulateTransaction":
+        logs = [
+            f"Program {program} invoke [1]",
+            "Program log: AnchorError caused by account: market. Error Code: AccountNotInitialized. "
+            "Error Number: 3012. Error Message: The program expected this account to be already initialized.",
+            f"Program {program} failed: custom program error: 0xbc4",
+        ]
+        value = {"err": {"InstructionError": [0, {"Custom": 3012}]}, "logs": logs, "unitsConsumed": 3_000}
+        reply["result"] = {"context": {"slot": 1}, "value": value}
+
+
 class EditedNode:
     """Forwards HTTP requests to the node at `rpc_url`, and lets `edit` change the replies. Listens while entered."""
 

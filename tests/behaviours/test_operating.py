@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from keeper.domain.orders import OrderState
 from keeper.errors import Misconfigured
 from keeper.journal import Journal, SetMeta
 from keeper.settings import load_settings
-from tests.behaviours.edited_node import EditedNode
+from tests.behaviours.edited_node import EditedNode, as_revision_0_1
 from tests.behaviours.stand import SOL, USDC, Stand, stays
 from tests.chaos.proxy import Fault, FaultProxy, Kind, Script
 from tests.support import KeeperConfig, KeeperProcess, World, until
@@ -380,20 +381,9 @@ async def test_the_revision_whose_fills_create_no_position_is_refused_unless_tol
     The deployed program's code is not at hand, so the node says for it what it says to accounts that can't be right.
     """
 
-    def as_the_deployed_program(call: dict[str, Any], reply: dict[str, Any]) -> None:
-        if call["method"] == "simulateTransaction":
-            logs = [
-                f"Program {program} invoke [1]",
-                "Program log: AnchorError caused by account: market. Error Code: AccountNotInitialized. "
-                "Error Number: 3012. Error Message: The program expected this account to be already initialized.",
-                f"Program {program} failed: custom program error: 0xbc4",
-            ]
-            value = {"err": {"InstructionError": [0, {"Custom": 3012}]}, "logs": logs, "unitsConsumed": 3_000}
-            reply["result"] = {"context": {"slot": 1}, "value": value}
-
     async with World.open() as world, EditedNode(world.net.rpc_url) as node:
         program = world.program.id
-        node.edit = as_the_deployed_program
+        node.edit = partial(as_revision_0_1, str(program))
         rpc, wallet = {"url": node.rpc_url, "ws_url": world.net.ws_url}, world.wallet()
         revision = {"idl": "0.1", "id": str(program)}
 

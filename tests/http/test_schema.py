@@ -38,6 +38,19 @@ CHECKS = [
     openapi_checks.unsupported_method,
 ]
 
+SETTINGS = hypothesis.settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+
+
+def cases_of(operation: Any) -> Any:
+    """Requests that fit the operation's description, and such that do not."""
+    return hypothesis.strategies.one_of(*(operation.as_strategy(generation_mode=mode) for mode in MODES))
+
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS, ids=[" ".join(operation) for operation in OPERATIONS])
 async def test_an_operation_does_what_its_description_says(world: World, method: str, path: str) -> None:
@@ -48,14 +61,8 @@ async def test_an_operation_does_what_its_description_says(world: World, method:
     refusals.expected_statuses = [*refusals.expected_statuses, "413"]
     operation = schema[path][method]
 
-    @hypothesis.settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
-    @hypothesis.given(case=hypothesis.strategies.one_of(*(operation.as_strategy(generation_mode=m) for m in MODES)))
+    @SETTINGS
+    @hypothesis.given(case=cases_of(operation))
     def check(case: Any) -> None:
         case.call_and_validate(checks=CHECKS, timeout=10)
 
@@ -70,14 +77,8 @@ async def test_the_stream_does_what_its_description_says(world: World) -> None:
     schema.config.update(base_url=base_url)
     operation = schema[ENDLESS]["GET"]
 
-    @hypothesis.settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
-    @hypothesis.given(case=hypothesis.strategies.one_of(*(operation.as_strategy(generation_mode=m) for m in MODES)))
+    @SETTINGS
+    @hypothesis.given(case=cases_of(operation))
     def check(case: Any) -> None:
         # A session of its own, closed with its answer: a stream is never read to its end.
         request = case.as_transport_kwargs(base_url=base_url)

@@ -23,7 +23,7 @@ from keeper.domain.attempts import AttemptState
 from keeper.inputs import load_program
 from keeper.localnet.program import PROGRAM_SO
 from keeper.settings import load_settings
-from tests.behaviours.edited_node import EditedNode
+from tests.behaviours.edited_node import EditedNode, as_revision_0_1
 from tests.support import KeeperConfig, KeeperProcess, World, until
 
 pytestmark = pytest.mark.anyio
@@ -57,15 +57,7 @@ async def test_the_profile_watches_and_decides_and_sends_nothing(tmp_path: Path)
     def as_the_deployed_program(call: dict[str, Any], reply: dict[str, Any]) -> None:
         if call["method"] == "sendTransaction":
             sent.append(call)
-        if call["method"] == "simulateTransaction":
-            logs = [
-                f"Program {program} invoke [1]",
-                "Program log: AnchorError caused by account: market. Error Code: AccountNotInitialized. "
-                "Error Number: 3012. Error Message: The program expected this account to be already initialized.",
-                f"Program {program} failed: custom program error: 0xbc4",
-            ]
-            value = {"err": {"InstructionError": [0, {"Custom": 3012}]}, "logs": logs, "unitsConsumed": 3_000}
-            reply["result"] = {"context": {"slot": 1}, "value": value}
+        as_revision_0_1(program, call, reply)
 
     program = PROFILE["program"]["id"]
     assert program == VECTORS["program_id"]
