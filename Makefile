@@ -70,7 +70,7 @@ program-check: $(STAMP) ## rebuild the program and fail if the bytes differ from
 
 .PHONY: docs
 docs: $(STAMP) ## write config/keeper.toml and the README's tables from the code
-	@$(BIN)/python -m keeper.reference
+	@$(BIN)/python -m tests.support.reference
 
 .PHONY: clean
 clean: ## remove what the other targets made

@@ -14,9 +14,9 @@ from anyio.abc import SocketStream
 from solders.pubkey import Pubkey
 
 from bench.resting import reply_accounts, reply_end, reply_head
-from keeper.chain.layouts import ORDER_DISCRIMINATOR
 from keeper.localnet import Bank
 from keeper.localnet.rpc import bank_dispatcher
+from keeper.venue.layouts import ORDER_DISCRIMINATOR
 from tests.support.http_node import http_node
 
 _ORDERS = base64.b64encode(ORDER_DISCRIMINATOR)

@@ -18,9 +18,9 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection
 
-from keeper.chain import http1
-from keeper.chain.layouts import MARKET_DISCRIMINATOR
 from keeper.cli import main
+from keeper.solana import http1
+from keeper.venue.layouts import MARKET_DISCRIMINATOR
 
 _MARKET = base64.b64encode(MARKET_DISCRIMINATOR)[:10]
 

@@ -21,18 +21,12 @@ from typing import Final
 import anyio
 from solders.pubkey import Pubkey
 
-from keeper import __version__, housekeeping
-from keeper.chain.blockhashes import Blockhashes
-from keeper.chain.client import ChainClient
-from keeper.chain.deployment import check_idl, check_program
-from keeper.chain.oracle import MarketPull
-from keeper.chain.pool import PoolLimits, RpcPool
-from keeper.chain.program import Program
-from keeper.chain.rpc import Endpoint, HttpTransport
-from keeper.chain.transactions import Signer
-from keeper.chain.watch import ProgramWatch, WatchLimits
+from keeper import __version__
+from keeper.config.effective import effective
+from keeper.config.inputs import endpoints_of, load_program, load_signer
+from keeper.config.settings import Settings
+from keeper.config.wallets import bearers, load_wallets
 from keeper.domain.reports import Note
-from keeper.effective import effective
 from keeper.errors import Misconfigured
 from keeper.execution.account_wait import AccountWait
 from keeper.execution.balance import BalanceWatch
@@ -50,22 +44,29 @@ from keeper.execution.rehearsal import Rehearsal
 from keeper.execution.relay import RelayDesk, RelaySettlement
 from keeper.execution.settlement import Settlement
 from keeper.execution.tries import RetryLimits, Tries
-from keeper.gauges import Gauges
-from keeper.health import HealthOf
 from keeper.http.ports import ApiLimits, ApiPorts
 from keeper.http.running import run_api
 from keeper.http.tokens import Tokens
-from keeper.inputs import endpoints_of, load_program, load_signer
 from keeper.journal import Journal, Retention
-from keeper.lag import LoopLag
-from keeper.schedule import Schedule
-from keeper.settings import Settings
+from keeper.runtime import housekeeping
+from keeper.runtime.gauges import Gauges
+from keeper.runtime.health import HealthOf
+from keeper.runtime.lag import LoopLag
+from keeper.runtime.schedule import Schedule
+from keeper.runtime.watchdog import Loop, Watchdog
+from keeper.solana.blockhashes import Blockhashes
+from keeper.solana.client import ChainClient
+from keeper.solana.pool import PoolLimits, RpcPool
+from keeper.solana.rpc import Endpoint, HttpTransport
+from keeper.solana.transactions import Signer
 from keeper.telemetry import Metrics, Telemetry
 from keeper.triggers.breaker import BreakerRules
 from keeper.triggers.decision import Decision, Rules
 from keeper.triggers.prices import ChainClock
-from keeper.wallets import bearers, load_wallets
-from keeper.watchdog import Loop, Watchdog
+from keeper.venue.deployment import check_idl, check_program
+from keeper.venue.oracle import MarketPull
+from keeper.venue.program import Program
+from keeper.venue.watch import ProgramWatch, WatchLimits
 
 _SWITCH_INTERVAL_S: Final = 0.000_5
 
@@ -75,7 +76,7 @@ class Ready:
     """What a started keeper tells: where its API is, who it is, what it serves; and the holds that a supervisor has.
 
     `summary` is one line on how it is, `stalled` the loops that are stuck, `reload` takes up changed settings
-    (`keeper.reloading` says which).
+    (`keeper.config.reloading` says which).
     """
 
     http_url: str

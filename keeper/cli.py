@@ -28,8 +28,8 @@ from keeper.commands.options import (
     WsOption,
     settings_from,
 )
+from keeper.config.settings import Settings
 from keeper.errors import KeeperError, Misconfigured
-from keeper.settings import Settings
 
 cli = typer.Typer(
     name="keeper",
@@ -82,7 +82,8 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line when ready.")] = False,
 ) -> None:
     """Run the keeper until SIGTERM or Ctrl-C."""
-    from keeper import app, service
+    from keeper import app
+    from keeper.commands import service
     from keeper.telemetry import configure_logs
 
     def load() -> Settings:
@@ -131,10 +132,10 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print only the summary, as JSON.")] = False,
 ) -> None:
     """Start a chain and a keeper, place orders, walk the prices, and audit the chain. Needs nothing else."""
+    from keeper.config.inputs import load_program
+    from keeper.config.settings import ProgramSettings
     from keeper.demo.demo import run_demo
     from keeper.demo.options import DemoOptions
-    from keeper.inputs import load_program
-    from keeper.settings import ProgramSettings
 
     options = DemoOptions(orders=orders, seed=seed, speed=speed, poor=poor, hold=hold, as_json=as_json)
     raise typer.Exit(run_demo(options, load_program(ProgramSettings(idl="0.2"))))
@@ -175,7 +176,7 @@ def orders(
     as_json: JsonOption = False,
 ) -> None:
     """List the orders that the journal knows, newest first."""
-    from keeper import views
+    from keeper.commands import views
     from keeper.domain.orders import OrderState
 
     try:
@@ -191,7 +192,7 @@ def executions(
     config: ConfigOption = None, journal: JournalOption = None, limit: LimitOption = 50, as_json: JsonOption = False
 ) -> None:
     """List the keeper's attempts, newest first, with what became of them."""
-    from keeper import views
+    from keeper.commands import views
 
     _print_rows(_journal_path(config, journal), lambda j: views.executions(j, limit), views.ATTEMPT_COLUMNS, as_json)
 
@@ -209,7 +210,7 @@ def failures(
     as_json: JsonOption = False,
 ) -> None:
     """List the orders that could not be executed, with the named reasons."""
-    from keeper import views
+    from keeper.commands import views
 
     if context.invoked_subcommand is None:
         path = _journal_path(config, journal)
@@ -228,7 +229,7 @@ def _journal_path(config: Path | None, journal: Path | None) -> Path:
 def _print_rows(
     path: Path, read: Callable[[Any], Coroutine[Any, Any, list[dict[str, Any]]]], columns: list[str], as_json: bool
 ) -> None:
-    from keeper import views
+    from keeper.commands import views
     from keeper.journal import Journal
 
     async def fetch() -> list[dict[str, Any]]:

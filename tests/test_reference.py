@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bench.table import with_table
-from keeper.reference import readme_with_parts, sample_settings
-from keeper.settings import Settings, load_settings, setting_names
+from keeper.config.settings import Settings, load_settings, setting_names
+from tests.support.reference import readme_with_parts, sample_settings
 
 ROOT = Path(__file__).parents[1]
 

@@ -23,10 +23,10 @@ from bench.figures import quantile
 from bench.node import prepare, prepared_node
 from bench.resting import order_accounts
 from bench.stage import PRICE_1E6, STOP_1E6, chain, keeper, metrics, rss_mb
-from keeper.chain.layouts import decode_order
 from keeper.domain.events import ChainTime, MarketSeen, OrderSeen
 from keeper.domain.orders import Market
 from keeper.triggers.decision import Decision, Rules
+from keeper.venue.layouts import decode_order
 from tests.support.waiting import until
 from tests.support.world import World
 

@@ -20,7 +20,7 @@ from solders.transaction import VersionedTransaction
 
 from bench.figures import spread
 from bench.stage import PRICE_1E6, chain, keeper
-from keeper.chain.http1 import Http1
+from keeper.solana.http1 import Http1
 from tests.support.world import Trader
 
 _RATE = 100

@@ -98,7 +98,7 @@ def admin_token(file: Annotated[Path, typer.Argument(help="File to write; it mus
 
 
 def _url(config: Path | None, host: str | None, port: int | None) -> str:
-    from keeper.checks.running import url_of
+    from keeper.commands.checks.running import url_of
 
     return url_of(settings_from(config, http={"host": host, "port": port}).http)
 

@@ -23,11 +23,11 @@ from keeper.commands.options import (
     WsOption,
     given,
 )
+from keeper.config.settings import Settings, load_settings
 from keeper.errors import Misconfigured
-from keeper.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from keeper.checks.lines import Line
+    from keeper.commands.checks.lines import Line
 
 
 def add_to(cli: typer.Typer) -> None:
@@ -63,7 +63,7 @@ def check(
     try:
         settings = load_settings(config, flags)
     except Misconfigured as e:
-        from keeper.checks.lines import Lines
+        from keeper.commands.checks.lines import Lines
 
         lines = Lines()
         lines.refused("settings", e)
@@ -78,7 +78,7 @@ def check(
 
 
 def _look(settings: Settings, *, as_json: bool) -> None:
-    from keeper.checks.suite import look
+    from keeper.commands.checks.suite import look
 
     lines = anyio.run(look, settings)
     _print(list(lines), as_json=as_json)
@@ -87,7 +87,7 @@ def _look(settings: Settings, *, as_json: bool) -> None:
 
 
 def _ready(settings: Settings, *, as_json: bool) -> None:
-    from keeper.checks.running import ask_ready, url_of
+    from keeper.commands.checks.running import ask_ready, url_of
 
     answer = ask_ready(url_of(settings.http))
     if as_json:
@@ -99,7 +99,7 @@ def _ready(settings: Settings, *, as_json: bool) -> None:
 
 
 def _show(settings: Settings, config: Path | None, flags: dict[str, dict[str, Any]], *, as_json: bool) -> None:
-    from keeper.effective import effective
+    from keeper.config.effective import effective
 
     rows = effective(settings, config, flags)
     if as_json:

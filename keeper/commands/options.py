@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from solders.pubkey import Pubkey
 
+from keeper.config.settings import Settings, load_settings
 from keeper.errors import Misconfigured
-from keeper.settings import Settings, load_settings
 
 ConfigOption = Annotated[
     Path | None,

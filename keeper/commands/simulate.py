@@ -39,11 +39,11 @@ def simulate(
 
     Exit code 0: it would be executed; 1: it would not.
     """
-    from keeper.checks.chain import client_for
-    from keeper.inputs import endpoints_of, load_program, load_signer
-    from keeper.simulating import Outcome
-    from keeper.simulating import simulate as run
-    from keeper.views import decimal
+    from keeper.commands.checks.chain import client_for
+    from keeper.commands.simulating import Outcome
+    from keeper.commands.simulating import simulate as run
+    from keeper.commands.views import decimal
+    from keeper.config.inputs import endpoints_of, load_program, load_signer
 
     address = address_of(order, "order")
     settings = settings_from(config, rpc={"url": rpc_url}, key={"file": key}, program={"id": program_id, "idl": idl})

@@ -13,10 +13,10 @@ from typing import Final
 
 from solders.pubkey import Pubkey
 
-from keeper.chain.program import CANCEL, EXECUTE, PLACE, RATCHET, Program
 from keeper.demo.ledger import PRICE, Entry, Ledger
 from keeper.demo.rules import met, trailed_stop
 from keeper.domain.orders import OnchainStatus, Order, OrderType
+from keeper.venue.program import CANCEL, EXECUTE, PLACE, RATCHET, Program
 
 DUE_SLOTS: Final = 5
 """A condition that held for so many slots, under a fresh price, has to have led to an execution."""

@@ -17,10 +17,6 @@ from anyio.abc import TaskGroup, TaskStatus
 from rich.console import Console
 from solders.keypair import Keypair
 
-from keeper.chain.client import ChainClient
-from keeper.chain.pool import PoolLimits, RpcPool
-from keeper.chain.program import Program
-from keeper.chain.rpc import Endpoint, HttpTransport
 from keeper.demo.api import KeeperApi
 from keeper.demo.audit import audit
 from keeper.demo.board import Board
@@ -38,6 +34,10 @@ from keeper.demo.summary import Summary, summarize
 from keeper.demo.watching import Watcher
 from keeper.demo.world import build_world
 from keeper.errors import KeeperError
+from keeper.solana.client import ChainClient
+from keeper.solana.pool import PoolLimits, RpcPool
+from keeper.solana.rpc import Endpoint, HttpTransport
+from keeper.venue.program import Program
 
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import anyio
 
-from keeper.chain.program import Program
 from keeper.demo.options import HEARTBEAT_S
 from keeper.demo.sending import Sender
 from keeper.demo.world import World, price_update
+from keeper.venue.program import Program
 
 
 class Feed:

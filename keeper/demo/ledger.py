@@ -10,14 +10,14 @@ from typing import Any, Final
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
-from keeper.chain.client import CONFIRMED, ChainClient
-from keeper.chain.layouts import ORDER_DISCRIMINATOR, POSITION_DISCRIMINATOR, decode_order, decode_position
-from keeper.chain.program import CANCEL, EXECUTE, PLACE, RATCHET, Program
-from keeper.chain.program_errors import name_failure, programs_of
-from keeper.chain.rpc import Call
 from keeper.demo.errors import DemoFailed
 from keeper.domain.orders import Order, Position
 from keeper.errors import ChainError
+from keeper.solana.client import CONFIRMED, ChainClient
+from keeper.solana.rpc import Call
+from keeper.venue.layouts import ORDER_DISCRIMINATOR, POSITION_DISCRIMINATOR, decode_order, decode_position
+from keeper.venue.program import CANCEL, EXECUTE, PLACE, RATCHET, Program
+from keeper.venue.program_errors import name_failure, programs_of
 
 PRICE: Final = "update_oracle_price"
 _FOLLOWED: Final = frozenset({PRICE, PLACE, CANCEL, EXECUTE, RATCHET})

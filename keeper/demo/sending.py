@@ -16,10 +16,10 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
-from keeper.chain.client import Blockhash, ChainClient, SignatureStatus
-from keeper.chain.rpc import Call
 from keeper.demo.errors import DemoFailed
 from keeper.errors import ChainError
+from keeper.solana.client import Blockhash, ChainClient, SignatureStatus
+from keeper.solana.rpc import Call
 
 _BLOCKHASH_AGE_S: Final = 10.0
 _WAIT_S: Final = 20.0

@@ -10,10 +10,10 @@ from solders.instruction import Instruction
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
-from keeper.chain.program import Program
 from keeper.demo.prices import LISTINGS, Listing
 from keeper.demo.sending import Sender
 from keeper.domain.orders import PRICE_SCALE
+from keeper.venue.program import Program
 
 LAMPORTS_PER_SOL: Final = 1_000_000_000
 TRADER_LAMPORTS: Final = 2 * LAMPORTS_PER_SOL

@@ -17,9 +17,9 @@ import anyio
 from anyio.abc import TaskStatus
 from solders.pubkey import Pubkey
 
-from keeper.chain.client import ChainClient
 from keeper.domain.orders import Order
 from keeper.errors import ChainError
+from keeper.solana.client import ChainClient
 
 _MOST_ORDERS: Final = 100_000
 _REHEARSALS_AT_ONCE: Final = 8

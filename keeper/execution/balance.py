@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from solders.pubkey import Pubkey
 
-from keeper.chain.client import ChainClient
 from keeper.errors import ChainError
 from keeper.execution.fees import DAILY_CAP, FeePolicy
 from keeper.execution.gate import Gate
+from keeper.solana.client import ChainClient
 
 _NAME = "balance"
 

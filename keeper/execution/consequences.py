@@ -12,8 +12,6 @@ from typing import Final, Protocol
 
 from solders.pubkey import Pubkey
 
-from keeper.chain.program import Program
-from keeper.chain.program_errors import ProgramFailure
 from keeper.domain.attempts import Attempt, Fate
 from keeper.domain.orders import OnchainStatus, Order, OrderState
 from keeper.domain.reports import OrderSettled, Report
@@ -21,6 +19,8 @@ from keeper.execution.fates import FREE_OF_CHARGE, POLICIES, Next
 from keeper.execution.tries import Tries
 from keeper.journal.ops import NoteOrder, NoteState, Op, UseBudget
 from keeper.journal.transitions import first_state
+from keeper.venue.program import Program
+from keeper.venue.program_errors import ProgramFailure
 
 WAITS_FOR_ACCOUNT: Final = "it is tried again when its user's account changes"
 """How the reason of an order ends that waits; a restart knows such orders by it."""

@@ -14,8 +14,6 @@ import anyio
 from anyio.abc import TaskStatus
 from solders.pubkey import Pubkey
 
-from keeper.chain.client import ChainClient
-from keeper.chain.layouts import decode_order
 from keeper.domain.events import Event, OrderSeen
 from keeper.domain.orders import OnchainStatus, OrderState
 from keeper.errors import ChainError, MalformedAccount
@@ -23,6 +21,8 @@ from keeper.execution.flights import Flights
 from keeper.journal import Journal
 from keeper.journal.ops import NoteOrder, NoteState
 from keeper.journal.transitions import first_state
+from keeper.solana.client import ChainClient
+from keeper.venue.layouts import decode_order
 
 _BATCH: Final = 1_000
 _NOTED_REMEMBERED: Final = 200_000

@@ -19,13 +19,6 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from solders.pubkey import Pubkey
 
-from keeper.chain.blockhashes import Blockhashes
-from keeper.chain.client import Blockhash, ChainClient
-from keeper.chain.pool import BegunBroadcast
-from keeper.chain.program import EXECUTE, RATCHET, Program
-from keeper.chain.program_errors import name_failure, programs_of
-from keeper.chain.templates import Template
-from keeper.chain.transactions import Budget, SignedTransaction, Signer, without_signature
 from keeper.domain.actions import ExecuteOrder, RatchetStop
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import Order, OrderState
@@ -42,7 +35,14 @@ from keeper.execution.points import point
 from keeper.execution.tries import Tries
 from keeper.journal import Journal
 from keeper.journal.ops import AddAttempt, NoteOrder, NoteState, Op
-from keeper.turns import Turns
+from keeper.solana.blockhashes import Blockhashes
+from keeper.solana.client import Blockhash, ChainClient
+from keeper.solana.pool import BegunBroadcast
+from keeper.solana.transactions import Budget, SignedTransaction, Signer, without_signature
+from keeper.telemetry.turns import Turns
+from keeper.venue.program import EXECUTE, RATCHET, Program
+from keeper.venue.program_errors import name_failure, programs_of
+from keeper.venue.templates import Template
 
 Job = ExecuteOrder | RatchetStop
 

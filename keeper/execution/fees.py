@@ -15,9 +15,9 @@ from typing import Final
 
 from solders.signature import Signature
 
-from keeper.chain.transactions import Budget
 from keeper.domain.attempts import Attempt, AttemptKind
 from keeper.domain.orders import OrderType
+from keeper.solana.transactions import Budget
 
 DAILY_CAP: Final = "daily_cap"
 """What the gate is closed by when the day's cap is reached."""

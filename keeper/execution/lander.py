@@ -19,8 +19,6 @@ from typing import Final, Protocol
 import anyio
 from anyio.abc import TaskStatus
 
-from keeper.chain.client import STATUSES_PER_CALL, ChainClient, SignatureStatus
-from keeper.chain.pool import BegunBroadcast
 from keeper.domain.attempts import AttemptKind, AttemptState, blocks
 from keeper.domain.reports import AttemptMoved, Note, Report
 from keeper.errors import ChainError, JournalError, Rejected
@@ -29,7 +27,9 @@ from keeper.execution.lifecycle import move
 from keeper.execution.points import point
 from keeper.journal import Journal
 from keeper.journal.ops import MoveAttempt
-from keeper.turns import Turns
+from keeper.solana.client import STATUSES_PER_CALL, ChainClient, SignatureStatus
+from keeper.solana.pool import BegunBroadcast
+from keeper.telemetry.turns import Turns
 
 # Agave keeps the statuses of its last 150 rooted slots at hand; older ones are found in the history only. Well below
 # that, because the keeper and the node do not stand in the same slot.

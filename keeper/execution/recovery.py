@@ -13,7 +13,6 @@ from collections.abc import Callable
 import anyio
 from solders.pubkey import Pubkey
 
-from keeper.chain.program import Program
 from keeper.domain.attempts import AttemptKind, AttemptState, Fate
 from keeper.domain.orders import OrderState
 from keeper.domain.reports import Note, Report
@@ -27,6 +26,7 @@ from keeper.execution.relay import RelaySettlement
 from keeper.execution.tries import HOUR_S, Tries
 from keeper.journal import Journal
 from keeper.journal.records import OrderRow
+from keeper.venue.program import Program
 
 _RESTING = frozenset(
     {OrderState.OPEN, OrderState.TRIGGERED, OrderState.EXECUTING, OrderState.CANCELLING, OrderState.FAILED}

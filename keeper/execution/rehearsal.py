@@ -8,9 +8,9 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
-from keeper.chain.client import ChainClient
-from keeper.chain.program import Program
 from keeper.domain.orders import Order
+from keeper.solana.client import ChainClient
+from keeper.venue.program import Program
 
 
 class Rehearsal:

@@ -1,6 +1,6 @@
 """Relaying a user's own signed transaction: accept, journal, land, and say what became of it.
 
-The checks are done before (`keeper.chain.relay_checks`). From here on a relayed transaction lives like any other
+The checks are done before (`keeper.venue.relay_checks`). From here on a relayed transaction lives like any other
 attempt: journaled before it is sent, the identical bytes resent until it lands or can no longer land. While a
 user's signed cancel is in the air the keeper does not execute that order.
 """
@@ -15,7 +15,6 @@ from anyio.abc import TaskGroup
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
-from keeper.chain.program_errors import ProgramFailure
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.events import Event, OrderSeen
 from keeper.domain.orders import OnchainStatus, Order, OrderState
@@ -29,6 +28,7 @@ from keeper.journal import Journal
 from keeper.journal.ops import AddAttempt, MovePrepared, NoteOrder, NoteState, Op
 from keeper.journal.records import PreparedKind, PreparedRow, PreparedStatus
 from keeper.journal.transitions import first_state
+from keeper.venue.program_errors import ProgramFailure
 
 
 class RelayRest(Protocol):

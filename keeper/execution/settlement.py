@@ -16,10 +16,6 @@ import anyio
 import anyio.lowlevel
 from solders.pubkey import Pubkey
 
-from keeper.chain.client import AccountBytes, ChainClient, LandedTransaction
-from keeper.chain.layouts import decode_market, decode_order, decode_position
-from keeper.chain.program import Program
-from keeper.chain.program_errors import ProgramFailure, name_failure, programs_of
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.events import Event, MarketSeen, OrderSeen
 from keeper.domain.orders import OnchainStatus, Order, OrderState
@@ -35,6 +31,10 @@ from keeper.execution.relay import RelaySettlement
 from keeper.journal import Journal
 from keeper.journal.ops import AddSpend, Op
 from keeper.journal.transitions import first_state
+from keeper.solana.client import AccountBytes, ChainClient, LandedTransaction
+from keeper.venue.layouts import decode_market, decode_order, decode_position
+from keeper.venue.program import Program
+from keeper.venue.program_errors import ProgramFailure, name_failure, programs_of
 
 _MOST_READ_BACKS: Final = 200
 _STEP: Final = 64

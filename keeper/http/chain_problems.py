@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from keeper.chain.program_errors import ProgramFailure
 from keeper.errors import ChainError, JournalError, RateLimited, Rejected
 from keeper.http.problems import KINDS, Problem
+from keeper.venue.program_errors import ProgramFailure
 
 _FIELDS: Final = {
     "invalid_size": "size",

@@ -16,7 +16,6 @@ import msgspec
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
-from keeper.chain.transactions import Signer
 from keeper.http.chain_problems import translated
 from keeper.http.decimals import format_1e6, parse_1e6
 from keeper.http.keyed_lock import KeyedLock
@@ -27,6 +26,7 @@ from keeper.http.problems import Problem
 from keeper.http.relaying import Relaying
 from keeper.http.tokens import Tokens
 from keeper.journal.ops import SetMeta
+from keeper.solana.transactions import Signer
 
 _DAY_S: Final = 86_400
 

@@ -10,10 +10,6 @@ from typing import Any, Protocol, TypeVar
 from prometheus_client import CollectorRegistry
 from solders.pubkey import Pubkey
 
-from keeper.chain.client import Blockhash, ChainClient
-from keeper.chain.placing import Budget
-from keeper.chain.program import Program
-from keeper.chain.relay_checks import RelayLimits
 from keeper.domain.attempts import Attempt
 from keeper.domain.events import OrderGone, OrderSeen
 from keeper.domain.orders import Market, Order, OrderState, OrderType
@@ -22,8 +18,12 @@ from keeper.http.tokens import Tokens
 from keeper.journal.ops import Op
 from keeper.journal.queries import Queries
 from keeper.journal.records import OrderRow, Page, PreparedRow
+from keeper.solana.client import Blockhash, ChainClient
 from keeper.triggers.book import Level
 from keeper.triggers.conditions import Fires
+from keeper.venue.placing import Budget
+from keeper.venue.program import Program
+from keeper.venue.relay_checks import RelayLimits
 
 T = TypeVar("T")
 
@@ -119,7 +119,7 @@ class Desk(Protocol):
 
 
 class Blockhashes(Protocol):
-    """A blockhash that is always at hand. `keeper.chain.blockhashes.Blockhashes` is one."""
+    """A blockhash that is always at hand. `keeper.solana.blockhashes.Blockhashes` is one."""
 
     def current(self) -> Blockhash:
         """A recent confirmed blockhash. Transient when there is none fresh enough."""

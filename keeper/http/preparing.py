@@ -10,9 +10,6 @@ from typing import Final
 import anyio
 from solders.pubkey import Pubkey
 
-from keeper.chain.client import AccountBytes, Blockhash
-from keeper.chain.layouts import decode_order
-from keeper.chain.placing import OrderTerms, Unsigned, cancel, new_order_id, place, unsigned_base64
 from keeper.domain.orders import OnchainStatus, Order, OrderState
 from keeper.errors import MalformedAccount
 from keeper.http.chain_problems import translated
@@ -26,6 +23,9 @@ from keeper.http.terms import Conditions, order_id, terms_of
 from keeper.http.views import summary_of
 from keeper.journal.ops import AddPrepared, NoteOrder
 from keeper.journal.records import OrderRow, PreparedKind, PreparedRow, Source
+from keeper.solana.client import AccountBytes, Blockhash
+from keeper.venue.layouts import decode_order
+from keeper.venue.placing import OrderTerms, Unsigned, cancel, new_order_id, place, unsigned_base64
 
 _BLOCKHASH_LIFE_S: Final = 60
 """150 blocks at 400 ms; only for people, who can't read block heights."""

@@ -75,7 +75,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "not_allowed": Kind(403, "The wallet may not do this"),
     "daily_limit": Kind(429, "The wallet has placed its orders for today"),
     "unauthorized_user": Kind(422, "The order belongs to another wallet"),
-    # Relay checks (keeper.chain.relay_checks): the code is the check's.
+    # Relay checks (keeper.venue.relay_checks): the code is the check's.
     "not_base64": Kind(422, "The transaction is not base64"),
     "undecodable": Kind(422, "The transaction can't be decoded"),
     "too_large": Kind(422, "The transaction is too large"),

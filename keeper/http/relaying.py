@@ -8,9 +8,6 @@ from typing import Final
 
 from solders.signature import Signature
 
-from keeper.chain.client import CONFIRMED
-from keeper.chain.program_errors import name_failure, programs_of
-from keeper.chain.relay_checks import MAX_WIRE_BYTES, RelayRefused, check_relayed
 from keeper.domain.orders import OrderState
 from keeper.errors import DryRun
 from keeper.http.chain_problems import problem_of_failure, translated
@@ -21,6 +18,9 @@ from keeper.http.ports import ApiPorts
 from keeper.http.problems import Problem
 from keeper.journal.ops import JournalConflict
 from keeper.journal.records import PreparedKind, PreparedRow, PreparedStatus
+from keeper.solana.client import CONFIRMED
+from keeper.venue.program_errors import name_failure, programs_of
+from keeper.venue.relay_checks import MAX_WIRE_BYTES, RelayRefused, check_relayed
 
 _FIELD: Final = "signed_transaction"
 _STATUS: Final = {PreparedKind.PLACE: OrderState.SUBMITTED, PreparedKind.CANCEL: OrderState.CANCELLING}

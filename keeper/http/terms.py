@@ -14,12 +14,12 @@ from typing import Final
 
 from solders.pubkey import Pubkey
 
-from keeper.chain.placing import OrderTerms
 from keeper.domain.orders import PPM, Market, OrderType, Side
 from keeper.domain.prices import Price
 from keeper.http.decimals import MAX_U64, InexactDecimal, format_1e6, parse_1e6
 from keeper.http.models import PlaceOrder
 from keeper.http.problems import Problem
+from keeper.venue.placing import OrderTerms
 
 MAX_SIZE_1E6: Final = 1_000_000_000
 MAX_EXPIRY_S: Final = 30 * 86_400

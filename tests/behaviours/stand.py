@@ -24,13 +24,13 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from keeper.app import Ready, run
+from keeper.config.settings import load_settings
 from keeper.domain.attempts import Attempt, AttemptState
 from keeper.domain.orders import OrderState
 from keeper.journal.files import open_reader
 from keeper.journal.queries import Queries
 from keeper.journal.records import OrderRow
 from keeper.localnet import Bank
-from keeper.settings import load_settings
 from tests.behaviours.edited_node import EditedNode
 from tests.chaos.proxy import FaultProxy, Script
 from tests.chaos.witness import Witness

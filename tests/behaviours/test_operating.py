@@ -20,11 +20,11 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from keeper.app import run
+from keeper.config.settings import load_settings
 from keeper.domain.attempts import AttemptState, Fate
 from keeper.domain.orders import OrderState
 from keeper.errors import Misconfigured
 from keeper.journal import Journal, SetMeta
-from keeper.settings import load_settings
 from tests.behaviours.edited_node import EditedNode, as_revision_0_1
 from tests.behaviours.stand import SOL, USDC, Stand, stays
 from tests.chaos.proxy import Fault, FaultProxy, Kind, Script

@@ -11,14 +11,14 @@ import pytest
 from solders.account import Account
 from solders.pubkey import Pubkey
 
-from keeper.chain.client import ChainClient, memcmp_discriminator
-from keeper.chain.layouts import MARKET_DISCRIMINATOR, ORDER_DISCRIMINATOR
-from keeper.chain.pool import PoolLimits, RpcPool
-from keeper.chain.rpc import Endpoint, HttpTransport
-from keeper.chain.sockets import Subscription, subscribed
-from keeper.chain.watch import ProgramWatch, WatchLimits
 from keeper.domain.events import Event, MarketSeen, OrderGone, OrderSeen
 from keeper.domain.orders import OrderState
+from keeper.solana.client import ChainClient, memcmp_discriminator
+from keeper.solana.pool import PoolLimits, RpcPool
+from keeper.solana.rpc import Endpoint, HttpTransport
+from keeper.solana.sockets import Subscription, subscribed
+from keeper.venue.layouts import MARKET_DISCRIMINATOR, ORDER_DISCRIMINATOR
+from keeper.venue.watch import ProgramWatch, WatchLimits
 from tests.behaviours.stand import USDC, Stand, stays
 from tests.chaos.proxy import Fault, Kind
 from tests.support import PROGRAM, Trader, until

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-from pathlib import Path
-
 from solders.hash import Hash
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
-from keeper.chain.client import Blockhash
-from keeper.chain.idl import load_idl
-from keeper.chain.placing import OrderTerms
-from keeper.chain.program import Program
 from keeper.domain.orders import OrderType, Side
-from keeper.localnet.program import IDL_PATH
+from keeper.solana.client import Blockhash
+from keeper.venue.idl import PACKAGED, load_idl
+from keeper.venue.placing import OrderTerms
+from keeper.venue.program import Program
 
 USER = Keypair.from_seed(bytes([7] * 32))
 KEEPER = Keypair.from_seed(bytes([9] * 32))
 BLOCKHASH = Blockhash(str(Hash.new_unique()), 1_150, 1_000)
 ORDER_ID = 2**63 + 5
 
-ATOMIC = Program(Pubkey.from_string("QuantDeskPerpDex111111111111111111111111111"), load_idl(Path(IDL_PATH)))
+ATOMIC = Program(Pubkey.from_string("QuantDeskPerpDex111111111111111111111111111"), load_idl(PACKAGED["0.2"]))
 DEPLOYED = Program(
     Pubkey.from_string("C2T3UnvGdHwEkspXJG7JyAhwo6VKQEKjN6eCq69guYSw"),
-    load_idl(Path(str(files("keeper.chain") / "idls" / "quantdesk_0_1.json"))),
+    load_idl(PACKAGED["0.1"]),
 )
 
 

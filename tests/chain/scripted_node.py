@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 
-from keeper.chain.http1 import Begun, Response
+from keeper.solana.http1 import Begun, Response
 
 
 class Scripted(ABC):

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
-from keeper.chain.client import ChainClient
-from keeper.chain.http1 import Begun
-from keeper.chain.pool import PoolLimits, RpcPool
-from keeper.chain.rpc import Endpoint
 from keeper.errors import ChainError
+from keeper.solana.client import ChainClient
+from keeper.solana.http1 import Begun
+from keeper.solana.pool import PoolLimits, RpcPool
+from keeper.solana.rpc import Endpoint
 from tests.chain.scripted_node import Scripted
 
 pytestmark = pytest.mark.anyio

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from solders.pubkey import Pubkey
 
-from keeper.chain.layouts import decode_market, decode_order, decode_position
-from keeper.chain.program import Program
-from keeper.chain.program_errors import name_failure
+from keeper.config.inputs import load_program
+from keeper.config.settings import ProgramSettings
 from keeper.domain.orders import OnchainStatus, OrderType, Side
 from keeper.errors import MalformedAccount
 from keeper.execution.fates import fate_of
-from keeper.inputs import load_program
-from keeper.settings import ProgramSettings
+from keeper.venue.layouts import decode_market, decode_order, decode_position
+from keeper.venue.program import Program
+from keeper.venue.program_errors import name_failure
 
 RECORD: dict[str, Any] = json.loads((Path(__file__).parents[1] / "fixtures" / "deployed_program.json").read_text())
 PROGRAM_ID = Pubkey.from_string(RECORD["program_id"])

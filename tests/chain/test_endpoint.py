@@ -11,9 +11,9 @@ import msgspec
 import pytest
 from anyio.abc import SocketStream
 
-from keeper.chain.pool import PoolLimits, RpcPool
-from keeper.chain.rpc import MAX_BODY_BYTES, Call, Endpoint, HttpTransport
 from keeper.errors import BehindNode, ChainError, MalformedReply, NotServed, RateLimited, Rejected, Transient
+from keeper.solana.pool import PoolLimits, RpcPool
+from keeper.solana.rpc import MAX_BODY_BYTES, Call, Endpoint, HttpTransport
 from tests.support.http_node import Handler, http_node
 
 pytestmark = pytest.mark.anyio

@@ -5,11 +5,11 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from keeper.chain.client import ChainClient
-from keeper.chain.oracle import MarketPull
-from keeper.chain.pool import PoolLimits, RpcPool
-from keeper.chain.rpc import Endpoint, HttpTransport
 from keeper.domain.events import Event, MarketSeen
+from keeper.solana.client import ChainClient
+from keeper.solana.pool import PoolLimits, RpcPool
+from keeper.solana.rpc import Endpoint, HttpTransport
+from keeper.venue.oracle import MarketPull
 from tests.support.world import World
 
 pytestmark = pytest.mark.anyio

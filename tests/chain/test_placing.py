@@ -12,9 +12,9 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
-from keeper.chain.placing import ORDER_ID_BITS, Budget, cancel, new_order_id, place
-from keeper.chain.program import Program
 from keeper.domain.orders import OrderType, Side
+from keeper.venue.placing import ORDER_ID_BITS, Budget, cancel, new_order_id, place
+from keeper.venue.program import Program
 from tests.chain.placing_world import ATOMIC, BLOCKHASH, DEPLOYED, ORDER_ID, USER, terms
 
 COMPUTE_BUDGET = Pubkey.from_string("ComputeBudget111111111111111111111111111111")

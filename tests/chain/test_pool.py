@@ -9,10 +9,10 @@ import anyio
 import msgspec
 import pytest
 
-from keeper.chain.http1 import Begun
-from keeper.chain.pool import PoolLimits, RpcPool
-from keeper.chain.rpc import Call, Endpoint
 from keeper.errors import BehindNode, Misconfigured, Rejected, Transient
+from keeper.solana.http1 import Begun
+from keeper.solana.pool import PoolLimits, RpcPool
+from keeper.solana.rpc import Call, Endpoint
 from tests.chain.scripted_node import Scripted
 
 pytestmark = pytest.mark.anyio

@@ -13,14 +13,14 @@ from solders.message import Message
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
-from keeper.chain.client import Blockhash
-from keeper.chain.idl import load_idl
-from keeper.chain.program import EXECUTE, PLACE, RATCHET, Program
-from keeper.chain.templates import Template
-from keeper.chain.transactions import Budget, Signer
+from keeper.config.inputs import load_program
+from keeper.config.settings import ProgramSettings
 from keeper.domain.orders import OnchainStatus, Order, OrderType, Side
-from keeper.inputs import load_program
-from keeper.settings import ProgramSettings
+from keeper.solana.client import Blockhash
+from keeper.solana.transactions import Budget, Signer
+from keeper.venue.idl import load_idl
+from keeper.venue.program import EXECUTE, PLACE, RATCHET, Program
+from keeper.venue.templates import Template
 from tests.support.world import PROGRAM
 
 KEY = Keypair()

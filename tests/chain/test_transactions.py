@@ -9,8 +9,8 @@ from solders.signature import Signature
 from solders.system_program import TransferParams, transfer
 from solders.transaction import VersionedTransaction
 
-from keeper.chain.client import Blockhash
-from keeper.chain.transactions import Budget, Signer, without_signature
+from keeper.solana.client import Blockhash
+from keeper.solana.transactions import Budget, Signer, without_signature
 
 
 def test_1_a_rehearsal_carries_the_message_and_no_signature() -> None:

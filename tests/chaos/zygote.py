@@ -22,14 +22,14 @@ import sys
 # Everything but keeper.execution and the wiring: the points where a kill is wanted are read when they are imported.
 _LIBRARIES = (
     "keeper.cli",
-    "keeper.inputs",
+    "keeper.config.inputs",
     "keeper.telemetry",
-    "keeper.chain.watch",
-    "keeper.chain.program",
+    "keeper.venue.watch",
+    "keeper.venue.program",
     "keeper.http.api",
     "keeper.http.server",
     "keeper.journal",
-    "keeper.schedule",
+    "keeper.runtime.schedule",
     "keeper.triggers.decision",
 )
 

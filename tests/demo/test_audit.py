@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 import pytest
 from solders.pubkey import Pubkey
 
-from keeper.chain.idl import load_idl
-from keeper.chain.program import CANCEL, EXECUTE, PLACE, RATCHET, Program
 from keeper.demo.audit import Verdict, audit
 from keeper.demo.ledger import PRICE, Entry, Ledger
 from keeper.demo.summary import quantile, summarize
 from keeper.domain.orders import OnchainStatus, Order, OrderType, Position, Side
-from keeper.localnet.program import IDL_PATH, PROGRAM_ID
+from keeper.localnet.program import PROGRAM_ID
+from keeper.venue.idl import PACKAGED, load_idl
+from keeper.venue.program import CANCEL, EXECUTE, PLACE, RATCHET, Program
 
-PROGRAM = Program(Pubkey.from_string(PROGRAM_ID), load_idl(IDL_PATH))
+PROGRAM = Program(Pubkey.from_string(PROGRAM_ID), load_idl(PACKAGED["0.2"]))
 MARKET, USER, KEEPER = (Pubkey([n] * 32) for n in (1, 2, 3))
 
 

@@ -14,8 +14,8 @@ from solana.rpc.async_api import AsyncClient
 from solana.rpc.commitment import Confirmed
 from solders.pubkey import Pubkey
 
-from keeper.chain.idl import discriminator
 from keeper.localnet.program import PROGRAM_ID
+from keeper.venue.idl import discriminator
 from tests.demo.demo_process import demo_running
 
 pytestmark = pytest.mark.anyio

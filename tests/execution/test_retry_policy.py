@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
+from keeper.config.inputs import load_program
+from keeper.config.settings import ProgramSettings
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import OrderType
 from keeper.execution.fates import FREE_OF_CHARGE, POLICIES, Next, fate_of
 from keeper.execution.fees import FeePolicy, FeeRules
 from keeper.execution.tries import RetryLimits, Tries
-from keeper.inputs import load_program
-from keeper.settings import ProgramSettings
 
 OURS = Pubkey.from_string("QuantDeskPerpDex111111111111111111111111111")
 OTHER = Pubkey.from_string("ComputeBudget111111111111111111111111111111")

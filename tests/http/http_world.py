@@ -21,12 +21,6 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
-from keeper.chain.client import Blockhash, ChainClient
-from keeper.chain.idl import load_idl
-from keeper.chain.layouts import decode_market, decode_order
-from keeper.chain.pool import PoolLimits, RpcPool
-from keeper.chain.program import Program
-from keeper.chain.rpc import Endpoint, HttpTransport
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState
 from keeper.domain.orders import Market, Order, OrderState, OrderType
 from keeper.domain.prices import Price
@@ -35,9 +29,14 @@ from keeper.http.running import run_api
 from keeper.journal import AddAttempt, Journal, MovePrepared, NoteState, PreparedKind, PreparedStatus
 from keeper.journal.records import PreparedRow
 from keeper.localnet import Commitment, Localnet, LocalnetConfig
-from keeper.localnet.program import IDL_PATH
+from keeper.solana.client import Blockhash, ChainClient
+from keeper.solana.pool import PoolLimits, RpcPool
+from keeper.solana.rpc import Endpoint, HttpTransport
 from keeper.triggers.book import Book, Level
 from keeper.triggers.conditions import Fires
+from keeper.venue.idl import PACKAGED, load_idl
+from keeper.venue.layouts import decode_market, decode_order
+from keeper.venue.program import Program
 
 USDC = 1_000_000
 SOL = 1_000_000_000
@@ -256,7 +255,7 @@ async def world(directory: Path, limits: ApiLimits | None = None) -> AsyncIterat
         Localnet(LocalnetConfig(rpc_port=0, slot_ms=0, finalized_slots=2)) as net,
         Journal.open(directory / "journal.sqlite") as journal,
     ):
-        program = Program(net.program_id, load_idl(Path(IDL_PATH)))
+        program = Program(net.program_id, load_idl(PACKAGED["0.2"]))
         pool = RpcPool([Endpoint("local", HttpTransport(net.rpc_url, label="local"))], PoolLimits())
         client = ChainClient(pool)
         desk, relay, health = ChainDesk(net, program), OneSend(journal, client), SetHealth()

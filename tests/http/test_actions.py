@@ -14,8 +14,8 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
-from keeper.chain.layouts import decode_order
 from keeper.domain.orders import OrderType
+from keeper.venue.layouts import decode_order
 from tests.http.http_world import World, problem, serving
 
 pytestmark = pytest.mark.anyio

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,19 +15,19 @@ from solders.message import Message
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
-from keeper.chain.idl import load_idl
-from keeper.chain.program import Program
 from keeper.domain.orders import Market, Order, OrderType
 from keeper.domain.prices import Price
 from keeper.triggers.book import Level
 from keeper.triggers.conditions import Fires
+from keeper.venue.idl import PACKAGED, load_idl
+from keeper.venue.program import Program
 from tests.http.http_world import World, problem, serving
 
 pytestmark = pytest.mark.anyio
 
 DEPLOYED = Program(
     Pubkey.from_string("C2T3UnvGdHwEkspXJG7JyAhwo6VKQEKjN6eCq69guYSw"),
-    load_idl(Path(str(files("keeper.chain") / "idls" / "quantdesk_0_1.json"))),
+    load_idl(PACKAGED["0.1"]),
 )
 MARKET = Market(
     address=DEPLOYED.market_address("SOL", "USDC"),

@@ -23,14 +23,14 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from keeper.chain.client import ChainClient
-from keeper.chain.pool import PoolLimits, RpcPool
-from keeper.chain.rpc import Endpoint, HttpTransport
 from keeper.errors import Misconfigured
 from keeper.http.openapi import openapi_document
 from keeper.http.ports import ApiLimits, ApiPorts, Check, Health
 from keeper.http.server import serve
 from keeper.journal import Journal
+from keeper.solana.client import ChainClient
+from keeper.solana.pool import PoolLimits, RpcPool
+from keeper.solana.rpc import Endpoint, HttpTransport
 from tests.http.http_world import OneSend, SetHealth, World, problem, serving, signed
 
 pytestmark = pytest.mark.anyio

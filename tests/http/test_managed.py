@@ -15,10 +15,10 @@ from prometheus_client import CollectorRegistry
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
-from keeper.chain.transactions import Signer
 from keeper.http.managed import ManagedWallet
 from keeper.http.running import run_api
 from keeper.http.tokens import Tokens
+from keeper.solana.transactions import Signer
 from tests.http.http_world import World, problem
 
 pytestmark = pytest.mark.anyio

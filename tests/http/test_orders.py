@@ -16,9 +16,9 @@ from solders.message import Message
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
-from keeper.chain.layouts import decode_order
 from keeper.domain.orders import OnchainStatus, Order, OrderState, OrderType, Side
 from keeper.journal import NoteOrder
+from keeper.venue.layouts import decode_order
 from tests.http.http_world import World, problem, signed
 
 pytestmark = pytest.mark.anyio

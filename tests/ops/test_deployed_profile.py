@@ -18,11 +18,11 @@ import pytest
 from solders.account import Account
 from solders.pubkey import Pubkey
 
-from keeper.chain.layouts import decode_market, decode_order
+from keeper.config.inputs import load_program
+from keeper.config.settings import load_settings
 from keeper.domain.attempts import AttemptState
-from keeper.inputs import load_program
 from keeper.localnet.program import PROGRAM_SO
-from keeper.settings import load_settings
+from keeper.venue.layouts import decode_market, decode_order
 from tests.behaviours.edited_node import EditedNode, as_revision_0_1
 from tests.support import KeeperConfig, KeeperProcess, World, until
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from solders.keypair import Keypair
 
 from keeper.commands.listing import show
-from keeper.views import ATTEMPT_COLUMNS, BELOW, ORDER_COLUMNS
+from keeper.commands.views import ATTEMPT_COLUMNS, BELOW, ORDER_COLUMNS
 
 ORDER = str(Keypair().pubkey())
 ORDERS: list[dict[str, object]] = [

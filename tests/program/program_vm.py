@@ -30,7 +30,8 @@ from solders.transaction_status import (
     TransactionErrorType,
 )
 
-from keeper.localnet.program import IDL_PATH, PROGRAM_SO
+from keeper.localnet.program import PROGRAM_SO
+from keeper.venue.idl import PACKAGED
 
 SYSTEM = Pubkey.default()
 START = 1_795_000_000
@@ -121,7 +122,7 @@ class Idl:
         raise AssertionError(wanted)
 
 
-IDL = Idl(json.loads(IDL_PATH.read_text()))
+IDL = Idl(json.loads(PACKAGED["0.2"].read_text()))
 
 
 def custom_code(error: TransactionErrorType) -> int | None:

@@ -10,12 +10,12 @@ import pytest
 from anchorpy_core.idl import Idl as LegacyIdl
 from solders.pubkey import Pubkey
 
-import keeper.chain
-from keeper.localnet.program import IDL_PATH, PROGRAM_ID
+from keeper.localnet.program import PROGRAM_ID
 from keeper.localnet.program.build import SOURCE_DIR
+from keeper.venue.idl import PACKAGED
 from tests.program.program_vm import ANCHOR_ERRORS, IDL
 
-LEGACY_PATH = IDL_PATH.parents[2] / "chain" / "idls" / "quantdesk_0_1.json"
+LEGACY_PATH = PACKAGED["0.1"]
 LEGACY = json.loads(LEGACY_PATH.read_text())
 
 
@@ -74,7 +74,6 @@ def test_revision_0_1_is_readable_as_legacy_anchor() -> None:
     assert {i.name for i in parsed.instructions} >= {"placeOrder", "executeConditionalOrder", "openPosition"}
     execute = next(i for i in LEGACY["instructions"] if i["name"] == "executeConditionalOrder")
     assert [a["name"] for a in execute["accounts"]] == ["market", "order", "executor"]
-    assert LEGACY_PATH.is_relative_to(keeper.chain.__path__[0])
 
 
 @pytest.mark.parametrize("name", ["OrderType", "PositionSide", "OrderStatus", "TimeInForce", "PositionStatus"])

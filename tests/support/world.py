@@ -10,7 +10,6 @@ import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 from solders.compute_budget import set_compute_unit_limit
@@ -20,20 +19,20 @@ from solders.message import Message
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
-from keeper.chain.client import Blockhash
-from keeper.chain.idl import load_idl
-from keeper.chain.layouts import decode_market, decode_order, decode_position
-from keeper.chain.placing import Budget as PlacingBudget
-from keeper.chain.placing import OrderTerms, place
-from keeper.chain.program import CANCEL, Program
 from keeper.domain.orders import Market, Order, OrderType, Position, Side
 from keeper.localnet import Bank, Commitment, Localnet, LocalnetConfig
 from keeper.localnet.history import Landed
-from keeper.localnet.program import IDL_PATH, PROGRAM_ID
+from keeper.localnet.program import PROGRAM_ID
+from keeper.solana.client import Blockhash
+from keeper.venue.idl import PACKAGED, load_idl
+from keeper.venue.layouts import decode_market, decode_order, decode_position
+from keeper.venue.placing import Budget as PlacingBudget
+from keeper.venue.placing import OrderTerms, place
+from keeper.venue.program import CANCEL, Program
 
 USDC: Final = 1_000_000
 SOL: Final = 1_000_000_000
-PROGRAM: Final = Program(Pubkey.from_string(PROGRAM_ID), load_idl(Path(IDL_PATH)))
+PROGRAM: Final = Program(Pubkey.from_string(PROGRAM_ID), load_idl(PACKAGED["0.2"]))
 """The reference program, revision 0.2, at the address that the embedded chain gives it."""
 
 

@@ -21,15 +21,15 @@ from solders.signature import Signature
 from solders.system_program import TransferParams, transfer
 from solders.transaction import VersionedTransaction
 
-from keeper.chain.client import CONFIRMED, ChainClient, SignatureStatus
-from keeper.chain.layouts import decode_order, decode_position
-from keeper.chain.pool import PoolLimits, RpcPool
-from keeper.chain.program import Program
-from keeper.chain.rpc import Endpoint, HttpTransport
 from keeper.demo.ledger import Entry, read_ledger
 from keeper.demo.world import price_update
 from keeper.domain.orders import Order, Position
 from keeper.errors import ChainError
+from keeper.solana.client import CONFIRMED, ChainClient, SignatureStatus
+from keeper.solana.pool import PoolLimits, RpcPool
+from keeper.solana.rpc import Endpoint, HttpTransport
+from keeper.venue.layouts import decode_order, decode_position
+from keeper.venue.program import Program
 from tests.support import KeeperConfig
 
 T = TypeVar("T")

@@ -16,9 +16,9 @@ import pytest
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
-from keeper.chain.idl import load_idl
-from keeper.chain.program import Program
-from keeper.localnet.program import IDL_PATH, PROGRAM_ID, PROGRAM_SO
+from keeper.localnet.program import PROGRAM_ID, PROGRAM_SO
+from keeper.venue.idl import PACKAGED, load_idl
+from keeper.venue.program import Program
 from tests.validator.cluster import Address, Cluster, Wallet
 
 VALIDATOR = "solana-test-validator"
@@ -65,7 +65,7 @@ def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="session")
 async def cluster(address: Address, anyio_backend: str) -> AsyncIterator[Cluster]:
-    async with Cluster.open(address, Program(address.program_id, load_idl(Path(IDL_PATH)))) as opened:
+    async with Cluster.open(address, Program(address.program_id, load_idl(PACKAGED["0.2"]))) as opened:
         yield opened
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from solders.pubkey import Pubkey
 
-from keeper.chain.program import EXECUTE
 from keeper.demo.api import KeeperApi, Terms
 from keeper.domain.orders import OnchainStatus, Order, OrderType, Side
+from keeper.venue.program import EXECUTE
 from tests.support import KeeperConfig, KeeperProcess
 from tests.validator.cluster import USDC, Cluster, Market, Wallet, eventually
 

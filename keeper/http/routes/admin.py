@@ -9,7 +9,6 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from keeper.chain.layouts import decode_order
 from keeper.domain.events import OrderGone, OrderSeen
 from keeper.domain.orders import Order
 from keeper.errors import JournalError, KeeperError, MalformedAccount
@@ -24,6 +23,7 @@ from keeper.http.strict_json import read_json
 from keeper.http.terms import address
 from keeper.http.views import health_view
 from keeper.http.wiring import Ports, strict_query
+from keeper.venue.layouts import decode_order
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[strict_query])
 

@@ -1,4 +1,6 @@
-"""The reference perpetuals program, revision 0.2: its C source, the built `.so`, its IDL.
+"""The reference perpetuals program, revision 0.2: its C source and the built `.so`.
+
+Its IDL is the keeper's: `keeper/venue/idls`.
 
 Running it needs the `.so` alone. Building it needs `ziglang` and `pyelftools` (see `build`).
 """
@@ -8,9 +10,6 @@ from typing import Final
 
 PROGRAM_SO: Final[Path] = Path(__file__).with_name("quantdesk_perp_dex.so")
 """The built program, as a Solana VM loads it."""
-
-IDL_PATH: Final[Path] = Path(__file__).with_name("quantdesk_perp_dex.json")
-"""The program's IDL, in the JSON format of Anchor 0.30 and later."""
 
 PROGRAM_ID: Final[str] = "QuantDeskPerpDex111111111111111111111111111"
 """Where the embedded chain puts the program unless told otherwise; the IDL's `address`.

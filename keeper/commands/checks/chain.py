@@ -1,0 +1,182 @@
+"""What the chain says: each endpoint, the cluster, the program and its IDL, the purse and the clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Final
+
+import anyio
+from solders.pubkey import Pubkey
+
+from keeper.commands.checks.lines import Lines
+from keeper.config.inputs import Place
+from keeper.config.settings import CLUSTERS, Settings
+from keeper.errors import ChainError, Misconfigured
+from keeper.solana.client import ChainClient
+from keeper.solana.pool import PoolLimits, RpcPool
+from keeper.solana.rpc import Endpoint, HttpTransport
+from keeper.solana.sockets import Subscription, subscribed
+from keeper.venue.deployment import check_idl, check_program
+from keeper.venue.program import Program
+
+_DEADLINE_S: Final = 5.0
+_SKEW_WARN_S: Final = 30
+_SKEW_FAIL_S: Final = 300  # the age from which the program itself refuses a price
+
+
+async def endpoints(places: Sequence[Place], settings: Settings, lines: Lines) -> tuple[list[Place], str | None]:
+    """Ask each for its genesis and its slot; those that can be worked with, and the cluster's genesis hash."""
+    working: list[Place] = []
+    expected = settings.rpc.genesis
+    answers: dict[Place, str | ChainError] = {}
+
+    async def ask(place: Place) -> None:
+        try:
+            answers[place] = await _identify(place)
+        except ChainError as e:
+            answers[place] = e
+
+    async with anyio.create_task_group() as tg:
+        for place in places:
+            tg.start_soon(ask, place)
+    others_work = any(isinstance(answer, str) for answer in answers.values())
+    for place in places:
+        answer = answers[place]
+        name = f"rpc {place.label}"
+        if isinstance(answer, ChainError):
+            say = lines.warn if others_work else lines.fail
+            say(name, f"it does not answer: {answer}", "Check its URL, its key, and that the node is up.")
+            continue
+        expected = expected or answer
+        if answer != expected:
+            lines.fail(
+                name,
+                f"it is on another cluster: {_cluster(answer)}, not {_cluster(expected)}",
+                "Check the URL; all endpoints have to be of one cluster (rpc.genesis says which).",
+            )
+            continue
+        lines.passed(name, f"answers, on {_cluster(answer)}")
+        working.append(place)
+    return working, expected
+
+
+async def sockets(places: Sequence[Place], lines: Lines) -> None:
+    """Does each socket bring a slot? Without one the keeper hears of nothing."""
+    for place in places:
+        name = f"socket {place.label}"
+        remedy = "Check rpc.ws_url; solana-test-validator serves it on the port after the RPC's."
+        try:
+            async with (
+                subscribed(
+                    place.ws_url,
+                    [Subscription("slot", "slotSubscribe")],
+                    label=place.label,
+                    silence_s=_DEADLINE_S,
+                    connect_timeout_s=_DEADLINE_S,
+                ) as socket,
+                aclosing(socket.notifications()) as news,
+            ):
+                slot = (await anext(news)).slot
+            lines.passed(name, f"tells of slots ({slot})")
+        except ChainError as e:
+            lines.fail(name, str(e).removeprefix(f"{place.label}: "), remedy)
+
+
+def client_for(places: Sequence[Place]) -> ChainClient:
+    """A client over the endpoints that answered."""
+    transports = [Endpoint(place.label, HttpTransport(place.url, label=place.label)) for place in places]
+    return ChainClient(RpcPool(transports, PoolLimits(deadline_s=_DEADLINE_S)))
+
+
+async def program_there(client: ChainClient, program: Program, lines: Lines) -> bool:
+    """An executable program at the address."""
+    try:
+        await check_program(client, program)
+    except Misconfigured as e:
+        lines.refused("program", e)
+        return False
+    lines.passed("program", f"{program.id} is executable")
+    return True
+
+
+async def purse(client: ChainClient, keeper: Pubkey, settings: Settings, lines: Lines) -> bool:
+    """Enough lamports for fees. Whether the account exists at all, because a node simulates nothing without it."""
+    floor = settings.fees.min_balance_lamports
+    try:
+        lamports = await client.balance(keeper)
+    except ChainError as e:
+        lines.fail("balance", f"it can't be read: {e}", "Try again; check the endpoints.")
+        return False
+    said = f"{keeper} has {lamports / 1e9:.6g} SOL"
+    if lamports < floor or lamports == 0:
+        floor_said = f", below fees.min_balance_lamports ({floor / 1e9:.6g} SOL): nothing would be sent"
+        lines.fail("balance", said + floor_said, f"Send SOL to {keeper}.")
+    elif lamports < 2 * floor:
+        lines.warn("balance", f"{said}, less than twice fees.min_balance_lamports", f"Send SOL to {keeper}.")
+    else:
+        lines.passed("balance", said)
+    return lamports > 0
+
+
+async def idl_fits(client: ChainClient, program: Program, payer: Pubkey, lines: Lines) -> bool:
+    """The deployed program knows the instructions that the IDL describes."""
+    try:
+        await check_idl(client, program, payer)
+    except Misconfigured as e:
+        lines.refused("idl", e)
+        return False
+    lines.passed("idl", f"revision {program.idl.version} fits the deployed program")
+    return True
+
+
+def revision(program: Program, settings: Settings, lines: Lines) -> None:
+    """A fill has a position behind it (promise 3), or the operator said that it need not."""
+    if program.creates_position:
+        lines.passed("revision", "a fill creates its position, in one transaction")
+        return
+    detail = f"in revision {program.idl.version} a fill creates no position"
+    if settings.execution.dry_run:
+        lines.warn("revision", f"{detail}; with execution.dry_run nothing is sent", "Deploy the atomic revision.")
+    elif settings.program.accept_fills_without_position:
+        lines.warn("revision", f"{detail}, and you accepted that", "Be sure that something else opens the positions.")
+    else:
+        lines.fail(
+            "revision",
+            f"{detail}, so the keeper will not execute",
+            "Use the atomic revision; or watch only, with execution.dry_run.",
+        )
+
+
+async def clock(client: ChainClient, lines: Lines) -> None:
+    """The chain's clock and this machine's. Prices age by the chain's, people and the fee budget by the machine's."""
+    try:
+        _, chain_time_s = await client.chain_time()
+    except ChainError as e:
+        lines.fail("clock", f"the chain's clock can't be read: {e}", "Try again; check the endpoints.")
+        return
+    ahead_s = chain_time_s - time.time()
+    way = "ahead of" if ahead_s > 0 else "behind"
+    detail = f"the chain's clock is {abs(ahead_s):.0f} s {way} this machine's"
+    remedy = "Check this machine's clock (timedatectl), and that the node is not behind."
+    if abs(ahead_s) > _SKEW_FAIL_S:
+        lines.fail("clock", detail, remedy)
+    elif abs(ahead_s) > _SKEW_WARN_S:
+        lines.warn("clock", detail, remedy)
+    else:
+        lines.passed("clock", detail)
+
+
+async def _identify(place: Place) -> str:
+    client = client_for([place])
+    try:
+        genesis = await client.genesis_hash()
+        await client.slot()
+    finally:
+        await client.pool.aclose()
+    return genesis
+
+
+def _cluster(genesis: str) -> str:
+    return next((name for name, known in CLUSTERS.items() if known == genesis), f"genesis {genesis}")

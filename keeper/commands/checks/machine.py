@@ -1,0 +1,72 @@
+"""What can be looked at without the chain: the key, the journal, the port."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Final
+
+from keeper.commands.checks.lines import Lines
+from keeper.commands.checks.running import answering, url_of
+from keeper.config.inputs import load_signer
+from keeper.config.settings import HttpSettings, JournalSettings, KeySettings
+from keeper.errors import JournalError, KeeperError, Misconfigured
+from keeper.http.server import listen
+from keeper.journal import Inspection, inspect
+from keeper.solana.transactions import Signer
+
+_ROOM_BYTES: Final = 1 << 30
+
+
+def key(settings: KeySettings, lines: Lines) -> Signer | None:
+    """The key file: there, a keypair, and nobody else's to read."""
+    try:
+        signer = load_signer(settings)
+    except Misconfigured as e:
+        lines.refused("key", e)
+        return None
+    lines.passed("key", f"{settings.file} is the key of {signer.address}")
+    return signer
+
+
+def port(settings: HttpSettings, lines: Lines) -> bool:
+    """The API's address: free, or a keeper answers there. Whether a keeper does."""
+    if settings.port and answering(url_of(settings)):
+        lines.passed("api", f"a keeper is running, and answers at {url_of(settings)}")
+        return True
+    try:
+        listen(settings.host, settings.port).close()
+    except Misconfigured as e:
+        lines.refused("api", e)
+        return False
+    lines.passed("api", f"port {settings.port or '(any)'} on {settings.host} is free")
+    return False
+
+
+def journal(settings: JournalSettings, lines: Lines, *, keeper_runs: bool) -> Inspection | None:
+    """The journal: writable, nobody else's, of a version that this keeper reads."""
+    path = settings.path.absolute()
+    try:
+        found = inspect(path)
+    except KeeperError as e:
+        lines.refused("journal", e, remedy="" if isinstance(e, JournalError) else "Check journal.path.")
+        return None
+    if found.holder is not None and not keeper_runs:
+        lines.fail("journal", found.holder, "If that is no keeper of yours, set journal.path to another file.")
+        return found
+    if found.version is None:
+        lines.passed("journal", f"{path} will be made")
+    elif found.version < found.newest:
+        lines.warn(
+            "journal",
+            f"{path} has version {found.version}; the start brings it to {found.newest}, and there is no way back",
+            f"Back it up first: keeper journal backup {path}.before",
+        )
+    else:
+        lines.passed("journal", f"{path} is writable, version {found.version}, {found.size_bytes / 1e6:.1f} MB")
+    folder = next(parent for parent in path.parents if parent.exists())
+    free = shutil.disk_usage(folder).free
+    if free < _ROOM_BYTES:
+        lines.warn("disk", f"{free / 1e6:.0f} MB are free in {folder}", "Make room: a full disk stops sending.")
+    if "paused" in found.meta:
+        lines.warn("paused", f"the journal says: {found.meta['paused']}", "keeper resume lifts it.")
+    return found

@@ -1,0 +1,45 @@
+"""The managed wallets that an operator configured, with their keys read and checked."""
+
+from __future__ import annotations
+
+from solders.pubkey import Pubkey
+
+from keeper.config.inputs import load_private_keypair
+from keeper.config.settings import ManagedSettings
+from keeper.errors import Misconfigured
+from keeper.http.decimals import parse_1e6
+from keeper.http.managed import ManagedWallet
+from keeper.http.tokens import Tokens
+from keeper.solana.transactions import Signer
+
+
+def load_wallets(settings: ManagedSettings, keeper: Pubkey) -> list[ManagedWallet]:
+    """Every managed wallet. Misconfigured, naming the wallet, when its key can't be used."""
+    wallets = []
+    for configured in settings.wallets:
+        signer = Signer(load_private_keypair(configured.key_file, f"key_file of the managed wallet {configured.name}"))
+        if signer.address == keeper:
+            raise Misconfigured(
+                f"The managed wallet {configured.name} is the keeper's own.",
+                remedy="Give it a key of its own: an order must not spend what pays for executions.",
+            )
+        wallets.append(
+            ManagedWallet(
+                name=configured.name,
+                signer=signer,
+                markets=frozenset(configured.markets),
+                max_size_1e6=parse_1e6(configured.max_size),
+                orders_per_day=configured.orders_per_day,
+                tokens=Tokens({digest.get_secret_value(): configured.name for digest in configured.token_sha256}),
+            )
+        )
+    return wallets
+
+
+def bearers(settings: ManagedSettings) -> dict[str, str]:
+    """Every wallet token's hash, with the name that its bearer's requests are counted under."""
+    return {
+        digest.get_secret_value(): f"wallet {wallet.name} {n}"
+        for wallet in settings.wallets
+        for n, digest in enumerate(wallet.token_sha256)
+    }

@@ -1,0 +1,104 @@
+"""What is known, copied into the gauges now and then, so that the hot path does not have to."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from keeper.execution.engine import Engine
+from keeper.execution.executor import Executor
+from keeper.execution.flights import Flights
+from keeper.execution.gate import Gate
+from keeper.http.ports import Health
+from keeper.journal import Journal
+from keeper.runtime.lag import LoopLag
+from keeper.solana.pool import RpcPool
+from keeper.telemetry import Metrics
+from keeper.venue.watch import ProgramWatch
+
+
+class Gauges:
+    """One round at each `update`. What is gone (an order type without orders, a reason that was lifted) is gone from
+    the gauges too: a gauge that keeps its last value tells of the past.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        engine: Engine,
+        flights: Flights,
+        executor: Executor,
+        gate: Gate,
+        pool: RpcPool,
+        watches: Sequence[ProgramWatch],
+        journal: Journal,
+        health: Callable[[], Health],
+        lag: LoopLag,
+    ) -> None:
+        self._metrics = metrics
+        self._engine = engine
+        self._flights = flights
+        self._executor = executor
+        self._gate = gate
+        self._pool = pool
+        self._watches = watches
+        self._journal = journal
+        self._health = health
+        self._lag = lag
+        self._reconnects: dict[str, int] = {}
+
+    async def update(self) -> None:
+        """One round. No await in it: a scrape sees all of a round or nothing of it."""
+        self._metrics.loop_lag.set(self._lag.longest_s)
+        self._metrics.loop_tasks.set(len(asyncio.all_tasks()))
+        self._work()
+        self._market_data()
+        self._endpoints()
+        self._state()
+
+    def _work(self) -> None:
+        m = self._metrics
+        m.in_flight.set(self._flights.in_flight)
+        m.unrecorded.set(len(self._flights.unrecorded))
+        m.queued.set(self._executor.queued)
+        m.journal_waiting.labels("commits").set(self._journal.waiting_callers)
+        m.journal_waiting.labels("notes").set(self._journal.waiting_notes)
+
+    def _market_data(self) -> None:
+        m = self._metrics
+        m.price_reads.set(self._engine.decision.prices.reads)
+        symbols = {market.address: market.symbol for market in self._engine.markets()}
+        m.orders_resting.clear()
+        for (market, order_type), count in self._engine.decision.book.counts().items():
+            m.orders_resting.labels(symbols.get(market, "unknown"), order_type.word).set(count)
+        now = self._engine.chain_time_s()
+        m.price_age.clear()
+        for address, symbol in symbols.items():
+            price = self._engine.price(address)
+            if price is not None and now is not None:
+                m.price_age.labels(symbol).set(price.age_s(now))
+
+    def _endpoints(self) -> None:
+        m = self._metrics
+        now = time.monotonic()
+        for health in self._pool.health:
+            m.benched.labels(health.label).set(health.benched(now))
+            if health.slot_lag is not None:
+                m.slot_lag.labels(health.label).set(health.slot_lag)
+        for watch in self._watches:
+            label, known = watch.label, watch.health
+            m.watch_slot.labels(label).set(known.last_slot)
+            m.watch_connected.labels(label).set(known.connected)
+            m.watch_reconnects.labels(label).inc(known.reconnects - self._reconnects.get(label, 0))
+            self._reconnects[label] = known.reconnects
+
+    def _state(self) -> None:
+        m = self._metrics
+        health = self._health()
+        m.ready.set(health.ready)
+        for check in health.checks:
+            m.check_ok.labels(check.name).set(check.ok)
+        m.stopped.clear()
+        for reason in self._gate.reasons:
+            m.stopped.labels(reason).set(1)

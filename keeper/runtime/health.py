@@ -1,0 +1,121 @@
+"""What the keeper says of itself to probes: each thing that readiness depends on, with a sentence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from keeper.errors import ChainError
+from keeper.execution.engine import Engine
+from keeper.execution.flights import Flights
+from keeper.execution.gate import Gate
+from keeper.http.ports import Check, Health
+from keeper.journal import Journal
+from keeper.runtime.watchdog import Watchdog
+from keeper.solana.blockhashes import Blockhashes
+from keeper.solana.pool import RpcPool
+from keeper.venue.watch import ProgramWatch
+
+_OF_SOME_ORDERS: Final = frozenset({"prices", "attempts"})
+"""Stale prices stop the orders of their market, an attempt that can't be recorded stops its own: not the keeper."""
+
+
+class HealthOf:
+    """Answers at once, from what is known. `live` is False only when a restart could help."""
+
+    def __init__(
+        self,
+        *,
+        pool: RpcPool,
+        watches: Sequence[ProgramWatch],
+        blockhashes: Blockhashes,
+        journal: Journal,
+        gate: Gate,
+        engine: Engine,
+        flights: Flights,
+        watchdog: Watchdog,
+        silence_s: float,
+        dry_run: bool,
+    ) -> None:
+        self._dry_run = dry_run
+        self._pool = pool
+        self._watches = watches
+        self._blockhashes = blockhashes
+        self._journal = journal
+        self._gate = gate
+        self._engine = engine
+        self._flights = flights
+        self._watchdog = watchdog
+        self._silence_s = silence_s
+        self.recovered = False
+
+    def report(self) -> Health:
+        """The state of things now."""
+        checks = (
+            self._watch(),
+            self._endpoints(),
+            self._blockhash(),
+            self._prices(),
+            Check("journal", self._journal.healthy, self._journal.problem or ""),
+            Check("sending", self._gate.is_open, self._sending()),
+            self._attempts(),
+            Check("loops", not self._watchdog.stalled, self._stuck()),
+            Check("recovery", self.recovered, "" if self.recovered else "open attempts are being looked up"),
+        )
+        ready = all(check.ok for check in checks if check.name not in _OF_SOME_ORDERS)
+        return Health(live=not self._watchdog.stalled, ready=ready, checks=checks)
+
+    def _stuck(self) -> str:
+        stalled = self._watchdog.stalled
+        return f"stuck, and only a restart helps: {', '.join(stalled)}" if stalled else ""
+
+    def _sending(self) -> str:
+        reasons = list(self._gate.reasons.values())
+        if self._dry_run:
+            left = self._flights.in_flight
+            earlier = f"; {left} attempts of an earlier run could still land, and are only looked up" if left else ""
+            reasons.append(f"dry run: nothing is sent{earlier}")
+        return "; ".join(reasons)
+
+    def _attempts(self) -> Check:
+        unrecorded = self._flights.unrecorded
+        if not unrecorded:
+            return Check("attempts", True, f"{self._flights.in_flight} in flight")
+        first = unrecorded[0]
+        return Check(
+            "attempts",
+            False,
+            f"the journal refuses what became of {len(unrecorded)} attempts, whose orders wait; one is "
+            f"{first.signature}: {first.unrecorded}",
+        )
+
+    def _watch(self) -> Check:
+        now = time.monotonic()
+        heard = [w for w in self._watches if w.health.last_heard_at and now - w.health.last_heard_at <= self._silence_s]
+        up = [w for w in self._watches if w.health.connected and w.health.snapshots > 0]
+        if up and heard:
+            return Check("watch", True, f"slot {max(w.health.last_slot for w in up)}")
+        error = next((w.health.last_error for w in self._watches if w.health.last_error), "no snapshot yet")
+        return Check("watch", False, f"no endpoint tells of changes: {error}")
+
+    def _endpoints(self) -> Check:
+        now = time.monotonic()
+        benched = [f"{h.label}: {h.bench_reason}" for h in self._pool.health if h.benched(now)]
+        ok = len(benched) < len(self._pool.health)
+        return Check("rpc", ok, "; ".join(benched))
+
+    def _blockhash(self) -> Check:
+        try:
+            self._blockhashes.current()
+        except ChainError as e:
+            return Check("blockhash", False, str(e))
+        return Check("blockhash", True)
+
+    def _prices(self) -> Check:
+        stale = []
+        for market in self._engine.markets():
+            executing, why = self._engine.executing(market)
+            if not executing:
+                stale.append(f"{market.symbol}: {why}")
+        return Check("prices", not stale, "; ".join(stale))

@@ -1,0 +1,384 @@
+"""The RPC methods that the keeper uses, typed: from JSON shapes to what they mean.
+
+Limits are the RPC's: 256 signatures a status call, 100 addresses a multiple-account call. Every answer comes
+with the slot of the node's context, because without it nothing can be merged.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import msgspec
+from solana.rpc.commitment import Commitment, Confirmed, Finalized, Processed
+from solders.hash import Hash
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+
+from keeper.domain.base58 import base58
+from keeper.errors import ChainError, MalformedReply, Transient
+from keeper.solana.account_stream import KeyedAccount
+from keeper.solana.pool import BegunBroadcast, RpcPool
+from keeper.solana.rpc import Call, Reply
+
+CommitmentWord = Literal["processed", "confirmed", "finalized"]
+PROCESSED: Final[Commitment] = Processed
+CONFIRMED: Final[Commitment] = Confirmed
+FINALIZED: Final[Commitment] = Finalized
+
+STATUSES_PER_CALL: Final = 256
+ACCOUNTS_PER_CALL: Final = 100
+TRANSACTIONS_PER_REQUEST: Final = 32
+
+CLOCK_SYSVAR: Final = Pubkey.from_string("SysvarC1ock11111111111111111111111111111111")
+_CLOCK: Final = struct.Struct("<QqQQq")
+
+
+@dataclass(frozen=True, slots=True)
+class Blockhash:
+    """A recent blockhash. A transaction with it can land up to block height `last_valid_block_height` + 1."""
+
+    value: str
+    last_valid_block_height: int
+    slot: int
+
+
+class AccountBytes(msgspec.Struct, frozen=True, gc=False):
+    """An account as read: `lamports` 0 means that it does not exist any more."""
+
+    address: Pubkey
+    owner: Pubkey
+    lamports: int
+    data: bytes
+    executable: bool = False
+
+
+class SignatureStatus(msgspec.Struct, frozen=True, gc=False):
+    """A signature's status. `confirmation` is processed, confirmed or finalized; `err` is None for success,
+    else the transaction error in the RPC's JSON shape.
+    """
+
+    slot: int
+    confirmation: CommitmentWord
+    err: object
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """What a simulation said. `err` as in SignatureStatus; `units` are the compute units consumed."""
+
+    err: object
+    logs: tuple[str, ...]
+    units: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class LandedTransaction:
+    """A transaction from the ledger: the fee that it paid, its logs and its error."""
+
+    slot: int
+    fee_lamports: int
+    logs: tuple[str, ...]
+    err: object
+    units: int
+
+
+class ChainClient:
+    """The chain, through a pool of endpoints. Raises `keeper.errors` ChainErrors and nothing else."""
+
+    def __init__(self, pool: RpcPool) -> None:
+        self.pool = pool
+
+    async def genesis_hash(self) -> str:
+        """The cluster's genesis hash: which chain this is."""
+        return str(await self.pool.call("getGenesisHash"))
+
+    async def slot(self, commitment: Commitment = CONFIRMED) -> int:
+        """The node's slot at a commitment."""
+        return _number(await self.pool.call("getSlot", {"commitment": commitment}))
+
+    async def block_height_and_slot(self, commitment: Commitment = FINALIZED) -> tuple[int, int]:
+        """Block height and slot at a commitment, from one node: `getEpochInfo` gives both together."""
+        info = await self.pool.call("getEpochInfo", {"commitment": commitment})
+        return _number(_field(info, "blockHeight")), _number(_field(info, "absoluteSlot"))
+
+    async def latest_blockhash(self, commitment: Commitment = CONFIRMED) -> Blockhash:
+        """A blockhash to sign with, and until when it can land."""
+        answer = await self.pool.call("getLatestBlockhash", {"commitment": commitment})
+        value = _field(answer, "value")
+        blockhash = _field(value, "blockhash")
+        with _shape("a blockhash"):
+            Hash.from_string(blockhash)
+        return Blockhash(blockhash, _number(_field(value, "lastValidBlockHeight")), _context_slot(answer))
+
+    async def balance(self, address: Pubkey, commitment: Commitment = CONFIRMED) -> int:
+        """Lamports."""
+        answer = await self.pool.call("getBalance", str(address), {"commitment": commitment})
+        return _number(_field(answer, "value"))
+
+    async def chain_time(self, commitment: Commitment = PROCESSED) -> tuple[int, int]:
+        """The clock sysvar: (slot, unix seconds). The program judges staleness and expiry by this clock."""
+        slot, accounts = await self.accounts([CLOCK_SYSVAR], commitment=commitment)
+        clock = accounts[0]
+        if clock is None or len(clock.data) < _CLOCK.size:
+            raise MalformedReply("the node has no clock sysvar")
+        _slot, _epoch_start, _epoch, _leader_epoch, unix_time = _CLOCK.unpack_from(clock.data)
+        return slot, unix_time
+
+    async def accounts(
+        self,
+        addresses: Sequence[Pubkey],
+        *,
+        commitment: Commitment = CONFIRMED,
+        min_context_slot: int | None = None,
+    ) -> tuple[int, list[AccountBytes | None]]:
+        """Accounts in the order asked for, None where there is none, and the lowest context slot among the
+        answers. BehindNode when no node has reached `min_context_slot`.
+        """
+        config = _config(commitment, min_context_slot, encoding="base64")
+        calls = [
+            Call("getMultipleAccounts", ([base58(a) for a in addresses[i : i + ACCOUNTS_PER_CALL]], config))
+            for i in range(0, len(addresses), ACCOUNTS_PER_CALL)
+        ]
+        found: list[AccountBytes | None] = []
+        slots: list[int] = []
+        for i, reply in enumerate(await self.pool.batch(calls)):
+            if isinstance(reply, ChainError):
+                raise reply
+            slots.append(_context_slot(reply))
+            values = _field(reply, "value")
+            asked = addresses[i * ACCOUNTS_PER_CALL : (i + 1) * ACCOUNTS_PER_CALL]
+            if not isinstance(values, list) or len(values) != len(asked):
+                raise MalformedReply("getMultipleAccounts answered another number of accounts")
+            found += [
+                None if raw is None else parse_account(address, raw) for address, raw in zip(asked, values, strict=True)
+            ]
+        return min(slots, default=0), found
+
+    async def program_accounts(
+        self, program_id: Pubkey, discriminator: bytes, *, commitment: Commitment = PROCESSED, deadline_s: float = 60.0
+    ) -> tuple[int, list[AccountBytes]]:
+        """Every account of the program that begins with `discriminator`, with the context slot."""
+        config = _of_type(discriminator, commitment)
+        answer = await self.pool.call("getProgramAccounts", str(program_id), config, deadline_s=deadline_s)
+        slot = _context_slot(answer)
+        entries = _field(answer, "value")
+        with _shape("a list of accounts"):
+            return slot, [parse_account(Pubkey.from_string(e["pubkey"]), e["account"]) for e in entries]
+
+    async def program_accounts_in_parts(
+        self, program_id: Pubkey, discriminator: bytes, *, commitment: Commitment = PROCESSED, deadline_s: float = 60.0
+    ) -> AsyncGenerator[tuple[int, list[KeyedAccount]]]:
+        """The same, in parts as they arrive: for programs with more accounts than should be held at once."""
+        config = _of_type(discriminator, commitment)
+        calls = self.pool.accounts("getProgramAccounts", str(program_id), config, deadline_s=deadline_s)
+        async with aclosing(calls) as parts:
+            async for part in parts:
+                yield part
+
+    async def statuses(
+        self, signatures: Sequence[Signature], *, search_history: bool = False
+    ) -> tuple[int, list[SignatureStatus | ChainError | None]]:
+        """Each signature's status, None when the node does not know it, an error when its call failed; and the
+        lowest context slot among the answers (0 when none answered).
+        """
+        config = {"searchTransactionHistory": search_history}
+        groups = [signatures[i : i + STATUSES_PER_CALL] for i in range(0, len(signatures), STATUSES_PER_CALL)]
+        calls = [Call("getSignatureStatuses", ([base58(s) for s in group], config)) for group in groups]
+        found: list[SignatureStatus | ChainError | None] = []
+        slots: list[int] = []
+        for group, reply in zip(groups, await self.pool.batch(calls), strict=True):
+            try:
+                if isinstance(reply, ChainError):
+                    raise reply
+                values = _field(reply, "value")
+                if not isinstance(values, list) or len(values) != len(group):
+                    raise MalformedReply("getSignatureStatuses answered another number of statuses")
+                parsed = [None if raw is None else _status(raw) for raw in values]
+                slots.append(_context_slot(reply))
+                found += parsed
+            except ChainError as e:
+                found += [e] * len(group)
+        return min(slots, default=0), found
+
+    def begin_send(self, wires: Sequence[bytes]) -> BegunBroadcast | None:
+        """Write signed bytes to every healthy endpoint now, where that needs no waiting. Then `send`, with this."""
+        return self.pool.begin(_sends(wires))
+
+    async def send(
+        self, wires: Sequence[bytes], *, deadline_s: float | None = None, begun: BegunBroadcast | None = None
+    ) -> list[Reply]:
+        """The same signed bytes to every healthy endpoint, without preflight and without the node's own
+        retries: rebroadcasting is the keeper's. A reply is a signature, Rejected, or an error that means
+        "unknown". An OK proves nothing but that a node took it.
+        """
+        return await self.pool.broadcast(_sends(wires), deadline_s=deadline_s, begun=begun)
+
+    async def simulate(
+        self,
+        wire: bytes,
+        *,
+        sig_verify: bool,
+        replace_blockhash: bool = False,
+        commitment: Commitment = PROCESSED,
+    ) -> Simulation:
+        """Run a transaction without landing it. `replace_blockhash` can't go with `sig_verify`; it hides an
+        expired blockhash, so it is never used for a user's transaction.
+        """
+        config = {
+            "encoding": "base64",
+            "sigVerify": sig_verify,
+            "replaceRecentBlockhash": replace_blockhash,
+            "commitment": commitment,
+        }
+        answer = await self.pool.call("simulateTransaction", base64.b64encode(wire).decode(), config)
+        value = _field(answer, "value")
+        with _shape("a simulation"):
+            return Simulation(
+                err=value["err"],
+                logs=tuple(str(line) for line in value.get("logs") or ()),
+                units=_number(value.get("unitsConsumed") or 0),
+                slot=_context_slot(answer),
+            )
+
+    async def transactions(
+        self, signatures: Sequence[Signature], *, commitment: Commitment = CONFIRMED
+    ) -> list[LandedTransaction | ChainError | None]:
+        """Each landed transaction's fee and logs; None when the node does not have it (yet), an error when it could
+        not be read. In requests of a few dozen, because each reply may have many kilobytes of logs, and all of them
+        within one call's deadline: what is left then was not read.
+        """
+        config = {"commitment": commitment, "encoding": "base64", "maxSupportedTransactionVersion": 0}
+        calls = [Call("getTransaction", (str(signature), config)) for signature in signatures]
+        ends = time.monotonic() + self.pool.limits.deadline_s
+        found: list[LandedTransaction | ChainError | None] = []
+        for start in range(0, len(calls), TRANSACTIONS_PER_REQUEST):
+            some = calls[start : start + TRANSACTIONS_PER_REQUEST]
+            left = ends - time.monotonic()
+            if left <= 0:
+                found += [Transient("there was no time left to read it")] * len(some)
+                continue
+            found += [_landed(reply) for reply in await self.pool.batch(some, deadline_s=left)]
+        return found
+
+    async def recent_priority_fees(self, writable: Sequence[Pubkey]) -> list[int]:
+        """Per-slot minimum prices (micro-lamports a unit) that landed for these accounts: a floor, not a bid."""
+        answer = await self.pool.call("getRecentPrioritizationFees", [str(a) for a in writable[:128]])
+        with _shape("a list of fees"):
+            return [_number(_field(entry, "prioritizationFee")) for entry in answer or ()]
+
+
+def _sends(wires: Sequence[bytes]) -> list[Call]:
+    config = {
+        "encoding": "base64",
+        "skipPreflight": True,
+        # The commitment of the blockhash, even when preflight is skipped (landing rules).
+        "preflightCommitment": "confirmed",
+        "maxRetries": 0,
+    }
+    return [Call("sendTransaction", (base64.b64encode(wire).decode(), config)) for wire in wires]
+
+
+def memcmp_discriminator(discriminator: bytes) -> dict[str, Any]:
+    """The RPC filter for accounts of one type, in base64, so that nothing is decoded twice."""
+    return {"memcmp": {"offset": 0, "bytes": base64.b64encode(discriminator).decode(), "encoding": "base64"}}
+
+
+def parse_account(address: Pubkey, raw: Any) -> AccountBytes:
+    """An account in the RPC's JSON shape with base64 data. MalformedReply when it is not one."""
+    with _shape("an account"):
+        text, encoding = raw["data"]
+        if encoding != "base64":
+            raise MalformedReply(f"an account came in {encoding}, not base64")
+        return AccountBytes(
+            address,
+            Pubkey.from_string(raw["owner"]),
+            _number(raw["lamports"]),
+            binascii.a2b_base64(text),
+            bool(raw.get("executable", False)),
+        )
+
+
+def _status(raw: Any) -> SignatureStatus:
+    slot, err = _number(_field(raw, "slot")), raw.get("err")
+    word = raw.get("confirmationStatus")
+    if word not in ("processed", "confirmed", "finalized"):
+        # Old nodes leave the word out; null confirmations meant rooted.
+        word = "finalized" if raw.get("confirmations") is None else "processed"
+    return SignatureStatus(slot, word, err)
+
+
+def _landed(reply: Reply) -> LandedTransaction | ChainError | None:
+    if reply is None or isinstance(reply, ChainError):
+        return reply
+    try:
+        # A node that pruned the outcome says null for it.
+        meta = _field(reply, "meta") or {}
+        with _shape("a transaction"):
+            return LandedTransaction(
+                slot=_number(_field(reply, "slot")),
+                fee_lamports=_number(meta.get("fee") or 0),
+                logs=tuple(str(line) for line in meta.get("logMessages") or ()),
+                err=meta.get("err"),
+                units=_number(meta.get("computeUnitsConsumed") or 0),
+            )
+    except ChainError as e:
+        return e
+
+
+def _config(commitment: Commitment, min_context_slot: int | None, **more: Any) -> dict[str, Any]:
+    config = {"commitment": commitment, **more}
+    if min_context_slot is not None:
+        config["minContextSlot"] = min_context_slot
+    return config
+
+
+def _of_type(discriminator: bytes, commitment: Commitment) -> dict[str, Any]:
+    filters = [memcmp_discriminator(discriminator)]
+    return {**_config(commitment, None, encoding="base64"), "withContext": True, "filters": filters}
+
+
+def _context_slot(answer: Any) -> int:
+    return _number(_field(_field(answer, "context"), "slot"))
+
+
+def _number(value: Any) -> int:
+    """An unsigned 64-bit integer, as every slot, height and balance is."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64:
+        return value
+    raise MalformedReply(f"a reply has {str(value)[:40]!r} where a number belongs")
+
+
+@contextmanager
+def _shape(what: str) -> Iterator[None]:
+    """Whatever is wrong with an answer's shape stays inside the call that it answers."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        raise MalformedReply(f"{what} in an unknown shape ({type(e).__name__})") from None
+
+
+def _field(answer: Any, name: str) -> Any:
+    if not isinstance(answer, dict) or name not in answer:
+        raise MalformedReply(f"a reply lacks {name}")
+    return answer[name]
+
+
+__all__ = [
+    "CONFIRMED",
+    "FINALIZED",
+    "PROCESSED",
+    "AccountBytes",
+    "Blockhash",
+    "ChainClient",
+    "LandedTransaction",
+    "SignatureStatus",
+    "Simulation",
+]

@@ -1,0 +1,390 @@
+"""Several endpoints as one: reads go to the healthiest, sends go to all of them.
+
+An endpoint is benched when it asked for a pause (429), failed several times in a row, is on another genesis,
+or is too many slots behind the best believed one; it comes back by itself when its bench time is over and a probe
+of it succeeds. Benching one never blocks another. When all are benched, the one that comes back first is used
+anyway: a keeper that asks nobody is surely late. Which slot is believed, so that a node that says too much benches
+nobody, is `_Agreement`'s to say.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import anyio
+from anyio.abc import TaskStatus
+
+from keeper.errors import BehindNode, ChainError, Misconfigured, RateLimited, Rejected, Transient
+from keeper.solana.account_stream import KeyedAccount
+from keeper.solana.rpc import BegunBatch, Call, Endpoint, Reply
+
+_EWMA: Final = 0.2
+_ERRORS_TO_BENCH: Final = 3
+_LONGEST_BENCH_S: Final = 60.0
+_RATE_LIMIT_BENCH_S: Final = 2.0
+_FIRST_PROBE_S: Final = 2.0
+_SLOTS_PER_S: Final = 2.5
+"""On a public cluster: a slot takes 400 ms."""
+_PACE_KEPT: Final = 0.9
+_GENEROUS: Final = 2.0
+"""Slots may pass so many times faster than they did, before a slot is called impossible."""
+
+
+@dataclass(slots=True)
+class EndpointHealth:
+    """What is known of one endpoint. `latency_s` is an exponentially weighted mean of answered calls;
+    `slot_lag` is slots behind the best believed one at the last probe, None before the first. `known_genesis`: it has
+    said which chain it is on, and that is the one.
+    """
+
+    label: str
+    latency_s: float | None = None
+    calls: int = 0
+    errors: int = 0
+    consecutive_errors: int = 0
+    slot: int | None = None
+    slot_lag: int | None = None
+    wrong_genesis: bool = False
+    known_genesis: bool = False
+    benched_until: float = 0.0
+    bench_reason: str = ""
+
+    def benched(self, now: float) -> bool:
+        """Whether it rests at monotonic time `now`."""
+        return now < self.benched_until
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """Bounds of the pool. Seconds, slots. `deadline_s` is a call's total, over all endpoints that it tried.
+    `straggler_s`: how long a broadcast that one endpoint has taken waits for the others.
+    """
+
+    deadline_s: float = 10.0
+    probe_every_s: float = 5.0
+    max_slot_lag: int = 50
+    straggler_s: float = 0.5
+
+
+class _Agreement:
+    """Which of the endpoints' slots the others' lag is measured against.
+
+    Of three or more it is the second highest: one liar can't move it, and what only one has reached proves nothing
+    of the others. Of two, the higher, unless more slots than can have passed lie between it and the last slot that
+    two agreed on (`within` slots of each other); then it is the lower. Before any agreement the higher is believed:
+    a node that is late is common, one that says too much is not. (docs/decisions/0009.)
+    """
+
+    def __init__(self) -> None:
+        self._slot: int | None = None
+        self._at = 0.0
+        self._slots_per_s = _SLOTS_PER_S
+
+    def top(self, slots: Sequence[int], now: float, within: int) -> int:
+        """The slot to be measured against, by what was said at monotonic time `now`; 0 when nothing was."""
+        if len(slots) < 2:
+            return max(slots, default=0)
+        second, first = sorted(slots)[-2:]
+        possible = self._possible(first, now, within)
+        # An impossible one is no partner to agree with; then the other's word does, as long as it keeps the pace.
+        if first - second <= within or (not possible and self._keeps_pace(second, now)):
+            self._agreed(second, now)
+        return second if len(slots) > 2 or not possible else first
+
+    def _possible(self, slot: int, now: float, within: int) -> bool:
+        if self._slot is None:
+            return True
+        return slot - self._slot <= within + _GENEROUS * self._slots_per_s * (now - self._at)
+
+    def _keeps_pace(self, slot: int, now: float) -> bool:
+        return self._slot is not None and slot - self._slot >= self._slots_per_s * (now - self._at) / _GENEROUS
+
+    def _agreed(self, slot: int, now: float) -> None:
+        # Private clusters are quicker than public ones. The pace is that of slots that two have reached, the highest
+        # of late: a node that was held up for a moment must not make the other's progress look impossible.
+        if self._slot is not None and now > self._at:
+            pace = (slot - self._slot) / (now - self._at)
+            self._slots_per_s = max(_SLOTS_PER_S, pace, self._slots_per_s * _PACE_KEPT)
+        self._slot, self._at = slot, now
+
+
+@dataclass(slots=True)
+class _Seat:
+    endpoint: Endpoint
+    health: EndpointHealth
+    order: int = field(default=0)
+
+
+BegunBroadcast = list[tuple[_Seat, BegunBatch | None]]
+"""Whom a broadcast goes to, and what of it is on the wire already."""
+
+
+class RpcPool:
+    """Endpoints with health. The first one given is preferred among equals.
+
+    `observe(label, method, seconds, outcome)` is told of every call, for the metrics.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        limits: PoolLimits,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        observe: Callable[[str, str, float, str], None] | None = None,
+    ) -> None:
+        if not endpoints:
+            raise Misconfigured("There is no RPC endpoint.", remedy="Set rpc.url, for example http://127.0.0.1:8899.")
+        self._seats = [_Seat(e, EndpointHealth(e.label), i) for i, e in enumerate(endpoints)]
+        self.limits = limits
+        self._clock = clock
+        self._observe = observe
+        self._genesis: str | None = None
+        self._agreement = _Agreement()
+
+    def __repr__(self) -> str:
+        now = self._clock()
+        seats = (s.endpoint.label + (" benched" if s.health.benched(now) else "") for s in self._seats)
+        return f"RpcPool({', '.join(seats)})"
+
+    @property
+    def health(self) -> list[EndpointHealth]:
+        """Each endpoint's health, in the settings' order. Live objects: read, don't write."""
+        return [seat.health for seat in self._seats]
+
+    async def aclose(self) -> None:
+        """Close every endpoint's connections."""
+        for seat in self._seats:
+            await seat.endpoint.aclose()
+
+    async def call(self, method: str, *params: Any, deadline_s: float | None = None) -> Any:
+        """One read. Transient failures move on to the next endpoint, each at most once, within the deadline.
+
+        Rejected is final at once: another node would refuse the same request too.
+        """
+        last: ChainError | None = None
+        ends = self._clock() + (deadline_s or self.limits.deadline_s)
+        seats = self._by_preference()
+        for i, seat in enumerate(seats):
+            left = _share(ends - self._clock(), others=len(seats) - i - 1)
+            if left <= 0:
+                break
+            try:
+                return await self._tried(seat, method, params, left)
+            except Rejected:
+                raise
+            except ChainError as e:
+                last = e
+        raise last or Transient(f"no endpoint answered {method} in time")
+
+    async def accounts(
+        self, method: str, *params: Any, deadline_s: float | None = None
+    ) -> AsyncGenerator[tuple[int, list[KeyedAccount]]]:
+        """A read whose result is a long list of accounts, given in parts with the context's slot. Moves on to the
+        next endpoint only while nothing was given: two halves from two nodes are no list.
+        """
+        last: ChainError | None = None
+        ends = self._clock() + (deadline_s or self.limits.deadline_s)
+        seats = self._by_preference()
+        for i, seat in enumerate(seats):
+            left = _share(ends - self._clock(), others=len(seats) - i - 1)
+            if left <= 0:
+                break
+            started = self._clock()
+            given = False
+            try:
+                async with aclosing(seat.endpoint.accounts(method, *params, deadline_s=left)) as parts:
+                    async for part in parts:
+                        given = True
+                        yield part
+            except ChainError as e:
+                self._note(seat.health, method, started, e)
+                if given or isinstance(e, Rejected):
+                    raise
+                last = e
+                continue
+            self._note(seat.health, method, started, None)
+            return
+        raise last or Transient(f"no endpoint answered {method} in time")
+
+    async def batch(self, calls: Sequence[Call], *, deadline_s: float | None = None) -> list[Reply]:
+        """Reads in batches; the calls that failed transiently are asked again of the next endpoint."""
+        replies: list[Reply] = [Transient("no endpoint was asked")] * len(calls)
+        todo = list(range(len(calls)))
+        ends = self._clock() + (deadline_s or self.limits.deadline_s)
+        seats = self._by_preference()
+        for i, seat in enumerate(seats):
+            left = _share(ends - self._clock(), others=len(seats) - i - 1)
+            if left <= 0 or not todo:
+                break
+            asked = [calls[i] for i in todo]
+            answers = await self._tried_batch(seat, asked, left)
+            for asked_at, answer in zip(todo, answers, strict=True):
+                replies[asked_at] = answer
+            todo = [i for i in todo if isinstance(replies[i], Transient)]
+        return replies
+
+    def begin(self, calls: Sequence[Call]) -> BegunBroadcast | None:
+        """Write the calls to every endpoint that is not benched now, where a connection rests: before any other work
+        of the event loop. `broadcast` goes on from there; None when nothing was written.
+        """
+        begun = [(seat, seat.endpoint.begin(calls)) for seat in self._awake()]
+        return begun if any(batch is not None for _, batch in begun) else None
+
+    async def broadcast(
+        self, calls: Sequence[Call], *, deadline_s: float | None = None, begun: BegunBroadcast | None = None
+    ) -> list[Reply]:
+        """The same calls to every endpoint that is not benched, at once. A call's reply is the best of the
+        answers: a result, else a rejection, else what went wrong last (unknown). Once every call has a result
+        from somebody, an endpoint that hangs is waited for no longer than `straggler_s`.
+        """
+        if begun is None:
+            begun = [(seat, None) for seat in self._awake() or self._by_preference()[:1]]
+        seats = [seat for seat, _ in begun]
+        left = deadline_s or self.limits.deadline_s
+        if len(seats) == 1:  # without a task of its own, which would be one turn of the event loop later
+            return await self._tried_batch(seats[0], calls, left, begun[0][1])
+        best: list[Reply] = [Transient("no endpoint was asked")] * len(calls)
+        started = self._clock()
+        waiting = list(seats)
+
+        async def send(seat: _Seat, batch: BegunBatch | None) -> None:
+            answers = await self._tried_batch(seat, calls, left, batch)
+            waiting.remove(seat)
+            for i, answer in enumerate(answers):
+                if _rank(answer) >= _rank(best[i]):
+                    best[i] = answer
+            if all(_rank(answer) == 2 for answer in best):
+                tg.cancel_scope.deadline = min(tg.cancel_scope.deadline, anyio.current_time() + self.limits.straggler_s)
+
+        async with anyio.create_task_group() as tg:
+            for seat, batch in begun:
+                tg.start_soon(send, seat, batch)
+        for seat in waiting:
+            self._note(seat.health, calls[0].method, started, Transient(f"{seat.endpoint.label}: too slow"))
+        return best
+
+    async def probe_forever(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Ask every endpoint for its slot and genesis, now and then; bench and bring back by the answers."""
+        await self.probe()
+        task_status.started()
+        while True:
+            await anyio.sleep(self.limits.probe_every_s)
+            await self.probe()
+
+    async def probe(self, *, deadline_s: float | None = None) -> None:
+        """One round of probes, all endpoints at once."""
+        within_s = deadline_s or min(self.limits.deadline_s, self.limits.probe_every_s)
+        async with anyio.create_task_group() as tg:
+            for seat in self._seats:
+                tg.start_soon(self._probe_one, seat, within_s)
+        slots = [s.health.slot for s in self._seats if s.health.slot is not None and not s.health.wrong_genesis]
+        top = self._agreement.top(slots, self._clock(), self.limits.max_slot_lag)
+        for seat in self._seats:
+            health = seat.health
+            if health.slot is None:
+                continue
+            health.slot_lag = max(0, top - health.slot)
+            if health.slot_lag > self.limits.max_slot_lag:
+                self._bench(health, self.limits.probe_every_s * 1.5, f"{health.slot_lag} slots behind")
+
+    async def _probe_one(self, seat: _Seat, within_s: float) -> None:
+        health = seat.health
+        calls = [Call("getSlot", ({"commitment": "processed"},)), Call("getGenesisHash")]
+        slot, genesis = await self._tried_batch(seat, calls, within_s)
+        health.slot = slot if isinstance(slot, int) else None
+        if isinstance(genesis, str):
+            self._genesis = self._genesis or genesis
+            health.wrong_genesis = genesis != self._genesis
+            health.known_genesis = not health.wrong_genesis
+            if health.wrong_genesis:
+                self._bench(health, self.limits.probe_every_s * 1.5, "another genesis hash")
+
+    async def hold_to(self, genesis: str) -> None:
+        """Hold every endpoint to this genesis hash (the journal's), rather than to the first one's answer.
+
+        From now on one that has not said its own is asked for nothing else, unless there is no other: on another
+        chain every open attempt would look as if it could no longer land. Asks all of them, for a moment.
+        """
+        self._genesis = genesis
+        await self.probe(deadline_s=_FIRST_PROBE_S)
+
+    def _awake(self) -> list[_Seat]:
+        now = self._clock()
+        return [seat for seat in self._trusted() if not seat.health.benched(now)]
+
+    def _trusted(self) -> list[_Seat]:
+        ours = [seat for seat in self._seats if not seat.health.wrong_genesis]
+        return [seat for seat in ours if seat.health.known_genesis] or ours
+
+    def _by_preference(self) -> list[_Seat]:
+        awake = self._awake()
+        if awake:
+            return sorted(awake, key=lambda s: (s.health.consecutive_errors, s.order))
+        return [min(self._trusted() or self._seats, key=lambda s: s.health.benched_until)]
+
+    async def _tried(self, seat: _Seat, method: str, params: Sequence[Any], deadline_s: float) -> Any:
+        started = self._clock()
+        try:
+            result = await seat.endpoint.call(method, *params, deadline_s=deadline_s)
+        except ChainError as e:
+            self._note(seat.health, method, started, e)
+            raise
+        self._note(seat.health, method, started, None)
+        return result
+
+    async def _tried_batch(
+        self, seat: _Seat, calls: Sequence[Call], deadline_s: float, begun: BegunBatch | None = None
+    ) -> list[Reply]:
+        started = self._clock()
+        answers = await seat.endpoint.batch(calls, deadline_s=deadline_s, begun=begun)
+        # One broken request breaks all of its calls alike: it counts as one error, not as hundreds.
+        errors = [a for a in answers if isinstance(a, Transient)]
+        self._note(seat.health, calls[0].method if calls else "batch", started, errors[0] if errors else None)
+        return answers
+
+    def _note(self, health: EndpointHealth, method: str, started: float, error: ChainError | None) -> None:
+        now = self._clock()
+        health.calls += 1
+        if self._observe is not None:
+            self._observe(health.label, method, now - started, type(error).__name__ if error else "ok")
+        # A node that has not reached a slot yet, or refuses a request, has answered: nothing is wrong with it.
+        if error is None or isinstance(error, Rejected | BehindNode):
+            health.consecutive_errors = 0
+            took = now - started
+            health.latency_s = (
+                took if health.latency_s is None else health.latency_s + _EWMA * (took - health.latency_s)
+            )
+            return
+        health.errors += 1
+        health.consecutive_errors += 1
+        if isinstance(error, RateLimited):
+            # Jitter upwards only: coming back before the node said is rude, and all at once is a storm.
+            wait = error.retry_after_s if error.retry_after_s is not None else _RATE_LIMIT_BENCH_S
+            self._bench(health, wait * random.uniform(1.0, 1.3), "rate limited")  # noqa: S311 - jitter, not a secret
+        elif health.consecutive_errors >= _ERRORS_TO_BENCH:
+            over = health.consecutive_errors - _ERRORS_TO_BENCH
+            wait = min(_LONGEST_BENCH_S, 0.5 * 2.0**over) * random.uniform(0.8, 1.2)  # noqa: S311
+            self._bench(health, wait, f"{health.consecutive_errors} errors in a row ({type(error).__name__})")
+
+    def _bench(self, health: EndpointHealth, seconds: float, reason: str) -> None:
+        health.benched_until = max(health.benched_until, self._clock() + seconds)
+        health.bench_reason = reason
+
+
+def _share(left_s: float, *, others: int) -> float:
+    """How much of a call's time one endpoint may take: half of it while others could still be asked, so that one
+    that hangs does not use up the time of all.
+    """
+    return left_s / 2 if others else left_s
+
+
+def _rank(reply: Reply) -> int:
+    if not isinstance(reply, ChainError):
+        return 2
+    return 1 if isinstance(reply, Rejected) else 0

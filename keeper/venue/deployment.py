@@ -1,0 +1,91 @@
+"""Is the program there, and is this IDL its IDL? Asked once, before anything is sent.
+
+An IDL that belongs to another revision would build transactions that fail, or worse, fills without positions.
+So each instruction that the keeper uses is simulated with accounts that can't be right: the program answers with
+some error about the accounts when it knows the instruction, and with InstructionFallbackNotFound (Anchor 101)
+when it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from solders.hash import Hash
+from solders.instruction import AccountMeta, Instruction
+from solders.keypair import Keypair
+from solders.message import Message
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+from solders.transaction import VersionedTransaction
+
+from keeper.errors import ChainError, Misconfigured
+from keeper.solana.client import ChainClient
+from keeper.venue.program import CANCEL, EXECUTE, PLACE, RATCHET, Program
+from keeper.venue.program_errors import name_failure
+
+_FEW = ("AccountNotEnoughKeys", "NotEnoughAccountKeys")
+_UNKNOWN = ("InstructionFallbackNotFound", "InstructionMissing")
+_SHORT = ("InstructionDidNotDeserialize",)
+
+
+async def check_program(client: ChainClient, program: Program) -> None:
+    """Misconfigured when there is no executable program at the address."""
+    try:
+        _, (account,) = await client.accounts([program.id])
+    except ChainError as e:
+        raise Misconfigured(
+            f"The chain can't be reached: {e}.", remedy="Check rpc.url, and that the node is up."
+        ) from e
+    if account is None:
+        raise Misconfigured(
+            f"There is no program at {program.id} on this cluster.", remedy="Check program.id and rpc.url."
+        )
+    if not account.executable:
+        raise Misconfigured(f"The account {program.id} is not a program.", remedy="Check program.id.")
+
+
+async def check_idl(client: ChainClient, program: Program, payer: Pubkey) -> None:
+    """Misconfigured, naming the instruction, when the deployed program does not know what the IDL describes.
+
+    `payer` must exist on chain, because a node simulates nothing for an account that is not there.
+    """
+    for name in _used(program):
+        definition = program.idl.instruction(name)
+        metas = [
+            AccountMeta(
+                payer if account.signer else account.address or Keypair().pubkey(), account.signer, account.writable
+            )
+            for account in definition.accounts
+        ]
+        # Zeros of exactly the described length: a program that wants more arguments says so before all else.
+        data = program.coder.encode(name, {argument: 0 for argument, _ in definition.args})
+        message = Message.new_with_blockhash([Instruction(program.id, data, metas)], payer, Hash.default())
+        unsigned = VersionedTransaction.populate(message, [Signature.default()])
+        try:
+            result = await client.simulate(bytes(unsigned), sig_verify=False, replace_blockhash=True)
+        except ChainError as e:
+            raise Misconfigured(
+                f"The IDL can't be checked against the program: {e}.", remedy="Check that the node simulates."
+            ) from e
+        failure = name_failure(result.err, [program.id], program.id, program.idl, result.logs)
+        if failure.name in _UNKNOWN:
+            raise Misconfigured(
+                f"The program at {program.id} has no instruction {name}; the IDL {program.idl.version} has.",
+                remedy="Give the IDL of the deployed revision (program.idl).",
+            )
+        if failure.name in _SHORT:
+            raise Misconfigured(
+                f"The program at {program.id} wants more arguments for {name} than the IDL {program.idl.version} has.",
+                remedy="Give the IDL of the deployed revision (program.idl).",
+            )
+        if failure.name in _FEW:
+            raise Misconfigured(
+                f"The program at {program.id} wants more accounts for {name} than the IDL {program.idl.version} gives.",
+                remedy="Give the IDL of the deployed revision (program.idl).",
+            )
+
+
+def _used(program: Program) -> Iterator[str]:
+    yield from (EXECUTE, PLACE, CANCEL)
+    if program.can_ratchet:
+        yield RATCHET

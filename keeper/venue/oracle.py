@@ -1,0 +1,76 @@
+"""Prices by asking, for when they are not pushed: one ask serves all readers for a few seconds.
+
+The oracle's price lives in each market's account, and the watch's subscription pushes every change of it. While no
+socket brings news the keeper asks instead, so that a dead socket makes it slower, not blind. However many readers
+want a price, there is one call in the air, for all markets together, and its answer counts for `ttl_s`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+import anyio
+from solders.pubkey import Pubkey
+
+from keeper.domain.events import Event, MarketSeen
+from keeper.errors import ChainError, MalformedAccount
+from keeper.solana.client import PROCESSED, ChainClient
+from keeper.venue.layouts import decode_market
+
+
+class MarketPull:
+    """Asks for the markets' accounts and reports them to `sink`, like the watch does, with the context's slot.
+
+    `markets` gives the addresses to ask for; `asked` is told of each call, for the metric.
+    """
+
+    def __init__(
+        self,
+        client: ChainClient,
+        markets: Callable[[], Iterable[Pubkey]],
+        sink: Callable[[Event], None],
+        asked: Callable[[], None],
+        *,
+        ttl_s: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client = client
+        self._markets = markets
+        self._sink = sink
+        self._asked = asked
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._lock = anyio.Lock()
+        self._answered_at = float("-inf")
+
+    def __repr__(self) -> str:
+        return f"MarketPull(ttl_s={self._ttl_s:g})"
+
+    async def ensure(self) -> bool:
+        """Make sure that the prices are at most `ttl_s` old news; whether they are.
+
+        Readers that come while a call is in the air wait for that call. A failed call is not remembered: the
+        next reader asks again.
+        """
+        async with self._lock:
+            if self._clock() - self._answered_at <= self._ttl_s:
+                return True
+            addresses = list(self._markets())
+            if not addresses:
+                return True
+            self._asked()
+            try:
+                slot, accounts = await self._client.accounts(addresses, commitment=PROCESSED)
+            except ChainError:
+                return False
+            received = time.monotonic_ns()
+            for account in accounts:
+                if account is None:
+                    continue
+                try:
+                    self._sink(MarketSeen(decode_market(account.address, account.data, slot), received))
+                except MalformedAccount:
+                    continue  # the snapshot reports it
+            self._answered_at = self._clock()
+            return True

@@ -1,0 +1,143 @@
+"""A failed transaction, named: which instruction, which program, which error.
+
+Two programs in one transaction can share an error number, so a number alone says nothing: the name comes
+from the IDL only when the failing instruction's program is ours, and the logs, when there are any, say which
+program really failed inside it (a CPI into the system program, say).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from solders.pubkey import Pubkey
+from solders.transaction import VersionedTransaction
+
+from keeper.venue.idl import Idl
+from keeper.venue.program import SYSTEM_PROGRAM
+
+# Anchor's own errors that a keeper meets; they are below 6000 and belong to any Anchor program.
+ANCHOR_ERRORS: Final[Mapping[int, str]] = {
+    100: "InstructionMissing",
+    101: "InstructionFallbackNotFound",
+    102: "InstructionDidNotDeserialize",
+    103: "InstructionDidNotSerialize",
+    2000: "ConstraintMut",
+    2001: "ConstraintHasOne",
+    2002: "ConstraintSigner",
+    2003: "ConstraintRaw",
+    2004: "ConstraintOwner",
+    2005: "ConstraintRentExempt",
+    2006: "ConstraintSeeds",
+    2012: "ConstraintAddress",
+    3000: "AccountDiscriminatorAlreadySet",
+    3001: "AccountDiscriminatorNotFound",
+    3002: "AccountDiscriminatorMismatch",
+    3003: "AccountDidNotDeserialize",
+    3004: "AccountDidNotSerialize",
+    3005: "AccountNotEnoughKeys",
+    3006: "AccountNotMutable",
+    3007: "AccountOwnedByWrongProgram",
+    3008: "InvalidProgramId",
+    3009: "InvalidProgramExecutable",
+    3010: "AccountNotSigner",
+    3011: "AccountNotSystemOwned",
+    3012: "AccountNotInitialized",
+    4100: "DeclaredProgramIdMismatch",
+}
+
+_SYSTEM_ERRORS: Final[Mapping[int, str]] = {
+    0: "AccountAlreadyInUse",
+    1: "ResultWithNegativeLamports",
+    2: "InvalidProgramId",
+    3: "InvalidAccountDataLength",
+}
+
+_FAILED: Final = re.compile(r"^Program (\w+) failed: (.*)$")
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramFailure:
+    """Why a transaction failed.
+
+    `name` is the error's name (IDL, Anchor, the system program, or the runtime's own word such as
+    `InsufficientFundsForFee`). `program` is the failing program, None when no instruction failed.
+    `code` is the custom number when there is one. `detail` is one line from the logs, for people.
+    """
+
+    name: str
+    program: Pubkey | None
+    code: int | None
+    instruction: int | None
+    detail: str = ""
+
+
+def name_failure(
+    err: object, programs: Sequence[Pubkey], ours: Pubkey, idl: Idl, logs: Sequence[str] = ()
+) -> ProgramFailure:
+    """Name a transaction error in the RPC's JSON shape (`{"InstructionError": [2, {"Custom": 6013}]}`).
+
+    `programs` are the program ids of the transaction's instructions in order (`programs_of`).
+    """
+    detail = _detail(logs)
+    match err:
+        case {"InstructionError": [int(index), inner]}:
+            program = _failing_program(logs) or (programs[index] if index < len(programs) else None)
+            name, code = _instruction_error(inner, program, ours, idl)
+            return ProgramFailure(name, program, code, index, detail)
+        case str(word):
+            return ProgramFailure(word, None, None, None, detail)
+        case {**variant} if variant:
+            return ProgramFailure(str(next(iter(variant))), None, None, None, detail)
+        case _:
+            return ProgramFailure("UnknownError", None, None, None, detail or repr(err)[:200])
+
+
+def _instruction_error(inner: Any, program: Pubkey | None, ours: Pubkey, idl: Idl) -> tuple[str, int | None]:
+    match inner:
+        case {"Custom": int(code)}:
+            if program == ours:
+                if code in idl.errors:
+                    return idl.errors[code].name, code
+                return ANCHOR_ERRORS.get(code, f"Custom{code}"), code
+            if program == SYSTEM_PROGRAM:
+                return _SYSTEM_ERRORS.get(code, f"Custom{code}"), code
+            return f"Custom{code}", code
+        case str(word):
+            return word, None
+        case {**variant} if variant:
+            return str(next(iter(variant))), None
+        case _:
+            return "UnknownInstructionError", None
+
+
+def _failing_program(logs: Sequence[str]) -> Pubkey | None:
+    """The innermost program that failed is the first one that the logs say failed."""
+    for line in logs:
+        match = _FAILED.match(line)
+        if match:
+            try:
+                return Pubkey.from_string(match[1])
+            except ValueError:
+                return None
+    return None
+
+
+def _detail(logs: Sequence[str]) -> str:
+    for line in logs:
+        if "Error Message:" in line or "panicked" in line:
+            return line.removeprefix("Program log: ")[:300]
+    for line in logs:
+        match = _FAILED.match(line)
+        if match:
+            return match[2][:300]
+    return ""
+
+
+def programs_of(wire: bytes) -> tuple[Pubkey, ...]:
+    """The program ids of a transaction's instructions, in order, from its wire bytes."""
+    message = VersionedTransaction.from_bytes(wire).message
+    keys = message.account_keys
+    return tuple(keys[ix.program_id_index] for ix in message.instructions)
