@@ -44,12 +44,13 @@ async def keeper(
     *,
     key: Keypair | None = None,
     trace: Path | None = None,
+    tracer: str = "bench.traced",
     rpc: Mapping[str, object] | None = None,
     ready_within_s: float = 60.0,
 ) -> AsyncIterator[KeeperProcess]:
     """A keeper with its default settings, ready. Its log goes to a file, as it would to a service manager.
 
-    With `trace` it runs under `bench.traced`, which writes there.
+    With `trace` it runs under the `tracer`, which writes there.
     """
     config = KeeperConfig.beside(
         world,
@@ -64,7 +65,7 @@ async def keeper(
         # Some parts give a call two minutes, and nobody here listens to the watchdog.
         health={"stalled_after_s": 900},
     )
-    module = ["keeper"] if trace is None else ["bench.traced", str(trace)]
+    module = ["keeper"] if trace is None else [tracer, str(trace)]
     with config.log.open("ab") as log:
         child = await anyio.open_process(
             [sys.executable, "-m", *module, *config.arguments], stderr=log, stdin=None, env=_environment()

@@ -13,6 +13,7 @@ import base64
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,31 +26,39 @@ from keeper.venue.layouts import MARKET_DISCRIMINATOR
 _MARKET = base64.b64encode(MARKET_DISCRIMINATOR)[:10]
 
 
-def trace(path: str) -> None:
-    """Put the clocks in."""
-    lines: list[str] = []
+def hooked(on_news: Callable[[int], None], on_send: Callable[[int], None]) -> None:
+    """Call `on_news` with the clock when a market's news comes in, `on_send` with the number of transactions sent."""
     received = ClientConnection.data_received
     begun = http1._Connection.begin
 
     def data_received(self: Any, data: bytes) -> None:
-        now = time.monotonic_ns()
         if _MARKET in data:
-            lines.append(f"in {now}\n")
+            on_news(time.monotonic_ns())
         received(self, data)
 
     def begin(self: Any, request: bytes) -> Any:
         sent = request.count(b'"sendTransaction"')
         if sent:
-            lines.append(f"out {time.monotonic_ns()} {sent}\n")
+            on_send(sent)
         return begun(self, request)
+
+    ClientConnection.data_received = data_received  # type: ignore[method-assign]
+    http1._Connection.begin = begin  # type: ignore[method-assign]
+
+
+def trace(path: str) -> None:
+    """Put the clocks in."""
+    lines: list[str] = []
 
     def write(*_: object) -> None:
         with Path(path).open("a") as out:
             out.writelines(lines)
         lines.clear()
 
-    ClientConnection.data_received = data_received  # type: ignore[method-assign]
-    http1._Connection.begin = begin  # type: ignore[method-assign]
+    hooked(
+        lambda now: lines.append(f"in {now}\n"),
+        lambda sent: lines.append(f"out {time.monotonic_ns()} {sent}\n"),
+    )
     atexit.register(write)
     signal.signal(signal.SIGUSR1, write)
 

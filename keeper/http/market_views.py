@@ -8,11 +8,12 @@ from typing import Final, cast
 
 from solders.pubkey import Pubkey
 
+from keeper.domain.health import Health
 from keeper.domain.orders import Market, OrderType
 from keeper.domain.prices import Price
 from keeper.http.decimals import format_1e6
 from keeper.http.models import MarketView, OrderTypeWord, RestingOrders, TriggerLevel
-from keeper.http.ports import Desk, Health
+from keeper.http.ports import Desk
 from keeper.triggers.book import Level
 from keeper.triggers.conditions import Fires
 

@@ -12,6 +12,7 @@ from solders.pubkey import Pubkey
 
 from keeper.domain.attempts import Attempt
 from keeper.domain.events import OrderGone, OrderSeen
+from keeper.domain.health import Health
 from keeper.domain.orders import Market, Order, OrderState, OrderType
 from keeper.domain.prices import Price
 from keeper.http.tokens import Tokens
@@ -138,24 +139,6 @@ class Relay(Protocol):
         other JournalErrors when nothing was accepted; DryRun when nothing is sent at all.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that readiness depends on, with a sentence for the operator."""
-
-    name: str
-    ok: bool
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """`live`: a restart would not help. `ready`: orders are watched, executed and accepted right now."""
-
-    live: bool
-    ready: bool
-    checks: tuple[Check, ...] = ()
 
 
 class HealthReport(Protocol):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from keeper.domain.attempts import Attempt
+from keeper.domain.health import Health
 from keeper.domain.orders import Order, OrderState, OrderType
 from keeper.http.decimals import format_1e6
 from keeper.http.models import (
@@ -19,7 +20,7 @@ from keeper.http.models import (
     OrderView,
     SideWord,
 )
-from keeper.http.ports import Desk, Health
+from keeper.http.ports import Desk
 from keeper.journal.records import OrderRow
 
 _RESTING = frozenset({OrderState.OPEN, OrderState.TRIGGERED})

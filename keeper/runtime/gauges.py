@@ -6,11 +6,11 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
+from keeper.domain.health import Health
 from keeper.execution.engine import Engine
 from keeper.execution.executor import Executor
 from keeper.execution.flights import Flights
 from keeper.execution.gate import Gate
-from keeper.http.ports import Health
 from keeper.journal import Journal
 from keeper.runtime.lag import LoopLag
 from keeper.solana.pool import RpcPool

@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from keeper.domain.health import Check, Health
 from keeper.errors import ChainError
 from keeper.execution.engine import Engine
 from keeper.execution.flights import Flights
 from keeper.execution.gate import Gate
-from keeper.http.ports import Check, Health
 from keeper.journal import Journal
 from keeper.runtime.watchdog import Watchdog
 from keeper.solana.blockhashes import Blockhashes

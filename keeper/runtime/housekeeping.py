@@ -9,12 +9,12 @@ from typing import Final
 from solders.pubkey import Pubkey
 
 from keeper.config.settings import FeeSettings
+from keeper.domain.health import Health
 from keeper.domain.reports import Note, Report
 from keeper.errors import ChainError, JournalError, Misconfigured
 from keeper.execution.balance import BalanceWatch
 from keeper.execution.engine import Engine
 from keeper.execution.fees import FeePolicy, FeeRules
-from keeper.http.ports import Health
 from keeper.journal import GroupDone, Journal, SetMeta
 from keeper.runtime.schedule import Schedule
 from keeper.solana.client import ChainClient

@@ -22,9 +22,10 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState
+from keeper.domain.health import Check, Health
 from keeper.domain.orders import Market, Order, OrderState, OrderType
 from keeper.domain.prices import Price
-from keeper.http.ports import ApiLimits, ApiPorts, Check, Health
+from keeper.http.ports import ApiLimits, ApiPorts
 from keeper.http.running import run_api
 from keeper.journal import AddAttempt, Journal, MovePrepared, NoteState, PreparedKind, PreparedStatus
 from keeper.journal.records import PreparedRow

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 from solders.pubkey import Pubkey
 
+from keeper.domain.health import Check, Health
 from keeper.domain.orders import OnchainStatus, Order, OrderType, Side
-from keeper.http.ports import Check, Health
 from keeper.triggers.book import Book
 from tests.http.http_world import World, problem
 

@@ -23,9 +23,10 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 
+from keeper.domain.health import Check, Health
 from keeper.errors import Misconfigured
 from keeper.http.openapi import openapi_document
-from keeper.http.ports import ApiLimits, ApiPorts, Check, Health
+from keeper.http.ports import ApiLimits, ApiPorts
 from keeper.http.server import serve
 from keeper.journal import Journal
 from keeper.solana.client import ChainClient

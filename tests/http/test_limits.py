@@ -13,8 +13,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from solders.keypair import Keypair
 
+from keeper.domain.health import Check, Health
 from keeper.errors import Transient
-from keeper.http.ports import ApiLimits, Check, Health
+from keeper.http.ports import ApiLimits
 from keeper.http.rates import Rates, client_of
 from keeper.http.tokens import Tokens
 from tests.http.http_world import World, problem, serving, signed

@@ -9,10 +9,10 @@ from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from keeper.domain.health import Health
 from keeper.http.answers import answer
 from keeper.http.describe import described_by
 from keeper.http.models import HealthView
-from keeper.http.ports import Health
 from keeper.http.views import health_view
 from keeper.http.wiring import Ports
 
