@@ -23,10 +23,11 @@ from bench.figures import quantile
 from bench.node import prepare, prepared_node
 from bench.resting import order_accounts
 from bench.stage import PRICE_1E6, STOP_1E6, chain, keeper, metrics, rss_mb
-from keeper.domain.events import ChainTime, MarketSeen, OrderSeen
+from keeper.domain.events import ChainTime, MarketSeen
 from keeper.domain.orders import Market
+from keeper.triggers.book import Change
 from keeper.triggers.decision import Decision, Rules
-from keeper.venue.layouts import decode_order
+from keeper.venue.layouts import decode_order, order_fields
 from tests.support.waiting import until
 from tests.support.world import World
 
@@ -81,7 +82,10 @@ def _inside(world: World, markets: list[Pubkey], accounts: list[tuple[Pubkey, by
     decision = Decision(Rules(max_actions=256))
     now = time.time()
     decision.on_time(ChainTime(1, int(now)))
-    decision.load(decode_order(address, data, 1) for address, data in accounts)
+    loading = decision.book.loading()
+    loading.add(((bytes(address), order_fields(address, data)) for address, data in accounts), 1)
+    for _ in loading.steps():
+        pass
     states = [world.market_state(market) for market in markets]
     ticks: list[float] = []
     slots = itertools.count(10)
@@ -89,7 +93,7 @@ def _inside(world: World, markets: list[Pubkey], accounts: list[tuple[Pubkey, by
         state = states[i % len(states)]
         news = _priced(state, slot=next(slots), price_1e6=PRICE_1E6 + i % 7, updated_at_s=int(now))
         began = time.perf_counter_ns()
-        actions = decision.on_market(MarketSeen(news, began), now)
+        actions = decision.review(news.address, now, began) if decision.on_market(MarketSeen(news, began)) else []
         ticks.append((time.perf_counter_ns() - began) / 1e3)
         assert not actions
     updates: list[float] = []
@@ -98,9 +102,12 @@ def _inside(world: World, markets: list[Pubkey], accounts: list[tuple[Pubkey, by
         stop = int.from_bytes(data[90:98], "little") + 1 + i % 1_000  # another stop price, as far from firing
         moved = data[:90] + stop.to_bytes(8, "little") + data[98:]
         began = time.perf_counter_ns()
-        actions = decision.on_order(OrderSeen(decode_order(address, moved, 2 + i)), now, began)
+        order = decode_order(address, moved, 2 + i)
+        change = decision.book.upsert(order)
+        action = decision.look_at(order, now, began)
         updates.append((time.perf_counter_ns() - began) / 1e3)
-        assert not actions
+        assert change is Change.CHANGED
+        assert action is None
     return {
         "idle_tick_us": round(statistics.median(ticks), 2),
         "idle_tick_us_p99": round(quantile(ticks, 0.99), 2),

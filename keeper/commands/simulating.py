@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from solders.hash import Hash
-from solders.message import Message
 from solders.pubkey import Pubkey
-from solders.signature import Signature
-from solders.transaction import VersionedTransaction
 
+from keeper.domain.attempts import AttemptKind
 from keeper.domain.orders import Market, Order
 from keeper.errors import KeeperError
 from keeper.solana.client import PROCESSED, ChainClient
 from keeper.triggers.conditions import is_met, trigger_of
 from keeper.venue.layouts import decode_market, decode_order
 from keeper.venue.program import Program
-from keeper.venue.program_errors import name_failure
+from keeper.venue.rehearsal import rehearse
+from keeper.venue.venue import Venue
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +56,13 @@ async def simulate(client: ChainClient, program: Program, keeper: Pubkey, addres
     market = decode_market(order.market, market_account.data, slot)
     _, chain_time_s = await client.chain_time()
 
-    message = Message.new_with_blockhash([program.execute(order, keeper)], keeper, Hash.default())
-    unsigned = VersionedTransaction.populate(message, [Signature.default()])
-    result = await client.simulate(bytes(unsigned), sig_verify=False, replace_blockhash=True)
+    found = await rehearse(client, Venue(program, keeper), AttemptKind.EXECUTE, order)
 
     trigger = trigger_of(order, program.executable)
     met = None if trigger is None else is_met(order, market.last_oracle_price_1e6, program.executable)
     error, verdict = None, "It would be executed."
-    if result.err is not None:
-        failure = name_failure(result.err, [program.id], program.id, program.idl, result.logs)
+    failure = found.failure
+    if failure is not None:
         error = failure.name
         verdict = f"It would fail with {failure.name}" + (f": {failure.detail}" if failure.detail else ".")
     elif order.expires_at and order.expires_at <= chain_time_s:
@@ -78,6 +74,6 @@ async def simulate(client: ChainClient, program: Program, keeper: Pubkey, addres
         met=met,
         verdict=verdict,
         error=error,
-        units=result.units,
-        logs=result.logs,
+        units=found.units,
+        logs=found.logs,
     )

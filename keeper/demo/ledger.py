@@ -13,7 +13,7 @@ from solders.transaction import VersionedTransaction
 from keeper.demo.errors import DemoFailed
 from keeper.domain.orders import Order, Position
 from keeper.errors import ChainError
-from keeper.solana.client import CONFIRMED, ChainClient
+from keeper.solana.client import CONFIRMED, ChainClient, memcmp
 from keeper.solana.rpc import Call
 from keeper.venue.layouts import ORDER_DISCRIMINATOR, POSITION_DISCRIMINATOR, decode_order, decode_position
 from keeper.venue.program import CANCEL, EXECUTE, PLACE, RATCHET, Program
@@ -59,8 +59,12 @@ async def read_ledger(
     """Read accounts and histories at confirmed. The order in which getSignaturesForAddress names transactions is the
     chain's, within a slot, too.
     """
-    slot, order_accounts = await client.program_accounts(program.id, ORDER_DISCRIMINATOR, commitment=CONFIRMED)
-    _, position_accounts = await client.program_accounts(program.id, POSITION_DISCRIMINATOR, commitment=CONFIRMED)
+    slot, order_accounts = await client.program_accounts(
+        program.id, [memcmp(0, ORDER_DISCRIMINATOR)], commitment=CONFIRMED
+    )
+    _, position_accounts = await client.program_accounts(
+        program.id, [memcmp(0, POSITION_DISCRIMINATOR)], commitment=CONFIRMED
+    )
     histories = {address: await _signatures(client, address) for address in markets}
     replies = await client.pool.batch([_signatures_call(address) for address in orders])
     for address, reply in zip(orders, replies, strict=True):

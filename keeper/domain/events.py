@@ -18,10 +18,22 @@ class OrderSeen:
 
 @dataclass(frozen=True, slots=True)
 class OrderGone:
-    """An order account no longer exists as of `slot`: a snapshot that is newer than it lacks it."""
+    """No pending order is at this address as of `slot`: its account is gone, or a list of the pending ones lacks it.
+
+    What became of it has to be read.
+    """
 
     address: Pubkey
     slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccountUnreadable:
+    """An order's account does not decode as of `slot`; `reason` says where."""
+
+    address: Pubkey
+    slot: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,4 +52,4 @@ class ChainTime:
     unix_time_s: float
 
 
-Event = OrderSeen | OrderGone | MarketSeen | ChainTime
+Event = OrderSeen | OrderGone | AccountUnreadable | MarketSeen | ChainTime

@@ -40,6 +40,13 @@ class OrderType(enum.IntEnum):
         return self.name.lower()
 
 
+REVISION_0_1: Final = frozenset({OrderType.STOP_LOSS, OrderType.TAKE_PROFIT, OrderType.STOP_LIMIT})
+"""The types that the deployed program's `execute_conditional_order` executes."""
+
+REVISION_0_2: Final = REVISION_0_1 | {OrderType.LIMIT, OrderType.TRAILING_STOP}
+"""The types that the atomic revision executes."""
+
+
 class Side(enum.IntEnum):
     """The program's PositionSide."""
 
@@ -154,6 +161,14 @@ class Order(NamedTuple):
     def pending(self) -> bool:
         """Whether the program would still execute it."""
         return self.status is _PENDING
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What an order's account keeps for life. An order that is made anew at an address differs in it from the one
+        before, by the second of its making (`created_at`) if by nothing else.
+        """
+        stop_1e6 = None if self.order_type is OrderType.TRAILING_STOP else self.stop_price_1e6  # that one is moved
+        return (self.created_at, *self[1:7], stop_1e6, *self[8:10], self.expires_at, self.order_id)
 
     def expired_at(self, chain_time_s: int) -> bool:
         """Whether the program's clock has passed `expires_at`; at equality it has not."""

@@ -9,119 +9,115 @@ or while the keeper was down. So an account that is read for the first time has 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import anyio
-from anyio.abc import TaskStatus
 from solders.pubkey import Pubkey
 
-from keeper.domain.orders import Order
+from keeper.domain.attempts import AttemptKind
 from keeper.errors import ChainError
+from keeper.execution.orders import Orders, Reason
 from keeper.solana.client import ChainClient
+from keeper.venue.rehearsal import rehearse
+from keeper.venue.venue import Venue
 
-_MOST_ORDERS: Final = 100_000
+_ACCOUNTS_A_ROUND: Final = 2_000
+"""More are read in turn, so that a round is bounded."""
 _REHEARSALS_AT_ONCE: Final = 8
+
+Freed = tuple[Pubkey, int]
+"""An order that may be tried again, and its generation."""
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _Account:
+    """`before` is what was read first; `rehearsed` are the orders that were rehearsed after that, with generations."""
+
     before: bytes | None
-    orders: dict[Pubkey, Order] = field(default_factory=dict)
-    read: bool = False
+    rehearsed: set[Freed]
 
 
 class AccountWait:
-    """`changed(order)` is called for each order whose user's account is different from when it began to wait.
+    """Reads the accounts of the orders with the reason ACCOUNT."""
 
-    `would_fill` says whether an order would be filled now; it may raise ChainError, and is asked again then.
-    """
-
-    def __init__(
-        self,
-        client: ChainClient,
-        changed: Callable[[Pubkey], None],
-        would_fill: Callable[[Order], Awaitable[bool]],
-        *,
-        every_s: float = 5.0,
-    ) -> None:
+    def __init__(self, client: ChainClient, venue: Venue, orders: Orders, *, every_s: float) -> None:
         self._client = client
-        self._changed = changed
-        self._would_fill = would_fill
+        self._venue = venue
+        self._orders = orders
         self._every_s = every_s
-        self._waiting: dict[Pubkey, _Waiting] = {}
-        self._orders = 0
-        self._wake = anyio.Event()
+        self._accounts: dict[Pubkey, _Account] = {}
+        self._next = 0
 
     def __repr__(self) -> str:
-        return f"AccountWait({self._orders} orders on {len(self._waiting)} accounts)"
+        return f"AccountWait({len(self._orders.blocked(Reason.ACCOUNT))} orders on {len(self._accounts)} accounts)"
 
-    def __len__(self) -> int:
-        return self._orders
+    async def pause(self) -> None:
+        """Until the next round."""
+        await anyio.sleep(self._every_s)
 
-    def add(self, order: Order, account: Pubkey) -> None:
-        """Let an order wait. Above a hundred thousand the oldest account's orders are let go first."""
-        if self._orders >= _MOST_ORDERS:
-            self._let_go(next(iter(self._waiting)))
-        waiting = self._waiting.setdefault(account, _Waiting(None))
-        if order.address not in waiting.orders:
-            waiting.orders[order.address] = order
-            self._orders += 1
-        self._wake.set()
+    def _waiting(self) -> dict[Pubkey, list[Freed]]:
+        """The orders that wait, by account; and what is remembered of accounts that nobody waits for any more goes."""
+        waiting: dict[Pubkey, list[Freed]] = {}
+        for address in self._orders.blocked(Reason.ACCOUNT):
+            record = self._orders.get(address)
+            account = record.reasons[Reason.ACCOUNT] if record is not None else None
+            if record is not None and isinstance(account, Pubkey):
+                waiting.setdefault(account, []).append((address, record.generation))
+        for account in self._accounts.keys() - waiting.keys():
+            del self._accounts[account]
+        return waiting
 
-    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Compare the accounts, now and then, until cancelled."""
-        task_status.started()
-        while True:
-            if not self._waiting:
-                self._wake = anyio.Event()
-                await self._wake.wait()
-            await self.look()
-            await anyio.sleep(self._every_s)
-
-    async def look(self) -> None:
-        """Read every account once. The first reading of an account is what later ones are compared with, and its
-        orders are rehearsed after it: whatever was paid in before the reading, they see.
+    async def look(self) -> list[Freed]:
+        """One round; the orders that may be tried again. The first reading of an account is what later ones are
+        compared with, and its orders are rehearsed after it: whatever was paid in before the reading, they see.
         """
-        accounts = list(self._waiting)
+        waiting = self._waiting()
+        accounts = list(waiting)
+        if len(accounts) > _ACCOUNTS_A_ROUND:
+            start = self._next % len(accounts)
+            self._next = start + _ACCOUNTS_A_ROUND
+            accounts = [*accounts[start:], *accounts[:start]][:_ACCOUNTS_A_ROUND]
+        if not accounts:
+            return []
         try:
             _, found = await self._client.accounts(accounts)
         except ChainError:
-            return  # asked again at the next round
-        first: list[Pubkey] = []
+            return []  # asked again at the next round
+        freed: list[Freed] = []
+        new: list[Freed] = []
         for account, now in zip(accounts, found, strict=True):
-            waiting = self._waiting.get(account)
-            if waiting is None:
-                continue
             data = None if now is None else now.data
-            if not waiting.read:
-                waiting.before = data
-                first.append(account)
-            elif data != waiting.before:
-                self._let_go(account)
+            known = self._accounts.setdefault(account, _Account(data, set()))
+            if data != known.before:
+                del self._accounts[account]
+                freed += waiting[account]
+            else:
+                new += [order for order in waiting[account] if order not in known.rehearsed]
+        return [*freed, *await self._would_fill(new)]
+
+    async def _would_fill(self, orders: Sequence[Freed]) -> list[Freed]:
+        """Those that the program would fill now, or mark expired, which ends them by their name."""
+        freed: list[Freed] = []
         at_once = anyio.Semaphore(_REHEARSALS_AT_ONCE)
-        async with anyio.create_task_group() as tg:
-            for account in first:
-                tg.start_soon(self._rehearse, account, at_once)
 
-    async def _rehearse(self, account: Pubkey, at_once: anyio.Semaphore) -> None:
-        waiting = self._waiting[account]
-        async with at_once:
-            for address, order in list(waiting.orders.items()):
+        async def ask(waiting: Freed) -> None:
+            order = self._orders.book.get(waiting[0])
+            record = self._orders.get(waiting[0])
+            account = None if record is None else self._accounts.get(record.reasons.get(Reason.ACCOUNT))  # type: ignore[arg-type]
+            if order is None or account is None:
+                return
+            async with at_once:
                 try:
-                    would_fill = await self._would_fill(order)
+                    found = await rehearse(self._client, self._venue, AttemptKind.EXECUTE, order)
                 except ChainError:
-                    return  # not `read` yet: all of it again at the next round
-                if would_fill and waiting.orders.pop(address, None) is not None:
-                    self._orders -= 1
-                    self._changed(address)
-        waiting.read = True
-        if not waiting.orders and self._waiting.get(account) is waiting:
-            del self._waiting[account]
+                    return  # asked again at the next round
+            account.rehearsed.add(waiting)
+            if found.failure is None:
+                freed.append(waiting)
 
-    def _let_go(self, account: Pubkey) -> None:
-        waiting = self._waiting.pop(account)
-        self._orders -= len(waiting.orders)
-        for order in waiting.orders:
-            self._changed(order)
+        async with anyio.create_task_group() as tg:
+            for waiting in orders:
+                tg.start_soon(ask, waiting)
+        return freed

@@ -1,8 +1,10 @@
-"""The keeper's own purse: below the floor it stops sending, says so, and goes on by itself when funded."""
+"""The keeper's own money: below the floor it stops sending, says so, and goes on by itself when funded; and what others
+pay, for a fee policy that wants to know.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from solders.pubkey import Pubkey
 
@@ -25,14 +27,12 @@ class BalanceWatch:
         fees: FeePolicy,
         *,
         floor_lamports: int,
-        observe: Callable[[int], None],
     ) -> None:
         self._client = client
         self._keeper = keeper
         self._gate = gate
         self._fees = fees
         self.floor_lamports = floor_lamports
-        self._observe = observe
         self.lamports: int | None = None
 
     async def look(self) -> None:
@@ -45,7 +45,6 @@ class BalanceWatch:
             self.lamports = await self._client.balance(self._keeper)
         except ChainError:
             return
-        self._observe(self.lamports)
         if self.lamports < self.floor_lamports:
             self._gate.close(
                 _NAME,
@@ -54,3 +53,18 @@ class BalanceWatch:
             )
         else:
             self._gate.lift(_NAME)
+
+
+class RecentFees:
+    """Tells the fee policy what others pay to write the markets' accounts, if the policy wants to know."""
+
+    def __init__(self, client: ChainClient, markets: Callable[[], Iterable[Pubkey]], fees: FeePolicy) -> None:
+        self._client = client
+        self._markets = markets
+        self._fees = fees
+
+    async def look(self) -> None:
+        """Ask once."""
+        markets = list(self._markets())
+        if markets and self._fees.rules.percentile is not None:
+            self._fees.learn_prices(await self._client.recent_priority_fees(markets))

@@ -1,50 +1,43 @@
-"""The way out: actions in, signed and journaled transactions on the wire.
+"""The way out: decided actions in, signed and journaled transactions on the wire.
 
 The order of steps is the promise: build and sign; commit to the journal, fsynced, for the whole batch at once;
 only then send. A brake, an unhealthy journal or a missing blockhash stops the loop before it signs, never
-between journal and send.
+between journal and send. What is given up on the way lifts its order's reason (`keeper.execution.orders`), so that it
+is looked at again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
-from solders.pubkey import Pubkey
 
-from keeper.domain.actions import ExecuteOrder, RatchetStop
-from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
-from keeper.domain.orders import Order, OrderState
+from keeper.domain.attempts import AttemptState
+from keeper.domain.orders import OrderState
 from keeper.domain.reports import AttemptMoved, Note, Report
-from keeper.errors import ChainError, DuplicateAttempt, JournalError, KeeperError, Misconfigured, Transient
-from keeper.execution.consequences import Consequence, Consequences
-from keeper.execution.engine import RESTS
-from keeper.execution.fates import fate_of
+from keeper.errors import DuplicateAttempt, JournalError, Misconfigured, Transient
+from keeper.execution.drafting import Draft, Drafting, Job
 from keeper.execution.fees import DAILY_CAP, FeePolicy
 from keeper.execution.flights import Flight, Flights
 from keeper.execution.gate import Gate
 from keeper.execution.lander import Lander
-from keeper.execution.points import point
-from keeper.execution.tries import Tries
+from keeper.execution.orders import Orders, Reason
+from keeper.execution.points import point, tried
+from keeper.execution.retries import Retries
 from keeper.journal import Journal
-from keeper.journal.ops import AddAttempt, NoteOrder, NoteState, Op
+from keeper.journal.ops import NoteOrder
 from keeper.solana.blockhashes import Blockhashes
-from keeper.solana.client import Blockhash, ChainClient
-from keeper.solana.pool import BegunBroadcast
-from keeper.solana.transactions import Budget, SignedTransaction, Signer, without_signature
+from keeper.solana.client import Blockhash
+from keeper.solana.sending import Sending
 from keeper.telemetry.turns import Turns
-from keeper.venue.program import EXECUTE, RATCHET, Program
-from keeper.venue.program_errors import name_failure, programs_of
-from keeper.venue.templates import Template
 
-Job = ExecuteOrder | RatchetStop
+RESTS: Final = "It rests until a fresh price meets its condition."
 
 _AT_ONCE: Final = 4
 """So many orders are signed, journaled and sent in one step of the event loop."""
@@ -54,82 +47,57 @@ _STEP: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class ExecutorLimits:
-    """`first_batch`: how many are signed and journaled together at first, so that the first of a burst do not wait for
-    the others; twice as many each time while more wait, up to `batch`, so that an fsync is shared by many.
-    `one_send`: how many go to a node in one request, which must stay below its body limit. `max_in_flight`: how many
-    attempts may be open before the loop waits; `concurrent_sends`: requests on the wire at once. `retry_blockhash_s`:
-    the pause while there is no recent blockhash. `rehearsal_s`: how long a retry waits for a simulation of it.
-    `journal_rest_s`: the pause after the journal has not taken something.
+    """`max_in_flight`: how many attempts may be open before the loop waits. `first_batch`: how many are signed and
+    journaled together at first, so that the first of a burst do not wait for the others; twice as many each time while
+    more wait, up to `batch`, so that an fsync is shared by many. `one_send`: how many go to a node in one request,
+    which must stay below its body limit; `concurrent_sends`: requests on the wire at once. `retry_blockhash_s`: the
+    pause while there is no recent blockhash. `journal_rest_s`: the pause after the journal has not taken something.
     """
 
+    max_in_flight: int
     first_batch: int = 16
     batch: int = 256
     one_send: int = 64
-    max_in_flight: int = 4_096
     concurrent_sends: int = 4
     retry_blockhash_s: float = 0.2
-    rehearsal_s: float = 2.0
     journal_rest_s: float = 1.0
 
 
-class Resting(Protocol):
-    """What the executor tells of an order that it did not send for; the engine in life."""
-
-    def release(self, address: Pubkey, *, after_price_slot: int | None = None, delay_s: float = 0.0) -> None:
-        """It rests again."""
-        ...
-
-
-@dataclass(slots=True)
-class _Draft:
-    job: Job
-    attempt: Attempt
-
-
 class Executor:
-    """Takes jobs from the decision, at most one an order at a time, and sends for them.
+    """Takes jobs from the router, at most one an order at a time, and sends for them.
 
     `submit` never blocks; its queue is bounded by the number of orders, because an order that was acted on is
-    suspended until its attempt ends.
+    left alone until its attempt ends.
     """
 
     def __init__(
         self,
         *,
-        client: ChainClient,
-        program: Program,
-        signer: Signer,
+        drafting: Drafting,
+        retries: Retries,
         blockhashes: Blockhashes,
         journal: Journal,
         lander: Lander,
         flights: Flights,
-        tries: Tries,
-        consequences: Consequences,
+        orders: Orders,
         fees: FeePolicy,
         gate: Gate,
-        resting: Resting,
         report: Callable[[Report], None],
         limits: ExecutorLimits,
         dry_run: bool = False,
-        wall_time: Callable[[], float] = time.time,
     ) -> None:
-        self._client = client
-        self._program = program
-        self._signer = signer
+        self._drafting = drafting
+        self._retries = retries
         self._blockhashes = blockhashes
         self._journal = journal
         self._lander = lander
         self._flights = flights
-        self._tries = tries
-        self._consequences = consequences
+        self._orders = orders
         self._fees = fees
         self._gate = gate
-        self._resting = resting
         self._report = report
         self._limits = limits
         self._dry_run = dry_run
-        self._wall_time = wall_time
-        self._templates: dict[AttemptKind, Template | None] = {}
         self._queue: deque[Job] = deque()
         self._ratchets: deque[Job] = deque()
         self._wake = anyio.Event()
@@ -154,13 +122,13 @@ class Executor:
 
     def submit(self, job: Job) -> None:
         """Take a job. Executions go before ratchets: a late fill costs its trader more than a late ratchet."""
-        (self._queue if isinstance(job, ExecuteOrder) else self._ratchets).append(job)
+        (self._queue if job.executes else self._ratchets).append(job)
         if not self._gate.is_open:
             self._say_stopped(job)
 
     def go(self) -> None:
         """What was submitted may leave: here and now when it is little and nothing is in its way, else by the loop."""
-        if self.queued and not self._sent_at_once():
+        if not self._sent_at_once():
             self._wake.set()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -204,26 +172,30 @@ class Executor:
         The promise is the loop's: signed, then in the journal and fsynced, then sent.
         """
         tg = self._idle
-        if tg is None or self.queued > _AT_ONCE or self._dry_run or not self._journal.quick:
+        waiting = len(self._queue) + len(self._ratchets)
+        if tg is None or waiting > _AT_ONCE or self._dry_run or not self._gate.is_open or not self._journal.quick:
+            return False
+        if len(self._flights) + waiting > self._limits.max_in_flight or self._sends.value == 0:
             return False
         jobs = [*self._queue, *self._ratchets]
-        if self._flights.in_flight + len(jobs) > self._limits.max_in_flight or not self._gate.is_open:
-            return False
-        if any(self._tries.failed(j.order.address) or self._tries.ceiling_pause_s(j.order.address) for j in jobs):
+        if not all(self._drafting.may_go_at_once(job) for job in jobs):
             return False
         try:
             blockhash = self._blockhashes.current()
         except Transient:
             return False
-        self._next(len(jobs))
-        point("decided")
-        drafts = self._allowed([draft for job in jobs if (draft := self._draft(job, blockhash, 0)) is not None])
+        self._queue.clear()
+        self._ratchets.clear()
+        if tried:
+            point("decided")
+        drafts = self._allowed(self._drafts(jobs, blockhash))
         if not drafts:
             return True
-        self._learn_one(drafts, tg)
-        point("signed")
+        self._retries.learn_one(drafts, tg)
+        if tried:
+            point("signed")
         try:
-            committed = self._journal.commit_now(*(op for draft in drafts for op in self._ops(draft)))
+            committed = self._journal.commit_now(*[draft.op for draft in drafts])
         except DuplicateAttempt:
             committed = False  # one at a time, the loop's way: only those that have a live attempt are left out
         except JournalError as e:
@@ -233,16 +205,13 @@ class Executor:
         if not committed:
             for draft in drafts:
                 self._fees.release(draft.attempt.signature)  # asked for anew, on the long way
-            tg.start_soon(self._away_beside, drafts, tg)
+            tg.start_soon(self._send_beside, drafts, tg)
             return True
-        point("journaled")
+        if tried:
+            point("journaled")
         flights = self._flown(drafts)
-        try:
-            self._sends.acquire_nowait()
-        except anyio.WouldBlock:
-            tg.start_soon(self._launch_when_free, flights)
-        else:
-            tg.start_soon(self._launch, flights, self._lander.begin(flights))
+        self._sends.acquire_nowait()
+        tg.start_soon(self._launch, flights, self._lander.begin(flights))
         asyncio.get_running_loop().call_soon(self._tell, flights)
         return True
 
@@ -250,12 +219,12 @@ class Executor:
         """What was decided before a stop is not true after it: every waiting order meets the present price anew."""
         for job in self._next(self.queued):
             self._journal.post(NoteOrder(job.order, OrderState.OPEN, RESTS))
-            self._resting.release(job.order.address)
+            self._orders.attempt_over(job.order.address, None)
 
     def _put_back(self, jobs: Sequence[Job]) -> None:
         """To the front again: nothing was signed for them."""
         for job in reversed(jobs):
-            (self._queue if isinstance(job, ExecuteOrder) else self._ratchets).appendleft(job)
+            (self._queue if job.executes else self._ratchets).appendleft(job)
         self._wake.set()
 
     def _next(self, most: int) -> list[Job]:
@@ -270,51 +239,47 @@ class Executor:
         blockhash = await self._blockhash(jobs)
         if blockhash is None:
             return
-        first: list[_Draft] = []
-        again: list[_Draft] = []
-        for i, job in enumerate(jobs):
-            if i % _STEP == _STEP - 1:
-                await anyio.lowlevel.checkpoint()  # others may go on meanwhile, and hear of the next tick
-            pause = self._tries.ceiling_pause_s(job.order.address)
-            if pause > 0:
-                reason = f"It was tried too often within an hour; the next attempt is in {pause:.0f} s."
+        first: list[Job] = []
+        again: list[Job] = []
+        for job in jobs:
+            pause_s = self._drafting.ceiling_pause_s(job)
+            if pause_s > 0:
+                reason = f"It was tried too often within an hour; the next attempt is in {pause_s:.0f} s."
                 self._journal.post(NoteOrder(job.order, OrderState.OPEN, reason))
-                self._resting.release(job.order.address, delay_s=pause)
+                self._orders.pause(job.record, time.monotonic() + pause_s)
+                self._orders.attempt_over(job.order.address, None)
                 continue
-            failed = self._tries.failed(job.order.address)
-            draft = self._draft(job, blockhash, failed)
-            if draft is not None:
-                (again if failed else first).append(draft)
+            (again if job.record.tries.failed else first).append(job)
         if again:
             # Beside the others: an order that never failed does not wait for what a node says of those that did.
-            tg.start_soon(self._rehearse, again, tg)
-        await self._away(first, tg)
+            tg.start_soon(self._retry, again, tg)
+        drafts: list[Draft] = []
+        for start in range(0, len(first), _STEP):
+            if start:
+                await anyio.lowlevel.checkpoint()  # others may go on meanwhile, and hear of the next tick
+            drafts += self._drafts(first[start : start + _STEP], blockhash)
+        await self._send(drafts, tg)
 
-    async def _rehearse(self, drafts: Sequence[_Draft], tg: TaskGroup) -> None:
+    async def _retry(self, jobs: Sequence[Job], tg: TaskGroup) -> None:
         """Send for those that a node says would succeed now."""
-        kept: list[_Draft] = []
-
-        async def ask(draft: _Draft) -> None:
-            try:
-                if await self._would_succeed(draft):
-                    kept.append(draft)
-            except JournalError as e:
-                self._undo([draft])
-                self._not_taken(e)
-
-        async with anyio.create_task_group() as asking:
-            for draft in drafts:
-                asking.start_soon(ask, draft)
-        await self._away_beside(kept, tg)
-
-    async def _away_beside(self, drafts: Sequence[_Draft], tg: TaskGroup) -> None:
-        """`_away` beside the loop."""
         try:
-            await self._away(drafts, tg)
+            kept = await self._retries.worth_sending(jobs)
+            if not kept:
+                return
+            blockhash = await self._blockhash(kept)
+            if blockhash is not None:
+                await self._send(self._drafts(kept, blockhash), tg)
         except JournalError as e:
             self._not_taken(e)
 
-    def _not_taken(self, error: JournalError, draft: _Draft | None = None) -> None:
+    async def _send_beside(self, drafts: Sequence[Draft], tg: TaskGroup) -> None:
+        """`_send` beside the loop."""
+        try:
+            await self._send(drafts, tg)
+        except JournalError as e:
+            self._not_taken(e)
+
+    def _not_taken(self, error: JournalError, draft: Draft | None = None) -> None:
         """The journal did not take what was signed: it was undone, and waits. Not tried again at once, whoever met it:
         each try signs anew, and a retry asks a node first.
         """
@@ -322,14 +287,12 @@ class Executor:
         order = None if draft is None else draft.attempt.order
         self._report(Note("executor.journal", str(error), level="error", order=order))
 
-    async def _away(self, drafts: Sequence[_Draft], tg: TaskGroup) -> None:
+    async def _send(self, drafts: Sequence[Draft], tg: TaskGroup) -> None:
         """Journal them, then send them. A JournalError leaves them in the queue; so does a gate that has closed."""
-        if not drafts:
-            return
         drafts = self._allowed(drafts)
         if not drafts:
             return
-        self._learn_one(drafts, tg)
+        self._retries.learn_one(drafts, tg)
         point("signed")
         flights = await self._journaled(drafts)
         point("journaled")
@@ -337,29 +300,52 @@ class Executor:
             return
         for start in range(0, len(flights), self._limits.one_send):
             await self._sends.acquire()
-            tg.start_soon(self._launch, flights[start : start + self._limits.one_send])
+            some = flights[start : start + self._limits.one_send]
+            tg.start_soon(self._launch, some, self._lander.begin(some))
         for start in range(0, len(flights), _STEP):
             await anyio.lowlevel.checkpoint()  # the bytes go first, the log's lines after
             self._tell(flights[start : start + _STEP])
+
+    async def _launch(self, flights: Sequence[Flight], sending: Sending | None) -> None:
+        try:
+            await self._lander.launch(flights, sending)
+        finally:
+            self._sends.release()
 
     def _tell(self, flights: Sequence[Flight]) -> None:
         """Report what was signed and journaled, as of then."""
         for flight in flights:
             attempt = flight.attempt
             since = None if flight.triggered_at_s is None else flight.born_at_s - flight.triggered_at_s
-            state = AttemptState.DRY_RUN if self._dry_run else AttemptState.SIGNED
             self._report(
                 AttemptMoved(
                     order=attempt.order,
                     attempt=attempt.signature,
                     kind=attempt.kind,
                     number=attempt.number,
-                    state=state,
+                    state=AttemptState.DRY_RUN if self._dry_run else AttemptState.SIGNED,
                     since_trigger_s=since,
                 )
             )
 
-    def _allowed(self, drafts: Sequence[_Draft]) -> Sequence[_Draft]:
+    def _drafts(self, jobs: Sequence[Job], blockhash: Blockhash) -> list[Draft]:
+        """Signed, for those whose order still waits for nothing but this attempt."""
+        drafts: list[Draft] = []
+        for job in jobs:
+            if len(job.record.reasons) > 1 or job.record.generation != job.generation:
+                # Its user's cancel was relayed since, or another order was made at its address.
+                self._orders.attempt_over(job.order.address, None)
+                continue
+            try:
+                drafts.append(self._drafting.draft(job, blockhash))
+            except Misconfigured as e:
+                self._journal.post(NoteOrder(job.order, OrderState.FAILED, str(e)))
+                self._report(Note("executor.misconfigured", str(e), level="error", order=job.order.address))
+                self._orders.block(job.record, Reason.FAILED)
+                self._orders.attempt_over(job.order.address, None)
+        return drafts
+
+    def _allowed(self, drafts: Sequence[Draft]) -> Sequence[Draft]:
         """Those that may go, their fees set aside; the others wait. Asked last before the journal: an operator may have
         paused, and the day's cap may be reached, meanwhile.
         """
@@ -378,43 +364,15 @@ class Executor:
         return drafts[:allowed]
 
     def _say_stopped(self, job: Job) -> None:
-        if isinstance(job, ExecuteOrder):
+        if job.executes:
             why = "; ".join(self._gate.reasons.values())
             self._journal.post(NoteOrder(job.order, OrderState.TRIGGERED, f"Its condition is met, but {why}."))
 
-    def _undo(self, drafts: Sequence[_Draft]) -> None:
+    def _undo(self, drafts: Sequence[Draft]) -> None:
         for draft in drafts:
-            self._tries.undo(draft.attempt.order)
+            draft.job.record.tries.undo()
             self._fees.release(draft.attempt.signature)
         self._put_back([draft.job for draft in drafts])
-
-    def _learn_one(self, drafts: Sequence[_Draft], tg: TaskGroup) -> None:
-        for draft in drafts:
-            if not self._fees.knows(draft.attempt.kind, draft.job.order.order_type):
-                tg.start_soon(self._learn_units, draft)
-                break
-
-    async def _learn_units(self, draft: _Draft) -> None:
-        """Simulate the first of its kind beside its own way out: it waits for nothing, the next ones profit."""
-        try:
-            result = await self._client.simulate(without_signature(draft.attempt.wire), sig_verify=False)
-        except ChainError:
-            return
-        if result.err is None:
-            self._fees.learn_units(draft.attempt.kind, draft.job.order.order_type, result.units)
-
-    async def _launch_when_free(self, flights: Sequence[Flight]) -> None:
-        await self._sends.acquire()
-        await self._launch(flights)
-
-    async def _launch(self, flights: Sequence[Flight], begun: BegunBroadcast | None = None) -> None:
-        try:
-            await self._lander.launch(flights, begun)
-        except KeeperError as e:
-            # They are journaled and tracked: the lander's own loop sends them again.
-            self._report(Note("executor.launch", str(e), level="warning"))
-        finally:
-            self._sends.release()
 
     async def _blockhash(self, jobs: Sequence[Job]) -> Blockhash | None:
         """A recent one. When it has to be waited for the jobs go back, to be decided again: prices move meanwhile."""
@@ -434,103 +392,19 @@ class Executor:
                 self._decide_again()
             return None
 
-    def _draft(self, job: Job, blockhash: Blockhash, failed: int) -> _Draft | None:
-        order = job.order
-        kind = AttemptKind.EXECUTE if isinstance(job, ExecuteOrder) else AttemptKind.RATCHET
-        number = self._tries.begin(order.address)
-        budget = self._fees.budget(kind, order.order_type, number, failed)
-        try:
-            signed, position = self._sign(kind, order, budget, blockhash)
-        except Misconfigured as e:
-            self._journal.post(NoteOrder(order, OrderState.FAILED, str(e)))
-            self._report(Note("executor.misconfigured", str(e), level="error", order=order.address))
-            return None
-        attempt = Attempt(
-            signature=signed.signature,
-            kind=kind,
-            order=order.address,
-            wire=signed.wire,
-            blockhash=blockhash.value,
-            last_valid_block_height=blockhash.last_valid_block_height,
-            state=AttemptState.DRY_RUN if self._dry_run else AttemptState.SIGNED,
-            number=number,
-            signed_at=self._wall_time(),
-            trigger_price_1e6=job.price.price_1e6,
-            trigger_slot=job.price.slot,
-            unit_limit=budget.unit_limit,
-            unit_price_micro_lamports=budget.unit_price_micro_lamports,
-            position=position,
-            fate=Fate.DRY_RUN if self._dry_run else None,
-        )
-        return _Draft(job, attempt)
-
-    def _sign(
-        self, kind: AttemptKind, order: Order, budget: Budget, blockhash: Blockhash
-    ) -> tuple[SignedTransaction, Pubkey | None]:
-        """The signed transaction, and where its position will be; None for a ratchet, which makes none."""
-        if kind not in self._templates:
-            name = EXECUTE if kind is AttemptKind.EXECUTE else RATCHET
-            self._templates[kind] = Template.of(self._program, name, self._signer.address)
-        template = self._templates[kind]
-        built = None if template is None else template.build(order, budget, blockhash)
-        if built is not None:
-            return self._signer.sign_message(built.message, blockhash), built.position
-        if kind is AttemptKind.RATCHET:
-            return self._signer.sign(self._program.ratchet(order, self._signer.address), budget, blockhash), None
-        instruction = self._program.execute(order, self._signer.address)
-        position = self._program.position_of(order, self._signer.address)
-        return self._signer.sign(instruction, budget, blockhash), position
-
-    async def _would_succeed(self, draft: _Draft) -> bool:
-        """Before a retry, and only then, ask a node: an order that can't be filled must not cost a fee each time.
-
-        What the node is asked about carries no signature (promise 1: it is not journaled yet), so nothing that could
-        land has left when this refuses. A node that does not answer is no reason to wait.
-        """
-        order, attempt = draft.job.order, draft.attempt
-        result = None
-        with anyio.move_on_after(self._limits.rehearsal_s), contextlib.suppress(ChainError):
-            result = await self._client.simulate(without_signature(attempt.wire), sig_verify=False)
-        if result is None:
-            return True
-        if result.err is None:
-            self._fees.learn_units(attempt.kind, order.order_type, result.units)
-            return True
-        failure = name_failure(result.err, programs_of(attempt.wire), self._program.id, self._program.idl, result.logs)
-        # Nothing left the process, so the order reads as it did; the policy is the one for a failure on chain.
-        fate = fate_of(failure.name, failure.program, self._program.id)
-        ops: list[Op] = []
-        after: list[Consequence] = []
-        self._consequences.apply(attempt, fate, failure, order, result.slot, ops, after)
-        await self._journal.commit(*ops)
-        self._tries.undo(order.address)
-        for consequence in after:
-            consequence()
-        return False
-
-    async def _journaled(self, drafts: Sequence[_Draft]) -> list[Flight]:
+    async def _journaled(self, drafts: Sequence[Draft]) -> list[Flight]:
         """Commit the batch. If an order turns out to have a live attempt, only that one is left out."""
         try:
-            await self._journal.commit(*(op for draft in drafts for op in self._ops(draft)))
+            await self._journal.commit(*[draft.op for draft in drafts])
             kept = list(drafts)
         except DuplicateAttempt:
             kept = []
             for draft in drafts:
                 try:
-                    await self._journal.commit(*self._ops(draft))
+                    await self._journal.commit(draft.op)
                     kept.append(draft)
                 except DuplicateAttempt as e:
-                    self._tries.undo(draft.attempt.order)
-                    self._fees.release(draft.attempt.signature)
-                    self._report(
-                        Note(
-                            "executor.duplicate",
-                            str(e),
-                            level="error",
-                            order=draft.attempt.order,
-                            attempt=draft.attempt.signature,
-                        )
-                    )
+                    self._duplicate(draft, e)
                 except JournalError as e:
                     # The others of the batch are journaled already and must be sent.
                     self._undo([draft])
@@ -540,46 +414,30 @@ class Executor:
             raise
         return self._flown(kept)
 
-    def _flown(self, kept: Sequence[_Draft]) -> list[Flight]:
+    def _duplicate(self, draft: Draft, error: DuplicateAttempt) -> None:
+        """The journal has a live attempt at it, or these very bytes: it is tried again later, under another number."""
+        attempt = draft.attempt
+        self._fees.release(attempt.signature)
+        self._report(
+            Note("executor.duplicate", str(error), level="error", order=attempt.order, attempt=attempt.signature)
+        )
+        self._orders.pause(draft.job.record, time.monotonic() + self._orders.limits.longest_pause_s)
+        self._orders.attempt_over(attempt.order, None)
+
+    def _flown(self, kept: Sequence[Draft]) -> list[Flight]:
         """The flights of what the journal holds, tracked."""
         now = time.monotonic()
         flights: list[Flight] = []
         for draft in kept:
-            flight = Flight(
-                attempt=draft.attempt,
-                order=draft.job.order,
-                triggered_at_s=draft.job.triggered_at_ns / 1e9,
-                born_at_s=now,
-                next_poll_s=now + 0.05,
-                next_send_s=now + 2.0,
-            )
+            job, attempt = draft.job, draft.attempt
+            flight = Flight(attempt, job.order, job.generation, job.triggered_at_ns / 1e9, now, now + 0.05, now + 2.0)
             if self._dry_run:
                 # What would have been sent is recorded; the order rests until the price is news.
                 self._tell([flight])
-                self._resting.release(draft.attempt.order, after_price_slot=draft.job.price.slot)
+                self._orders.await_price(job.record, job.order.market, job.price.slot)
+                self._orders.attempt_over(attempt.order, None)
                 continue
+            self._orders.signed(job.record, attempt.signature)
             self._lander.track(flight)
             flights.append(flight)
         return flights
-
-    def _ops(self, draft: _Draft) -> list[Op]:
-        job = draft.job
-        if isinstance(job, RatchetStop):
-            return [NoteOrder(job.order), AddAttempt(draft.attempt)]
-        price = f"{job.price.price_1e6 / 1e6:g}"
-        # When the news arrived, not now: the time that the job queued and was signed in belongs to the latency.
-        triggered_at = self._wall_time() - (time.monotonic_ns() - job.triggered_at_ns) / 1e9
-        if self._dry_run:
-            note = NoteOrder(job.order, OrderState.OPEN, f"Dry run: it would have been executed at {price}.")
-            return [note, AddAttempt(draft.attempt)]
-        # Two notes: the book's reading may be older than the journal's, and is then ignored; the state is not.
-        executing = NoteState(
-            job.order.address,
-            OrderState.EXECUTING,
-            f"The price {price} met its condition; attempt {draft.attempt.number} is on its way.",
-            slot=job.order.slot,
-            triggered_at=triggered_at,
-            trigger_price_1e6=job.price.price_1e6,
-            trigger_slot=job.price.slot,
-        )
-        return [NoteOrder(job.order), executing, AddAttempt(draft.attempt)]

@@ -9,6 +9,7 @@ fill: it is the most units seen for this kind of transaction plus a margin. The 
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -40,13 +41,18 @@ class FeeRules:
     the price at each retry. Caps are lamports: of one transaction's whole fee, and of a UTC day.
     """
 
-    default_unit_limit: int = 120_000
-    unit_margin: float = 0.15
-    unit_price_micro_lamports: int = 1_000
-    percentile: int | None = None
-    retry_factor: float = 1.5
-    cap_lamports: int = 1_000_000
-    daily_cap_lamports: int = 1_000_000_000
+    default_unit_limit: int
+    unit_margin: float
+    unit_price_micro_lamports: int
+    percentile: int | None
+    retry_factor: float
+    cap_lamports: int
+    daily_cap_lamports: int
+
+
+def utc_day() -> str:
+    """Today in UTC, `YYYY-MM-DD`."""
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
 def fee_of(attempt: Attempt) -> int:

@@ -5,30 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from solders.pubkey import Pubkey
 from solders.signature import Signature
 
-from keeper.domain.attempts import Attempt, AttemptKind, blocks
+from keeper.domain.attempts import Attempt
 from keeper.domain.orders import Order
+from keeper.journal.records import PreparedKind
 
 
 @dataclass(slots=True, eq=False)
 class Flight:
     """One open attempt. `attempt` is replaced as it moves; times are monotonic seconds.
 
-    `order` is the order as it was when decided, None after a restart until it is read. `triggered_at_s` is None
-    when the deciding news came before this process. `landed_slot` is the slot of a confirmed success whose
-    read-back is still to be done (`read_back` False) or done. `refused` is what a node said when it refused the
-    bytes, for people: it is not a verdict. `answered`: some node has said something of its status in this process.
-    `unrecorded` is why the journal refuses what became of it, empty while it does not; `refusals` how often it did.
+    `order` is the order as it was when decided, None after a restart until it is read; `generation` is its record's
+    (`keeper.execution.orders`), 0 for a user's own transaction that places it. `triggered_at_s` is None when the
+    deciding news came before this process. `prepared` names a user's transaction: the id under which it was handed out,
+    and what it does. `landed_slot` is the slot of a confirmed success whose read-back is still to be done (`read_back`
+    False) or done. `refused` is what a node said when it refused the bytes, for people: it is not a verdict.
+    `answered`: some node has said something of its status in this process. `unrecorded` is why the journal refuses what
+    became of it, empty while it does not; `refusals` how often it did.
     """
 
     attempt: Attempt
     order: Order | None
+    generation: int
     triggered_at_s: float | None
     born_at_s: float
     next_poll_s: float
     next_send_s: float
+    prepared: tuple[str, PreparedKind] | None = None
     answered: bool = False
     landed_slot: int | None = None
     read_back: bool = False
@@ -42,13 +46,17 @@ class Flight:
         """The attempt's signature."""
         return self.attempt.signature
 
+    @property
+    def cancels(self) -> bool:
+        """Whether it is a user's own transaction that cancels the order."""
+        return self.prepared is not None and self.prepared[1] is PreparedKind.CANCEL
+
 
 class Flights:
-    """Open attempts by signature and, for the keeper's own, by order: one live attempt an order (promise 2)."""
+    """Open attempts by signature."""
 
     def __init__(self) -> None:
         self._by_signature: dict[Signature, Flight] = {}
-        self._own_by_order: dict[Pubkey, Flight] = {}
 
     def __repr__(self) -> str:
         return f"Flights({len(self)} open)"
@@ -60,36 +68,15 @@ class Flights:
         return iter(list(self._by_signature.values()))
 
     def add(self, flight: Flight) -> None:
-        """Track an attempt that the journal holds. A second one that blocks its order is a bug, refused here too.
-
-        A ratchet that is confirmed and waits to be rooted blocks nothing: after a restart it is tracked beside the
-        attempt that came after it.
-        """
-        attempt = flight.attempt
-        if blocks(attempt.kind, attempt.state):
-            other = self._own_by_order.get(attempt.order)
-            assert other is None or other.signature == attempt.signature, "an order with two live attempts"
-            self._own_by_order[attempt.order] = flight
-        self._by_signature[attempt.signature] = flight
+        """Follow an attempt that the journal holds."""
+        self._by_signature[flight.attempt.signature] = flight
 
     def remove(self, flight: Flight) -> None:
         """Its attempt has ended."""
         self._by_signature.pop(flight.signature, None)
-        if self._own_by_order.get(flight.attempt.order) is flight:
-            del self._own_by_order[flight.attempt.order]
 
-    def landed(self, flight: Flight) -> None:
-        """A ratchet that landed can't land again, nor fill: its order is free before its entry closes."""
-        if flight.attempt.kind is AttemptKind.RATCHET and self._own_by_order.get(flight.attempt.order) is flight:
-            del self._own_by_order[flight.attempt.order]
-
-    def get(self, signature: Signature) -> Flight | None:
-        """The flight of that signature."""
-        return self._by_signature.get(signature)
-
-    def own(self, order: Pubkey) -> Flight | None:
-        """The keeper's own open attempt at that order."""
-        return self._own_by_order.get(order)
+    def __contains__(self, flight: Flight) -> bool:
+        return self._by_signature.get(flight.signature) is flight
 
     @property
     def unrecorded(self) -> list[Flight]:

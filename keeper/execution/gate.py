@@ -21,14 +21,11 @@ class Gate:
         self._report = report
         self._open = anyio.Event()
         self._open.set()
+        self.is_open = True
+        """Whether sending is allowed now."""
 
     def __repr__(self) -> str:
         return f"Gate({'open' if self.is_open else ', '.join(self._reasons.values())})"
-
-    @property
-    def is_open(self) -> bool:
-        """Whether sending is allowed now."""
-        return not self._reasons
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -39,6 +36,7 @@ class Gate:
         """Stop sending because of `name`. Repeating it updates the sentence."""
         new = name not in self._reasons
         self._reasons[name] = reason
+        self.is_open = False
         if self._open.is_set():
             self._open = anyio.Event()
         if new:
@@ -47,6 +45,7 @@ class Gate:
     def lift(self, name: str) -> None:
         """`name` is no reason any more. Sending goes on when no other is left."""
         if self._reasons.pop(name, None) is not None and not self._reasons:
+            self.is_open = True
             self._open.set()
             self._report(GateChanged(True, ""))
 

@@ -13,22 +13,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from dataclasses import dataclass, field
+from typing import Final
 
 import anyio
-from anyio.abc import TaskStatus
 
 from keeper.domain.attempts import AttemptKind, AttemptState, blocks
-from keeper.domain.reports import AttemptMoved, Note, Report
-from keeper.errors import ChainError, JournalError, Rejected
+from keeper.domain.reports import Note, Report
+from keeper.errors import ChainError, KeeperError, Rejected
 from keeper.execution.flights import Flight, Flights
-from keeper.execution.lifecycle import move
 from keeper.execution.points import point
+from keeper.execution.verdicts import move_flight
 from keeper.journal import Journal
 from keeper.journal.ops import MoveAttempt
 from keeper.solana.client import STATUSES_PER_CALL, ChainClient, SignatureStatus
-from keeper.solana.pool import BegunBroadcast
+from keeper.solana.sending import Sending
 from keeper.telemetry.turns import Turns
 
 # Agave keeps the statuses of its last 150 rooted slots at hand; older ones are found in the history only. Well below
@@ -42,40 +41,46 @@ _SLOT_S: Final = 0.4
 @dataclass(frozen=True, slots=True)
 class LandingLimits:
     """Seconds. A young attempt is asked for often, an old one rarely: the pause is half its age, within
-    `poll_min_s` and `poll_max_s`. `resend_every_s`: how often the same bytes go out again while it is in flight.
-    `height_every_s`: how often the finalized block height is read while something could expire.
+    `poll_min_s` and `poll_max_s`. `final_poll_s`: how often one is asked for that only waits to be rooted.
+    `resend_every_s`: how often the same bytes go out again while it is in flight. `height_every_s`: how often the
+    finalized block height is read while something could expire.
     """
 
+    final_poll_s: float
+    resend_every_s: float
+    height_every_s: float
+    send_deadline_s: float
     poll_min_s: float = 0.05
     poll_max_s: float = 1.0
-    final_poll_s: float = 2.0
-    resend_every_s: float = 2.0
-    height_every_s: float = 2.0
-    send_deadline_s: float = 5.0
 
 
-class Settler(Protocol):
-    """What the lander tells its verdicts to. Each call returns when the journal holds the consequence."""
+@dataclass(slots=True)
+class Landing:
+    """Attempts that came to the same kind of end. `slot`: what became of them is read at or after it. `errs` are the
+    failures', in the RPC's JSON shape, beside `flights`.
+    """
 
-    async def landed(self, flights: Sequence[Flight], slot: int) -> None:
-        """Confirmed without an error, not read back yet. `slot`: read at or after it."""
-        ...
+    slot: int = 0
+    flights: list[Flight] = field(default_factory=list)
+    errs: list[object] = field(default_factory=list)
 
-    async def failed(self, flights: Sequence[Flight], errs: Sequence[object], slot: int) -> None:
-        """Confirmed with an error, which is in the RPC's JSON shape."""
-        ...
 
-    async def expired(self, flights: Sequence[Flight], slot: int) -> None:
-        """The height and history parts of the expiry rule hold as of finalized `slot`; the order is to be read."""
-        ...
+@dataclass(slots=True)
+class Polled:
+    """What one round of asking found. `landed`: confirmed without an error, not read back yet. `failed`: confirmed with
+    an error. `final`: rooted, to be closed if read back. `dead`: the height and history parts of the expiry rule hold.
+    `dropped`: processed or confirmed once, and unknown now, by a fork.
+    """
 
-    async def finalized(self, flights: Sequence[Flight]) -> None:
-        """Rooted and read back: closed."""
-        ...
+    landed: Landing = field(default_factory=Landing)
+    failed: Landing = field(default_factory=Landing)
+    dead: Landing = field(default_factory=Landing)
+    final: list[Flight] = field(default_factory=list)
+    dropped: list[Flight] = field(default_factory=list)
 
 
 class Lander:
-    """Brings every open attempt to its verdict. `run` is its loop; `launch` sends for the first time.
+    """Sends, sends again and asks, for every open attempt. What an end means is not its to say (`Settlement`).
 
     In a `dry_run` nothing is sent, whoever asks: open attempts of an earlier run are only looked up.
     """
@@ -89,7 +94,6 @@ class Lander:
         report: Callable[[Report], None],
         *,
         dry_run: bool = False,
-        wall_time: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
         self._journal = journal
@@ -97,8 +101,6 @@ class Lander:
         self._limits = limits
         self._report = report
         self._dry_run = dry_run
-        self._wall_time = wall_time
-        self._settler: Settler | None = None
         self._wake = anyio.Event()
         self._shortest_pause_s = limits.poll_min_s
         self._final_height = 0
@@ -106,76 +108,31 @@ class Lander:
         self._height_read_at = float("-inf")
         self.turns = Turns("lander")
 
-    def settle_with(self, settler: Settler) -> None:
-        """Name who hears the verdicts. Once, before `run`."""
-        self._settler = settler
-
     def track(self, flight: Flight) -> None:
         """Begin to follow an attempt that the journal holds."""
         self._flights.add(flight)
         self._wake.set()
 
-    def begin(self, flights: Sequence[Flight]) -> BegunBroadcast | None:
-        """Put them on the wire at once, where that needs no waiting; then `launch`, with this. The journal must hold
-        them already (promise 1).
+    # -- sending
+
+    def begin(self, flights: Sequence[Flight]) -> Sending | None:
+        """Put the bytes on the wire; `heard` takes what the nodes say. The journal must hold them already (promise 1).
+        None in a dry run.
         """
-        return self._client.begin_send([flight.attempt.wire for flight in flights])
-
-    async def launch(self, flights: Sequence[Flight], begun: BegunBroadcast | None = None) -> None:
-        """Send for the first time. The journal must hold them already (promise 1)."""
-        await self._send(flights, begun)
-        self._wake.set()
-
-    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Poll, rebroadcast and conclude until cancelled."""
-        task_status.started()
-        while True:
-            await self.turns.turn()
-            self._wake = anyio.Event()
-            now = time.monotonic()
-            flights = list(self._flights)
-            due = [f for f in flights if f.next_poll_s <= now]
-            resend = [f for f in flights if f.attempt.state.in_flight and f.next_send_s <= now]
-            # Many attempts are asked for less often each: what changes, changes with the slot, not with the asking.
-            self._shortest_pause_s = min(self._limits.poll_min_s * (1 + len(due) // STATUSES_PER_CALL), _SLOT_S)
-            try:
-                for start in range(0, len(due), STATUSES_PER_CALL):
-                    await self.poll(due[start : start + STATUSES_PER_CALL])
-                if resend:
-                    await self._send([f for f in resend if self._flights.get(f.signature) is f])
-            except JournalError as e:
-                # Nothing is lost: what the journal could not take is asked of the chain again.
-                self._report(Note("lander.journal", str(e), level="error"))
-                await anyio.sleep(self._limits.poll_max_s)
-            await self._pause()
-
-    async def _pause(self) -> None:
         now = time.monotonic()
-        nexts = [f.next_poll_s for f in self._flights]
-        nexts += [f.next_send_s for f in self._flights if f.attempt.state.in_flight]
-        if not nexts:
-            with self.turns.rest():
-                await self._wake.wait()
-            return
-        # Going through the flights takes about a microsecond each: that must not become a tenth of all time.
-        rest_s = max(0.005, len(self._flights) * 1e-5)
-        await anyio.sleep(rest_s)
-        with anyio.move_on_after(max(min(nexts) - now - rest_s, 0.0)):
-            await self._wake.wait()
-
-    async def _send(self, flights: Sequence[Flight], begun: BegunBroadcast | None = None) -> None:
-        if not flights:
-            return
-        if self._dry_run:
-            # What an earlier run has sent may land by itself: it is looked up until it has, or no longer can.
-            for flight in flights:
-                flight.next_send_s = math.inf
-            return
         for flight in flights:
-            flight.next_send_s = time.monotonic() + self._limits.resend_every_s
-        replies = await self._client.send(
-            [flight.attempt.wire for flight in flights], deadline_s=self._limits.send_deadline_s, begun=begun
-        )
+            # In a dry run what an earlier run has sent is looked up until it has landed by itself, or no longer can.
+            flight.next_send_s = math.inf if self._dry_run else now + self._limits.resend_every_s
+        if self._dry_run or not flights:
+            return None
+        wires = [flight.attempt.wire for flight in flights]
+        return self._client.send(wires, deadline_s=self._limits.send_deadline_s)
+
+    async def heard(self, flights: Sequence[Flight], sending: Sending | None) -> None:
+        """Wait for the nodes' replies and note them. They prove nothing: a refusal is no verdict, nor is an OK."""
+        if sending is None:
+            return
+        replies = await sending.replies()
         point("sent")
         ops: list[MoveAttempt] = []
         for flight, reply in zip(flights, replies, strict=True):
@@ -185,122 +142,147 @@ class Lander:
                 flight.next_poll_s = time.monotonic()  # it landed before: only its status says how
             state = flight.attempt.state
             if state in (AttemptState.SIGNED, AttemptState.UNKNOWN) and taken:
-                ops.append(self._move(flight, AttemptState.SENT, sent_at=self._wall_time()))
+                ops.append(self._move(flight, AttemptState.SENT, sent_at=time.time()))
             elif state is AttemptState.SIGNED:
-                detail = str(reply)[:300]
-                ops.append(self._move(flight, AttemptState.UNKNOWN, error_detail=detail))
+                ops.append(self._move(flight, AttemptState.UNKNOWN, error_detail=str(reply)[:300]))
         if ops:
             await self._journal.commit(*ops)
             point("sent_journaled")
 
-    async def poll(self, flights: Sequence[Flight]) -> None:
-        """One round: statuses of these attempts, and what follows from them."""
-        assert self._settler is not None, "settle_with comes first"
+    async def launch(self, flights: Sequence[Flight], sending: Sending | None = None) -> None:
+        """Send for the first time, unless `sending` has begun already, and note what the nodes say. They are journaled
+        and tracked: what goes wrong here is made good by the next round.
+        """
+        try:
+            await self.heard(flights, sending or self.begin(flights))
+        except KeeperError as e:
+            self._report(Note("lander.launch", str(e), level="warning"))
+        self._wake.set()
+
+    async def resend(self) -> None:
+        """Send again what is due. The identical bytes, always."""
+        now = time.monotonic()
+        due = [f for f in self._flights if f.attempt.state.in_flight and f.next_send_s <= now]
+        await self.heard(due, self.begin(due))
+
+    # -- asking
+
+    def due(self) -> list[list[Flight]]:
+        """The attempts that are to be asked for now, in groups of one call each."""
+        now = time.monotonic()
+        due = [flight for flight in self._flights if flight.next_poll_s <= now]
+        groups = [due[start : start + STATUSES_PER_CALL] for start in range(0, len(due), STATUSES_PER_CALL)]
+        # Many attempts are asked for less often each: what changes, changes with the slot, not with the asking.
+        self._shortest_pause_s = min(self._limits.poll_min_s * (1 + len(groups)), _SLOT_S)
+        return groups
+
+    async def pause(self, *, at_least_s: float = 0.0) -> None:
+        """Wait until something is due, or new."""
+        self._wake = anyio.Event()
+        now = time.monotonic()
+        flights = list(self._flights)
+        nexts = [f.next_poll_s for f in flights]
+        nexts += [f.next_send_s for f in flights if f.attempt.state.in_flight]
+        if not nexts:
+            with self.turns.rest():
+                await self._wake.wait()
+            return
+        # Going through the flights takes about a microsecond each: that must not become a tenth of all time.
+        rest_s = max(0.005, at_least_s, len(flights) * 1e-5)
+        await anyio.sleep(rest_s)
+        with anyio.move_on_after(max(min(nexts) - now - rest_s, 0.0)):
+            await self._wake.wait()
+
+    async def poll(self, flights: Sequence[Flight]) -> Polled:
+        """One round: the statuses of these attempts, and what they say."""
         await self._read_height(flights)
         slot, statuses = await self._client.statuses([flight.signature for flight in flights])
+        polled = Polled()
         unknown: list[Flight] = []
         for flight, status in zip(flights, statuses, strict=True):
             self._schedule(flight)
             flight.answered = flight.answered or not isinstance(status, ChainError)
             if status is None:
                 unknown.append(flight)
-        await self._conclude(flights, statuses)
+        ops = self._sort(flights, statuses, polled)
         # Nodes look only at recent slots unless told otherwise: for an older attempt their silence says nothing.
         old = [f for f in unknown if self._past_height(f) or _seen_long_before(f, slot)]
-        await self._dropped([f for f in unknown if f not in old], slot)
+        ops += self._dropped([f for f in unknown if f not in old], slot, polled)
         if old:
-            await self._last_look(old)
+            ops += await self._last_look(old, polled)
+        if ops:
+            await self._journal.commit(*ops)
+            point("seen_journaled")
+        if polled.landed.flights:
+            point("landed")
+        return polled
 
-    async def _conclude(
-        self, flights: Sequence[Flight], statuses: Sequence[SignatureStatus | ChainError | None]
-    ) -> None:
-        """What follows from the statuses that a node knows."""
-        assert self._settler is not None, "settle_with comes first"
+    def _sort(
+        self, flights: Sequence[Flight], statuses: Sequence[SignatureStatus | ChainError | None], polled: Polled
+    ) -> list[MoveAttempt]:
+        """What the statuses that a node knows say."""
         ops: list[MoveAttempt] = []
-        landed: list[Flight] = []
-        failed: list[tuple[Flight, object]] = []
-        final: list[Flight] = []
-        read_at = 0
         for flight, status in zip(flights, statuses, strict=True):
             if status is None or isinstance(status, ChainError):
                 continue
             if status.confirmation == "processed":
-                ops += self._seen(flight, status)
+                if flight.attempt.state.in_flight and flight.attempt.state is not AttemptState.SEEN:
+                    ops.append(self._move(flight, AttemptState.SEEN, seen_slot=status.slot))
                 continue
-            read_at = max(read_at, status.slot)
             if status.err is not None:
-                failed.append((flight, status.err))
+                polled.failed.flights.append(flight)
+                polled.failed.errs.append(status.err)
+                polled.failed.slot = max(polled.failed.slot, status.slot)
             elif not flight.read_back:
                 flight.landed_slot = status.slot
-                landed.append(flight)
-            elif status.confirmation == "finalized":
-                final.append(flight)
-        if ops:
-            await self._journal.commit(*ops)
-            point("seen_journaled")
-        if landed:
-            point("landed")
-            await self._settler.landed(landed, read_at)
-            just_landed = set(landed)
-            final += [
-                f
-                for f, s in zip(flights, statuses, strict=True)
-                if f in just_landed and f.read_back and isinstance(s, SignatureStatus) and s.confirmation == "finalized"
-            ]
-        if failed:
-            await self._settler.failed([f for f, _ in failed], [err for _, err in failed], read_at)
-        if final:
-            await self._settler.finalized(final)
+                polled.landed.flights.append(flight)
+                polled.landed.slot = max(polled.landed.slot, status.slot)
+            if status.err is None and status.confirmation == "finalized":
+                polled.final.append(flight)
+        return ops
 
-    async def _dropped(self, flights: Sequence[Flight], slot: int) -> None:
-        ops = [op for flight in flights for op in self._not_found(flight, slot)]
-        if ops:
-            await self._journal.commit(*ops)
-
-    def _seen(self, flight: Flight, status: SignatureStatus) -> list[MoveAttempt]:
-        if not flight.attempt.state.in_flight or flight.attempt.state is AttemptState.SEEN:
-            return []
-        return [self._move(flight, AttemptState.SEEN, seen_slot=status.slot)]
-
-    def _not_found(self, flight: Flight, slot: int) -> list[MoveAttempt]:
-        """The node does not know it. That means something only when it was known before and the node has passed
+    def _dropped(self, flights: Sequence[Flight], slot: int, polled: Polled) -> list[MoveAttempt]:
+        """The node does not know them. That means something only of one that was known before, when the node has passed
         the slot that it was seen in: then a fork dropped it, and the same bytes go out again.
         """
-        attempt = flight.attempt
-        if attempt.state not in (AttemptState.SEEN, AttemptState.CONFIRMED):
-            return []
-        if attempt.kind is AttemptKind.RATCHET and not blocks(attempt.kind, attempt.state):
-            return []  # a confirmed ratchet has let go of its order; it only waits to be rooted
-        if attempt.seen_slot is None or slot < attempt.seen_slot:
-            return []
-        flight.next_send_s = 0.0
-        flight.read_back = False
-        flight.landed_slot = None
-        detail = f"was processed, is unknown now; {'not sent again: dry run' if self._dry_run else 'sent again'}"
-        self._report(Note("attempt.dropped_by_fork", detail, order=attempt.order, attempt=attempt.signature))
-        return [self._move(flight, AttemptState.SENT)]
+        ops: list[MoveAttempt] = []
+        for flight in flights:
+            attempt = flight.attempt
+            if attempt.state not in (AttemptState.SEEN, AttemptState.CONFIRMED):
+                continue
+            if attempt.kind is AttemptKind.RATCHET and not blocks(attempt.kind, attempt.state):
+                continue  # a confirmed ratchet has let go of its order; it only waits to be rooted
+            if attempt.seen_slot is None or slot < attempt.seen_slot:
+                continue
+            flight.next_send_s = 0.0
+            flight.read_back = False
+            flight.landed_slot = None
+            detail = f"was processed, is unknown now; {'not sent again: dry run' if self._dry_run else 'sent again'}"
+            self._report(Note("attempt.dropped_by_fork", detail, order=attempt.order, attempt=attempt.signature))
+            polled.dropped.append(flight)
+            ops.append(self._move(flight, AttemptState.SENT))
+        return ops
 
     def _past_height(self, flight: Flight) -> bool:
         # lastValidBlockHeight is off by one: landing is still possible at it plus one.
         return self._final_height > flight.attempt.last_valid_block_height + 1
 
-    async def _last_look(self, flights: Sequence[Flight]) -> None:
+    async def _last_look(self, flights: Sequence[Flight], polled: Polled) -> list[MoveAttempt]:
         """The second part of the rule: a look-up with history, on a node that has the finalized slot.
 
         What it finds is concluded like any other status: after a long stop of the keeper an attempt that landed is
         found only here.
         """
-        assert self._settler is not None
         final_slot = self._final_slot
         slot, statuses = await self._client.statuses([f.signature for f in flights], search_history=True)
-        await self._conclude(flights, statuses)
+        ops = self._sort(flights, statuses, polled)
         if slot < final_slot:
-            return  # the node is behind: its not knowing proves nothing
+            return ops  # the node is behind: its not knowing proves nothing
         gone = [f for f, status in zip(flights, statuses, strict=True) if status is None]
-        await self._dropped(gone, slot)
-        dead = [f for f in gone if f.attempt.state.in_flight and self._past_height(f)]
-        if dead:
-            await self._settler.expired(dead, final_slot)
+        ops += self._dropped(gone, slot, polled)
+        polled.dead.flights = [f for f in gone if f.attempt.state.in_flight and self._past_height(f)]
+        polled.dead.slot = final_slot
+        return ops
 
     async def _read_height(self, flights: Sequence[Flight]) -> None:
         now = time.monotonic()
@@ -326,33 +308,9 @@ class Lander:
         flight.next_poll_s = now + min(max(pause, self._shortest_pause_s), self._limits.poll_max_s)
 
     def _move(self, flight: Flight, state: AttemptState, **facts: object) -> MoveAttempt:
-        return move_flight(flight, state, self._report, **facts)
-
-
-def move_flight(flight: Flight, state: AttemptState, report: Callable[[Report], None], **facts: object) -> MoveAttempt:
-    """Move a flight's attempt and report it; the operation is the caller's to commit."""
-    flight.attempt, op = move(flight.attempt, state, **facts)
-    attempt = flight.attempt
-    slots = None
-    if attempt.seen_slot is not None and attempt.trigger_slot is not None:
-        slots = max(0, attempt.seen_slot - attempt.trigger_slot)
-    since = None if flight.triggered_at_s is None else time.monotonic() - flight.triggered_at_s
-    report(
-        AttemptMoved(
-            order=attempt.order,
-            attempt=attempt.signature,
-            kind=attempt.kind,
-            number=attempt.number,
-            state=state,
-            fate=attempt.fate,
-            error_name=attempt.error_name,
-            detail=attempt.error_detail,
-            slot=attempt.seen_slot,
-            since_trigger_s=since,
-            slots_since_trigger=slots,
-        )
-    )
-    return op
+        op, report = move_flight(flight, state, **facts)
+        self._report(report)
+        return op
 
 
 def _seen_long_before(flight: Flight, slot: int) -> bool:

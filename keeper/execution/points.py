@@ -34,6 +34,10 @@ if _wanted and _wanted not in POINTS:
     raise ValueError(f"QUANTDESK_CRASH_AT names no point: {_wanted}; the points are {', '.join(POINTS)}")
 
 
+tried: Final = bool(_wanted)
+"""Whether a test wants a kill at all: the hot path asks this first."""
+
+
 def point(name: str) -> None:
     """Pass a point; kill the process there if a test asked for it."""
     global _left

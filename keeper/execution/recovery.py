@@ -8,81 +8,86 @@ kill between any two steps costs time, never a second signature (promises 1, 2 a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import anyio
-from solders.pubkey import Pubkey
 
-from keeper.domain.attempts import AttemptKind, AttemptState, Fate
-from keeper.domain.orders import OrderState
+from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
+from keeper.domain.orders import Order, OrderState
 from keeper.domain.reports import Note, Report
 from keeper.execution.consequences import WAITS_FOR_ACCOUNT
-from keeper.execution.engine import Engine
 from keeper.execution.fees import FeePolicy
 from keeper.execution.flights import Flight
 from keeper.execution.lander import Lander
+from keeper.execution.orders import Orders, Reason
 from keeper.execution.points import point
-from keeper.execution.relay import RelaySettlement
-from keeper.execution.tries import HOUR_S, Tries
+from keeper.execution.router import Router
+from keeper.execution.tries import HOUR_S
 from keeper.journal import Journal
 from keeper.journal.records import OrderRow
-from keeper.venue.program import Program
+from keeper.venue.venue import Venue
 
-_RESTING = frozenset(
+_RESTING: Final = frozenset(
     {OrderState.OPEN, OrderState.TRIGGERED, OrderState.EXECUTING, OrderState.CANCELLING, OrderState.FAILED}
 )
 
 
 class Recovery:
-    """Runs once, after the first snapshot would show the orders and before the executor starts."""
+    """Runs once: `load` before any order is seen, `resolve` before the executor starts, `reconcile` after the first
+    list of orders.
+    """
 
     def __init__(
         self,
         journal: Journal,
         lander: Lander,
-        engine: Engine,
-        relays: RelaySettlement,
-        tries: Tries,
+        router: Router,
+        orders: Orders,
         fees: FeePolicy,
-        program: Program,
-        keeper: Pubkey,
+        venue: Venue,
         report: Callable[[Report], None],
         *,
         dry_run: bool = False,
     ) -> None:
-        self._dry_run = dry_run
-        self._program = program
-        self._keeper = keeper
         self._journal = journal
         self._lander = lander
-        self._engine = engine
-        self._relays = relays
-        self._tries = tries
+        self._router = router
+        self._orders = orders
         self._fees = fees
+        self._venue = venue
         self._report = report
+        self._dry_run = dry_run
 
     async def load(self) -> list[Flight]:
-        """Take the open attempts from the journal and suspend their orders, before any order is seen."""
-        flights: list[Flight] = []
-        now = time.monotonic()
-        for attempt in await self._journal.open_attempts():
-            row = await self._journal.order(attempt.order)
-            flight = Flight(attempt, row.order if row else None, None, now, now, now)
-            if attempt.kind is AttemptKind.RELAY:
-                for prepared in await self._journal.prepared_of(attempt.order):
-                    if prepared.signature == attempt.signature:
-                        self._relays.remember(attempt.signature, prepared.id, prepared.kind)
-                if row is not None and row.state is OrderState.CANCELLING:
-                    self._engine.suspend(attempt.order)
-            elif not _landed_ratchet(flight):
-                self._engine.suspend(attempt.order)
-            if attempt.kind is not AttemptKind.RELAY and attempt.state.in_flight:
-                self._fees.hold(attempt)  # what landed already is among what was spent
-            flight.read_back = attempt.state is AttemptState.CONFIRMED and attempt.fate is not None
+        """Take the open attempts from the journal, and with them the records of their orders; and those of the orders
+        that were tried before.
+        """
+        flights = [await self._flight(attempt) for attempt in await self._journal.open_attempts()]
+        for flight in flights:
             self._lander.track(flight)
-            flights.append(flight)
         await self._load_tries()
         return flights
+
+    async def _flight(self, attempt: Attempt) -> Flight:
+        row = await self._journal.order(attempt.order)
+        now = time.monotonic()
+        flight = Flight(attempt, row.order if row else None, 0, None, now, now, now)
+        flight.read_back = attempt.state is AttemptState.CONFIRMED and attempt.fate is not None
+        if attempt.kind is AttemptKind.RELAY:
+            for prepared in await self._journal.prepared_of(attempt.order):
+                if prepared.signature == attempt.signature:
+                    flight.prepared = (prepared.id, prepared.kind)
+            if flight.cancels and not flight.read_back:
+                self._orders.cancel_relayed(attempt.order, attempt.signature)
+            return flight
+        record = self._orders.record(attempt.order, _seen(row))
+        flight.generation = record.generation
+        if not _landed_ratchet(attempt):
+            self._orders.block(record, Reason.ATTEMPT, attempt.signature)
+        if attempt.state.in_flight:
+            self._fees.hold(attempt)  # what landed already is among what was spent
+        return flight
 
     async def _load_tries(self) -> None:
         cursor: str | None = None
@@ -91,25 +96,26 @@ class Recovery:
             page = await self._journal.orders(states=states, cursor=cursor, limit=500)
             for row in page.items:
                 if row.attempts_made or row.budget_used:
-                    self._tries.load(row.address, row.attempts_made, row.budget_used)
+                    tries = self._orders.record(row.address, _seen(row)).tries
+                    tries.made, tries.used, tries.failed = row.attempts_made, row.budget_used, row.budget_used
                 if row.state is OrderState.FAILED:
-                    # An operator, or a change of its user's account, brings it back; a price tick does not.
-                    self._engine.suspend(row.address)
-                    self._wait_again(row)
+                    self._failed_before(row)
             cursor = page.cursor
             if cursor is None:
                 break
         now = time.time()
         for order, signed_at in await self._journal.tried_since(now - HOUR_S):
-            self._tries.load_recent(order, now - signed_at)
+            # The ceiling is on what an order costs an hour, so a keeper that is restarted in a loop must not forget it.
+            # An operator's retry is forgotten by a restart: the order then waits for the ceiling once more.
+            self._orders.record(order).tries.recent.append(time.monotonic() - max(0.0, now - signed_at))
 
-    def _wait_again(self, row: OrderRow) -> None:
-        """One that failed because its user could not pay goes on waiting for the user's account."""
-        account = self._program.user_account_of(row.order, self._keeper)
-        if WAITS_FOR_ACCOUNT in row.reason and account is not None:
-            self._engine.wait_for_account(row.order, account)
+    def _failed_before(self, row: OrderRow) -> None:
+        """An operator brings it back, or a change of its user's account if it waits for that; a price tick does not."""
+        record = self._orders.record(row.address, _seen(row))
+        account = self._venue.user_account_of(row.order) if WAITS_FOR_ACCOUNT in row.reason else None
+        self._orders.block(record, Reason.FAILED if account is None else Reason.ACCOUNT, account)
 
-    async def resolve(self, flights: list[Flight], *, deadline_s: float = 30.0) -> None:
+    async def resolve(self, flights: Sequence[Flight], *, deadline_s: float = 30.0) -> None:
         """Look each of them up once. Returns when the chain has answered for all, or at the deadline: what it
         did not answer for stays open, is followed on, and blocks its own order.
         """
@@ -125,24 +131,28 @@ class Recovery:
                 unasked = [flight for flight in flights if not flight.answered]
                 if not unasked:
                     break
-                await self._lander.poll(unasked)
+                await self._router.settle(await self._lander.poll(unasked))
                 await anyio.sleep(0.05)
         left = sum(1 for flight in flights if flight.attempt.state.in_flight)
         self._report(Note("recovery.resolved", f"{len(flights) - left} resolved, {left} could still land"))
 
     async def reconcile(self) -> int:
-        """After the first snapshot: orders that the journal believes to rest and the chain does not show.
+        """After the first list: orders that the journal believes to rest and the chain does not show.
 
         They ended while the keeper was down. Each is read again at confirmed, and gets its named state. Returns
         how many there were.
         """
         believed = await self._journal.seen_orders(_RESTING)
-        missing = [address for address in believed if self._engine.order(address) is None]
+        missing = [address for address in believed if self._orders.book.get(address) is None]
         for address in missing:
-            self._engine.seems_ended(address)
+            self._router.seems_ended(address)
         return len(missing)
 
 
-def _landed_ratchet(flight: Flight) -> bool:
-    attempt = flight.attempt
+def _seen(row: OrderRow | None) -> Order | None:
+    """The order, if it was ever read on chain."""
+    return row.order if row is not None and row.order.slot > 0 else None
+
+
+def _landed_ratchet(attempt: Attempt) -> bool:
     return attempt.kind is AttemptKind.RATCHET and attempt.fate is Fate.RATCHETED

@@ -8,174 +8,28 @@ user's signed cancel is in the air the keeper does not execute that order.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Callable
 
+import anyio
 from anyio.abc import TaskGroup
-from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
-from keeper.domain.events import Event, OrderSeen
+from keeper.domain.events import OrderSeen
 from keeper.domain.orders import OnchainStatus, Order, OrderState
-from keeper.domain.reports import Note, OrderSettled, Report
-from keeper.errors import DryRun, KeeperError
-from keeper.execution.consequences import conclusion
-from keeper.execution.flights import Flight, Flights
-from keeper.execution.lander import Lander, move_flight
+from keeper.domain.reports import OrderSettled, Report
+from keeper.errors import DryRun, JournalError
+from keeper.execution.consequences import WAITS_FOR_ACCOUNT, conclusion
+from keeper.execution.flights import Flight
+from keeper.execution.lander import Lander
+from keeper.execution.orders import Orders, Reason
 from keeper.execution.points import point
+from keeper.execution.verdicts import Verdict
 from keeper.journal import Journal
-from keeper.journal.ops import AddAttempt, MovePrepared, NoteOrder, NoteState, Op
+from keeper.journal.ops import AddAttempt, MovePrepared, NoteOrder, NoteState
 from keeper.journal.records import PreparedKind, PreparedRow, PreparedStatus
 from keeper.journal.transitions import first_state
 from keeper.venue.program_errors import ProgramFailure
-
-
-class RelayRest(Protocol):
-    """What relaying tells of an order; the engine in life."""
-
-    def saw(self, event: Event) -> None:
-        """News that was read back."""
-        ...
-
-    def suspend(self, address: Pubkey) -> None:
-        """Do not execute it: its user's signed cancel is being landed."""
-        ...
-
-    def release(self, address: Pubkey, *, after_price_slot: int | None = None, delay_s: float = 0.0) -> None:
-        """The cancel came to nothing: the order rests again."""
-        ...
-
-    def forget(self, address: Pubkey, slot: int) -> None:
-        """Nothing more will come of it."""
-        ...
-
-
-class RelaySettlement:
-    """What a relayed transaction's end means. Used by Settlement, inside its one commit."""
-
-    def __init__(
-        self,
-        flights: Flights,
-        rest: RelayRest,
-        report: Callable[[Report], None],
-        wall_time: Callable[[], float] = time.time,
-    ) -> None:
-        self._flights = flights
-        self._rest = rest
-        self._report = report
-        self._wall_time = wall_time
-        self._prepared: dict[Signature, tuple[str, PreparedKind]] = {}
-
-    def remember(self, signature: Signature, prepared_id: str, kind: PreparedKind) -> None:
-        """Which prepared transaction a relayed signature belongs to."""
-        self._prepared[signature] = (prepared_id, kind)
-
-    def kind_of(self, signature: Signature) -> PreparedKind | None:
-        """What the relayed transaction does; None when it is not known (any more)."""
-        entry = self._prepared.get(signature)
-        return None if entry is None else entry[1]
-
-    def landed(self, flight: Flight, order: Order | None, ops: list[Op], after: list[Callable[[], None]]) -> None:
-        """Confirmed: the order is what its account says."""
-        now = self._wall_time()
-        ops.append(
-            move_flight(
-                flight,
-                AttemptState.CONFIRMED,
-                self._report,
-                confirmed_at=now,
-                seen_slot=flight.landed_slot,
-                fate=Fate.RELAYED,
-            )
-        )
-        self._move_prepared(flight, PreparedStatus.LANDED, ops)
-        reason = "Its user's transaction landed."
-        if order is not None:
-            # The watch may have told more of it since: an older reading is ignored. And what the keeper does with it,
-            # or did already, is told where that happens: the user's transaction placed it, and did not fill it.
-            acted_on = order.status is OnchainStatus.FILLED or self._flights.own(order.address) is not None
-            ops.append(NoteOrder(order) if acted_on else NoteOrder(order, first_state(order.status), reason))
-            after.append(lambda: self._rest.saw(OrderSeen(order)))
-        self._done(flight, Fate.RELAYED, reason, None, after)
-        after.append(lambda: setattr(flight, "read_back", True))
-
-    def failed(
-        self,
-        flight: Flight,
-        failure: ProgramFailure,
-        order: Order | None,
-        ops: list[Op],
-        after: list[Callable[[], None]],
-    ) -> None:
-        """The program refused the user's transaction."""
-        now = self._wall_time()
-        ops.append(
-            move_flight(
-                flight,
-                AttemptState.FAILED,
-                self._report,
-                ended_at=now,
-                fate=Fate.REFUSED,
-                error_name=failure.name,
-                error_program=None if failure.program is None else str(failure.program),
-                error_detail=failure.detail or None,
-            )
-        )
-        self._move_prepared(flight, PreparedStatus.FAILED, ops)
-        reason = f"The program refused its user's transaction with {failure.name}."
-        self._came_to_nothing(flight, order, OrderState.REJECTED, reason, ops, after)
-        self._done(flight, Fate.REFUSED, reason, failure.name, after)
-        after.append(lambda: self._flights.remove(flight))
-
-    def expired(self, flight: Flight, order: Order | None, ops: list[Op], after: list[Callable[[], None]]) -> None:
-        """It can no longer land."""
-        ops.append(
-            move_flight(
-                flight,
-                AttemptState.EXPIRED,
-                self._report,
-                ended_at=self._wall_time(),
-                fate=Fate.TRANSIENT,
-                error_name="BlockhashExpired",
-            )
-        )
-        self._move_prepared(flight, PreparedStatus.EXPIRED, ops)
-        reason = "Its user's transaction can no longer land: its blockhash is too old."
-        self._came_to_nothing(flight, order, OrderState.DROPPED, reason, ops, after)
-        self._done(flight, Fate.TRANSIENT, reason, "BlockhashExpired", after)
-        after.append(lambda: self._flights.remove(flight))
-
-    def _came_to_nothing(
-        self,
-        flight: Flight,
-        order: Order | None,
-        state: OrderState,
-        reason: str,
-        ops: list[Op],
-        after: list[Callable[[], None]],
-    ) -> None:
-        address = flight.attempt.order
-        if order is None:
-            ops.append(NoteState(address, state, reason))
-            return
-        # It exists, so this was a cancel that failed, or somebody landed the order by another way.
-        ops += conclusion(address, order, first_state(order.status), reason)
-        if order.pending:
-            after.append(lambda: self._rest.release(address))
-        else:
-            after.append(lambda: self._rest.forget(address, order.slot))
-
-    def _move_prepared(self, flight: Flight, status: PreparedStatus, ops: list[Op]) -> None:
-        entry = self._prepared.get(flight.signature)
-        if entry is not None:
-            ops.append(MovePrepared(entry[0], status))
-
-    def _done(
-        self, flight: Flight, fate: Fate, reason: str, error_name: str | None, after: list[Callable[[], None]]
-    ) -> None:
-        self._report(OrderSettled(flight.attempt.order, flight.signature, AttemptKind.RELAY, fate, reason, error_name))
-        after.append(lambda: self._prepared.pop(flight.signature, None) and None)
 
 
 class RelayDesk:
@@ -185,22 +39,18 @@ class RelayDesk:
         self,
         journal: Journal,
         lander: Lander,
-        settlement: RelaySettlement,
-        rest: RelayRest,
+        orders: Orders,
         tasks: TaskGroup,
         report: Callable[[Report], None],
         *,
         dry_run: bool = False,
-        wall_time: Callable[[], float] = time.time,
     ) -> None:
         self._dry_run = dry_run
         self._journal = journal
         self._lander = lander
-        self._settlement = settlement
-        self._rest = rest
+        self._orders = orders
         self._tasks = tasks
         self._report = report
-        self._wall_time = wall_time
 
     async def submit(self, prepared: PreparedRow, wire: bytes) -> None:
         """Journal it, then send it. When this returns it is durable and on its way.
@@ -222,31 +72,105 @@ class RelayDesk:
             last_valid_block_height=prepared.last_valid_block_height,
             state=AttemptState.SIGNED,
             number=1,
-            signed_at=self._wall_time(),
+            signed_at=time.time(),
         )
-        cancel = prepared.kind is PreparedKind.CANCEL
-        state = OrderState.CANCELLING if cancel else OrderState.SUBMITTED
+        cancels = prepared.kind is PreparedKind.CANCEL
+        state = OrderState.CANCELLING if cancels else OrderState.SUBMITTED
         reason = f"Its user's signed {prepared.kind.value} transaction is being landed."
-        await self._journal.commit(
-            AddAttempt(attempt),
-            MovePrepared(prepared.id, PreparedStatus.SUBMITTED, signature, expected=PreparedStatus.PREPARED),
-            NoteState(order, state, reason),
-        )
-        point("relay_journaled")
-        if cancel:
-            self._rest.suspend(order)
-        self._settlement.remember(signature, prepared.id, prepared.kind)
-        now = time.monotonic()
-        flight = Flight(attempt, None, now, now, now, now)
-        self._lander.track(flight)
-        self._tasks.start_soon(self._launch, flight)
-
-    async def _launch(self, flight: Flight) -> None:
-        send: Callable[[list[Flight]], Awaitable[None]] = self._lander.launch
+        if cancels:
+            # Before the journal: what is signed while that writes would be one execution too many.
+            self._orders.cancel_relayed(order, signature)
         try:
-            await send([flight])
-        except KeeperError as e:
-            # It is journaled and tracked: the lander's own loop sends it again.
-            self._report(
-                Note("relay.launch", str(e), level="warning", order=flight.attempt.order, attempt=flight.signature)
-            )
+            # Shielded: a caller that goes away must not leave an attempt in the journal that nobody follows.
+            with anyio.CancelScope(shield=True):
+                await self._journal.commit(
+                    AddAttempt(attempt),
+                    MovePrepared(prepared.id, PreparedStatus.SUBMITTED, signature, expected=PreparedStatus.PREPARED),
+                    NoteState(order, state, reason),
+                )
+        except JournalError:
+            self._orders.cancel_over(order, signature)
+            raise
+        point("relay_journaled")
+        now = time.monotonic()
+        flight = Flight(attempt, None, 0, None, now, now, now, prepared=(prepared.id, prepared.kind))
+        self._lander.track(flight)
+        self._tasks.start_soon(self._lander.launch, [flight], self._lander.begin([flight]))
+
+
+# -- what its end means
+
+
+def landed(verdict: Verdict, order: Order | None, *, acted_on: bool) -> None:
+    """Confirmed: the order is what its account says. `acted_on`: the keeper's own attempt at it is open."""
+    flight = verdict.flight
+    verdict.move(AttemptState.CONFIRMED, confirmed_at=time.time(), seen_slot=flight.landed_slot, fate=Fate.RELAYED)
+    _move_prepared(verdict, PreparedStatus.LANDED)
+    reason = "Its user's transaction landed."
+    if order is not None:
+        # The watch may have told more of it since: an older reading is ignored. And what the keeper does with it,
+        # or did already, is told where that happens: the user's transaction placed it, and did not fill it.
+        told = order.status is OnchainStatus.FILLED or acted_on
+        verdict.ops.append(NoteOrder(order) if told else NoteOrder(order, first_state(order.status), reason))
+        verdict.news.append(OrderSeen(order))
+        if not order.pending and not told:
+            verdict.ended_slot = order.slot
+    _settled(verdict, Fate.RELAYED, reason, None)
+    verdict.read_back = verdict.frees = True
+
+
+def failed(verdict: Verdict, failure: ProgramFailure, order: Order | None, orders: Orders) -> None:
+    """The program refused the user's transaction."""
+    verdict.move(
+        AttemptState.FAILED,
+        ended_at=time.time(),
+        fate=Fate.REFUSED,
+        error_name=failure.name,
+        error_program=None if failure.program is None else str(failure.program),
+        error_detail=failure.detail or None,
+    )
+    _move_prepared(verdict, PreparedStatus.FAILED)
+    reason = f"The program refused its user's transaction with {failure.name}."
+    _came_to_nothing(verdict, order, OrderState.REJECTED, reason, orders)
+    _settled(verdict, Fate.REFUSED, reason, failure.name)
+
+
+def expired(verdict: Verdict, order: Order | None, orders: Orders) -> None:
+    """It can no longer land."""
+    verdict.move(AttemptState.EXPIRED, ended_at=time.time(), fate=Fate.TRANSIENT, error_name="BlockhashExpired")
+    _move_prepared(verdict, PreparedStatus.EXPIRED)
+    reason = "Its user's transaction can no longer land: its blockhash is too old."
+    _came_to_nothing(verdict, order, OrderState.DROPPED, reason, orders)
+    _settled(verdict, Fate.TRANSIENT, reason, "BlockhashExpired")
+
+
+def _came_to_nothing(verdict: Verdict, order: Order | None, state: OrderState, reason: str, orders: Orders) -> None:
+    address = verdict.flight.attempt.order
+    verdict.closed = verdict.frees = True
+    if order is None:
+        verdict.ops.append(NoteState(address, state, reason))
+        return
+    # It exists, so this was a cancel that failed, or somebody landed the order by another way.
+    verdict.ops += conclusion(address, order, first_state(order.status), reason)
+    if not order.pending:
+        verdict.ended_slot = order.slot
+        return
+    # What the cancel was laid over holds again.
+    if orders.has(address, Reason.ATTEMPT):
+        verdict.ops.append(NoteState(address, OrderState.EXECUTING, "An attempt at it is on its way."))
+    elif orders.has(address, Reason.ACCOUNT):
+        verdict.ops.append(NoteState(address, OrderState.FAILED, f"{reason} It failed before; {WAITS_FOR_ACCOUNT}."))
+    elif orders.has(address, Reason.FAILED):
+        verdict.ops.append(
+            NoteState(address, OrderState.FAILED, f"{reason} It failed before; an operator has to look.")
+        )
+
+
+def _move_prepared(verdict: Verdict, status: PreparedStatus) -> None:
+    if verdict.flight.prepared is not None:
+        verdict.ops.append(MovePrepared(verdict.flight.prepared[0], status))
+
+
+def _settled(verdict: Verdict, fate: Fate, reason: str, error_name: str | None) -> None:
+    attempt = verdict.flight.attempt
+    verdict.reports.append(OrderSettled(attempt.order, attempt.signature, AttemptKind.RELAY, fate, reason, error_name))

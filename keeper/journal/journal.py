@@ -66,7 +66,7 @@ class Journal:
         self._path = path
         self._inline_below_s = inline_below_s
         self._max_notes = max_notes
-        self._retention = retention
+        self.retention = retention
         self._on_group = on_group
         self._writer: Writer | None = None
         self._callers = anyio.Semaphore(_MAX_CALLERS, fast_acquire=True)
@@ -287,7 +287,7 @@ class Journal:
         """Remove what retention no longer keeps, in small steps between groups, so that commits hardly wait."""
         total = Pruned()
         while True:
-            step = await self._upkeep(lambda db: prune_step(db, self._retention, now))
+            step = await self._upkeep(lambda db: prune_step(db, self.retention, now))
             total += step
             if step.done:
                 return total
@@ -320,6 +320,7 @@ class Journal:
     open_attempts = _query(Queries.open_attempts)
     tried_since = _query(Queries.tried_since)
     attempts_of = _query(Queries.attempts_of)
+    explained = _query(Queries.explained)
     last_attempt_number = _query(Queries.last_attempt_number)
     executions = _query(Queries.executions)
     failures = _query(Queries.failures)

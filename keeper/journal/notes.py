@@ -8,7 +8,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from keeper.domain.base58 import base58
-from keeper.journal.ops import AddAttempt, Note, NoteOrder, NoteState, Op, ResetBudget, UseBudget
+from keeper.journal.ops import AddAttempt, Intend, Note, NoteOrder, NoteState, Op, ResetBudget, UseBudget
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ def _address(note: Note) -> str:
 def order_of(op: Op) -> str | None:
     """The order that an operation is on; None for one that no note's place in the queue matters to."""
     match op:
-        case NoteOrder():
+        case NoteOrder() | Intend():
             return base58(op.order.address)
         case NoteState() | UseBudget() | ResetBudget():
             return base58(op.address)

@@ -54,9 +54,10 @@ class NoteOrder(msgspec.Struct, frozen=True, gc=False):
     """An order's facts at its slot; the row is created at first sight.
 
     Facts older than the row's slot are ignored, with the state that was concluded from them. `state` None keeps
-    the state; at first sight it is what the account's status says. A state that may not follow the present one
-    (`keeper.journal.transitions`) is ignored unless `reopen`. None leaves the other fields as they are. `at` is
-    when it was learnt, unix seconds; None is now.
+    the state; at first sight it is what the account's status says. Facts of another order than the row's (one that was
+    made at its address since) begin a new generation: the budget is whole, and what was known of the other is gone.
+    A state that may not follow the present one (`keeper.journal.transitions`) is ignored unless `reopen`, and an end is
+    not told twice. None leaves the other fields as they are. `at` is when it was learnt, unix seconds; None is now.
 
     A row of `changes` is added when the state or the reason really changed; sentences that differ only in their
     numbers are the same reason.
@@ -91,6 +92,21 @@ class NoteState(msgspec.Struct, frozen=True, gc=False):
     position: Pubkey | None = None
     reopen: bool = False
     at: float | None = None
+
+
+class Intend(msgspec.Struct, frozen=True, gc=False):
+    """What the keeper is about to do for an order, before it does it (promise 1): the facts that it goes by, the signed
+    attempt, and the state and the reason that the order then has. One operation, because a tick waits for it.
+
+    The facts are NoteOrder's, the attempt AddAttempt's, with what each is refused for. `state` None keeps the state.
+    The trigger's price and slot are the attempt's; `triggered_at` is when the price came in, unix seconds.
+    """
+
+    order: Order
+    attempt: Attempt
+    reason: str
+    triggered_at: float | None = None
+    state: OrderState | None = None
 
 
 class UseBudget(msgspec.Struct, frozen=True, gc=False):
@@ -149,6 +165,7 @@ Op = (
     | MoveAttempt
     | NoteOrder
     | NoteState
+    | Intend
     | UseBudget
     | ResetBudget
     | AddPrepared

@@ -12,7 +12,7 @@ import base64
 import binascii
 import contextlib
 import functools
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -44,6 +44,8 @@ PRUNED_TO: Final = "changes_pruned_to"
 _ALL: Final = frozenset(OrderState)
 _RARE: Final = (CLOSED_STATES - {OrderState.FILLED}) | {OrderState.FAILED}
 _CHANGES_LOOKED_AT: Final = 4_000
+_CLOCKS_DIFFER_S: Final = 60
+"""By so much may this machine's clock and the chain's differ."""
 
 _ORDER_COLUMNS: Final = (
     "address, user, market, order_type, side, size, price, stop_price, trailing_distance, leverage, onchain_status, "
@@ -194,16 +196,18 @@ class Queries:
 
     def tried_since(self, since: float) -> list[tuple[Pubkey, float]]:
         """When (unix seconds) the keeper signed attempts of its own after `since`, with their orders, the first one
-        first; of orders that have not ended. Dry runs' are left out: nothing was sent for them.
+        first; of orders that have not ended, since they were made. Dry runs' are left out: nothing was sent for them.
         """
         rows = self._all(
             "SELECT a.signed_at, a.order_address FROM attempts a INDEXED BY attempts_kind "
             "CROSS JOIN orders o ON o.address = a.order_address "
-            "WHERE a.kind IN (?, ?) AND a.signed_at > ? AND a.state != ? AND o.closed = 0",
+            "WHERE a.kind IN (?, ?) AND a.signed_at > ? AND a.state != ? AND o.closed = 0 "
+            "AND a.signed_at >= o.created_at - ?",
             AttemptKind.EXECUTE.value,
             AttemptKind.RATCHET.value,
             since,
             AttemptState.DRY_RUN.value,
+            _CLOCKS_DIFFER_S,
         )
         return [(Pubkey.from_string(address), signed_at) for signed_at, address in sorted(rows)]
 
@@ -213,6 +217,26 @@ class Queries:
             f"SELECT {_ATTEMPT_COLUMNS} FROM attempts WHERE order_address = ? ORDER BY number, id", str(address)
         )
         return [_attempt(row) for row in rows]
+
+    def explained(self, addresses: Sequence[Pubkey]) -> dict[Pubkey, Fate]:
+        """Of which of these orders one of the keeper's own executions tells how it ended: it landed, and its fate says
+        as what. An execution from before the order was made (`created_at` is the chain's clock, and clocks differ) is
+        one at another order that was at its address.
+        """
+        ends = (Fate.EXECUTED.value, Fate.NO_POSITION.value, Fate.EXPIRED_ORDER.value)
+        rows = self._all(
+            "SELECT a.order_address, a.fate FROM json_each(?1) wanted "
+            "CROSS JOIN attempts a INDEXED BY attempts_order ON a.order_address = wanted.value "
+            "JOIN orders o ON o.address = a.order_address "
+            "WHERE a.kind = ?2 AND a.state IN (?3, ?4) AND a.fate IN (?5, ?6, ?7) AND a.signed_at >= o.created_at - ?8",
+            msgspec.json.encode([str(address) for address in addresses]).decode(),
+            AttemptKind.EXECUTE.value,
+            AttemptState.CONFIRMED.value,
+            AttemptState.FINALIZED.value,
+            *ends,
+            _CLOCKS_DIFFER_S,
+        )
+        return {Pubkey.from_string(address): Fate(fate) for address, fate in rows}
 
     def last_attempt_number(self, address: Pubkey) -> int:
         """The highest attempt number that the order ever had, also of attempts that retention removed; else 0."""

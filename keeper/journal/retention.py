@@ -30,6 +30,11 @@ class Retention:
     prepared_hours: float = 72.0
     spend_days: float = 400.0
 
+    @property
+    def prune_every_s(self) -> float:
+        """How often to prune: hourly, and with a short history ten times within it."""
+        return min(3600.0, max(5.0, self.history_days * 8_640.0))
+
 
 @dataclass(frozen=True, slots=True)
 class Pruned:

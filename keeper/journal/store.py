@@ -100,6 +100,9 @@ def load(db: Database, groups: Iterable[Sequence[o.Op]], rows: Rows) -> None:
                 case o.AddAttempt():
                     order = base58(op.attempt.order)
                     orders[order] = adding[order] = attempts[base58(op.attempt.signature)] = None
+                case o.Intend():
+                    order = base58(op.order.address)
+                    noted[order] = adding[order] = attempts[base58(op.attempt.signature)] = None
                 case o.MoveAttempt():
                     attempts[base58(op.signature)] = None
                 case o.AddPrepared():

@@ -28,6 +28,7 @@ from keeper.journal.records import Source
 from keeper.journal.transitions import CLOSED_STATES, allowed, first_state
 
 _NUMBERS: Final = re.compile(r"\d+(?:[.,]\d+)*")
+_ANEW: Final = "Another order was made at its address."
 _FIRST_REASON: Final = {Source.CHAIN: "First seen on chain.", Source.API: "Asked for over HTTP."}
 
 
@@ -104,6 +105,8 @@ class _Caller:
                 self._add_attempt(op.attempt)
             case o.NoteOrder():
                 self._note_order(op)
+            case o.Intend():
+                self._intend(op)
             case o.UseBudget():
                 draft = self._known(base58(op.address))
                 draft.budget_used += op.n
@@ -160,10 +163,14 @@ class _Caller:
         if op.order.slot < from_stored(draft.slot):
             return
         visible = facts != draft.facts
+        anew = visible and from_stored(draft.slot) > 0 and _identity(facts) != _identity(draft.facts)
         if visible:
             draft.new_facts = True
             draft.facts = facts
         draft.slot = to_stored(op.order.slot)
+        if anew:
+            self._begin_generation(draft, op, at)
+            return
         if op.client_order_id is not None and op.client_order_id != draft.client_order_id:
             draft.client_order_id = op.client_order_id
             draft.new_keys = visible = True
@@ -172,8 +179,42 @@ class _Caller:
             visible |= self._move_order(draft, op, at, draft.slot)
         if visible:
             draft.version += 1
-        draft.updated_at = at
+            draft.updated_at = at
         draft.dirty = True
+
+    def _begin_generation(self, draft: OrderDraft, op: o.NoteOrder, at: float) -> None:
+        """Another order was made at the address: what was known of the one before is not its own. Attempts are numbered
+        on, so that no two at an address can be the same transaction.
+        """
+        closed = draft.closed
+        draft.state = first_state(op.order.status) if op.state is None else op.state
+        draft.reason = op.reason or _ANEW
+        draft.triggered_at = draft.trigger_price = draft.trigger_slot = draft.position = None
+        draft.budget_used, draft.next_attempt_at = 0, None
+        draft.new_state = True
+        if op.client_order_id is not None:
+            draft.client_order_id = op.client_order_id
+        draft.new_keys |= draft.closed is not closed or op.client_order_id is not None
+        self._learn(draft, op)
+        self._say(draft, at, draft.slot)
+        self._touched(draft, at)
+
+    def _intend(self, op: o.Intend) -> None:
+        attempt = op.attempt
+        self._note_order(o.NoteOrder(op.order))
+        if op.state is not None:
+            self._note_state(
+                o.NoteState(
+                    op.order.address,
+                    op.state,
+                    op.reason,
+                    slot=op.order.slot,
+                    triggered_at=op.triggered_at,
+                    trigger_price_1e6=None if op.triggered_at is None else attempt.trigger_price_1e6,
+                    trigger_slot=None if op.triggered_at is None else attempt.trigger_slot,
+                )
+            )
+        self._add_attempt(attempt)
 
     def _new_order(self, op: o.NoteOrder, address: str, facts: tuple[int | str | None, ...], at: float) -> OrderDraft:
         draft = OrderDraft(
@@ -236,8 +277,8 @@ class _Caller:
             if not isinstance(op, o.NoteOrder):
                 raise JournalError(f"The state {state.value} of the order {draft.address} needs a reason.")
             reason = draft.reason if state is draft.state else f"Its account reads {op.order.status.word}."
-        if state is draft.state and reason == draft.reason:
-            return False
+        if state is draft.state and (reason == draft.reason or (draft.closed and not op.reopen)):
+            return False  # an end is told once
         news = state is not draft.state or reason_class(reason) != reason_class(draft.reason)
         if state is not draft.state:
             draft.new_state = True
@@ -332,6 +373,14 @@ class _Caller:
         draft.moved = True
         if op.signature is not None:
             draft.signature = str(op.signature)
+
+
+def _identity(facts: tuple[int | str | None, ...] | None) -> tuple[int | str | None, ...]:
+    """What an order's account keeps for life: all but its stop, which a ratchet moves, its fill and its status."""
+    if facts is None:
+        return ()
+    kind, side, size, price, _, distance, leverage, _, order_id, created, expires, _, user, market = facts
+    return kind, side, size, price, distance, leverage, order_id, created, expires, user, market
 
 
 def _stored(column: str, value: object) -> object:

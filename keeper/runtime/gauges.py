@@ -7,15 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from keeper.domain.health import Health
-from keeper.execution.engine import Engine
-from keeper.execution.executor import Executor
-from keeper.execution.flights import Flights
-from keeper.execution.gate import Gate
+from keeper.execution.assembly import Execution
+from keeper.execution.orders import Reason
 from keeper.journal import Journal
 from keeper.runtime.lag import LoopLag
 from keeper.solana.pool import RpcPool
+from keeper.solana.watch import ProgramWatch
 from keeper.telemetry import Metrics
-from keeper.venue.watch import ProgramWatch
 
 
 class Gauges:
@@ -26,10 +24,7 @@ class Gauges:
     def __init__(
         self,
         metrics: Metrics,
-        engine: Engine,
-        flights: Flights,
-        executor: Executor,
-        gate: Gate,
+        execution: Execution,
         pool: RpcPool,
         watches: Sequence[ProgramWatch],
         journal: Journal,
@@ -37,10 +32,7 @@ class Gauges:
         lag: LoopLag,
     ) -> None:
         self._metrics = metrics
-        self._engine = engine
-        self._flights = flights
-        self._executor = executor
-        self._gate = gate
+        self._execution = execution
         self._pool = pool
         self._watches = watches
         self._journal = journal
@@ -59,23 +51,26 @@ class Gauges:
 
     def _work(self) -> None:
         m = self._metrics
-        m.in_flight.set(self._flights.in_flight)
-        m.unrecorded.set(len(self._flights.unrecorded))
-        m.queued.set(self._executor.queued)
+        m.in_flight.set(self._execution.flights.in_flight)
+        m.unrecorded.set(len(self._execution.flights.unrecorded))
+        m.queued.set(self._execution.executor.queued)
+        m.order_records.set(len(self._execution.orders))
+        for reason in Reason:
+            m.orders_blocked.labels(reason.name.lower()).set(len(self._execution.orders.blocked(reason)))
         m.journal_waiting.labels("commits").set(self._journal.waiting_callers)
         m.journal_waiting.labels("notes").set(self._journal.waiting_notes)
 
     def _market_data(self) -> None:
         m = self._metrics
-        m.price_reads.set(self._engine.decision.prices.reads)
-        symbols = {market.address: market.symbol for market in self._engine.markets()}
+        m.price_reads.set(self._execution.decision.prices.reads)
+        symbols = {market.address: market.symbol for market in self._execution.desk.markets()}
         m.orders_resting.clear()
-        for (market, order_type), count in self._engine.decision.book.counts().items():
+        for (market, order_type), count in self._execution.decision.book.counts().items():
             m.orders_resting.labels(symbols.get(market, "unknown"), order_type.word).set(count)
-        now = self._engine.chain_time_s()
+        now = self._execution.desk.chain_time_s()
         m.price_age.clear()
         for address, symbol in symbols.items():
-            price = self._engine.price(address)
+            price = self._execution.desk.price(address)
             if price is not None and now is not None:
                 m.price_age.labels(symbol).set(price.age_s(now))
 
@@ -99,6 +94,10 @@ class Gauges:
         m.ready.set(health.ready)
         for check in health.checks:
             m.check_ok.labels(check.name).set(check.ok)
+        balance = self._execution.balance
+        if balance.lamports is not None:
+            m.balance.set(balance.lamports)
+        m.balance_floor.set(balance.floor_lamports)
         m.stopped.clear()
-        for reason in self._gate.reasons:
+        for reason in self._execution.gate.reasons:
             m.stopped.labels(reason).set(1)

@@ -8,20 +8,18 @@ from typing import Final
 
 from keeper.domain.health import Check, Health
 from keeper.errors import ChainError
-from keeper.execution.engine import Engine
-from keeper.execution.flights import Flights
-from keeper.execution.gate import Gate
+from keeper.execution.assembly import Execution
 from keeper.journal import Journal
 from keeper.runtime.watchdog import Watchdog
 from keeper.solana.blockhashes import Blockhashes
 from keeper.solana.pool import RpcPool
-from keeper.venue.watch import ProgramWatch
+from keeper.solana.watch import ProgramWatch
 
 _OF_SOME_ORDERS: Final = frozenset({"prices", "attempts"})
 """Stale prices stop the orders of their market, an attempt that can't be recorded stops its own: not the keeper."""
 
 
-class HealthOf:
+class HealthReport:
     """Answers at once, from what is known. `live` is False only when a restart could help."""
 
     def __init__(
@@ -31,21 +29,15 @@ class HealthOf:
         watches: Sequence[ProgramWatch],
         blockhashes: Blockhashes,
         journal: Journal,
-        gate: Gate,
-        engine: Engine,
-        flights: Flights,
+        execution: Execution,
         watchdog: Watchdog,
         silence_s: float,
-        dry_run: bool,
     ) -> None:
-        self._dry_run = dry_run
         self._pool = pool
         self._watches = watches
         self._blockhashes = blockhashes
         self._journal = journal
-        self._gate = gate
-        self._engine = engine
-        self._flights = flights
+        self._execution = execution
         self._watchdog = watchdog
         self._silence_s = silence_s
         self.recovered = False
@@ -58,7 +50,7 @@ class HealthOf:
             self._blockhash(),
             self._prices(),
             Check("journal", self._journal.healthy, self._journal.problem or ""),
-            Check("sending", self._gate.is_open, self._sending()),
+            Check("sending", self._execution.gate.is_open, self._sending()),
             self._attempts(),
             Check("loops", not self._watchdog.stalled, self._stuck()),
             Check("recovery", self.recovered, "" if self.recovered else "open attempts are being looked up"),
@@ -71,17 +63,17 @@ class HealthOf:
         return f"stuck, and only a restart helps: {', '.join(stalled)}" if stalled else ""
 
     def _sending(self) -> str:
-        reasons = list(self._gate.reasons.values())
-        if self._dry_run:
-            left = self._flights.in_flight
+        reasons = list(self._execution.gate.reasons.values())
+        if self._execution.dry_run:
+            left = self._execution.flights.in_flight
             earlier = f"; {left} attempts of an earlier run could still land, and are only looked up" if left else ""
             reasons.append(f"dry run: nothing is sent{earlier}")
         return "; ".join(reasons)
 
     def _attempts(self) -> Check:
-        unrecorded = self._flights.unrecorded
+        unrecorded = self._execution.flights.unrecorded
         if not unrecorded:
-            return Check("attempts", True, f"{self._flights.in_flight} in flight")
+            return Check("attempts", True, f"{self._execution.flights.in_flight} in flight")
         first = unrecorded[0]
         return Check(
             "attempts",
@@ -114,8 +106,16 @@ class HealthOf:
 
     def _prices(self) -> Check:
         stale = []
-        for market in self._engine.markets():
-            executing, why = self._engine.executing(market)
+        for market in self._execution.desk.markets():
+            executing, why = self._execution.desk.executing(market)
             if not executing:
                 stale.append(f"{market.symbol}: {why}")
         return Check("prices", not stale, "; ".join(stale))
+
+    def summary(self) -> str:
+        """The keeper's state on one line, for a supervisor's status."""
+        health = self.report()
+        if health.ready:
+            resting, flying = len(self._execution.decision.book), self._execution.flights.in_flight
+            return f"ready; {resting} orders resting, {flying} attempts in flight"
+        return "not ready: " + "; ".join(f"{check.name}: {check.detail}" for check in health.checks if not check.ok)

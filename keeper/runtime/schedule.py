@@ -6,12 +6,15 @@ keeper's own task group, where an error is seen. A loop that is slower than its 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
 import anyio
+from anyio.abc import TaskGroup
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from keeper.errors import ChainError, JournalError
 
 
 class Schedule:
@@ -47,3 +50,14 @@ class Schedule:
                 wake = anyio.Event()
         finally:
             job.remove()
+
+    def every(self, every_s: float, work: Callable[[], Awaitable[object]], name: str, tasks: TaskGroup) -> None:
+        """Do `work` at each tick, in a task of its own. What a node or the disk refuses is tried again at the next."""
+        tasks.start_soon(self._every, every_s, work, name, name=name)
+
+    async def _every(self, every_s: float, work: Callable[[], Awaitable[object]], name: str) -> None:
+        async for _ in self.ticks(name, every_s=every_s):
+            try:
+                await work()
+            except (ChainError, JournalError):
+                continue  # counted where it happened; health shows what lasts

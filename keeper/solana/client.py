@@ -10,7 +10,7 @@ import base64
 import binascii
 import struct
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -24,8 +24,9 @@ from solders.signature import Signature
 from keeper.domain.base58 import base58
 from keeper.errors import ChainError, MalformedReply, Transient
 from keeper.solana.account_stream import KeyedAccount
-from keeper.solana.pool import BegunBroadcast, RpcPool
+from keeper.solana.pool import RpcPool
 from keeper.solana.rpc import Call, Reply
+from keeper.solana.sending import Sending
 
 CommitmentWord = Literal["processed", "confirmed", "finalized"]
 PROCESSED: Final[Commitment] = Processed
@@ -163,10 +164,15 @@ class ChainClient:
         return min(slots, default=0), found
 
     async def program_accounts(
-        self, program_id: Pubkey, discriminator: bytes, *, commitment: Commitment = PROCESSED, deadline_s: float = 60.0
+        self,
+        program_id: Pubkey,
+        filters: Sequence[Mapping[str, Any]],
+        *,
+        commitment: Commitment = PROCESSED,
+        deadline_s: float = 60.0,
     ) -> tuple[int, list[AccountBytes]]:
-        """Every account of the program that begins with `discriminator`, with the context slot."""
-        config = _of_type(discriminator, commitment)
+        """Every account of the program that passes the filters, with the context slot."""
+        config = _filtered(filters, commitment)
         answer = await self.pool.call("getProgramAccounts", str(program_id), config, deadline_s=deadline_s)
         slot = _context_slot(answer)
         entries = _field(answer, "value")
@@ -174,10 +180,15 @@ class ChainClient:
             return slot, [parse_account(Pubkey.from_string(e["pubkey"]), e["account"]) for e in entries]
 
     async def program_accounts_in_parts(
-        self, program_id: Pubkey, discriminator: bytes, *, commitment: Commitment = PROCESSED, deadline_s: float = 60.0
+        self,
+        program_id: Pubkey,
+        filters: Sequence[Mapping[str, Any]],
+        *,
+        commitment: Commitment = PROCESSED,
+        deadline_s: float = 60.0,
     ) -> AsyncGenerator[tuple[int, list[KeyedAccount]]]:
         """The same, in parts as they arrive: for programs with more accounts than should be held at once."""
-        config = _of_type(discriminator, commitment)
+        config = _filtered(filters, commitment)
         calls = self.pool.accounts("getProgramAccounts", str(program_id), config, deadline_s=deadline_s)
         async with aclosing(calls) as parts:
             async for part in parts:
@@ -208,18 +219,13 @@ class ChainClient:
                 found += [e] * len(group)
         return min(slots, default=0), found
 
-    def begin_send(self, wires: Sequence[bytes]) -> BegunBroadcast | None:
-        """Write signed bytes to every healthy endpoint now, where that needs no waiting. Then `send`, with this."""
-        return self.pool.begin(_sends(wires))
-
-    async def send(
-        self, wires: Sequence[bytes], *, deadline_s: float | None = None, begun: BegunBroadcast | None = None
-    ) -> list[Reply]:
+    def send(self, wires: Sequence[bytes], *, deadline_s: float | None = None) -> Sending:
         """The same signed bytes to every healthy endpoint, without preflight and without the node's own
-        retries: rebroadcasting is the keeper's. A reply is a signature, Rejected, or an error that means
-        "unknown". An OK proves nothing but that a node took it.
+        retries: rebroadcasting is the keeper's. They are on the wire when this returns, as far as that needs no
+        waiting. A reply is a signature, Rejected, or an error that means "unknown". An OK proves nothing but that a
+        node took it.
         """
-        return await self.pool.broadcast(_sends(wires), deadline_s=deadline_s, begun=begun)
+        return Sending(self.pool, _sends(wires), deadline_s)
 
     async def simulate(
         self,
@@ -286,9 +292,9 @@ def _sends(wires: Sequence[bytes]) -> list[Call]:
     return [Call("sendTransaction", (base64.b64encode(wire).decode(), config)) for wire in wires]
 
 
-def memcmp_discriminator(discriminator: bytes) -> dict[str, Any]:
-    """The RPC filter for accounts of one type, in base64, so that nothing is decoded twice."""
-    return {"memcmp": {"offset": 0, "bytes": base64.b64encode(discriminator).decode(), "encoding": "base64"}}
+def memcmp(offset: int, data: bytes) -> dict[str, Any]:
+    """The RPC filter for accounts with these bytes there, in base64, so that nothing is decoded twice."""
+    return {"memcmp": {"offset": offset, "bytes": base64.b64encode(data).decode(), "encoding": "base64"}}
 
 
 def parse_account(address: Pubkey, raw: Any) -> AccountBytes:
@@ -340,8 +346,7 @@ def _config(commitment: Commitment, min_context_slot: int | None, **more: Any) -
     return config
 
 
-def _of_type(discriminator: bytes, commitment: Commitment) -> dict[str, Any]:
-    filters = [memcmp_discriminator(discriminator)]
+def _filtered(filters: Sequence[Mapping[str, Any]], commitment: Commitment) -> dict[str, Any]:
     return {**_config(commitment, None, encoding="base64"), "withContext": True, "filters": filters}
 
 

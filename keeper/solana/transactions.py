@@ -43,13 +43,18 @@ class SignedTransaction:
     blockhash: Blockhash
 
 
-def without_signature(wire: bytes) -> bytes:
-    """A transaction of one signature with that signature blank: enough to simulate, and nothing that can land."""
-    return wire[:1] + bytes(64) + wire[65:]
+def general_message(instruction: Instruction, payer: Pubkey, budget: Budget, blockhash: Blockhash) -> bytes:
+    """The message of one instruction with its budget, by solders' own compiler. About 0.1 ms."""
+    instructions = [
+        set_compute_unit_limit(budget.unit_limit),
+        set_compute_unit_price(budget.unit_price_micro_lamports),
+        instruction,
+    ]
+    return bytes(Message.new_with_blockhash(instructions, payer, Hash.from_string(blockhash.value)))
 
 
 class Signer:
-    """The keeper's key. Its repr shows the address; the secret has no way out but through `sign`."""
+    """The keeper's key. Its repr shows the address; the secret has no way out but through the signatures."""
 
     def __init__(self, keypair: Keypair) -> None:
         self.__keypair = keypair
@@ -62,21 +67,7 @@ class Signer:
         """A message with this address as its one signer, signed and serialized."""
         return bytes(VersionedTransaction(message, [self.__keypair]))
 
-    def sign(self, instruction: Instruction, budget: Budget, blockhash: Blockhash) -> SignedTransaction:
-        """One instruction with its budget, signed and serialized. About 0.1 ms; `sign_message` takes a third of it."""
-        message = Message.new_with_blockhash(
-            [
-                set_compute_unit_limit(budget.unit_limit),
-                set_compute_unit_price(budget.unit_price_micro_lamports),
-                instruction,
-            ],
-            self.address,
-            Hash.from_string(blockhash.value),
-        )
-        transaction = VersionedTransaction(message, [self.__keypair])
-        return SignedTransaction(transaction.signatures[0], bytes(transaction), blockhash)
-
     def sign_message(self, message: bytes, blockhash: Blockhash) -> SignedTransaction:
-        """A message that was put together already (`keeper.venue.templates`), with this key as its only signer."""
+        """A serialized message with this key as its only signer."""
         signature = self.__keypair.sign_message(message)
         return SignedTransaction(signature, b"\x01" + bytes(signature) + message, blockhash)

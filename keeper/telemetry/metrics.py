@@ -47,6 +47,17 @@ class Metrics:
             registry=r,
         )
         self.queued = Gauge("keeper_jobs_queued", "Triggered orders that wait to be signed.", registry=r)
+        self.order_records = Gauge(
+            "keeper_order_records",
+            "Orders with a record beside their account: blocked for a reason, or tried before.",
+            registry=r,
+        )
+        self.orders_blocked = Gauge(
+            "keeper_orders_blocked",
+            "Orders that may not be acted on now, by reason; an order can have several.",
+            ["reason"],
+            registry=r,
+        )
         self.since_trigger = Histogram(
             "keeper_trigger_to_state_seconds",
             "From the arrival of the deciding news to a state of the attempt.",

@@ -7,7 +7,7 @@ import enum
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any, Final, get_args
+from typing import Any, Final, Protocol, get_args
 
 from solders.pubkey import Pubkey
 from solders.signature import Signature
@@ -27,6 +27,20 @@ from keeper.telemetry.logs import wants, write
 from keeper.telemetry.metrics import Metrics
 
 
+class Timed(Protocol):
+    """What is counted of a group of the journal's."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        ...
+
+    @property
+    def inline(self) -> bool:
+        """Whether it was done on the event loop's thread."""
+        ...
+
+
 class Telemetry:
     """Takes reports. `report` is called on the event loop and does not wait."""
 
@@ -36,6 +50,29 @@ class Telemetry:
         self._states = {(k, s): metrics.states.labels(k, s) for k in AttemptKind for s in AttemptState}
         self._settled = functools.cache(metrics.settled.labels)
         self._since_trigger = {s: metrics.since_trigger.labels(s) for s in AttemptState}
+
+    def rpc_call(self, endpoint: str, _method: str, seconds: float, outcome: str) -> None:
+        """A call of an endpoint is over."""
+        self.metrics.rpc_seconds.labels(endpoint, outcome).observe(seconds)
+
+    def journal_group(self, group: Timed) -> None:
+        """A group of operations is in the journal, or failed; by themselves those that the event loop waited for."""
+        self.metrics.journal_seconds.observe(group.seconds)
+        if group.inline:
+            self.metrics.journal_inline_seconds.observe(group.seconds)
+
+    def loop_still(self, loop: str, seconds: float) -> None:
+        """For so long a loop has not gone round although it should."""
+        self.metrics.loop_still.labels(loop).set(seconds)
+
+    def malformed_account(self, address: Pubkey, reason: str) -> None:
+        """An account does not decode."""
+        self.metrics.malformed.inc()
+        self.report(Note("watch.malformed_account", reason, level="warning", order=address))
+
+    def reconnect(self, reason: str) -> None:
+        """A socket was lost."""
+        self.report(Note("watch.reconnect", reason, level="warning"))
 
     def report(self, report: Report) -> None:
         """Count it and write it down."""

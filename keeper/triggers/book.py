@@ -6,9 +6,9 @@ worth moving (`conditions.threshold`): the high-water mark is on chain, in each 
 threshold changes only when the order does, and a new high touches only the orders that it moves. One more order,
 by `expires_at`, makes expiry cost only the expired.
 
-    upsert, remove, suspend, resume, get    O(log n)
-    crossed, ratchets, expired              O(1) when there is nothing, else O(k log n) for k orders
-    orders, depth, nearest                  O(log n) plus what is read
+    upsert, remove, watch, get      O(log n)
+    crossed, ratchets, expired      O(1) when there is nothing, else O(k log n) for k orders
+    orders, levels                  O(log n) plus what is read
 
 Measured with 1,000,000 orders over 50 markets, a fifth of them trailing stops and a third with an expiry, on two
 busy cores of an AMD EPYC (CPython 3.11, process time; best and median of 25 runs of 2,000 orders): 230 MB resident
@@ -16,52 +16,50 @@ for the book; a new order 28 and 36 us, a removal 24 and 36 us, a price that tri
 order that it triggers. A plain loop ran up to 1.7 times slower then than at rest. Loading takes 5 to 6 us of CPU an
 order (`loading`).
 
-The book is not thread-safe, and has no opinion on when to act: that is `decision`.
+The book is not thread-safe, and has no opinion on when to act: that is `decision`. What of an order is watched is told
+to it (`watch`), before the order is known or after, and stays so until it is told otherwise.
 """
 
 from __future__ import annotations
 
 import enum
-import heapq
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Final
 
 from solders.pubkey import Pubkey
 
-from keeper.domain.orders import OnchainStatus, Order, OrderFields, OrderType, fields_of, order_of
-from keeper.triggers.conditions import REVISION_0_2, Fires, is_earlier_stop, ratchet_threshold, ratcheted_stop
+from keeper.domain.orders import REVISION_0_2, OnchainStatus, Order, OrderFields, OrderType, order_of
+from keeper.triggers.conditions import Fires, is_earlier_stop, ratchet_threshold, ratcheted_stop
 from keeper.triggers.loading import Loading, MarketRows, Shelf
 from keeper.triggers.records import Records, pack, pack_fields, same_but_for_slot, same_order, slot_of, terms_of, unpack
 from keeper.triggers.sorted_rows import SortedRows
 from keeper.triggers.tombstones import DEFAULT_CAPACITY, Tombstones
-from keeper.triggers.watchlist import Posture, Watchlist
+from keeper.triggers.watchlist import Watched, Watchlist
 
-__all__ = ["Book", "Change", "Level", "Posture"]
+__all__ = ["Book", "Change", "Level", "Watched"]
 
 
 class Change(enum.StrEnum):
     """What a piece of news about an order did to the book."""
 
     NEW = "new"
-    """It was not known, and is now."""
+    """It was not known and is now, or another order was made at its address."""
     CHANGED = "changed"
     """Something other than its slot is different now."""
     SAME = "same"
     """Nothing but the slot is newer."""
     STALE = "stale"
     """Ignored: the book knows of a newer slot, or of a removal that this news is older than."""
-    UNEXECUTABLE = "unexecutable"
-    """Known from now on, new or changed, but of a type that the program does not execute."""
     GONE = "gone"
     """It is no longer pending, so it is not in the book any more, if it ever was."""
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The armed orders of one market that share a trigger."""
+    """The orders of one market that share a trigger and are watched for it."""
 
     fires: Fires
     trigger_1e6: int
@@ -72,7 +70,7 @@ class Level:
 _PREFIX: Final = struct.Struct(">Q")
 
 # A name is several times faster to reach than an enum's member.
-_ARMED: Final = Posture.ARMED
+_EVERYTHING: Final = Watched.EVERYTHING
 _TRAILING_STOP: Final = OrderType.TRAILING_STOP
 _PENDING: Final = OnchainStatus.PENDING
 _SAME: Final = Change.SAME
@@ -96,11 +94,11 @@ class Book:
         self._step_ppm = trailing_step_ppm
         self._records = Records()
         self._by_address = SortedRows()
-        self._by_user = SortedRows()
         self._watch = Watchlist(executable, trailing_step_ppm)
         self._markets: list[MarketRows] = []
+        self._addresses: list[Pubkey] = []  # the markets', by number
         self._numbers: dict[Pubkey, int] = {}
-        self._postures: dict[bytes, Posture] = {}  # only those that are not ARMED
+        self._watched: dict[bytes, Watched] = {}  # only where it is not everything
         self._tombstones = Tombstones(tombstones)
 
     def __len__(self) -> int:
@@ -112,7 +110,7 @@ class Book:
     def __repr__(self) -> str:
         return (
             f"Book(orders={len(self)}, watched={self._watch.watched}, markets={len(self._markets)}, "
-            f"not_armed={len(self._postures)}, tombstones={len(self._tombstones)})"
+            f"watched_less={len(self._watched)}, tombstones={len(self._tombstones)})"
         )
 
     # -- news
@@ -121,8 +119,7 @@ class Book:
         """Take in an order account as of its slot. What the book knows never goes back in slots.
 
         At equal slots the later news wins, with two exceptions that what arrives late can't undo: no order
-        becomes pending again within a slot, and no trailing stop goes back. A suspended order is updated and
-        stays suspended.
+        becomes pending again within a slot, and no trailing stop goes back. What is watched of it stays as it is.
         """
         address = bytes(order.address)
         row = self._row(address)
@@ -148,26 +145,12 @@ class Book:
             self._drop(row, address)
             return self._insert(address, order)
         self._records[row] = record
-        posture = self._postures.get(address, _ARMED) if self._postures else _ARMED
-        if posture is _ARMED:
-            executes = self._watch.rekey(row, terms, order)
+        watched = self._watched.get(address, _EVERYTHING) if self._watched else _EVERYTHING
+        if watched is _EVERYTHING:
+            self._watch.rekey(row, terms, order)
         else:
-            self._watch.move(row, self._watch.places(known, posture), self._watch.places(record, posture))
-            executes = self._watch.executes(order.order_type, order.side)
-        return _CHANGED if executes else Change.UNEXECUTABLE
-
-    def load(self, orders: Iterable[Order]) -> int:
-        """Take in many orders, as `upsert` does one by one but in a fifth of the time when the book is empty; how many
-        it knows then. See `loading`.
-        """
-        loading = self.loading()
-        for order in orders:
-            if order.pending:
-                loading.add([(bytes(order.address), fields_of(order))], order.slot)
-            else:
-                self.upsert(order)
-        loading.finish()
-        return len(self)
+            self._watch.move(row, self._watch.places(known, watched), self._watch.places(record, watched))
+        return _CHANGED
 
     def loading(self) -> Loading:
         """Begin to take in many orders from their accounts' fields; one load at a time."""
@@ -175,9 +158,8 @@ class Book:
             Shelf(
                 records=self._records,
                 by_address=self._by_address,
-                by_user=self._by_user,
                 watch=self._watch,
-                postures=self._postures,
+                watched=self._watched,
                 tombstones=self._tombstones,
                 market=lambda address: self._market(Pubkey.from_bytes(address)),
                 placed=self._loaded,
@@ -231,36 +213,40 @@ class Book:
         self._tombstones.put(raw, slot + 1)
         return row is not None
 
-    # -- postures
+    def revive(self, order: Order) -> Change:
+        """It is pending after all, as a reading at confirmed says, whatever its end was said to be as of."""
+        self._tombstones.drop(bytes(order.address))
+        return self.upsert(order)
 
-    def posture(self, address: Pubkey) -> Posture:
-        """What is watched of the order. ARMED for one that the book does not know and nobody suspended."""
-        return self._postures.get(bytes(address), _ARMED) if self._postures else _ARMED
+    # -- what is watched
 
-    def suspend(self, address: Pubkey) -> None:
-        """Watch nothing of this order until `resume`.
+    def watched(self, address: Pubkey) -> Watched:
+        """What is watched of the order, once it is known."""
+        return self._watched.get(bytes(address), _EVERYTHING) if self._watched else _EVERYTHING
 
-        It may be unknown: then it is suspended from the moment it becomes known. A suspension outlives the
-        order's removal, because a fork can bring an order back while the attempt at it may still land.
-        """
-        self._set_posture(bytes(address), Posture.SUSPENDED)
-
-    def park(self, address: Pubkey) -> None:
-        """Watch only this order's expiry until `resume`."""
-        self._set_posture(bytes(address), Posture.PARKED)
-
-    def expire(self, address: Pubkey) -> None:
-        """The order is past its expiry: it stays known while its account exists, and nothing of it is watched."""
-        self._set_posture(bytes(address), Posture.EXPIRED)
-
-    def resume(self, address: Pubkey) -> None:
-        """Watch everything of this order again."""
-        self._set_posture(bytes(address), Posture.ARMED)
+    def watch(self, address: Pubkey, watched: Watched) -> None:
+        """Watch this of the order from now on, whether it is known now, again or for the first time."""
+        raw = bytes(address)
+        before = self._watched.get(raw, _EVERYTHING)
+        if watched is before:
+            return
+        if watched is _EVERYTHING:
+            del self._watched[raw]
+        else:
+            self._watched[raw] = watched
+        row = self._row(raw)
+        if row is None:
+            return
+        record = self._records[row]
+        self._watch.move(row, self._watch.places(record, before), self._watch.places(record, watched))
+        if Watched.EXPIRED in (before, watched):
+            number, order_type = terms_of(record)[:2]
+            self._markets[number].counts[order_type] += -1 if watched is Watched.EXPIRED else 1
 
     # -- questions
 
     def get(self, address: Pubkey) -> Order | None:
-        """The order, if it is known, whatever its posture."""
+        """The order, if it is known, whatever is watched of it."""
         row = self._row(bytes(address))
         return None if row is None else self._order(row)
 
@@ -270,22 +256,23 @@ class Book:
         return None if row is None else self._records.slot(row)
 
     def crossed(self, market: Pubkey, price_1e6: int, limit: int | None = None) -> list[Order]:
-        """The armed orders whose condition this price meets, in the order in which the price passed them."""
+        """The orders watched for their trigger that this price meets, in the order in which the price passed them."""
         number = self._numbers.get(market)
         if number is None:
             return []
-        return [self._order(row) for row in islice(self._watch.crossed(number, price_1e6), limit)]
+        return [self._order(row) for row in self._watch.crossed(number, price_1e6, limit)]
 
     def ratchets(self, market: Pubkey, price_1e6: int, limit: int | None = None) -> list[tuple[Order, int]]:
-        """The armed trailing stops that this price moves by a step or more, each with its new stop price."""
+        """The trailing stops that this price moves by a step or more, each with its new stop price."""
         number = self._numbers.get(market)
-        if number is None:
+        rows = () if number is None else self._watch.ratchets(number, price_1e6, limit)
+        if not rows:
             return []
-        orders = (self._order(row) for row in islice(self._watch.ratchets(number, price_1e6), limit))
+        orders = [self._order(row) for row in rows]
         return [(order, ratcheted_stop(price_1e6, order.trailing_distance_ppm, order.side)) for order in orders]
 
     def meets(self, order: Order, price_1e6: int) -> bool:
-        """Whether this price meets the order's condition, whatever its posture."""
+        """Whether this price meets the order's condition, whatever is watched of it."""
         return self._watch.meets(order, price_1e6)
 
     def ratchet(self, order: Order, price_1e6: int) -> int | None:
@@ -311,24 +298,10 @@ class Book:
             if count
         }
 
-    def nearest(self, market: Pubkey, price_1e6: int, n: int) -> list[Order]:
-        """The `n` armed orders that the price has to move least to trigger, up or down; those it meets first."""
-        number = self._numbers.get(market)
-        if number is None:
-            return []
-        falling = ((price_1e6 - key, row) for key, row in self._watch.falling(number))
-        rising = ((key - price_1e6, row) for key, row in self._watch.rising(number))
-        return [self._order(row) for _, row in islice(heapq.merge(falling, rising), n)]
-
-    def depth(self, market: Pubkey) -> Iterator[Level]:
-        """The market's armed orders by trigger, those that fire on a fall from the highest down, then the others
-        from the lowest up. Take a page of it in one go: the book must not change in between.
-        """
-        for fires in Fires:
-            yield from self.levels(market, fires)
-
     def levels(self, market: Pubkey, fires: Fires) -> Iterator[Level]:
-        """One side of `depth`, from the trigger that the price meets first."""
+        """The orders watched for a trigger on that side, by trigger, from the one that the price meets first. Take a
+        page of it in one go: the book must not change in between.
+        """
         number = self._numbers.get(market)
         if number is None:
             return
@@ -337,25 +310,10 @@ class Book:
             sizes = [self._order(row).size_1e6 for _, row in pairs]
             yield Level(fires, trigger_1e6, len(sizes), sum(sizes))
 
-    def orders(
-        self,
-        *,
-        user: Pubkey | None = None,
-        market: Pubkey | None = None,
-        after: Pubkey | None = None,
-        limit: int = 100,
-    ) -> list[Order]:
+    def orders(self, *, after: Pubkey | None = None, limit: int = 100) -> list[Order]:
         """A page of the known orders, by address; the next one begins `after` the last address of this one."""
-        start = -1 if after is None else _prefix(bytes(after))
-        if user is not None:
-            return self._orders_of(user, market, start, limit)
-        index = self._by_address
-        if market is not None:
-            number = self._numbers.get(market)
-            if number is None:
-                return []
-            index = self._markets[number].members
-        return [self._order(row) for _, row in islice(index.ascending(start + 1), limit)]
+        start = 0 if after is None else _prefix(bytes(after)) + 1
+        return [self._order(row) for _, row in islice(self._by_address.ascending(start), limit)]
 
     def older_than(self, slot: int, *, start: int = 0, scan: int = 5_000) -> tuple[list[Pubkey], int | None]:
         """Orders that nothing of `slot` or newer is known of: after a snapshot of that slot, the ones it lacks.
@@ -376,12 +334,6 @@ class Book:
 
     # -- inside
 
-    def _orders_of(self, user: Pubkey, market: Pubkey | None, start: int, limit: int) -> list[Order]:
-        raw = bytes(user)
-        mine = (self._order(row) for row in self._by_user.equal(_prefix(raw)) if self._records.user(row) == raw)
-        picked = (o for o in mine if _prefix(bytes(o.address)) > start and market in (None, o.market))
-        return heapq.nsmallest(limit, picked, key=lambda order: bytes(order.address))
-
     def _row(self, address: bytes) -> int | None:
         for row in self._by_address.equal(_PREFIX.unpack_from(address)[0]):
             if self._records.is_of(row, address):
@@ -389,19 +341,19 @@ class Book:
         return None
 
     def _order(self, row: int) -> Order:
-        record = self._records[row]
-        return unpack(record, self._markets[terms_of(record)[0]].address)
+        return unpack(self._records[row], self._addresses)
 
     def _market(self, address: Pubkey) -> MarketRows:
         number = self._numbers.get(address)
         if number is None:
             number = self._numbers[address] = len(self._markets)
             self._markets.append(MarketRows(address, number))
+            self._addresses.append(address)
             self._watch.add_market()
         return self._markets[number]
 
     def _loaded(self, twins: list[int]) -> None:
-        """A load is in the indices, every order of it as armed: what was suspended meanwhile is not watched, and of an
+        """A load is in the indices with everything watched of every order: what was to be watched less is, and of an
         order that came twice the newer reading stays. `twins` are the rows whose prefix another one has.
         """
         again: list[Order] = []
@@ -409,12 +361,15 @@ class Book:
             address = self._records.address(row)
             if self._row(address) != row:
                 again.append(self._order(row))
-                self._take_out(row, address, _ARMED)
-        for address, posture in self._postures.items():
+                self._take_out(row, address, _EVERYTHING)
+        for address, watched in self._watched.items():
             known = self._row(address)
             if known is not None:
                 record = self._records[known]
-                self._watch.move(known, self._watch.places(record, _ARMED), self._watch.places(record, posture))
+                self._watch.move(known, self._watch.places(record, _EVERYTHING), self._watch.places(record, watched))
+                if watched is Watched.EXPIRED:
+                    number, order_type = terms_of(record)[:2]
+                    self._markets[number].counts[order_type] -= 1
         for order in again:
             self.upsert(order)
 
@@ -427,51 +382,26 @@ class Book:
         market = self._market(order.market)
         record = pack(address, order, market.number)
         row = self._records.add(record)
-        prefix = _prefix(address)
-        self._by_address.add(prefix, row)
-        self._by_user.add(_prefix(bytes(order.user)), row)
-        market.members.add(prefix, row)
-        market.counts[order.order_type] += 1
-        for index, key in self._watch.places(record, self._postures.get(address, _ARMED)):
+        self._by_address.add(_prefix(address), row)
+        watched = self._watched.get(address, _EVERYTHING)
+        if watched is not Watched.EXPIRED:
+            market.counts[order.order_type] += 1
+        for index, key in self._watch.places(record, watched):
             index.add(key, row)
-        return Change.NEW if self._watch.executes(order.order_type, order.side) else Change.UNEXECUTABLE
+        return Change.NEW
 
     def _drop(self, row: int, address: bytes) -> None:
-        posture = self._postures.get(address, _ARMED)
-        self._take_out(row, address, posture)
-        if posture is not Posture.SUSPENDED:
-            self._postures.pop(address, None)
+        self._take_out(row, address, self._watched.get(address, _EVERYTHING))
 
-    def _take_out(self, row: int, address: bytes, posture: Posture) -> None:
+    def _take_out(self, row: int, address: bytes, watched: Watched) -> None:
         record = self._records[row]
         number, order_type = terms_of(record)[:2]
-        market = self._markets[number]
-        for index, key in self._watch.places(record, posture):
+        for index, key in self._watch.places(record, watched):
             index.remove(key, row)
-        prefix = _prefix(address)
-        self._by_address.remove(prefix, row)
-        self._by_user.remove(_prefix(self._records.user(row)), row)
-        market.members.remove(prefix, row)
+        self._by_address.remove(_prefix(address), row)
         self._records.discard(row)
-        if posture is not Posture.EXPIRED:
-            market.counts[order_type] -= 1
-
-    def _set_posture(self, address: bytes, posture: Posture) -> None:
-        before = self._postures.get(address, _ARMED)
-        row = self._row(address)
-        if row is None and posture is not Posture.SUSPENDED:
-            posture = _ARMED  # only a suspension means anything for an order that isn't known
-        if posture is _ARMED:
-            self._postures.pop(address, None)
-        else:
-            self._postures[address] = posture
-        if row is None or before is posture:
-            return
-        record = self._records[row]
-        self._watch.move(row, self._watch.places(record, before), self._watch.places(record, posture))
-        if Posture.EXPIRED in (before, posture):
-            number, order_type = terms_of(record)[:2]
-            self._markets[number].counts[order_type] += -1 if posture is Posture.EXPIRED else 1
+        if watched is not Watched.EXPIRED:
+            self._markets[number].counts[order_type] -= 1
 
 
 def _prefix(address: bytes) -> int:

@@ -18,13 +18,7 @@ from __future__ import annotations
 import enum
 from typing import Final, NamedTuple
 
-from keeper.domain.orders import PPM, Order, OrderType, Side
-
-REVISION_0_1: Final = frozenset({OrderType.STOP_LOSS, OrderType.TAKE_PROFIT, OrderType.STOP_LIMIT})
-"""What the deployed program's execute_conditional_order executes."""
-
-REVISION_0_2: Final = REVISION_0_1 | {OrderType.LIMIT, OrderType.TRAILING_STOP}
-"""What the atomic revision executes."""
+from keeper.domain.orders import PPM, REVISION_0_2, Order, OrderType, Side
 
 
 class Fires(enum.IntEnum):

@@ -7,7 +7,6 @@ from typing import Final
 
 from keeper.domain.orders import PRICE_SCALE, Order
 from keeper.domain.prices import Price
-from keeper.triggers.book import Posture
 from keeper.triggers.conditions import Fires, Trigger
 
 _SIDES: Final = {Fires.AT_OR_BELOW: "at or below", Fires.AT_OR_ABOVE: "at or above"}
@@ -16,21 +15,20 @@ _SIDES: Final = {Fires.AT_OR_BELOW: "at or below", Fires.AT_OR_ABOVE: "at or abo
 def explain(
     order: Order,
     *,
-    posture: Posture,
+    blocked: str | None,
     trigger: Trigger | None,
     price: Price | None,
     now_s: float,
     max_price_age_s: float,
     held: str | None,
-    after_price_slot: int | None,
 ) -> str:
     """The first reason that applies, from what no price can change to what the next price may."""
-    if posture is Posture.SUSPENDED:
-        return "An attempt at this order is under way."
-    if posture is Posture.EXPIRED or order.expired_at(int(now_s)):
+    if order.expired_at(int(now_s)):
         return f"The order expired at {order.expires_at} (unix seconds, by the chain's clock)."
     if trigger is None:
         return f"The program does not execute orders of type {order.order_type.word}."
+    if blocked is not None:
+        return blocked
     fires = f"The order fires {_SIDES[trigger.fires]} {decimal_price(trigger.price_1e6)}"
     if held is not None:
         return f"{fires}, but its market is paused: {held}."
@@ -39,8 +37,6 @@ def explain(
     age_s = price.age_s(now_s)
     if age_s > max_price_age_s:
         return f"{fires}, but the price is {age_s:.0f} s old and only one of at most {max_price_age_s:g} s decides."
-    if after_price_slot is not None:
-        return f"{fires}; the chain refused it at its price in slot {after_price_slot}, and it waits for a later price."
     now = f"the price is {decimal_price(price.price_1e6)}"
     if trigger.fires.met(price.price_1e6, trigger.price_1e6):
         return f"{fires}, and {now}: it is about to be executed."

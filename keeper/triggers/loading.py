@@ -2,7 +2,7 @@
 
 While a load is under way the orders given to it lie in the book's records but in none of its indices, so that nothing
 finds them. The indices are made aside, in steps of a few milliseconds, and put in place all at one moment. Orders must
-reach the book by the load alone until then; suspending and resuming any is allowed.
+reach the book by the load alone until then; what is watched of any may change.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ _UPSERTS_AT_ONCE: Final = 64
 
 @dataclass(slots=True)
 class MarketRows:
-    """One market's orders, whatever their posture."""
+    """One market: its number in the book, and how many orders rest in it."""
 
     address: Pubkey
     number: int
-    members: SortedRows = field(default_factory=SortedRows)
     counts: list[int] = field(default_factory=lambda: [0] * len(OrderType))  # by order type
 
 
@@ -43,9 +42,8 @@ class Shelf:
 
     records: Records
     by_address: SortedRows
-    by_user: SortedRows
     watch: Watchlist
-    postures: Mapping[bytes, object]
+    watched: Mapping[bytes, object]
     tombstones: Tombstones
     market: Callable[[bytes], MarketRows]
     placed: Callable[[list[int]], None]
@@ -61,9 +59,7 @@ class Loading:
         self._later: list[tuple[bytes, OrderFields, int]] = []
         self._markets: dict[bytes, tuple[MarketRows, list[int]]] = {}
         self._rows = array("I")
-        self._addresses = array("Q")  # beside the rows: the start of each one's address, and of its user's
-        self._users = array("Q")
-        self._numbers = array("I", bytes(4 * shelf.records.end))  # by row: its market's number
+        self._addresses = array("Q")  # beside the rows: the start of each one's address
         self._places: dict[SortedRows, tuple[array[int], array[int]]] = {}
 
     def __repr__(self) -> str:
@@ -75,16 +71,16 @@ class Loading:
             self._later += [(address, fields, slot) for address, fields in orders]
             return
         # Names, because this loop is run a million times.
-        shelf, markets, places, numbers = self._shelf, self._markets, self._places, self._numbers
+        shelf, markets, places = self._shelf, self._markets, self._places
         put, places_of = shelf.records.put, shelf.watch.places_of
         refuses = shelf.tombstones.refuses if len(shelf.tombstones) else None
-        postures, prefix = shelf.postures, int.from_bytes
-        add_row, add_address, add_user = self._rows.append, self._addresses.append, self._users.append
+        watched, prefix = shelf.watched, int.from_bytes
+        add_row, add_address = self._rows.append, self._addresses.append
         for address, fields in orders:
-            if address in postures or (refuses is not None and refuses(address, slot)):
+            if address in watched or (refuses is not None and refuses(address, slot)):
                 self._later.append((address, fields, slot))
                 continue
-            user, market_address, kind, side, _, price, stop, distance, _, _, _, expires, _, _ = fields
+            _, market_address, kind, side, _, price, stop, distance, _, _, _, expires, _, _ = fields
             known = markets.get(market_address)
             if known is None:
                 known = markets[market_address] = (shelf.market(market_address), [0] * len(OrderType))
@@ -93,11 +89,6 @@ class Loading:
             row = put(address, fields, number, slot)
             add_row(row)
             add_address(prefix(address[:8], "big"))
-            add_user(prefix(user[:8], "big"))
-            if row == len(numbers):
-                numbers.append(number)
-            else:
-                numbers[row] = number
             for index, key in places_of(number, kind, side, expires, price, stop, distance):
                 pairs = places.get(index)
                 if pairs is None:
@@ -114,28 +105,17 @@ class Loading:
         """Make them rest, in steps of at most a few milliseconds. To be run to the end; nothing shows before it."""
         shelf = self._shelf
         made: list[tuple[SortedRows, SortedRows]] = []
-        by_address, by_user = SortedRows(), SortedRows()
+        by_address = SortedRows()
         yield from by_address.fill(self._addresses, self._rows)
         made.append((shelf.by_address, by_address))
-        members = {known[0].number: (array("Q"), array("I")) for known in self._markets.values()}
         twins: list[int] = []
         last = -1
         for keys, rows in by_address.chunks():
             for key, row in zip(keys, rows, strict=True):
-                market_keys, market_rows = members[self._numbers[row]]
-                market_keys.append(key)
-                market_rows.append(row)
                 if key == last:
                     twins.append(row)
                 last = key
             yield
-        for market, _ in self._markets.values():
-            index = SortedRows()
-            index.fill_sorted(*members.pop(market.number))
-            made.append((market.members, index))
-            yield
-        yield from by_user.fill(self._users, self._rows)
-        made.append((shelf.by_user, by_user))
         while self._places:
             target, (keys, rows) = self._places.popitem()
             index = SortedRows()

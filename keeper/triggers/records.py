@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from array import array
+from collections.abc import Sequence
 from typing import Final
 
 from solders.pubkey import Pubkey
@@ -75,16 +76,16 @@ def slot_of(record: bytes) -> int:
     return slot
 
 
-def unpack(record: bytes | bytearray, market: Pubkey) -> Order:
-    """The order of a record, its market's number resolved to `market`."""
+def unpack(record: bytes | bytearray, markets: Sequence[Pubkey]) -> Order:
+    """The order of a record; `markets` are the book's, by number."""
     (
-        address, user, _, order_type, side, leverage, flags, created, expires,
+        address, user, market, order_type, side, leverage, flags, created, expires,
         size, price, stop, distance, filled, order_id, slot,
     ) = _LAYOUT.unpack(record)  # fmt: skip
     return Order(
         Pubkey.from_bytes(address),
         Pubkey.from_bytes(user),
-        market,
+        markets[market],
         _TYPES[order_type],
         _SIDES[side],
         size,
@@ -128,11 +129,6 @@ class Records:
 
     def __repr__(self) -> str:
         return f"Records({len(self)} of {len(self._pages) * _PAGE_ROWS} rows, {_SIZE} bytes each)"
-
-    @property
-    def end(self) -> int:
-        """One more than the highest row that was ever given out."""
-        return self._used
 
     def add(self, record: bytes) -> int:
         """Keep a record; the row that it got."""
@@ -196,8 +192,3 @@ class Records:
         """Whether the row's order has this address."""
         start = (row & _PAGE_MASK) * _SIZE
         return self._pages[row >> _PAGE_BITS].startswith(address, start)
-
-    def user(self, row: int) -> bytes:
-        """The owner of the row's order."""
-        start = (row & _PAGE_MASK) * _SIZE + 32
-        return bytes(self._pages[row >> _PAGE_BITS][start : start + 32])

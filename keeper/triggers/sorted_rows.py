@@ -39,17 +39,7 @@ class SortedRows:
         return self._count
 
     def __repr__(self) -> str:
-        return f"SortedRows(pairs={self._count}, lowest={self.lowest}, highest={self.highest})"
-
-    @property
-    def lowest(self) -> int | None:
-        """The least key; None when empty."""
-        return self._keys[0][0] if self._keys else None
-
-    @property
-    def highest(self) -> int | None:
-        """The greatest key; None when empty."""
-        return self._lasts[-1] >> 32 if self._lasts else None
+        return f"SortedRows(pairs={self._count}, chunks={len(self._keys)})"
 
     def add(self, key: int, row: int) -> None:
         """Put a pair in. ValueError if it is there already: two owners of one row would be a bug."""
@@ -111,6 +101,28 @@ class SortedRows:
             for at in range(bisect_right(keys, start) - 1, -1, -1):
                 yield keys[at], rows[at]
 
+    def from_top(self, least: int, limit: int | None) -> list[int]:
+        """The rows with key >= `least`, highest first, at most `limit`. Asks one number when there is none."""
+        rows: list[int] = []
+        if not self._lasts or self._lasts[-1] >> 32 < least:
+            return rows
+        for key, row in self.descending():
+            if key < least or len(rows) == limit:
+                break
+            rows.append(row)
+        return rows
+
+    def from_bottom(self, most: int, limit: int | None) -> list[int]:
+        """The rows with key <= `most`, lowest first, at most `limit`. Asks one number when there is none."""
+        rows: list[int] = []
+        if not self._keys or self._keys[0][0] > most:
+            return rows
+        for key, row in self.ascending():
+            if key > most or len(rows) == limit:
+                break
+            rows.append(row)
+        return rows
+
     def equal(self, key: int) -> Sequence[int]:
         """The rows with exactly this key."""
         chunk = bisect_left(self._lasts, key << 32)
@@ -120,7 +132,9 @@ class SortedRows:
         start = bisect_left(keys, key)
         if keys[start] != key:
             return ()
-        if start + 1 < len(keys) and keys[start + 1] != key:
+        following = keys if start + 1 < len(keys) else self._keys[chunk + 1] if chunk + 1 < len(self._keys) else ()
+        after = (start + 1) % len(keys)
+        if not following or following[after] != key:
             return (self._rows[chunk][start],)
         return [row for _, row in takewhile(lambda pair: pair[0] == key, self.ascending(key))]
 
@@ -147,13 +161,6 @@ class SortedRows:
                 some = part[start : min(start + size, end)]
                 self._append(array("Q", [pair >> 32 for pair in some]), array("I", [pair & _MAX_ROW for pair in some]))
             yield
-        self._count = len(keys)
-
-    def fill_sorted(self, keys: array[int], rows: array[int]) -> None:
-        """Fill this empty index with pairs that are in its order already."""
-        size = _loaded_size()
-        for start in range(0, len(keys), size):
-            self._append(keys[start : start + size], rows[start : start + size])
         self._count = len(keys)
 
     def take(self, other: SortedRows) -> None:

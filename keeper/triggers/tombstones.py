@@ -37,6 +37,11 @@ class Tombstones:
         if len(self._newer) >= self._generation:
             self._older, self._newer = self._newer, {}
 
+    def drop(self, address: bytes) -> None:
+        """It was no removal after all."""
+        self._newer.pop(address, None)
+        self._older.pop(address, None)
+
     def refuses(self, address: bytes, slot: int) -> bool:
         """Whether news of this order as of `slot` is older than its removal."""
         return slot < self._returns_at(address)

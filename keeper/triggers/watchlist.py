@@ -16,17 +16,17 @@ from keeper.triggers.records import Terms, terms_of
 from keeper.triggers.sorted_rows import MAX_KEY, SortedRows
 
 
-class Posture(enum.IntEnum):
-    """What is watched of an order that the book knows."""
+class Watched(enum.IntEnum):
+    """What the book watches of an order. Who decides it is the order's record (`keeper.execution.orders`)."""
 
-    ARMED = 0
+    EVERYTHING = 0
     """Its trigger, its ratchet threshold and its expiry."""
-    PARKED = 1
-    """Its expiry alone: it waits for news before its trigger counts again."""
-    SUSPENDED = 2
-    """Nothing: an attempt at it is under way."""
+    EXPIRY = 1
+    """Its expiry alone: it is not to be executed now, but it can expire meanwhile."""
+    NOTHING = 2
+    """An attempt at it, or its user's cancel, is under way."""
     EXPIRED = 3
-    """Nothing: it is past `expires_at`, though its account still says pending."""
+    """Nothing, and it does not count as resting: it is past `expires_at`, though its account still says pending."""
 
 
 Pairs = tuple[SortedRows, SortedRows]
@@ -37,14 +37,14 @@ Place = tuple[SortedRows, int]
 
 # Reaching a member of an enum through its class costs several times as much as a name, and hashing one is a Python
 # call: both would be paid several times for every update.
-_PARKED: Final = Posture.PARKED
+_EXPIRY: Final = Watched.EXPIRY
 _LIMIT: Final = int(OrderType.LIMIT)
 _TRAILING_STOP: Final = int(OrderType.TRAILING_STOP)
 _SIDES: Final = tuple(Side)
 
 
 class Watchlist:
-    """The sorted indices of the armed and parked orders.
+    """The sorted indices of the orders whose trigger or expiry is watched.
 
     `executable` are the types that the program's revision executes; others expire, and nothing else. `step_ppm`
     is the smallest step by which a trailing stop is worth moving.
@@ -85,11 +85,11 @@ class Watchlist:
         trigger = order.price_1e6 if order.order_type == _LIMIT else order.stop_price_1e6
         return price_1e6 >= trigger if fires else price_1e6 <= trigger
 
-    def places(self, record: bytes, posture: Posture) -> list[Place]:
+    def places(self, record: bytes, watched: Watched) -> list[Place]:
         """Every index that watches this order, and its key there."""
-        if posture > _PARKED:
+        if watched > _EXPIRY:
             return []
-        if not posture:
+        if not watched:
             return self.places_of(*terms_of(record))
         expires_at = terms_of(record)[3]
         return [(self._expiries, expires_at if expires_at > 0 else 0)] if expires_at else []
@@ -97,7 +97,7 @@ class Watchlist:
     def places_of(
         self, market: int, order_type: int, side: int, expires_at: int, price: int, stop: int, distance: int
     ) -> list[Place]:
-        """The same of an armed order with these terms. Nothing else decides what is watched."""
+        """The same of an order with these terms of which everything is watched."""
         fires = self._fires[2 * order_type + side]
         if fires is None:
             places: list[Place] = []
@@ -113,7 +113,7 @@ class Watchlist:
         return places
 
     def rekey(self, row: int, old: Terms, order: Order) -> bool:
-        """Watch an armed order as it is now, touching only the indices whose key that changes. Whether the program
+        """Watch all of an order as it is now, touching only the indices whose key that changes. Whether the program
         executes it. `old` are the terms that it had; its market, type and side are the same.
         """
         number, order_type, side, expires_at, price, stop, distance = old
@@ -166,13 +166,13 @@ class Watchlist:
             if place not in old:
                 place[0].add(place[1], row)
 
-    def crossed(self, market: int, price_1e6: int) -> Iterator[int]:
+    def crossed(self, market: int, price_1e6: int, limit: int | None) -> list[int]:
         """The rows of the orders that this price triggers, in the order in which it passed them."""
-        return _met(self._triggers[market], price_1e6)
+        return _met(self._triggers[market], price_1e6, limit)
 
-    def ratchets(self, market: int, price_1e6: int) -> Iterator[int]:
+    def ratchets(self, market: int, price_1e6: int, limit: int | None) -> list[int]:
         """The rows of the trailing stops that this price moves by a step or more."""
-        return _met(self._thresholds[market], price_1e6)
+        return _met(self._thresholds[market], price_1e6, limit)
 
     def expired(self, chain_time_s: float) -> Iterator[int]:
         """The rows of the orders that are past `expires_at`, the longest past first."""
@@ -191,18 +191,10 @@ class Watchlist:
         return self._triggers[market][Fires.AT_OR_ABOVE].ascending()
 
 
-def _met(pairs: Pairs, price_1e6: int) -> Iterator[int]:
-    """The rows whose key this price meets. Asks two numbers, and only then the indices."""
-    below, above = pairs
-    highest = below.highest
-    if highest is not None and highest >= price_1e6:
-        for key, row in below.descending():
-            if key < price_1e6:
-                break
-            yield row
-    lowest = above.lowest
-    if lowest is not None and lowest <= price_1e6:
-        for key, row in above.ascending():
-            if key > price_1e6:
-                break
-            yield row
+def _met(pairs: Pairs, price_1e6: int, limit: int | None) -> list[int]:
+    """The rows whose key this price meets, at most `limit`."""
+    falling, rising = pairs
+    rows = falling.from_top(price_1e6, limit)
+    if len(rows) != limit:
+        rows += rising.from_bottom(price_1e6, None if limit is None else limit - len(rows))
+    return rows

@@ -27,6 +27,8 @@ USER_ACCOUNT_DISCRIMINATOR: Final = discriminator("account", "UserAccount")
 # and the order id. The first is the layout of nearly all orders, without a parent and with an id, in one go.
 _ORDER: Final = struct.Struct("<8x32s32sBBQQQQBBqqQ26x1x16xQ")
 _ORDER_SIZE: Final = _ORDER.size
+STATUS_OFFSET: Final = 107
+"""Where an order's status byte lies, in both revisions."""
 _ORDER_HEAD: Final = struct.Struct("<8x32s32sBBQQQQBBqqQ26xB")
 _PARENT_AT: Final = _ORDER_HEAD.size - 1
 _ORDER_ID_OFFSET: Final = _ORDER_HEAD.size + 16

@@ -8,7 +8,7 @@ want a price, there is one call in the air, for all markets together, and its an
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import anyio
 from solders.pubkey import Pubkey
@@ -16,7 +16,8 @@ from solders.pubkey import Pubkey
 from keeper.domain.events import Event, MarketSeen
 from keeper.errors import ChainError, MalformedAccount
 from keeper.solana.client import PROCESSED, ChainClient
-from keeper.venue.layouts import decode_market
+from keeper.solana.watch import ProgramWatch
+from keeper.venue.venue import Venue
 
 
 class MarketPull:
@@ -28,6 +29,7 @@ class MarketPull:
     def __init__(
         self,
         client: ChainClient,
+        venue: Venue,
         markets: Callable[[], Iterable[Pubkey]],
         sink: Callable[[Event], None],
         asked: Callable[[], None],
@@ -36,6 +38,7 @@ class MarketPull:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
+        self._venue = venue
         self._markets = markets
         self._sink = sink
         self._asked = asked
@@ -66,11 +69,27 @@ class MarketPull:
                 return False
             received = time.monotonic_ns()
             for account in accounts:
-                if account is None:
-                    continue
                 try:
-                    self._sink(MarketSeen(decode_market(account.address, account.data, slot), received))
+                    market = self._venue.market(account, slot)
                 except MalformedAccount:
-                    continue  # the snapshot reports it
+                    continue  # the watch's list of markets reports it
+                if market is not None:
+                    self._sink(MarketSeen(market, received))
             self._answered_at = self._clock()
             return True
+
+
+class PullWhenSilent:
+    """Asks for prices while no socket brings news."""
+
+    def __init__(self, pull: MarketPull, watches: Sequence[ProgramWatch], *, silent_s: float) -> None:
+        self._pull = pull
+        self._watches = watches
+        self._silent_s = silent_s
+
+    async def look(self) -> None:
+        """One look: nothing to do while any socket was heard of lately."""
+        now = time.monotonic()
+        heard = (w.health.last_heard_at for w in self._watches if w.health.connected)
+        if not any(at is not None and now - at <= self._silent_s for at in heard):
+            await self._pull.ensure()

@@ -13,7 +13,7 @@ from typing import Final
 from solders.instruction import AccountMeta, Instruction
 from solders.pubkey import Pubkey
 
-from keeper.domain.orders import Order, OrderType
+from keeper.domain.orders import REVISION_0_1, REVISION_0_2, Order, OrderType
 from keeper.errors import Misconfigured
 from keeper.venue.coder import ArgumentCoder
 from keeper.venue.idl import AccountDef, Idl, InstructionDef, Seed, seed_bytes
@@ -27,9 +27,6 @@ SYSTEM_PROGRAM: Final = Pubkey.from_string("11111111111111111111111111111111")
 
 # Accounts that a legacy IDL does not say the address of, because Anchor's own client knew them by name.
 WELL_KNOWN: Final = {"system_program": SYSTEM_PROGRAM}
-
-_EXECUTABLE_0_1: Final = frozenset({OrderType.STOP_LOSS, OrderType.TAKE_PROFIT, OrderType.STOP_LIMIT})
-_EXECUTABLE_0_2: Final = _EXECUTABLE_0_1 | {OrderType.LIMIT, OrderType.TRAILING_STOP}
 
 
 class Program:
@@ -49,7 +46,7 @@ class Program:
         # 0.2 is known by what it added: many orders a wallet and a ratchet for trailing stops.
         self.has_order_ids: bool = any(name == "order_id" for name, _ in idl.instruction(PLACE).args)
         self.can_ratchet: bool = RATCHET in idl.instructions
-        self.executable: frozenset[OrderType] = _EXECUTABLE_0_2 if self.can_ratchet else _EXECUTABLE_0_1
+        self.executable: frozenset[OrderType] = REVISION_0_2 if self.can_ratchet else REVISION_0_1
         for required in ("market", "order"):
             if execute.account(required) is None:
                 raise Misconfigured(

@@ -15,6 +15,8 @@ from typing import Any, Final
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
+from keeper.domain.attempts import Fate
+from keeper.venue.fates import fate_of
 from keeper.venue.idl import Idl
 from keeper.venue.program import SYSTEM_PROGRAM
 
@@ -65,6 +67,7 @@ class ProgramFailure:
     `name` is the error's name (IDL, Anchor, the system program, or the runtime's own word such as
     `InsufficientFundsForFee`). `program` is the failing program, None when no instruction failed.
     `code` is the custom number when there is one. `detail` is one line from the logs, for people.
+    `fate` is what it means for the attempt.
     """
 
     name: str
@@ -72,6 +75,7 @@ class ProgramFailure:
     code: int | None
     instruction: int | None
     detail: str = ""
+    fate: Fate = Fate.REFUSED
 
 
 def name_failure(
@@ -82,17 +86,21 @@ def name_failure(
     `programs` are the program ids of the transaction's instructions in order (`programs_of`).
     """
     detail = _detail(logs)
+    program: Pubkey | None = None
+    code: int | None = None
+    instruction: int | None = None
     match err:
         case {"InstructionError": [int(index), inner]}:
+            instruction = index
             program = _failing_program(logs) or (programs[index] if index < len(programs) else None)
             name, code = _instruction_error(inner, program, ours, idl)
-            return ProgramFailure(name, program, code, index, detail)
         case str(word):
-            return ProgramFailure(word, None, None, None, detail)
+            name = word
         case {**variant} if variant:
-            return ProgramFailure(str(next(iter(variant))), None, None, None, detail)
+            name = str(next(iter(variant)))
         case _:
-            return ProgramFailure("UnknownError", None, None, None, detail or repr(err)[:200])
+            name, detail = "UnknownError", detail or repr(err)[:200]
+    return ProgramFailure(name, program, code, instruction, detail, fate_of(name, program, ours))
 
 
 def _instruction_error(inner: Any, program: Pubkey | None, ours: Pubkey, idl: Idl) -> tuple[str, int | None]:

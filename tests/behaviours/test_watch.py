@@ -12,13 +12,14 @@ from solders.account import Account
 from solders.pubkey import Pubkey
 
 from keeper.domain.events import Event, MarketSeen, OrderGone, OrderSeen
-from keeper.domain.orders import OrderState
-from keeper.solana.client import ChainClient, memcmp_discriminator
+from keeper.domain.orders import OrderFields, OrderState
+from keeper.solana.client import ChainClient, memcmp
 from keeper.solana.pool import PoolLimits, RpcPool
 from keeper.solana.rpc import Endpoint, HttpTransport
 from keeper.solana.sockets import Subscription, subscribed
+from keeper.solana.watch import ProgramWatch, WatchLimits
 from keeper.venue.layouts import MARKET_DISCRIMINATOR, ORDER_DISCRIMINATOR
-from keeper.venue.watch import ProgramWatch, WatchLimits
+from keeper.venue.venue import Venue
 from tests.behaviours.stand import USDC, Stand, stays
 from tests.chaos.proxy import Fault, Kind
 from tests.support import PROGRAM, Trader, until
@@ -95,6 +96,21 @@ class Recorder:
     def __init__(self) -> None:
         self.events: list[Event] = []
 
+    def on_event(self, event: Event) -> None:
+        self.events.append(event)
+
+    def unchanged(self, address: Pubkey, fields: OrderFields, slot: int) -> bool:
+        return False
+
+    def begin_load(self) -> None:
+        return None
+
+    async def end_load(self, load: object) -> None:
+        raise AssertionError("no load was begun")
+
+    def not_seen_since(self, slot: int, cursor: int) -> tuple[list[Pubkey], int | None]:
+        return [], None
+
     def orders(self) -> list[Pubkey]:
         return [e.order.address for e in self.events if isinstance(e, OrderSeen)]
 
@@ -106,16 +122,15 @@ async def watching(stand: Stand) -> AsyncIterator[tuple[ProgramWatch, Recorder]]
     proxy = stand.proxies[0]
     pool = RpcPool([Endpoint("node", HttpTransport(proxy.rpc_url, label="node"))], PoolLimits())
     watch = ProgramWatch(
-        program=PROGRAM,
+        reader=Venue(PROGRAM, PROGRAM.id),
         client=ChainClient(pool),
         ws_url=proxy.ws_url,
         label="node",
-        sink=recorder.events.append,
-        not_seen_since=lambda slot, cursor: ([], None),
+        intake=recorder,
         on_malformed=lambda address, reason: None,
         on_snapshot=lambda: None,
         on_trouble=lambda reason: None,
-        limits=WatchLimits(silence_s=5.0),
+        limits=WatchLimits(silence_s=5.0, snapshot_every_s=60.0),
     )
     async with anyio.create_task_group() as tg:
         await tg.start(watch.run)
@@ -125,7 +140,7 @@ async def watching(stand: Stand) -> AsyncIterator[tuple[ProgramWatch, Recorder]]
 
 
 def test_a_snapshot_that_costs_much_is_repeated_less_often() -> None:
-    limits = WatchLimits(snapshot_every_s=60.0)
+    limits = WatchLimits(silence_s=5.0, snapshot_every_s=60.0)
     assert limits.snapshot_pause_s(0.1) == 60.0
     assert limits.snapshot_pause_s(4.0) == pytest.approx(160.0)
     assert limits.snapshot_pause_s(60.0) == 300.0, "what was missed must not wait for ever"
@@ -246,7 +261,7 @@ async def test_what_a_node_repeats_is_left_out_and_what_came_back_is_told(stand:
     account = stand.bank.account(market)
     assert account is not None
     states = [Account(account.lamports + more, account.data, account.owner) for more in (1, 1, 2, 1)]
-    filters = [memcmp_discriminator(MARKET_DISCRIMINATOR)]
+    filters = [memcmp(0, MARKET_DISCRIMINATOR)]
     config = {"encoding": "base64", "commitment": "processed", "filters": filters}
     wanted = Subscription("market", "programSubscribe", (str(PROGRAM.id), config), repeats=True)
     async with (

@@ -14,7 +14,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from keeper.errors import ChainError
-from keeper.solana.client import ChainClient
+from keeper.solana.client import ChainClient, memcmp
 from keeper.solana.http1 import Begun
 from keeper.solana.pool import PoolLimits, RpcPool
 from keeper.solana.rpc import Endpoint
@@ -31,9 +31,9 @@ CALLS: dict[str, Callable[[ChainClient], Awaitable[object]]] = {
     "balance": lambda c: c.balance(ADDRESS),
     "chain_time": lambda c: c.chain_time(),
     "accounts": lambda c: c.accounts([ADDRESS]),
-    "program_accounts": lambda c: c.program_accounts(ADDRESS, b"12345678"),
+    "program_accounts": lambda c: c.program_accounts(ADDRESS, [memcmp(0, b"12345678")]),
     "statuses": lambda c: c.statuses([Signature.default()]),
-    "send": lambda c: c.send([b"\x01" * 100]),
+    "send": lambda c: c.send([b"\x01" * 100]).replies(),
     "simulate": lambda c: c.simulate(b"\x01" * 100, sig_verify=True),
     "transactions": lambda c: c.transactions([Signature.default()] * 40),
     "recent_priority_fees": lambda c: c.recent_priority_fees([ADDRESS]),

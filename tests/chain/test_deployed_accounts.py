@@ -14,7 +14,7 @@ from keeper.config.inputs import load_program
 from keeper.config.settings import ProgramSettings
 from keeper.domain.orders import OnchainStatus, OrderType, Side
 from keeper.errors import MalformedAccount
-from keeper.execution.fates import fate_of
+from keeper.venue.fates import fate_of
 from keeper.venue.layouts import decode_market, decode_order, decode_position
 from keeper.venue.program import Program
 from keeper.venue.program_errors import name_failure

@@ -10,9 +10,12 @@ from keeper.solana.client import ChainClient
 from keeper.solana.pool import PoolLimits, RpcPool
 from keeper.solana.rpc import Endpoint, HttpTransport
 from keeper.venue.oracle import MarketPull
-from tests.support.world import World
+from keeper.venue.venue import Venue
+from tests.support.world import PROGRAM, World
 
 pytestmark = pytest.mark.anyio
+
+VENUE = Venue(PROGRAM, PROGRAM.id)
 
 
 async def test_one_ask_serves_all_readers_for_its_time() -> None:
@@ -22,7 +25,9 @@ async def test_one_ask_serves_all_readers_for_its_time() -> None:
     async with World.open(slot_ms=0) as world:
         markets = [world.market(), world.market()]
         client = ChainClient(RpcPool([Endpoint("n", HttpTransport(world.net.rpc_url, label="n"))], PoolLimits()))
-        pull = MarketPull(client, lambda: markets, seen.append, lambda: asks.append(1), ttl_s=5.0, clock=lambda: now[0])
+        pull = MarketPull(
+            client, VENUE, lambda: markets, seen.append, lambda: asks.append(1), ttl_s=5.0, clock=lambda: now[0]
+        )
 
         async with anyio.create_task_group() as tg:
             for _ in range(50):
@@ -48,7 +53,7 @@ async def test_a_failed_ask_is_not_remembered() -> None:
     async with World.open(slot_ms=0) as world:
         market = world.market()
         dead = ChainClient(RpcPool([Endpoint("n", HttpTransport("http://127.0.0.1:1", label="n"))], PoolLimits()))
-        pull = MarketPull(dead, lambda: [market], lambda _: None, lambda: asks.append(1))
+        pull = MarketPull(dead, VENUE, lambda: [market], lambda _: None, lambda: asks.append(1))
         assert not await pull.ensure()
         assert not await pull.ensure()
         assert len(asks) == 2

@@ -24,7 +24,7 @@ _LIBRARIES = (
     "keeper.cli",
     "keeper.config.inputs",
     "keeper.telemetry",
-    "keeper.venue.watch",
+    "keeper.solana.watch",
     "keeper.venue.program",
     "keeper.http.api",
     "keeper.http.server",

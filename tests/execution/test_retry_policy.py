@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,9 +14,10 @@ from keeper.config.inputs import load_program
 from keeper.config.settings import ProgramSettings
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import OrderType
-from keeper.execution.fates import FREE_OF_CHARGE, POLICIES, Next, fate_of
+from keeper.execution.fates import FREE_OF_CHARGE, POLICIES, Next
 from keeper.execution.fees import FeePolicy, FeeRules
 from keeper.execution.tries import RetryLimits, Tries
+from keeper.venue.fates import fate_of
 
 OURS = Pubkey.from_string("QuantDeskPerpDex111111111111111111111111111")
 OTHER = Pubkey.from_string("ComputeBudget111111111111111111111111111111")
@@ -73,50 +76,61 @@ def test_the_keepers_own_poverty_is_not_the_orders_fault() -> None:
         assert fate_of(name, OTHER, OURS) is Fate.TRANSIENT
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
+def limits(**changes: Any) -> RetryLimits:
+    usual = {"budget": 5, "first_pause_s": 1.0, "longest_pause_s": 60.0, "attempts_per_hour": 30}
+    return RetryLimits(**{**usual, **changes})
 
-    def __call__(self) -> float:
-        return self.now
+
+def rules(**changes: Any) -> FeeRules:
+    usual = {
+        "default_unit_limit": 120_000,
+        "unit_margin": 0.15,
+        "unit_price_micro_lamports": 1_000,
+        "percentile": None,
+        "retry_factor": 1.5,
+        "cap_lamports": 1_000_000,
+        "daily_cap_lamports": 1_000_000_000,
+    }
+    return FeeRules(**{**usual, **changes})
 
 
 def test_a_budget_is_used_up_and_given_back() -> None:
-    tries = Tries(RetryLimits(budget=3), Clock())
-    assert [tries.charge(ORDER) for _ in range(4)] == [2, 1, 0, 0]
-    assert tries.left(ORDER) == 0
-    tries.reset(ORDER)
-    assert tries.left(ORDER) == 3
+    tries, three = Tries(), limits(budget=3)
+    left = []
+    for _ in range(4):
+        tries.used += 1
+        left.append(tries.left(three))
+    assert left == [2, 1, 0, 0]
+    tries.reset()
+    assert tries.left(three) == 3
 
 
 def test_numbers_never_come_twice() -> None:
-    tries = Tries(RetryLimits(), Clock())
-    tries.load(ORDER, made=7, used=2)
-    assert tries.begin(ORDER) == 8
-    tries.undo(ORDER)
-    assert tries.begin(ORDER) == 9
+    tries = Tries(made=7, used=2)
+    assert tries.begin(0.0) == 8
+    tries.undo()
+    assert tries.begin(0.0) == 9
+    tries.reset()
+    assert tries.begin(0.0) == 10
 
 
 def test_pauses_grow_to_a_bound() -> None:
-    limits = RetryLimits(budget=50, first_pause_s=1, longest_pause_s=60)
-    tries = Tries(limits, Clock())
+    tries = Tries()
     pauses = []
-    for _ in range(20):
-        tries.charge(ORDER)
-        pauses.append(tries.pause_s(ORDER))
+    for _ in range(200):
+        tries.used += 1
+        pauses.append(tries.pause_s(limits(budget=50, first_pause_s=1, longest_pause_s=60)))
     assert pauses[0] <= 1.2
     assert max(pauses) <= 72
-    assert pauses[-1] >= 48
+    assert min(pauses[19:]) >= 48
 
 
 def test_9_the_hourly_ceiling_holds_whatever_the_errors_are() -> None:
-    clock = Clock()
-    tries = Tries(RetryLimits(attempts_per_hour=10), clock)
+    tries, ten = Tries(), limits(attempts_per_hour=10)
     made = 0
     for second in range(7200):
-        clock.now = float(second)
-        if tries.ceiling_pause_s(ORDER) == 0:
-            tries.begin(ORDER)
+        if tries.ceiling_pause_s(ten, float(second)) == 0:
+            tries.begin(float(second))
             made += 1
     assert made == 20
 
@@ -128,13 +142,13 @@ def test_9_the_hourly_ceiling_holds_whatever_the_errors_are() -> None:
     units=st.integers(0, 1_400_000),
 )
 def test_23_no_transaction_costs_more_than_its_cap(number: int, price: int, cap: int, units: int) -> None:
-    fees = FeePolicy(FeeRules(unit_price_micro_lamports=price, cap_lamports=cap), today=lambda: "d")
+    fees = FeePolicy(rules(unit_price_micro_lamports=price, cap_lamports=cap), today=lambda: "d")
     fees.learn_units(AttemptKind.EXECUTE, OrderType.LIMIT, units)
     assert fees.cost(fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, number, number - 1)) <= cap
 
 
 def test_23_the_unit_limit_is_the_most_seen_plus_a_margin() -> None:
-    fees = FeePolicy(FeeRules(default_unit_limit=120_000, unit_margin=0.1), today=lambda: "d")
+    fees = FeePolicy(rules(default_unit_limit=120_000, unit_margin=0.1), today=lambda: "d")
     assert fees.unit_limit(AttemptKind.EXECUTE, OrderType.LIMIT) == 120_000
     for units in (10_000, 20_000, 15_000):
         fees.learn_units(AttemptKind.EXECUTE, OrderType.LIMIT, units)
@@ -144,14 +158,14 @@ def test_23_the_unit_limit_is_the_most_seen_plus_a_margin() -> None:
 
 def test_23_a_retry_asks_for_at_least_the_default() -> None:
     """An order whose addresses take long to find fails by the limit learnt from others; it must not do so twice."""
-    fees = FeePolicy(FeeRules(default_unit_limit=120_000, unit_margin=0.1), today=lambda: "d")
+    fees = FeePolicy(rules(default_unit_limit=120_000, unit_margin=0.1), today=lambda: "d")
     fees.learn_units(AttemptKind.EXECUTE, OrderType.LIMIT, 20_000)
     assert fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, 1, 0).unit_limit == 52_000
     assert fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, 2, 1).unit_limit > 120_000
 
 
 def test_the_price_rises_with_failures_and_not_with_ratchets() -> None:
-    fees = FeePolicy(FeeRules(unit_price_micro_lamports=1_000, retry_factor=2), today=lambda: "d")
+    fees = FeePolicy(rules(unit_price_micro_lamports=1_000, retry_factor=2), today=lambda: "d")
     prices = [
         fees.budget(AttemptKind.EXECUTE, OrderType.TRAILING_STOP, number, failed).unit_price_micro_lamports
         for number, failed in ((1, 0), (11, 0), (12, 1), (13, 2))
@@ -161,14 +175,14 @@ def test_the_price_rises_with_failures_and_not_with_ratchets() -> None:
 
 def test_two_attempts_at_an_order_are_never_the_same_transaction() -> None:
     for cap in (5_000, 5_010, 1_000_000):
-        fees = FeePolicy(FeeRules(unit_price_micro_lamports=0, cap_lamports=cap), today=lambda: "d")
+        fees = FeePolicy(rules(unit_price_micro_lamports=0, cap_lamports=cap), today=lambda: "d")
         budgets = [fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, n, n - 1) for n in range(1, 6)]
         assert len(set(budgets)) == 5
 
 
 def test_the_daily_cap_stops_and_the_next_day_goes_on() -> None:
     day = ["2026-01-01"]
-    fees = FeePolicy(FeeRules(daily_cap_lamports=10_000), today=lambda: day[0], spent_today_lamports=9_000)
+    fees = FeePolicy(rules(daily_cap_lamports=10_000), today=lambda: day[0], spent_today_lamports=9_000)
     assert fees.may_spend()
     fees.spend(1_000)
     assert not fees.may_spend()
@@ -178,21 +192,18 @@ def test_the_daily_cap_stops_and_the_next_day_goes_on() -> None:
 
 
 def test_9_attempts_from_before_the_start_count_for_the_ceiling_until_they_are_an_hour_old() -> None:
-    clock = Clock()
-    tries = Tries(RetryLimits(attempts_per_hour=3), clock)
-    tries.load(ORDER, made=40, used=0)
-    for age_s in (3_000.0, 1_000.0, -5.0):  # the machine's clock may have been set back
-        tries.load_recent(ORDER, age_s)
-    assert tries.ceiling_pause_s(ORDER) == pytest.approx(600)
-    clock.now = 601.0
-    assert tries.ceiling_pause_s(ORDER) == 0
-    assert tries.begin(ORDER) == 41
-    assert tries.ceiling_pause_s(ORDER) == pytest.approx(2_000 - 1, abs=1)
+    three = limits(attempts_per_hour=3)
+    tries = Tries(made=40)
+    tries.recent.extend([-3_000.0, -1_000.0, 0.0])
+    assert tries.ceiling_pause_s(three, 0.0) == pytest.approx(600)
+    assert tries.ceiling_pause_s(three, 601.0) == 0
+    assert tries.begin(601.0) == 41
+    assert tries.ceiling_pause_s(three, 601.0) == pytest.approx(2_000 - 1, abs=1)
 
 
 def test_23_the_days_cap_holds_for_what_could_still_be_paid() -> None:
     day = ["2026-01-01"]
-    fees = FeePolicy(FeeRules(daily_cap_lamports=12_000), today=lambda: day[0])
+    fees = FeePolicy(rules(daily_cap_lamports=12_000), today=lambda: day[0])
     first, second, third = (attempt_of(units) for units in (100_000, 200_000, 100_000))
     assert fees.reserve(first)
     assert fees.reserve(second)

@@ -138,7 +138,7 @@ class OneSend:
             NoteState(prepared.order, state, "Its user's signed transaction is being landed."),
         )
         self.submitted.append(wire)
-        await self.client.send([wire])
+        await self.client.send([wire]).replies()
 
 
 @dataclass

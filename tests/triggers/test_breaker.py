@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from keeper.triggers.breaker import Breaker, BreakerRules
-from tests.triggers.order_making import BTC, SOL, make_price
+from keeper.triggers.prices import Breaker, BreakerRules
+from tests.triggers.order_making import SOL, make_price
 
 RULES = BreakerRules(trip_ppm=50_000, settle_ppm=20_000, settle_updates=3)
 
@@ -61,16 +61,6 @@ def test_the_same_update_seen_again_settles_nothing() -> None:
     assert breaker.offer(make_price(8_000, slot=30, updated_at_s=3)), "an update that moves nothing is calm"
     assert breaker.offer(make_price(8_000, slot=31, updated_at_s=4))
     assert not breaker.offer(make_price(8_000, slot=32, updated_at_s=5))
-
-
-def test_markets_are_paused_one_by_one_and_an_operator_may_open_them() -> None:
-    breaker = Breaker(RULES)
-    walk(breaker, [10_000, 8_000])
-    assert breaker.reason(BTC) is None
-    assert not breaker.offer(make_price(1, market=BTC))
-    breaker.reset(SOL)
-    assert breaker.reason(SOL) is None
-    breaker.reset(make_price(1).market)
 
 
 def test_rules_that_could_never_open_are_refused() -> None:

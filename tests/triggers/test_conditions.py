@@ -6,10 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keeper.domain.orders import OrderType, Side
+from keeper.domain.orders import REVISION_0_1, REVISION_0_2, OrderType, Side
 from keeper.triggers.conditions import (
-    REVISION_0_1,
-    REVISION_0_2,
     Fires,
     Trigger,
     is_met,

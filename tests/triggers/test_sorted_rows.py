@@ -42,8 +42,9 @@ def agrees(index: SortedRows, plain: list[tuple[int, int]]) -> None:
     assert len(index) == len(plain)
     assert list(index.ascending()) == plain
     assert list(index.descending()) == plain[::-1]
-    assert index.lowest == (plain[0][0] if plain else None)
-    assert index.highest == (plain[-1][0] if plain else None)
+    for least in (0, 1, 5):
+        assert index.from_top(least, None) == [row for key, row in reversed(plain) if key >= least]
+        assert index.from_bottom(least, 3) == [row for key, row in plain if key <= least][:3]
     for key in (0, 1, 3, 6, 7, MAX_KEY - 1, MAX_KEY):
         assert list(index.equal(key)) == [row for k, row in plain if k == key]
         assert list(index.ascending(key)) == [pair for pair in plain if pair[0] >= key]
@@ -82,16 +83,6 @@ def test_a_fill_is_many_additions(first: list[tuple[int, int]], second: list[tup
     for pair in first:
         index.remove(*pair)
     agrees(index, sorted(more))
-
-
-@REPEATABLE
-@given(st.lists(PAIRS, unique=True, max_size=60))
-def test_what_is_sorted_need_not_be_sorted_again(pairs: list[tuple[int, int]]) -> None:
-    index, taker = SortedRows(), SortedRows()
-    index.fill_sorted(*columns(sorted(pairs)))
-    assert [pair for chunk in index.chunks() for pair in zip(*chunk, strict=True)] == sorted(pairs)
-    taker.take(index)
-    agrees(taker, sorted(pairs))
 
 
 def test_no_step_of_a_fill_is_the_whole_of_it() -> None:

@@ -134,7 +134,7 @@ class Cluster:
         async def confirmed() -> bool:
             nonlocal sent_at
             if anyio.current_time() - sent_at >= _RESEND_EVERY_S:
-                await self._client.send([bytes(transaction)])
+                await self._client.send([bytes(transaction)]).replies()
                 sent_at = anyio.current_time()
             return await self._confirmed(signature)
 

@@ -8,7 +8,7 @@ from keeper.config.inputs import Place, endpoints_of, load_program
 from keeper.config.settings import Settings
 from keeper.errors import Misconfigured
 from keeper.journal import Inspection
-from keeper.runtime.housekeeping import GENESIS
+from keeper.runtime.genesis import GENESIS
 from keeper.venue.program import Program
 
 

@@ -13,9 +13,9 @@ from solders.pubkey import Pubkey
 from keeper.domain.orders import OrderState
 from keeper.domain.reports import Note, Report
 from keeper.errors import KeeperError
-from keeper.execution.engine import Engine
 from keeper.execution.gate import Gate
-from keeper.execution.tries import Tries
+from keeper.execution.orders import Reason
+from keeper.execution.router import Router
 from keeper.journal import Journal
 from keeper.journal.ops import ResetBudget, SetMeta
 
@@ -26,16 +26,13 @@ class Refused(KeeperError):
     """The operator's request can't be carried out; the message says why."""
 
 
-class Brakes:
+class Operator:
     """Pause, resume, retry. Each is durable before it takes effect."""
 
-    def __init__(
-        self, journal: Journal, gate: Gate, engine: Engine, tries: Tries, report: Callable[[Report], None]
-    ) -> None:
+    def __init__(self, journal: Journal, gate: Gate, router: Router, report: Callable[[Report], None]) -> None:
         self._journal = journal
         self._gate = gate
-        self._engine = engine
-        self._tries = tries
+        self._router = router
         self._report = report
 
     async def load(self) -> None:
@@ -68,9 +65,13 @@ class Brakes:
             raise Refused(f"the journal knows no order {address}")
         if row.state is not OrderState.FAILED:
             raise Refused(f"the order is {row.state.value}, not failed: {row.reason}")
-        if self._engine.order(address) is None:
+        record = self._router.orders.get(address)
+        if record is None or self._router.orders.book.get(address) is None:
             raise Refused("the order does not rest on chain any more")
+        generation = record.generation
         await self._journal.commit(ResetBudget(address))
-        self._tries.reset(address)
+        record.tries.reset()
         self._report(Note("order.retried", "an operator gave its budget back", order=address))
-        self._engine.reopen(address, "An operator let it be tried again.")
+        self._router.reopen(
+            address, generation, "An operator let it be tried again.", Reason.FAILED, Reason.ACCOUNT, Reason.PAUSE
+        )

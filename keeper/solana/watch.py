@@ -10,24 +10,22 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from solders.pubkey import Pubkey
 
-from keeper.domain.events import ChainTime, Event, MarketSeen, OrderGone, OrderSeen
-from keeper.domain.orders import OnchainStatus, Order, OrderFields, order_of
+from keeper.domain.events import AccountUnreadable, ChainTime, Event, MarketSeen, OrderGone, OrderSeen
+from keeper.domain.orders import Market, OnchainStatus, OrderFields, order_of
 from keeper.errors import ChainError, KeeperError, MalformedAccount, MalformedReply
 from keeper.solana.account_stream import KeyedAccount
-from keeper.solana.client import PROCESSED, AccountBytes, ChainClient, memcmp_discriminator, parse_account
+from keeper.solana.client import PROCESSED, AccountBytes, ChainClient, memcmp, parse_account
 from keeper.solana.sockets import Notification, Subscribed, Subscription, subscribed
 from keeper.telemetry.turns import Turns
-from keeper.venue.layouts import MARKET_DISCRIMINATOR, ORDER_DISCRIMINATOR, decode_market, decode_order, order_fields
-from keeper.venue.program import Program
 
 _LONGEST_BACKOFF_S: Final = 15.0
 _MALFORMED_REMEMBERED: Final = 10_000
@@ -48,8 +46,8 @@ class WatchLimits:
     read.
     """
 
-    silence_s: float = 10.0
-    snapshot_every_s: float = 60.0
+    silence_s: float
+    snapshot_every_s: float
     clock_every_s: float = 5.0
     snapshot_deadline_s: float = 120.0
 
@@ -78,50 +76,80 @@ class WatchHealth:
     last_error: str = ""
 
 
-class Bulk(Protocol):
+class Reader(Protocol):
+    """What the watched program's accounts mean: `keeper.venue.Venue` is one. Each raises MalformedAccount.
+
+    An account's type is told by its first eight bytes. `pending_filter` is the RPC filter for orders that are pending.
+    """
+
+    id: Pubkey
+    market_discriminator: bytes
+    order_discriminator: bytes
+    pending_filter: Mapping[str, Any]
+
+    def market(self, account: AccountBytes | None, slot: int) -> Market | None:
+        """The market that the account was as of `slot`."""
+        ...
+
+    def order_fields(self, address: Pubkey, data: bytes) -> OrderFields:
+        """An order's fields."""
+        ...
+
+
+class Load(Protocol):
     """Takes in many orders, faster than one by one."""
 
     def add(self, orders: Iterable[tuple[bytes, OrderFields]], slot: int) -> None:
         """Pending orders, each its address and its fields."""
         ...
 
-    def ended(self, order: Order) -> None:
-        """One that is not pending."""
+
+L = TypeVar("L", bound=Load)
+
+
+class Intake(Protocol[L]):
+    """Where the facts go; `keeper.execution.router` is one. Nothing of it may block but `end_load`."""
+
+    def on_event(self, event: Event) -> None:
+        """A fact, in the order of arrival."""
         ...
 
+    def unchanged(self, address: Pubkey, fields: OrderFields, slot: int) -> bool:
+        """Whether the order is known just so: then it is not reported again."""
+        ...
 
-async def _nothing(_: object) -> None:
-    pass
+    def begin_load(self) -> L | None:
+        """A way to take in a first list's orders in bulk, or None."""
+        ...
+
+    async def end_load(self, load: L) -> None:
+        """The list was given, as far as it came."""
+        ...
+
+    def not_seen_since(self, slot: int, cursor: int) -> tuple[Sequence[Pubkey], int | None]:
+        """In steps, the orders that nothing as new as `slot` is known of; from cursor 0 to None."""
+        ...
 
 
 @dataclass(slots=True)
 class ProgramWatch:
-    """Watches one program through one endpoint's socket, with snapshots through the pool.
+    """Watches one program through one endpoint's socket, with lists of its accounts through the pool.
 
-    `sink` is called for every event, on the event loop, in the order of arrival: it must not block.
-    `not_seen_since(slot, cursor)` gives, in steps, the orders that the readers know nothing as new as `slot` of:
-    after a snapshot of that slot they are the ones whose accounts are gone. It begins with cursor 0 and ends with None.
-    `begin_load` gives a way to take in a first snapshot's pending orders in bulk, or None; `end_load` ends it.
-    `unchanged` says whether the readers hold an order just so: then it is not reported again.
-    `snapshot_lock`, shared by watches that feed the same readers, keeps their lists of orders from coming at once.
-    `on_malformed` is told once of each account that does not decode; it is skipped, and the watch goes on.
-    `on_snapshot` is told of each merged snapshot, `on_trouble` of each lost connection, with the reason.
+    `snapshot_lock`, shared by watches with one intake, keeps their lists of orders from coming at once.
+    `on_malformed` is told once of each account that does not decode; the watch goes on. `on_snapshot` is told of each
+    merged list, `on_trouble` of each lost connection, with the reason.
     """
 
-    program: Program
+    reader: Reader
     client: ChainClient
     ws_url: str = field(repr=False)
     label: str
-    sink: Callable[[Event], None]
-    not_seen_since: Callable[[int, int], tuple[Sequence[Pubkey], int | None]]
+    intake: Intake[Any]
     on_malformed: Callable[[Pubkey, str], None]
     on_snapshot: Callable[[], None]
     on_trouble: Callable[[str], None]
-    begin_load: Callable[[], Bulk | None] = lambda: None
-    end_load: Callable[[Any], Awaitable[None]] = _nothing
-    unchanged: Callable[[Pubkey, OrderFields, int], bool] = lambda *_: False
+    limits: WatchLimits
     snapshot_lock: anyio.Lock = field(default_factory=anyio.Lock, repr=False)
-    limits: WatchLimits = field(default_factory=WatchLimits)
     health: WatchHealth = field(init=False)
     turns: Turns = field(init=False, repr=False)
     _bad: dict[Pubkey, None] = field(init=False, default_factory=dict, repr=False)
@@ -181,15 +209,15 @@ class ProgramWatch:
             config = {
                 "encoding": "base64",
                 "commitment": PROCESSED,
-                "filters": [memcmp_discriminator(discriminator)],
+                "filters": [memcmp(0, discriminator)],
             }
-            return (str(self.program.id), config)
+            return (str(self.reader.id), config)
 
         return [
             Subscription("slot", "slotSubscribe"),
             # Each fill writes its market, changed or not: a node tells the same a thousand times in a burst.
-            Subscription("market", "programSubscribe", of(MARKET_DISCRIMINATOR), repeats=True),
-            Subscription("order", "programSubscribe", of(ORDER_DISCRIMINATOR)),
+            Subscription("market", "programSubscribe", of(self.reader.market_discriminator), repeats=True),
+            Subscription("order", "programSubscribe", of(self.reader.order_discriminator)),
         ]
 
     async def _read(self, socket: Subscribed, tg: TaskGroup) -> None:
@@ -209,8 +237,8 @@ class ProgramWatch:
         except (ChainError, KeyError, TypeError, ValueError):
             self.health.malformed += 1
             return
-        if account.lamports == 0 or account.owner != self.program.id:
-            self.sink(OrderGone(account.address, news.slot))
+        if account.lamports == 0 or account.owner != self.reader.id:
+            self.intake.on_event(OrderGone(account.address, news.slot))
         elif news.tag == "market":
             self._market(account, news.slot)
         else:
@@ -219,19 +247,28 @@ class ProgramWatch:
     def _market(self, account: AccountBytes, slot: int) -> None:
         received = time.monotonic_ns()
         try:
-            market = decode_market(account.address, account.data, slot)
+            market = self.reader.market(account, slot)
         except MalformedAccount as e:
             self._malformed(account.address, str(e))
             return
-        self.sink(MarketSeen(market, received))
+        if market is not None:
+            self.intake.on_event(MarketSeen(market, received))
 
     def _order(self, address: Pubkey, data: bytes, slot: int) -> None:
+        fields = self._fields(address, data, slot)
+        if fields is not None:
+            self.intake.on_event(OrderSeen(order_of(address, fields, slot)))
+
+    def _fields(self, address: Pubkey, data: bytes, slot: int) -> OrderFields | None:
         try:
-            order = decode_order(address, data, slot)
+            fields = self.reader.order_fields(address, data)
         except MalformedAccount as e:
             self._malformed(address, str(e))
-            return
-        self.sink(OrderSeen(order))
+            self.intake.on_event(AccountUnreadable(address, slot, str(e)))
+            return None
+        if self._bad:
+            self._bad.pop(address, None)
+        return fields
 
     def _malformed(self, address: Pubkey, reason: str) -> None:
         self.health.malformed += 1
@@ -249,7 +286,9 @@ class ProgramWatch:
         """
         await self._chain_time()
         deadline = self.limits.snapshot_deadline_s
-        slot, markets = await self.client.program_accounts(self.program.id, MARKET_DISCRIMINATOR, deadline_s=deadline)
+        slot, markets = await self.client.program_accounts(
+            self.reader.id, [memcmp(0, self.reader.market_discriminator)], deadline_s=deadline
+        )
         for account in markets:
             self._market(account, slot)
         async with self.snapshot_lock:
@@ -266,60 +305,48 @@ class ProgramWatch:
         stop the reader beside us. Gives the snapshot's slot.
         """
         slot = 0
-        owner = str(self.program.id)
-        bulk = self.begin_load()
-        calls = self.client.program_accounts_in_parts(self.program.id, ORDER_DISCRIMINATOR, deadline_s=deadline_s)
+        owner = str(self.reader.id)
+        load = self.intake.begin_load()
+        # The pending ones alone: what ended stays on chain until its user closes it, and need not be read each time.
+        filters = [memcmp(0, self.reader.order_discriminator), self.reader.pending_filter]
+        calls = self.client.program_accounts_in_parts(self.reader.id, filters, deadline_s=deadline_s)
         try:
             async with aclosing(calls) as parts:
                 async for slot, accounts in parts:
                     for start in range(0, len(accounts), _STEP):
                         some = [keyed for keyed in accounts[start : start + _STEP] if keyed.account.owner == owner]
-                        if bulk is None:
-                            for keyed in some:
-                                self._snapshot_order(_address(keyed.pubkey), keyed.account.data[0], slot)
-                        else:
-                            self._load(some, slot, bulk)
+                        self._take_in(some, slot, load)
                         await anyio.lowlevel.checkpoint()
         finally:
             # Also when the list breaks off: what was given is true.
-            if bulk is not None:
-                await self.end_load(bulk)
+            if load is not None:
+                await self.intake.end_load(load)
         return slot
 
-    def _load(self, accounts: Iterable[KeyedAccount], slot: int, bulk: Bulk) -> None:
+    def _take_in(self, accounts: Iterable[KeyedAccount], slot: int, load: Load | None) -> None:
         pending: list[tuple[bytes, OrderFields]] = []
         for keyed in accounts:
             address = _address(keyed.pubkey)
-            try:
-                fields = order_fields(address, keyed.account.data[0])
-            except MalformedAccount as e:
-                self._malformed(address, str(e))
+            fields = self._fields(address, keyed.account.data[0], slot)
+            if fields is None:
                 continue
-            if fields[9] == _PENDING:
+            if load is not None and fields[9] == _PENDING:
                 pending.append((bytes(address), fields))
-            else:
-                bulk.ended(order_of(address, fields, slot))
-        bulk.add(pending, slot)
-
-    def _snapshot_order(self, address: Pubkey, data: bytes, slot: int) -> None:
-        try:
-            fields = order_fields(address, data)
-        except MalformedAccount as e:
-            self._malformed(address, str(e))
-            return
-        if not self.unchanged(address, fields, slot):
-            self.sink(OrderSeen(order_of(address, fields, slot)))
+            elif not self.intake.unchanged(address, fields, slot):
+                self.intake.on_event(OrderSeen(order_of(address, fields, slot)))
+        if load is not None:
+            load.add(pending, slot)
 
     async def _tell_of_the_gone(self, slot: int) -> None:
-        """What the snapshot lacks is gone: nothing as new as it is known of these orders. An order that was placed
-        after the snapshot's slot, or that newer news confirmed, is not among them.
+        """What the list lacks is not pending any more: nothing as new as it is known of these orders. An order that was
+        placed after the list's slot, or that newer news confirmed, is not among them.
         """
         cursor: int | None = 0
         while cursor is not None:
-            gone, cursor = self.not_seen_since(slot, cursor)
+            gone, cursor = self.intake.not_seen_since(slot, cursor)
             for address in gone:
                 if address not in self._bad:
-                    self.sink(OrderGone(address, slot))
+                    self.intake.on_event(OrderGone(address, slot))
             await anyio.lowlevel.checkpoint()
 
     async def _follow_clock(self) -> None:
@@ -329,7 +356,7 @@ class ProgramWatch:
 
     async def _chain_time(self) -> None:
         slot, unix_time_s = await self.client.chain_time()
-        self.sink(ChainTime(slot, unix_time_s))
+        self.intake.on_event(ChainTime(slot, unix_time_s))
 
 
 def _address(text: str) -> Pubkey:

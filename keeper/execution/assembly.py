@@ -1,0 +1,123 @@
+"""Execution, put together: each part is made after those that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from anyio.abc import TaskGroup
+
+from keeper.domain.reports import Report
+from keeper.execution.account_wait import AccountWait
+from keeper.execution.balance import BalanceWatch
+from keeper.execution.desk import Desk
+from keeper.execution.drafting import Drafting
+from keeper.execution.endings import Endings
+from keeper.execution.executor import Executor, ExecutorLimits
+from keeper.execution.fees import FeePolicy, FeeRules, utc_day
+from keeper.execution.flights import Flights
+from keeper.execution.gate import Gate
+from keeper.execution.lander import Lander, LandingLimits
+from keeper.execution.operator import Operator
+from keeper.execution.orders import Orders
+from keeper.execution.recovery import Recovery
+from keeper.execution.relay import RelayDesk
+from keeper.execution.retries import Retries
+from keeper.execution.router import Router
+from keeper.execution.settlement import Settlement
+from keeper.execution.tries import RetryLimits
+from keeper.journal import Journal
+from keeper.solana.blockhashes import Blockhashes
+from keeper.solana.client import ChainClient
+from keeper.solana.transactions import Signer
+from keeper.triggers.decision import Decision, Rules
+from keeper.triggers.prices import ChainClock
+from keeper.venue.venue import Venue
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionLimits:
+    """What an operator can set of it. `account_every_s` is in seconds; each other record says its own units."""
+
+    retries: RetryLimits
+    landing: LandingLimits
+    fees: FeeRules
+    max_in_flight: int
+    account_every_s: float
+    min_balance_lamports: int
+    accept_fills_without_position: bool
+    dry_run: bool
+
+
+class Execution:
+    """The parts that others meet, by their names."""
+
+    def __init__(
+        self,
+        *,
+        client: ChainClient,
+        venue: Venue,
+        signer: Signer,
+        blockhashes: Blockhashes,
+        journal: Journal,
+        rules: Rules,
+        limits: ExecutionLimits,
+        spent_today_lamports: int,
+        report: Callable[[Report], None],
+    ) -> None:
+        self._journal = journal
+        self._report = report
+        self.dry_run = dry_run = limits.dry_run
+        self.gate = gate = Gate(report)
+        self.flights = flights = Flights()
+        self.decision = decision = Decision(rules)
+        self.orders = orders = Orders(decision.book, limits.retries)
+        self.fees = fees = FeePolicy(limits.fees, today=utc_day, spent_today_lamports=spent_today_lamports)
+        self.lander = lander = Lander(client, journal, flights, limits.landing, report, dry_run=dry_run)
+        self.executor = executor = Executor(
+            drafting=Drafting(venue, signer, orders, fees, dry_run=dry_run),
+            retries=Retries(client, venue, journal, orders, fees),
+            blockhashes=blockhashes,
+            journal=journal,
+            lander=lander,
+            flights=flights,
+            orders=orders,
+            fees=fees,
+            gate=gate,
+            report=report,
+            limits=ExecutorLimits(limits.max_in_flight),
+            dry_run=dry_run,
+        )
+        bare = limits.accept_fills_without_position
+        self.router = router = Router(
+            decision=decision,
+            clock=ChainClock(),
+            orders=orders,
+            journal=journal,
+            flights=flights,
+            fees=fees,
+            executor=executor,
+            lander=lander,
+            settlement=Settlement(client, venue, orders, fees, report, accept_fills_without_position=bare),
+            endings=Endings(client, venue, journal, orders),
+            accounts=AccountWait(client, venue, orders, every_s=limits.account_every_s),
+            report=report,
+        )
+        self.desk = Desk(router)
+        self.operator = Operator(journal, gate, router, report)
+        self.recovery = Recovery(journal, lander, router, orders, fees, venue, report, dry_run=dry_run)
+        self.balance = BalanceWatch(client, signer.address, gate, fees, floor_lamports=limits.min_balance_lamports)
+
+    def relay(self, tasks: TaskGroup) -> RelayDesk:
+        """Who takes users' own transactions in; their first sends run in `tasks`."""
+        return RelayDesk(self._journal, self.lander, self.orders, tasks, self._report, dry_run=self.dry_run)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are orders to sign, or a commit that a send waits for."""
+        return self.executor.has_work or self._journal.waiting_callers > 0
+
+    def reload(self, rules: FeeRules, min_balance_lamports: int) -> None:
+        """What the next attempt may cost. Attempts that are under way keep what they were signed with."""
+        self.fees.rules = rules
+        self.balance.floor_lamports = min_balance_lamports

@@ -1,0 +1,110 @@
+"""From a decided action to a signed transaction and the operation that has to be in the journal before it is sent."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from keeper.domain.actions import ExecuteOrder, RatchetStop
+from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
+from keeper.domain.orders import Order, OrderState
+from keeper.domain.prices import Price
+from keeper.execution.fees import FeePolicy
+from keeper.execution.orders import Orders, Record
+from keeper.journal.ops import Intend
+from keeper.solana.client import Blockhash
+from keeper.solana.transactions import Signer
+from keeper.triggers.explain import decimal_price
+from keeper.venue.venue import Venue
+
+_EXECUTE: Final = AttemptKind.EXECUTE
+_RATCHET: Final = AttemptKind.RATCHET
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A decided action, and the record of its order as it was then: `generation` is that order's."""
+
+    action: ExecuteOrder | RatchetStop
+    record: Record
+    generation: int
+    order: Order
+    price: Price
+    triggered_at_ns: int
+    executes: bool
+
+    @classmethod
+    def of(cls, action: ExecuteOrder | RatchetStop, record: Record) -> Job:
+        """The job of an action."""
+        executes = isinstance(action, ExecuteOrder)
+        return cls(action, record, record.generation, action.order, action.price, action.triggered_at_ns, executes)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A signed transaction that is not in the journal yet: nothing of it may leave before `op` is durable."""
+
+    job: Job
+    attempt: Attempt
+    op: Intend
+
+
+class Drafting:
+    """Builds and signs. Nothing leaves here."""
+
+    def __init__(self, venue: Venue, signer: Signer, orders: Orders, fees: FeePolicy, *, dry_run: bool = False) -> None:
+        self._venue = venue
+        self._signer = signer
+        self._limits = orders.limits
+        self._fees = fees
+        self._dry_run = dry_run
+
+    def ceiling_pause_s(self, job: Job) -> float:
+        """Seconds until the hourly ceiling allows another attempt at the order; 0 when it does now."""
+        return job.record.tries.ceiling_pause_s(self._limits, time.monotonic())
+
+    def may_go_at_once(self, job: Job) -> bool:
+        """Whether no attempt at the order failed, and too few were made lately for the ceiling to matter."""
+        tries = job.record.tries
+        return not tries.failed and len(tries.recent) < self._limits.attempts_per_hour
+
+    def draft(self, job: Job, blockhash: Blockhash) -> Draft:
+        """The signed transaction for a job. Misconfigured when the program's IDL gives none."""
+        order, tries = job.order, job.record.tries
+        kind = _EXECUTE if job.executes else _RATCHET
+        number = tries.begin(time.monotonic())
+        budget = self._fees.budget(kind, order.order_type, number, tries.failed)
+        built = self._venue.message(kind, order, budget, blockhash)
+        signed = self._signer.sign_message(built.message, blockhash)
+        now_s = time.time()
+        attempt = Attempt(
+            signature=signed.signature,
+            kind=kind,
+            order=order.address,
+            wire=signed.wire,
+            blockhash=blockhash.value,
+            last_valid_block_height=blockhash.last_valid_block_height,
+            state=AttemptState.DRY_RUN if self._dry_run else AttemptState.SIGNED,
+            number=number,
+            signed_at=now_s,
+            trigger_price_1e6=job.price.price_1e6,
+            trigger_slot=job.price.slot,
+            unit_limit=budget.unit_limit,
+            unit_price_micro_lamports=budget.unit_price_micro_lamports,
+            position=built.position,
+            fate=Fate.DRY_RUN if self._dry_run else None,
+        )
+        # When the news arrived, not now: the time that the job queued and was signed in belongs to the latency.
+        triggered_at = now_s - (time.monotonic_ns() - job.triggered_at_ns) / 1e9
+        return Draft(job, attempt, self._intend(job, attempt, triggered_at))
+
+    def _intend(self, job: Job, attempt: Attempt, triggered_at: float) -> Intend:
+        if not job.executes:
+            return Intend(job.order, attempt, "", None)
+        price = decimal_price(job.price.price_1e6)
+        if self._dry_run:
+            reason = f"Dry run: it would have been executed at {price}."
+            return Intend(job.order, attempt, reason, None, OrderState.OPEN)
+        reason = f"The price {price} met its condition; attempt {attempt.number} is on its way."
+        return Intend(job.order, attempt, reason, triggered_at, OrderState.EXECUTING)

@@ -1,0 +1,384 @@
+"""The middle: facts go through the decision, actions to the executor, verdicts to the journal and to the records.
+
+It alone carries out what the rooms of execution decide, so that none of them has to know another that knows it. What it
+does for a fact never waits: it decides at once, queues, or posts. Its loops (`run`) do what waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskStatus
+from solders.pubkey import Pubkey
+
+from keeper.domain.actions import Action, ExecuteOrder, RecordExpired
+from keeper.domain.events import AccountUnreadable, ChainTime, Event, MarketSeen, OrderGone, OrderSeen
+from keeper.domain.orders import Market, Order, OrderFields, OrderState
+from keeper.domain.reports import Note, OrderTriggered, Report
+from keeper.errors import JournalError
+from keeper.execution.account_wait import AccountWait
+from keeper.execution.consequences import take_effect
+from keeper.execution.drafting import Job
+from keeper.execution.endings import Endings
+from keeper.execution.executor import RESTS, Executor
+from keeper.execution.fees import FeePolicy
+from keeper.execution.flights import Flights
+from keeper.execution.lander import Lander, Polled
+from keeper.execution.noting import RestingNotes
+from keeper.execution.orders import Orders, Reason
+from keeper.execution.settlement import Settlement
+from keeper.execution.verdicts import Recorder, Verdict
+from keeper.journal import Journal
+from keeper.journal.ops import NoteOrder
+from keeper.triggers.book import Change
+from keeper.triggers.decision import Decision
+from keeper.triggers.loading import Loading
+from keeper.triggers.prices import ChainClock
+
+_LINES_AT_ONCE: Final = 64
+_HELD_AT_ONCE: Final = 64
+_VERDICTS_AT_ONCE: Final = 32
+"""So many are carried out before the event loop may do something else."""
+_JOURNAL_REST_S: Final = 1.0
+_LONGEST_WAIT_S: Final = 3600.0
+
+
+class Router:
+    """Connects facts, decision, executor and journal. Facts may come from several watches: the newest counts."""
+
+    def __init__(
+        self,
+        *,
+        decision: Decision,
+        clock: ChainClock,
+        orders: Orders,
+        journal: Journal,
+        flights: Flights,
+        fees: FeePolicy,
+        executor: Executor,
+        lander: Lander,
+        settlement: Settlement,
+        endings: Endings,
+        accounts: AccountWait,
+        report: Callable[[Report], None],
+    ) -> None:
+        self.decision = decision
+        self.clock = clock
+        self.orders = orders
+        self.markets: dict[Pubkey, Market] = {}
+        self._book = decision.book
+        self._journal = journal
+        self._flights = flights
+        self._fees = fees
+        self._executor = executor
+        self._lander = lander
+        self._settlement = settlement
+        self._endings = endings
+        self._accounts = accounts
+        self._report = report
+        self._recorder = Recorder(journal, report)
+        self._notes = RestingNotes(journal, decision.book, orders, flights)
+        self._unfinished: dict[Pubkey, int] = {}  # markets with more to act on, and the at_ns of their news
+        self._held: list[Event] | None = None
+
+    def __repr__(self) -> str:
+        return f"Router({self.decision!r}, {self.orders!r}, {self._executor!r})"
+
+    # -- facts
+
+    def on_event(self, event: Event) -> None:
+        """Take in one fact and act on what it decides."""
+        if self._held is not None and not isinstance(event, MarketSeen | ChainTime):
+            self._held.append(event)
+        else:
+            self._take_in(event)
+
+    def _take_in(self, event: Event) -> None:
+        match event:
+            case MarketSeen():
+                self._market(event)
+            case OrderSeen(order):
+                if order.pending:
+                    self._pending(order)
+                else:
+                    self._not_pending(order.address, order.slot)
+            case OrderGone(address, slot):
+                if self._book.remove(address, slot):
+                    self._ended(address, slot)
+            case AccountUnreadable():
+                self._unreadable(event)
+            case ChainTime():
+                self.clock.observe(event, time.monotonic())
+                self._act(self.decision.on_time(event))
+
+    def _market(self, event: MarketSeen) -> None:
+        market = event.market
+        known = self.markets.get(market.address)
+        if known is None or known.slot <= market.slot:
+            self.markets[market.address] = market
+        if self.decision.on_market(event):
+            self._review(market.address, event.received_at_ns)
+
+    def _pending(self, order: Order) -> None:
+        change = self._book.upsert(order)
+        if change is Change.STALE:
+            return  # late news from before its end, or an older reading: it revives nothing in the journal either
+        self.orders.seen(order)
+        if change is Change.SAME:
+            return
+        action = self.decision.look_at(order, self.now_s(), time.monotonic_ns())
+        if action is not None:
+            self._act([action])
+        # While an attempt at it is open, or another reason holds, its state is that one's to say, not the account's.
+        state = OrderState.OPEN if self.orders.armed(order.address) else None
+        # Pending at a newer slot than an end that was noted: a fork dropped that end.
+        self._notes.post(NoteOrder(order, state, RESTS if state else "", reopen=change is Change.NEW))
+
+    def _not_pending(self, address: Pubkey, slot: int) -> None:
+        """What each fill of a burst tells, so it makes no order of what the book held."""
+        known = self._book.slot(address)
+        if known is not None and known > slot:
+            return
+        self._book.close(address, slot)
+        if known is not None or not self.orders.has(address, Reason.ATTEMPT):
+            self._ended(address, slot)
+
+    def _ended(self, address: Pubkey, slot: int) -> None:
+        """At processed it is not pending any more. What became of it is read at confirmed."""
+        self.orders.block(self.orders.record(address), Reason.ENDED, slot)
+        self._endings.wake()
+
+    def seems_ended(self, address: Pubkey) -> None:
+        """An order that the journal knows and the chain's list of pending ones does not show."""
+        self._ended(address, self.clock.slot or 0)
+
+    def _unreadable(self, event: AccountUnreadable) -> None:
+        """Its account does not decode: nothing else is known of it, and nothing is done until it reads well again."""
+        known = self._book.get(event.address)
+        if known is None or known.slot > event.slot or self.orders.has(event.address, Reason.UNREADABLE):
+            return
+        record = self.orders.record(event.address, known)
+        self.orders.block(record, Reason.UNREADABLE, event.reason)
+        reason = f"Its account can't be read ({event.reason}); it is watched until it can."
+        self._notes.post(NoteOrder(known, OrderState.FAILED, reason))
+
+    # -- lists of orders, in bulk
+
+    def begin_load(self) -> Loading | None:
+        """Take in a first list's orders by a load, many times faster than one by one; None when some rest already.
+        Until `end_load` what the subscription says of orders is held back.
+        """
+        if self._held is not None or len(self._book):
+            return None
+        self._held = []
+        return self._book.loading()
+
+    async def end_load(self, load: Loading) -> None:
+        """The list has been given: the orders rest, and those that the present prices meet are acted on. In steps,
+        with room for other work in between; it is not cancelled, because what is held back would be held for ever.
+        """
+        with anyio.CancelScope(shield=True):
+            for _ in load.steps():
+                await anyio.lowlevel.checkpoint()
+            self._notes.note_all()
+            while self._held:
+                some, self._held = self._held[:_HELD_AT_ONCE], self._held[_HELD_AT_ONCE:]
+                for event in some:
+                    self._take_in(event)
+                await anyio.lowlevel.checkpoint()
+            self._held = None
+            at_ns = time.monotonic_ns()
+            for market in self.decision.markets():
+                self._review(market, at_ns)
+                await anyio.lowlevel.checkpoint()
+
+    def unchanged(self, address: Pubkey, fields: OrderFields, slot: int) -> bool:
+        """Whether this is what is known of the order already: then there is nothing to do but to note the slot."""
+        return self.orders.armed(address) and self._book.still(address, fields, slot)
+
+    def not_seen_since(self, slot: int, cursor: int) -> tuple[list[Pubkey], int | None]:
+        """Orders of the book that nothing as new as `slot` is known of, in steps: what a list of that slot lacks."""
+        return self._book.older_than(slot, start=cursor)
+
+    # -- actions
+
+    def _review(self, market: Pubkey, at_ns: int) -> None:
+        """Act on everything that the market's present price calls for."""
+        limit = self.decision.rules.max_actions
+        lifted = 0
+        if self.orders.waits_for_price:
+            price = self.decision.prices.read(market)
+            lifted = 0 if price is None else self.orders.price_came(market, price.slot, limit)
+        actions = self.decision.review(market, self.now_s(), at_ns)
+        if limit is not None and (len(actions) >= limit or lifted >= limit):
+            self._unfinished[market] = at_ns
+            self.orders.wake.set()
+        if actions:
+            self._act(actions)
+
+    def _act(self, actions: Sequence[Action]) -> None:
+        triggered: list[ExecuteOrder] = []
+        submitted = False
+        for action in actions:
+            if isinstance(action, RecordExpired):
+                order = action.order
+                self.orders.block(self.orders.record(order.address, order), Reason.EXPIRED)
+                reason = "It is past its expiry by the chain's clock, so the program will not fill it."
+                self._journal.post(NoteOrder(order, OrderState.EXPIRED, reason))
+                continue
+            self._executor.submit(Job.of(action, self.orders.begin(action.order)))
+            submitted = True
+            if isinstance(action, ExecuteOrder):
+                triggered.append(action)
+        if triggered:
+            # Said when the executor has begun: it goes first, and a line of the log takes as long as a signature.
+            asyncio.get_running_loop().call_soon(self._tell, triggered)
+        if submitted:
+            self._executor.go()
+
+    def _tell(self, triggered: Sequence[ExecuteOrder]) -> None:
+        if len(triggered) > _LINES_AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._tell, triggered[_LINES_AT_ONCE:])
+        for action in triggered[:_LINES_AT_ONCE]:
+            order, price = action.order, action.price
+            self._report(
+                OrderTriggered(order.address, order.market, order.order_type.word, price.price_1e6, price.slot)
+            )
+
+    def reopen(self, address: Pubkey, generation: int, reason: str, *lifted: Reason) -> None:
+        """Let a failed order rest again: its user's account changed, or an operator said so."""
+        order = self._book.get(address)
+        if self.orders.lift(address, generation, *lifted) and order is not None and self.orders.armed(address):
+            self._notes.post(NoteOrder(order, OrderState.OPEN, reason, reopen=True))
+
+    def look_again(self) -> None:
+        """Act on what became armed: an attempt at it is over, a pause, a wait."""
+        while self.orders.freed:
+            address = next(iter(self.orders.freed))
+            del self.orders.freed[address]
+            order = self._book.get(address)
+            if order is not None:
+                action = self.decision.look_at(order, self.now_s(), time.monotonic_ns())
+                if action is not None:
+                    self._act([action])
+
+    # -- verdicts
+
+    async def settle(self, polled: Polled) -> None:
+        """Read what became of the attempts that came to an end, have it recorded, and carry it out."""
+        for flight in polled.dropped:
+            if flight.cancels:
+                self.orders.cancel_relayed(flight.attempt.order, flight.signature)
+        if polled.landed.flights:
+            await self.carry_out(await self._settlement.landed(polled.landed), "confirmed_journaled")
+        if polled.failed.flights:
+            await self.carry_out(await self._settlement.failed(polled.failed), "failed_journaled")
+        if polled.dead.flights:
+            await self.carry_out(await self._settlement.expired(polled.dead), "failed_journaled")
+        final = [flight for flight in polled.final if flight.read_back]
+        if final:
+            await self.carry_out(self._settlement.finalized(final), "finalized_journaled")
+
+    async def carry_out(self, verdicts: Sequence[Verdict], passed: str) -> None:
+        """Durable first, consequences second: a crash in between finds the entry closed and the order resting."""
+        if not verdicts:
+            return
+        for i, verdict in enumerate(await self._recorder.record(verdicts, passed)):
+            if i % _VERDICTS_AT_ONCE == _VERDICTS_AT_ONCE - 1:
+                await anyio.lowlevel.checkpoint()
+            self._carry_out(verdict)
+        self.look_again()
+
+    def _carry_out(self, verdict: Verdict) -> None:
+        flight, address, signature = verdict.flight, verdict.flight.attempt.order, verdict.flight.signature
+        for report in verdict.reports:
+            self._report(report)
+        if verdict.fee_lamports is not None:
+            self._fees.spend(verdict.fee_lamports)
+            self._fees.release(signature)
+        if verdict.read_back:
+            # Only now: if the journal had not taken it, the next poll would read it back again.
+            flight.read_back = True
+        if verdict.closed:
+            self._flights.remove(flight)
+        for event in verdict.news:
+            self._take_in(event)
+        if verdict.following is not None:
+            take_effect(verdict.following, self.orders, time.monotonic())
+        if verdict.ended_slot is not None:
+            self.orders.close(address, verdict.ended_slot)
+        if verdict.frees:
+            # Last: an order that this frees must not find anything of its old attempt.
+            if flight.cancels:
+                self.orders.cancel_over(address, signature)
+            self.orders.attempt_over(address, signature)
+
+    # -- loops
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Everything that waits, until cancelled."""
+        async with anyio.create_task_group() as tg:
+            await tg.start(self._executor.run, name="executor")
+            tg.start_soon(self._follow_records, name="records")
+            tg.start_soon(self._read_endings, name="endings")
+            tg.start_soon(self._watch_accounts, name="account-wait")
+            tg.start_soon(self._notes.run, name="resting-notes")
+            task_status.started()
+
+    async def follow_attempts(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Send again, ask, and conclude, for every open attempt."""
+        task_status.started()
+        while True:
+            await self._lander.turns.turn()
+            rest_s = 0.0
+            try:
+                for group in self._lander.due():
+                    await self.settle(await self._lander.poll(group))
+                await self._lander.resend()
+            except JournalError as e:
+                # Nothing is lost: what the journal could not take is asked of the chain again.
+                self._report(Note("lander.journal", str(e), level="error"))
+                rest_s = _JOURNAL_REST_S
+            await self._lander.pause(at_least_s=rest_s)
+
+    async def _follow_records(self) -> None:
+        """Look again at what became armed, at what a later price is known for, and at the rest of long answers."""
+        while True:
+            self.orders.wake.clear()
+            self.orders.pauses_over(time.monotonic())
+            for market in self.orders.markets_waited_for():
+                self._review(market, time.monotonic_ns())
+            self.look_again()
+            while self._unfinished:
+                # With room for other work in between: a tick that crosses thousands must not hold up the event loop.
+                market, at_ns = self._unfinished.popitem()
+                self._review(market, at_ns)
+                await anyio.lowlevel.checkpoint()
+            over_s = self.orders.next_pause_over_s()
+            with anyio.move_on_after(_LONGEST_WAIT_S if over_s is None else max(0.0, over_s - time.monotonic())):
+                await self.orders.wake.wait()
+
+    async def _read_endings(self) -> None:
+        while True:
+            for event in await self._endings.look():
+                self.on_event(event)
+            self.look_again()
+            await self._endings.pause()
+
+    async def _watch_accounts(self) -> None:
+        while True:
+            for address, generation in await self._accounts.look():
+                reason = "Its user's account changed; it may be tried again."
+                self.reopen(address, generation, reason, Reason.ACCOUNT)
+            self.look_again()
+            await self._accounts.pause()
+
+    def now_s(self) -> float:
+        """The chain's clock, unix seconds; this machine's before that was first seen."""
+        now = self.clock.now(time.monotonic())
+        return time.time() if now is None else now
