@@ -25,7 +25,7 @@ from solders.signature import Signature
 
 from keeper.app import Ready, run
 from keeper.config.settings import load_settings
-from keeper.domain.attempts import Attempt, AttemptState
+from keeper.domain.attempts import Attempt, AttemptKind, AttemptState
 from keeper.domain.orders import OrderState
 from keeper.journal.files import open_reader
 from keeper.journal.queries import Queries
@@ -91,6 +91,8 @@ class Stand:
     sends: list[Send] = field(default_factory=list)
     calls: list[list[str]] = field(default_factory=list)
     """The methods of each request to the first endpoint."""
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    """Each call to the first endpoint, with its parameters."""
     ready: Ready | None = None
     _held: int = 0
 
@@ -178,6 +180,11 @@ class Stand:
         """A stop loss of a long, unless `terms` say otherwise: it fires at or below `stop_usd`."""
         return self.world.place(trader, market, stop_price_1e6=round(stop_usd * USDC), **terms)
 
+    def tell(self, address: Pubkey, slot: int) -> None:
+        """Have the node tell its subscribers of an account as it is now, as of a slot that may be a lie."""
+        for observer in self.bank._observers:
+            observer.written(slot, {address: self.bank.account(address)})
+
     def outlive_blockhashes(self) -> None:
         """So many blocks that nothing signed before can land any more, and that this is final."""
         for _ in range(BLOCKHASH_LIFE + 2 + self.bank.settings.finalized_slots):
@@ -204,6 +211,12 @@ class Stand:
     def attempts(self, order: Pubkey) -> Sequence[Attempt]:
         """The keeper's attempts at the order, the first one first."""
         return sorted(self.journal.attempts_of(order), key=lambda attempt: attempt.number)
+
+    def landed(self, order: Pubkey) -> int:
+        """How many of the keeper's executions of the order are on chain as successes."""
+        executions = [one for one in self.attempts(order) if one.kind is AttemptKind.EXECUTE]
+        found = [self.bank.history.get(one.signature) for one in executions]
+        return sum(one is not None and one.err is None for one in found)
 
     def attempt_state(self, order: Pubkey) -> AttemptState | None:
         """The state of the newest attempt."""
@@ -245,6 +258,7 @@ class Stand:
     def _on_calls(self, endpoint: int, calls: Sequence[dict[str, Any]]) -> None:
         if endpoint == 0:
             self.calls.append([str(call.get("method")) for call in calls])
+            self.asked += calls
         for call in calls:
             if call.get("method") == "sendTransaction":
                 assert self.journal is not None  # opens it for the witness, who reads it at this moment

@@ -168,8 +168,13 @@ class World:
         trailing_distance_ppm: int = 0,
         leverage: int = 5,
         expires_at: int = 0,
+        order_id: int | None = None,
     ) -> Pubkey:
-        """Place an order as the trader's wallet does; the order's address."""
+        """Place an order as the trader's wallet does; the order's address, which the trader and `order_id` make.
+
+        `order_id` None: one that the trader has not used. With the id of an order that was closed, the new one is at
+        that order's address.
+        """
         terms = OrderTerms(
             trader.address,
             market,
@@ -185,7 +190,8 @@ class World:
         tip = self.bank.chain.tip
         blockhash = Blockhash(str(tip.blockhash), tip.height + 150, tip.slot)
         # Not the default unit limit: two orders in one slot differ by their id, whatever the rest.
-        unsigned = place(self.program, terms, next(trader.ids), blockhash, PlacingBudget(100_000))
+        number = next(trader.ids) if order_id is None else order_id
+        unsigned = place(self.program, terms, number, blockhash, PlacingBudget(100_000))
         landed = self.bank.land(VersionedTransaction(Message.from_bytes(unsigned.message), [trader.key]))
         if isinstance(landed, str) or landed.err is not None:
             raise Refused(landed if isinstance(landed, str) else landed.err)
