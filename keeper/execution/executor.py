@@ -415,13 +415,15 @@ class Executor:
         return self._flown(kept)
 
     def _duplicate(self, draft: Draft, error: DuplicateAttempt) -> None:
-        """The journal has a live attempt at it, or these very bytes: it is tried again later, under another number."""
+        """The journal has a live attempt at it, or these very bytes, made for another order that was at its address: it
+        is tried again a little later, under another number.
+        """
         attempt = draft.attempt
         self._fees.release(attempt.signature)
         self._report(
             Note("executor.duplicate", str(error), level="error", order=attempt.order, attempt=attempt.signature)
         )
-        self._orders.pause(draft.job.record, time.monotonic() + self._orders.limits.longest_pause_s)
+        self._orders.pause(draft.job.record, time.monotonic() + self._orders.limits.first_pause_s)
         self._orders.attempt_over(attempt.order, None)
 
     def _flown(self, kept: Sequence[Draft]) -> list[Flight]:

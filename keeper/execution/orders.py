@@ -148,6 +148,10 @@ class Orders:
         """The order's record; None when it simply rests, or is unknown."""
         return self._records.get(address)
 
+    def addresses(self) -> list[Pubkey]:
+        """The orders that have a record."""
+        return list(self._records)
+
     def blocked(self, reason: Reason) -> Collection[Pubkey]:
         """The orders with this reason, the first one first."""
         return self._by_reason[reason].keys()

@@ -185,6 +185,12 @@ class Router:
         with anyio.CancelScope(shield=True):
             for _ in load.steps():
                 await anyio.lowlevel.checkpoint()
+            for address in self.orders.addresses():
+                # What the journal told of an order before it was read may be of another one that was at its address.
+                order = self._book.get(address)
+                if order is not None:
+                    self.orders.seen(order)
+                    await anyio.lowlevel.checkpoint()
             self._notes.note_all()
             while self._held:
                 some, self._held = self._held[:_HELD_AT_ONCE], self._held[_HELD_AT_ONCE:]

@@ -31,9 +31,9 @@ class RetryLimits:
 class Tries:
     """One order's attempts. Times are monotonic seconds.
 
-    `made` numbers the attempts over the life of the order's address, so that no two of them can be the same
-    transaction. `used` is what they cost of the budget, `failed` how many failed, whether that cost budget or not: the
-    next one is simulated first, and bids more. `recent` are the times of those within the last hour.
+    `made` numbers the attempts, so that no two of them can be the same transaction. `used` is what they cost of the
+    budget, `failed` how many failed, whether that cost budget or not: the next one is simulated first, and bids more.
+    `recent` are the times of those within the last hour.
     """
 
     made: int = 0

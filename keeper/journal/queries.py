@@ -213,9 +213,7 @@ class Queries:
 
     def attempts_of(self, address: Pubkey) -> list[Attempt]:
         """An order's attempts, oldest first."""
-        rows = self._all(
-            f"SELECT {_ATTEMPT_COLUMNS} FROM attempts WHERE order_address = ? ORDER BY number, id", str(address)
-        )
+        rows = self._all(f"SELECT {_ATTEMPT_COLUMNS} FROM attempts WHERE order_address = ? ORDER BY id", str(address))
         return [_attempt(row) for row in rows]
 
     def explained(self, addresses: Sequence[Pubkey]) -> dict[Pubkey, Fate]:

@@ -183,14 +183,12 @@ class _Caller:
         draft.dirty = True
 
     def _begin_generation(self, draft: OrderDraft, op: o.NoteOrder, at: float) -> None:
-        """Another order was made at the address: what was known of the one before is not its own. Attempts are numbered
-        on, so that no two at an address can be the same transaction.
-        """
+        """Another order was made at the address: what was known of the one before is not its own."""
         closed = draft.closed
         draft.state = first_state(op.order.status) if op.state is None else op.state
         draft.reason = op.reason or _ANEW
         draft.triggered_at = draft.trigger_price = draft.trigger_slot = draft.position = None
-        draft.budget_used, draft.next_attempt_at = 0, None
+        draft.budget_used, draft.next_attempt_at, draft.attempts_made = 0, None, 0
         draft.new_state = True
         if op.client_order_id is not None:
             draft.client_order_id = op.client_order_id

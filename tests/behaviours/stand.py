@@ -210,7 +210,7 @@ class Stand:
 
     def attempts(self, order: Pubkey) -> Sequence[Attempt]:
         """The keeper's attempts at the order, the first one first."""
-        return sorted(self.journal.attempts_of(order), key=lambda attempt: attempt.number)
+        return self.journal.attempts_of(order)
 
     def landed(self, order: Pubkey) -> int:
         """How many of the keeper's executions of the order are on chain as successes."""
