@@ -141,3 +141,135 @@ async def test_an_order_that_is_made_again_while_the_keeper_is_down_is_executed(
             assert row.budget_used == 0
             stand.world.set_price(market, 94 * USDC)
             await filled_once(stand, order)
+
+
+# -- a user's cancel in the air
+
+
+PAUSES = {"first_pause_s": 0.6, "longest_pause_s": 0.6, "resend_every_s": 0.3}
+
+
+async def one_that_expired(stand: Stand, order: Pubkey, market: Pubkey) -> None:
+    """An attempt at it comes to nothing, so it is tried again after a pause. The price meets it, and keeps to."""
+    await stand.known(order)
+    stand.bank.lose_transactions(1_000_000)
+    stand.world.set_price(market, 94 * USDC)
+    await until(lambda: stand.attempt_state(order) is AttemptState.SENT)
+    stand.outlive_blockhashes()
+    await until(lambda: stand.attempt_state(order) is AttemptState.EXPIRED)
+    assert "it is tried again" in (await stand.reach(order, OrderState.OPEN)).reason
+
+
+def executions(stand: Stand, order: Pubkey) -> int:
+    """How many executions of it were signed."""
+    return sum(attempt.kind is AttemptKind.EXECUTE for attempt in stand.attempts(order))
+
+
+async def test_no_execution_is_signed_while_a_users_cancel_is_in_the_air_though_a_pause_ends(tmp_path: Path) -> None:
+    async with Stand.open(tmp_path, execution=PAUSES) as stand:
+        market, trader = stand.world.market(), stand.world.trader()
+        order = stand.order(trader, market)
+        async with stand.keeper():
+            await one_that_expired(stand, order, market)
+            stand.bank.lose_transactions(0)
+            stand.bank.hold_transactions()
+            await relay_cancel(stand, trader, order)
+            await stand.reach(order, OrderState.CANCELLING)
+            told = stand.journal.changes_of(order)
+            # A hundred blocks take a second, and the pause less: it ends, and the cancel can still land.
+            await stays(lambda: executions(stand, order) == 1, stand, blocks=100)
+            assert stand.journal.changes_of(order) == told
+            stand.bank.release_transactions()
+            await stand.reach(order, OrderState.CANCELLED)
+            await stays(lambda: executions(stand, order) == 1, stand, blocks=30)
+            assert stand.state(order) is OrderState.CANCELLED
+        cancelled = stand.world.order(order)
+        assert cancelled is not None
+        assert cancelled.status is OnchainStatus.CANCELLED
+        assert stand.world.position(order) is None
+
+
+@pytest.mark.parametrize("tried", [False, True], ids=["never tried", "its pause over"])
+async def test_an_order_whose_relayed_cancel_can_no_longer_land_is_executed_again(tmp_path: Path, tried: bool) -> None:
+    async with Stand.open(tmp_path, execution=PAUSES) as stand:
+        market, trader = stand.world.market(), stand.world.trader()
+        order = stand.order(trader, market)
+        async with stand.keeper():
+            await stand.known(order)
+            if tried:
+                await one_that_expired(stand, order, market)
+            stand.bank.lose_transactions(1_000_000)
+            await relay_cancel(stand, trader, order)
+            stand.world.set_price(market, 94 * USDC)
+            await stand.reach(order, OrderState.CANCELLING)
+            await stays(lambda: executions(stand, order) == tried, stand, blocks=100)
+            stand.outlive_blockhashes()
+            stand.bank.lose_transactions(0)
+            await filled_once(stand, order)
+            states = [one.state for one in stand.attempts(order) if one.kind is AttemptKind.RELAY]
+            assert states == [AttemptState.EXPIRED]
+
+
+async def test_an_order_whose_relayed_cancel_fails_on_chain_is_executed_again(tmp_path: Path) -> None:
+    """Where the cancel lands the order is not pending; where the keeper reads it, it is again."""
+    async with Stand.open(tmp_path) as stand:
+        market, trader = stand.world.market(), stand.world.trader()
+        order = stand.order(trader, market)
+        async with stand.keeper():
+            await stand.known(order)
+            stand.bank.hold_transactions()
+            await relay_cancel(stand, trader, order)
+            stand.world.set_price(market, 94 * USDC)
+            await stays(lambda: stand.state(order) is OrderState.CANCELLING, stand)
+            with stand.held():
+                stand.bank.advance()
+                pending = stand.bank.account(order)
+                stand.world.cancel(trader, order)
+                stand.bank.release_transactions()
+                stand.bank.advance()
+                stand.bank.set_account(order, pending)
+            await until(lambda: any(one.state is AttemptState.FAILED for one in stand.attempts(order)))
+            await filled_once(stand, order)
+            (relayed,) = [one for one in stand.attempts(order) if one.kind is AttemptKind.RELAY]
+            assert relayed.error_name == "OrderNotPending"
+
+
+# -- what is gone
+
+
+async def records(stand: Stand) -> float:
+    """How many orders the keeper remembers something of beside their accounts."""
+    lines = (await stand.get("/metrics")).text.splitlines()
+    (line,) = [line for line in lines if line.startswith("keeper_order_records ")]
+    return float(line.rpartition(" ")[2])
+
+
+async def test_orders_that_are_cancelled_and_closed_leave_nothing(tmp_path: Path) -> None:
+    """Trailing stops that were ratcheted, and orders that failed for good."""
+    async with Stand.open(tmp_path, execution=ONE_TRY) as stand:
+        market = stand.world.market()
+        traders = [stand.world.trader() for _ in range(5)]
+        poor = stand.world.trader(collateral_1e6=0)
+        trailing = [
+            (trader, stand.world.place(trader, market, OrderType.TRAILING_STOP, trailing_distance_ppm=50_000))
+            for trader in traders
+            for _ in range(4)
+        ]
+        failing = [(poor, stand.order(poor, market, 150)) for _ in range(10)]
+        async with stand.keeper():
+            for _, order in failing:
+                await stand.reach(order, OrderState.FAILED)
+            await stand.known(*[order for _, order in trailing])
+            stand.world.set_price(market, 110 * USDC)
+            await until(lambda: all(stand.attempt_state(order) is AttemptState.FINALIZED for _, order in trailing))
+            assert await records(stand) >= len(failing)
+            for trader, order in [*trailing, *failing]:
+                stand.world.cancel(trader, order)
+            for _, order in [*trailing, *failing]:
+                await stand.reach(order, OrderState.CANCELLED)
+            for trader, order in [*trailing, *failing]:
+                stand.world.close(trader, order)
+            with anyio.fail_after(10):
+                while await records(stand):  # noqa: ASYNC110 - asked over HTTP
+                    await anyio.sleep(0.05)
+            assert all(stand.state(order) is OrderState.CANCELLED for _, order in [*trailing, *failing])
