@@ -7,14 +7,16 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
+import anyio
 import httpx
 import pytest
 from solders.pubkey import Pubkey
 
-from keeper.domain.orders import OnchainStatus, OrderState
-from tests.behaviours.stand import USDC, Stand
+from keeper.domain.attempts import AttemptKind, AttemptState
+from keeper.domain.orders import OnchainStatus, OrderState, OrderType
+from tests.behaviours.stand import USDC, Stand, stays
 from tests.http.http_world import signed
-from tests.support import Trader
+from tests.support import Trader, until
 
 pytestmark = pytest.mark.anyio
 

@@ -124,7 +124,11 @@ def _check_order(world: World, journal: Queries, keeper: Pubkey, address: Pubkey
             findings.unsettled.append(f"{name} is gone and the journal says {row.state}: {row.reason}")
         return
     if row is None:
-        findings.unsettled.append(f"{name} is on chain and the journal does not know it")
+        # One that came and ended while no keeper ran was never seen by one: lists name the pending orders alone.
+        if order.pending:
+            findings.unsettled.append(f"{name} is pending on chain and the journal does not know it")
+        elif attempts:
+            findings.broken.append(f"{name} was attempted and the journal does not know it")
         return
     if not row.reason:
         findings.broken.append(f"{name} is {row.state} without a reason")
