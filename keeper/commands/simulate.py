@@ -42,8 +42,8 @@ def simulate(
     from keeper.commands.checks.chain import client_for
     from keeper.commands.simulating import Outcome
     from keeper.commands.simulating import simulate as run
-    from keeper.commands.views import decimal
     from keeper.config.inputs import endpoints_of, load_program, load_signer
+    from keeper.domain.decimals import decimal
 
     address = address_of(order, "order")
     settings = settings_from(config, rpc={"url": rpc_url}, key={"file": key}, program={"id": program_id, "idl": idl})

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from keeper.domain.attempts import Attempt
+from keeper.domain.decimals import decimal
 from keeper.domain.orders import OrderState
 from keeper.journal import Journal
 
@@ -87,12 +88,6 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "position": None if attempt.position is None else str(attempt.position),
         "signature": str(attempt.signature),
     }
-
-
-def decimal(value_1e6: int) -> str:
-    """An integer x 1e6 as a decimal string without trailing zeros: 95500000 is "95.5"."""
-    whole, part = divmod(value_1e6, 1_000_000)
-    return f"{whole}.{part:06d}".rstrip("0").rstrip(".")
 
 
 def utc(seconds: float) -> str:

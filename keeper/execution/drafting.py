@@ -8,6 +8,7 @@ from typing import Final
 
 from keeper.domain.actions import ExecuteOrder, RatchetStop
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
+from keeper.domain.decimals import decimal
 from keeper.domain.orders import Order, OrderState
 from keeper.domain.prices import Price
 from keeper.execution.fees import FeePolicy
@@ -15,7 +16,6 @@ from keeper.execution.orders import Orders, Record
 from keeper.journal.ops import Intend
 from keeper.solana.client import Blockhash
 from keeper.solana.transactions import Signer
-from keeper.triggers.explain import decimal_price
 from keeper.venue.venue import Venue
 
 _EXECUTE: Final = AttemptKind.EXECUTE
@@ -102,7 +102,7 @@ class Drafting:
     def _intend(self, job: Job, attempt: Attempt, triggered_at: float) -> Intend:
         if not job.executes:
             return Intend(job.order, attempt, "", None)
-        price = decimal_price(job.price.price_1e6)
+        price = decimal(job.price.price_1e6)
         if self._dry_run:
             reason = f"Dry run: it would have been executed at {price}."
             return Intend(job.order, attempt, reason, None, OrderState.OPEN)

@@ -13,21 +13,26 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import compile_path
 
-from keeper.http.cors import ActionsCors, is_actions
-from keeper.http.express import Express, Handler
-from keeper.http.following import Following
-from keeper.http.fresh import Fresh
-from keeper.http.guard import Guard
-from keeper.http.instruments import Instruments
-from keeper.http.managed import Managed, ManagedWallet
+from keeper.http.actions import routes as actions
+from keeper.http.actions.cors import ActionsCors, is_actions
+from keeper.http.admin.routes import router as admin_router
+from keeper.http.edge.express import Express, Handler
+from keeper.http.edge.guard import Guard
+from keeper.http.edge.instruments import Instruments
+from keeper.http.edge.problems import Problem
+from keeper.http.edge.rates import Admission, Rates, client_of
 from keeper.http.openapi import DESCRIPTION, document
+from keeper.http.orders import routes as orders
+from keeper.http.orders import wallet_routes as wallets
+from keeper.http.orders.fresh import Fresh
+from keeper.http.orders.managed import Managed, ManagedWallet
+from keeper.http.orders.preparing import Preparing
+from keeper.http.orders.relaying import Relaying
+from keeper.http.page import routes as page
 from keeper.http.ports import ApiPorts
-from keeper.http.preparing import Preparing
-from keeper.http.problems import Problem
-from keeper.http.rates import Admission, Rates, client_of
-from keeper.http.relaying import Relaying
-from keeper.http.routes import actions, health, history, markets, orders, page, stream, wallets
-from keeper.http.routes.admin import router as admin_router
+from keeper.http.reading import health, history, markets
+from keeper.http.stream import routes as stream
+from keeper.http.stream.following import Following
 
 _BY_STATUS: Final = {
     404: ("not_found", "There is nothing at this path."),

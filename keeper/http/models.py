@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from keeper.domain.attempts import AttemptKind, AttemptState, Fate
+from keeper.domain.decimals import PATTERN
 from keeper.domain.orders import OrderState
-from keeper.http.decimals import PATTERN
 from keeper.journal.records import PreparedKind
 
 EXAMPLE_WALLET = "7Np41oeYqPefeNQEHSv1UDhYrehxin3NStELsSKCT4K2"

@@ -8,8 +8,8 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from keeper.http import describe
-from keeper.http.problems import KINDS
+from keeper.http.edge import describe
+from keeper.http.edge.problems import KINDS
 
 DESCRIPTION: Final = """\
 Place conditional orders on the QuantDesk perpetuals program and see what becomes of them. Your key never leaves your

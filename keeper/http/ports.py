@@ -15,7 +15,7 @@ from keeper.domain.events import OrderGone, OrderSeen
 from keeper.domain.health import Health
 from keeper.domain.orders import Market, Order, OrderState, OrderType
 from keeper.domain.prices import Price
-from keeper.http.tokens import Tokens
+from keeper.http.edge.tokens import Tokens
 from keeper.journal.ops import Op
 from keeper.journal.queries import Queries
 from keeper.journal.records import OrderRow, Page, PreparedRow

@@ -8,9 +8,9 @@ import anyio
 from anyio.abc import TaskStatus
 
 from keeper.http.api import create_api
-from keeper.http.managed import ManagedWallet
+from keeper.http.edge.server import serve
+from keeper.http.orders.managed import ManagedWallet
 from keeper.http.ports import ApiPorts
-from keeper.http.server import serve
 
 
 async def run_api(

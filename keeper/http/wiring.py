@@ -11,12 +11,12 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import Request
 
-from keeper.http.following import Following
-from keeper.http.managed import Managed
+from keeper.http.edge.problems import Problem
+from keeper.http.orders.managed import Managed
+from keeper.http.orders.preparing import Preparing
+from keeper.http.orders.relaying import Relaying
 from keeper.http.ports import ApiPorts
-from keeper.http.preparing import Preparing
-from keeper.http.problems import Problem
-from keeper.http.relaying import Relaying
+from keeper.http.stream.following import Following
 
 
 async def _ports(request: Request) -> ApiPorts:

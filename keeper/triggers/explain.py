@@ -5,7 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Final
 
-from keeper.domain.orders import PRICE_SCALE, Order
+from keeper.domain.decimals import decimal
+from keeper.domain.orders import Order
 from keeper.domain.prices import Price
 from keeper.triggers.conditions import Fires, Trigger
 
@@ -29,7 +30,7 @@ def explain(
         return f"The program does not execute orders of type {order.order_type.word}."
     if blocked is not None:
         return blocked
-    fires = f"The order fires {_SIDES[trigger.fires]} {decimal_price(trigger.price_1e6)}"
+    fires = f"The order fires {_SIDES[trigger.fires]} {decimal(trigger.price_1e6)}"
     if held is not None:
         return f"{fires}, but its market is paused: {held}."
     if price is None:
@@ -37,14 +38,8 @@ def explain(
     age_s = price.age_s(now_s)
     if age_s > max_price_age_s:
         return f"{fires}, but the price is {age_s:.0f} s old and only one of at most {max_price_age_s:g} s decides."
-    now = f"the price is {decimal_price(price.price_1e6)}"
+    now = f"the price is {decimal(price.price_1e6)}"
     if trigger.fires.met(price.price_1e6, trigger.price_1e6):
         return f"{fires}, and {now}: it is about to be executed."
     away = abs(price.price_1e6 - trigger.price_1e6)
-    return f"{fires}; {now}, {decimal_price(away)} ({Decimal(away * 100) / price.price_1e6:.2f} %) away."
-
-
-def decimal_price(price_1e6: int) -> str:
-    """A price as people write it: 95_500_000 is `95.5`. Exact."""
-    whole, part = divmod(price_1e6, PRICE_SCALE)
-    return f"{whole}.{part:06d}".rstrip("0").rstrip(".")
+    return f"{fires}; {now}, {decimal(away)} ({Decimal(away * 100) / price.price_1e6:.2f} %) away."

@@ -27,7 +27,7 @@ _LIBRARIES = (
     "keeper.solana.watch",
     "keeper.venue.program",
     "keeper.http.api",
-    "keeper.http.server",
+    "keeper.http.edge.server",
     "keeper.journal",
     "keeper.runtime.schedule",
     "keeper.triggers.decision",

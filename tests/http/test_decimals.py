@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keeper.http.decimals import MAX_U64, PATTERN, InexactDecimal, format_1e6, parse_1e6
+from keeper.domain.decimals import MAX_U64, PATTERN, InexactDecimal, decimal, parse_1e6
 
 
 @given(st.integers(0, MAX_U64))
 def test_every_u64_comes_back(value: int) -> None:
-    text = format_1e6(value)
+    text = decimal(value)
     assert parse_1e6(text) == value
     assert Decimal(text) * 10**6 == value
     assert re.fullmatch(PATTERN, text)

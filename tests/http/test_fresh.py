@@ -6,7 +6,7 @@ import pytest
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
-from keeper.http.fresh import Fresh
+from keeper.http.orders.fresh import Fresh
 from keeper.journal.records import PreparedKind, PreparedRow, PreparedStatus
 from tests.http.http_world import World, signed
 

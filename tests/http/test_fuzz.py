@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from solders.keypair import Keypair
 
+from keeper.http.edge.problems import KINDS, Problem
+from keeper.http.edge.strict_json import decode
 from keeper.http.models import ExecuteOrder, PlaceOrder
-from keeper.http.problems import KINDS, Problem
-from keeper.http.strict_json import decode
 from tests.http.http_world import World, problem, signed
 
 pytestmark = pytest.mark.anyio

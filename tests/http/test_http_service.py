@@ -25,9 +25,9 @@ from structlog.testing import capture_logs
 
 from keeper.domain.health import Check, Health
 from keeper.errors import Misconfigured
+from keeper.http.edge.server import serve
 from keeper.http.openapi import openapi_document
 from keeper.http.ports import ApiLimits, ApiPorts
-from keeper.http.server import serve
 from keeper.journal import Journal
 from keeper.solana.client import ChainClient
 from keeper.solana.pool import PoolLimits, RpcPool

@@ -15,9 +15,9 @@ from solders.keypair import Keypair
 
 from keeper.domain.health import Check, Health
 from keeper.errors import Transient
+from keeper.http.edge.rates import Rates, client_of
+from keeper.http.edge.tokens import Tokens
 from keeper.http.ports import ApiLimits
-from keeper.http.rates import Rates, client_of
-from keeper.http.tokens import Tokens
 from tests.http.http_world import World, problem, serving, signed
 
 pytestmark = pytest.mark.anyio

@@ -19,10 +19,10 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from keeper.domain.orders import OrderState
-from keeper.http.feed import MAX_WAITING_BYTES, Feed, Filter, Reader
+from keeper.http.edge.problems import Problem
 from keeper.http.ports import ApiLimits
-from keeper.http.problems import Problem
-from keeper.http.sse import EventStream
+from keeper.http.stream.feed import MAX_WAITING_BYTES, Feed, Filter, Reader
+from keeper.http.stream.sse import EventStream
 from keeper.journal import NoteState
 from keeper.journal.records import ChangeRow, OrderRow
 from tests.http.http_world import World, problem, serving
@@ -294,7 +294,7 @@ async def test_a_mistake_in_showing_an_order_does_not_end_the_keeper(world: Worl
 async def test_readers_wait_for_the_execution_of_orders_and_not_for_ever(
     world: World, wallet: Keypair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("keeper.http.feed._LONGEST_WAIT_S", 0.3)
+    monkeypatch.setattr("keeper.http.stream.feed._LONGEST_WAIT_S", 0.3)
     asked = 0
 
     def busy() -> bool:

@@ -67,7 +67,7 @@ def routes_table() -> str:
 
 def metrics_table() -> str:
     """The README's table of metrics."""
-    from keeper.http.instruments import Instruments
+    from keeper.http.edge.instruments import Instruments
     from keeper.telemetry import Metrics
 
     registry = Metrics("0").registry

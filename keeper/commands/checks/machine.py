@@ -10,7 +10,7 @@ from keeper.commands.checks.running import answering, url_of
 from keeper.config.inputs import load_signer
 from keeper.config.settings import HttpSettings, JournalSettings, KeySettings
 from keeper.errors import JournalError, KeeperError, Misconfigured
-from keeper.http.server import listen
+from keeper.http.edge.server import listen
 from keeper.journal import Inspection, inspect
 from keeper.solana.transactions import Signer
 

@@ -1,1 +1,1 @@
-"""The static files of the pages; `keeper.http.routes.page` serves them."""
+"""The static files of the pages; `keeper.http.page.routes` serves them."""

@@ -1,0 +1,1 @@
+"""Solana Actions: an order from a link."""

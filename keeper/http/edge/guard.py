@@ -1,0 +1,106 @@
+"""Around every request: an id, the metrics, a few headers, and an answer even when our own code fails.
+
+Pure ASGI, because Starlette's BaseHTTPMiddleware runs each request in a second task and breaks streams.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from keeper.http.edge.heads import MAX_HEAD_BYTES
+from keeper.http.edge.instruments import Instruments
+from keeper.http.edge.problems import Problem
+from keeper.http.edge.rates import Admission
+
+REQUEST_ID: Final = "X-Request-Id"
+_REQUEST_ID: Final = REQUEST_ID.lower().encode()
+_NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
+_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+_log: Any = structlog.get_logger("keeper.http")
+
+_PROBES: Final = frozenset({"/livez", "/readyz", "/healthz"})
+"""Never limited: a supervisor that is told to wait takes a working keeper for a dead one."""
+_UNLIMITED: Final = Admission()
+
+
+class Guard:
+    """The outermost layer. `admit` may refuse a request by its peer's address and Authorization (rate limits)."""
+
+    def __init__(self, app: ASGIApp, instruments: Instruments, admit: Callable[[str, str | None], Admission]) -> None:
+        self._app = app
+        self._instruments = instruments
+        self._admit = admit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        asked = Headers(scope=scope)
+        request_id = _request_id(asked.get(REQUEST_ID))
+        admission = self._admission(scope, asked)
+        started = time.perf_counter()
+        status = 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                # Nobody inside sets these, so they are put behind the others and not looked for among them.
+                message["headers"] = [
+                    *message["headers"],
+                    (_REQUEST_ID, request_id.encode()),
+                    _NOSNIFF,
+                    *[(name.encode(), value.encode()) for name, value in admission.headers],
+                ]
+            await send(message)
+
+        try:
+            refused = _too_much(scope) or admission.refused
+            answer = self._app if refused is None else refused.response()
+            await answer(scope, receive, sending)
+        except BaseException as e:
+            # A Rust panic is no Exception; interrupts and cancellation are not ours to answer.
+            if not isinstance(e, Exception) and type(e).__module__ != "pyo3_runtime":
+                raise
+            _log.exception("http.failed", request_id=request_id, method=scope["method"], route=_route(scope))
+            if status:
+                raise  # The answer has begun: only the connection's end can say that it is broken.
+            problem = Problem("internal_error", "Tell the operator the request id.", more={"request_id": request_id})
+            await problem.response()(scope, receive, sending)
+        finally:
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._instruments.answered(_route(scope), method, status, time.perf_counter() - started)
+
+    def _admission(self, scope: Scope, asked: Headers) -> Admission:
+        client = scope.get("client")
+        if client is None or scope["path"] in _PROBES:
+            return _UNLIMITED
+        return self._admit(client[0], asked.get("authorization"))
+
+
+def _too_much(scope: Scope) -> Problem | None:
+    """The protocol's own limit holds for what comes in several reads; a head that fits into one read passes it."""
+    head = sum(len(name) + len(value) for name, value in scope["headers"])
+    if head + len(scope.get("raw_path") or b"") + len(scope["query_string"]) <= MAX_HEAD_BYTES:
+        return None
+    return Problem("headers_too_large", f"A request's head may have {MAX_HEAD_BYTES} bytes.")
+
+
+def _request_id(given: str | None) -> str:
+    """The caller's own id if it is fit for a log, else a new one."""
+    return given if given is not None and _ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def _route(scope: Scope) -> str:
+    return getattr(scope.get("route"), "path", "none")

@@ -1,0 +1,82 @@
+"""A token bucket for each client: a known API token's bearer, else an address."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from keeper.http.edge.problems import Problem
+
+_MOST_CLIENTS: Final = 10_000
+_V6_NETWORK_BITS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Whether a request may go on, and the headers that tell its client how it stands (draft-ietf-httpapi-ratelimit
+    -headers): the policy, what is left of it now, and after how many seconds there is more.
+    """
+
+    refused: Problem | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+_ALWAYS: Final = Admission()
+
+
+class Rates:
+    """At most `per_s` requests a second from one client in the long run, `burst` at once. 0 a second: no limit.
+
+    The client that was quiet for longest is forgotten first, so that many addresses take a bounded amount of memory.
+    """
+
+    def __init__(self, per_s: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_s = per_s
+        self._burst = float(max(1, burst))
+        self._clock = clock
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        refill_s = math.ceil(self._burst / per_s) if per_s > 0 else 0
+        self._policy = f'"default";q={int(self._burst)};w={refill_s}'
+
+    def __repr__(self) -> str:
+        return f"Rates({self._per_s:g}/s, burst {self._burst:g}, {len(self._buckets)} clients)"
+
+    def admit(self, client: str) -> Admission:
+        """Take a token of the client's, or refuse, with when there is one again."""
+        if self._per_s <= 0:
+            return _ALWAYS
+        now = self._clock()
+        tokens, since = self._buckets.pop(client, (self._burst, now))
+        tokens = min(self._burst, tokens + (now - since) * self._per_s)
+        admitted = tokens >= 1.0
+        left = tokens - 1.0 if admitted else tokens
+        self._buckets[client] = (left, now)
+        if len(self._buckets) > _MOST_CLIENTS:
+            self._buckets.popitem(last=False)
+        wait_s = max(1, math.ceil((1.0 - left) / self._per_s))
+        headers = (("RateLimit-Policy", self._policy), ("RateLimit", f'"default";r={int(left)};t={wait_s}'))
+        if admitted:
+            return Admission(headers=headers)
+        return Admission(
+            Problem("rate_limited", f"At most {self._per_s:g} requests a second.", retry_after_s=wait_s), headers
+        )
+
+
+def client_of(address: str, token_name: str | None) -> str:
+    """Whose bucket a request takes from. A token counts only when it is known, or anybody could make up new ones;
+    of an IPv6 address the network counts, because one host has all the addresses in it.
+    """
+    if token_name is not None:
+        return f"token:{token_name}"
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if parsed.version == 6 and parsed.ipv4_mapped is None:
+        return str(ipaddress.ip_network((parsed, _V6_NETWORK_BITS), strict=False))
+    return address

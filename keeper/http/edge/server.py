@@ -1,0 +1,127 @@
+"""uvicorn inside the keeper's own task group.
+
+uvicorn is made for owning a process: it takes over signals and logging, and it says that it listens by a log
+line. Here the keeper owns all that: no signal handlers, no loggers set up, ready when the socket listens, and a
+cancellation ends it within a bound.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+import anyio
+import uvicorn
+from anyio.abc import TaskStatus
+from starlette.types import ASGIApp
+
+from keeper.errors import Misconfigured
+from keeper.http.edge.heads import BoundedHeads
+
+_LAST_PORT: Final = 65_535
+_BACKLOG: Final = 1024
+_PEER_TAKES_NOTHING_MS: Final = 30_000
+_MAX_CONNECTIONS: Final = 4096
+
+
+async def serve(
+    app: ASGIApp,
+    host: str,
+    port: int,
+    *,
+    drain_s: float = 5.0,
+    task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve `app` until cancelled; `task_status` is told the port once it listens. Port 0 takes any free one.
+
+    On cancellation no new connections are accepted and running requests get `drain_s` seconds to finish.
+    Misconfigured, naming the setting, when the address can't be listened on.
+    """
+    listener = listen(host, port)
+    server = _Server(
+        uvicorn.Config(
+            app,
+            http=BoundedHeads,
+            ws="none",
+            lifespan="off",
+            loop="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            # The caller's address is the peer's: a header that anybody can send must not choose it.
+            proxy_headers=False,
+            limit_concurrency=_MAX_CONNECTIONS,
+            timeout_graceful_shutdown=max(1, int(drain_s)),
+        )
+    )
+    finished = anyio.Event()
+    # The server gets the shield, not this task: a cancellation wakes the wait below, which asks it to stop.
+    shield = anyio.CancelScope(shield=True)
+
+    async def run() -> None:
+        try:
+            with shield:
+                await server.serve(sockets=[listener])
+        finally:
+            finished.set()
+
+    try:
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(run, name="http-server")
+            try:
+                # The socket listens since it was bound; what comes before uvicorn accepts waits in the backlog.
+                task_status.started(listener.getsockname()[1])
+                await finished.wait()
+            finally:
+                server.should_exit = True
+                shield.deadline = anyio.current_time() + drain_s + 1.0
+    finally:
+        listener.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Misconfigured, naming the setting, when the address can't be had."""
+    if not 0 <= port <= _LAST_PORT:
+        # getaddrinfo would take it modulo 65,536 and listen somewhere else.
+        raise Misconfigured(f"{port} is no port.", remedy=f"Set http.port to 0 to {_LAST_PORT}.")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as e:
+        raise Misconfigured(f"{host!r} is no address to listen on.", remedy="Check the setting http.host.") from e
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # Connections inherit it: a peer that takes nothing for so long, dead or unwilling, is given up.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _PEER_TAKES_NOTHING_MS)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except OSError as e:
+        listener.close()
+        raise _cannot_listen(host, port, e) from e
+    return listener
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> Misconfigured:
+    if error.errno == errno.EADDRINUSE:
+        return Misconfigured(
+            f"Port {port} on {host} is in use.",
+            remedy="Set http.port to a free one, or 0 for any, or stop what uses it.",
+        )
+    if error.errno == errno.EACCES:
+        return Misconfigured(f"Port {port} needs privileges.", remedy="Set http.port to 1024 or above.")
+    return Misconfigured(f"Can't listen on {host}:{port}: {error}.", remedy="Check http.host and http.port.")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its hands on the process's signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

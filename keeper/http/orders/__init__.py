@@ -1,0 +1,1 @@
+"""Orders: prepared, relayed and cancelled, for users with a wallet and for managed wallets."""

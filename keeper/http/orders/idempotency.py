@@ -1,0 +1,41 @@
+"""The Idempotency-Key: a request that is sent twice, because its answer got lost, prepares one order.
+
+The key and a hash of what was asked are kept with the prepared transaction, in the same commit; so a repetition
+gets the same answer after a restart too. The hash is over the decoded body in a canonical encoding: another order
+of keys or other white space is still the same request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Final
+
+import msgspec
+from starlette.requests import Request
+
+from keeper.http.edge.problems import Problem
+from keeper.http.models import Request as Body
+
+HEADER: Final = "Idempotency-Key"
+REPLAYED: Final = "Idempotency-Replayed"
+_KEY: Final = re.compile(r"[!-~]{1,255}")
+
+
+def key_of(request: Request) -> str | None:
+    """The request's key, None without one. The draft standard's quotes around it are taken off."""
+    values = request.headers.getlist(HEADER)
+    if not values:
+        return None
+    value = values[0].strip()
+    if len(value) >= 2 and value[0] == value[-1] == '"':
+        value = value[1:-1]
+    if len(values) > 1 or not _KEY.fullmatch(value):
+        raise Problem("invalid_idempotency_key", "Send one key of 1 to 255 printable ASCII characters without spaces.")
+    return value
+
+
+def fingerprint(operation: str, body: Body) -> str:
+    """What was asked, as a hash: the operation with its path, and the body."""
+    canonical = msgspec.json.encode(body, order="sorted")
+    return hashlib.sha256(operation.encode() + b"\0" + canonical).hexdigest()

@@ -1,0 +1,143 @@
+"""Managed wallets: the keeper holds the key and places orders with it, within what the operator allows. Custodial.
+
+Off unless configured. A wallet's orders go the same way as anybody's: prepared, signed, checked and simulated before
+they are relayed; only that the signature is made here.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+from solders.pubkey import Pubkey
+from solders.transaction import VersionedTransaction
+
+from keeper.domain.decimals import decimal, parse_1e6
+from keeper.http.edge.chain_problems import translated
+from keeper.http.edge.keyed_lock import KeyedLock
+from keeper.http.edge.problems import Problem
+from keeper.http.edge.tokens import Tokens
+from keeper.http.models import ExecuteOrder, ManagedOrder, PlaceOrder, PreparedTransaction, SubmittedTransaction
+from keeper.http.orders.preparing import Preparing
+from keeper.http.orders.relaying import Relaying
+from keeper.http.ports import ApiPorts
+from keeper.journal.ops import SetMeta
+from keeper.solana.transactions import Signer
+
+_DAY_S: Final = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class ManagedWallet:
+    """A wallet whose key the operator gave to the keeper, and what may be done with it."""
+
+    name: str
+    signer: Signer
+    markets: frozenset[str]
+    max_size_1e6: int
+    orders_per_day: int
+    tokens: Tokens
+
+
+class Managed:
+    """Places and cancels orders of managed wallets."""
+
+    def __init__(
+        self, ports: ApiPorts, wallets: Sequence[ManagedWallet], preparing: Preparing, relaying: Relaying
+    ) -> None:
+        self._ports = ports
+        self._wallets = {wallet.name: wallet for wallet in wallets}
+        self._preparing = preparing
+        self._relaying = relaying
+        self._locks = KeyedLock()
+
+    def __repr__(self) -> str:
+        return f"Managed({sorted(self._wallets)})"
+
+    def wallet(self, name: str, authorization: str | None) -> ManagedWallet:
+        """The wallet, for one who may use it. A wallet that there is not is refused like one that is not theirs."""
+        if not self._wallets:
+            raise Problem("not_found", "There is nothing at this path.")
+        wallet = self._wallets.get(name)
+        if wallet is None or wallet.tokens.name_of(authorization) is None:
+            raise Problem(
+                "unauthorized",
+                "Send a bearer token that may use this wallet.",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        return wallet
+
+    async def place(self, wallet: ManagedWallet, body: ManagedOrder, key: str | None) -> SubmittedTransaction:
+        """Prepare, sign and relay an order. The same key and body again get the same order."""
+        order = PlaceOrder(user=str(wallet.signer.address), **msgspec.structs.asdict(body))
+        _check_allowed(wallet, order)
+        # One at a time, so that two at once can't both be the day's last.
+        async with self._locks.hold(wallet.name):
+            prepared = await self._preparing.place(order, _own_key(wallet, key))
+            counted = None if prepared.replayed else await self._count(wallet)
+            try:
+                return await self._relay(wallet, prepared.answer)
+            except Problem:
+                if counted is not None:
+                    await self._commit(wallet, counted - 1)
+                raise
+
+    async def cancel(self, wallet: ManagedWallet, order: Pubkey, key: str | None) -> SubmittedTransaction:
+        """Prepare, sign and relay the cancel of one of the wallet's own orders."""
+        prepared = (await self._preparing.cancel(order, _own_key(wallet, key))).answer
+        if prepared.summary.user != str(wallet.signer.address):
+            raise Problem("unauthorized_user", "The order is not this wallet's.", field="order")
+        return await self._relay(wallet, prepared)
+
+    async def _relay(self, wallet: ManagedWallet, prepared: PreparedTransaction) -> SubmittedTransaction:
+        message = VersionedTransaction.from_bytes(base64.b64decode(prepared.transaction)).message
+        wire = wallet.signer.sign_prepared(message)
+        return await self._relaying.execute(
+            ExecuteOrder(id=prepared.id, signed_transaction=base64.b64encode(wire).decode())
+        )
+
+    async def _count(self, wallet: ManagedWallet) -> int:
+        """Count an order before it is sent, so that a crash leaves one too many counted and never one too few."""
+        with translated():
+            text = await self._ports.journal.read(lambda queries: queries.meta(_counter(wallet)))
+        day, _, number = (text or "").partition(" ")
+        made = int(number) if day == self._today() else 0
+        if made >= wallet.orders_per_day:
+            raise Problem(
+                "daily_limit",
+                f"This wallet may place {wallet.orders_per_day} orders a day (UTC).",
+                retry_after_s=max(1, _DAY_S - int(self._ports.now()) % _DAY_S),
+            )
+        await self._commit(wallet, made + 1)
+        return made + 1
+
+    async def _commit(self, wallet: ManagedWallet, made: int) -> None:
+        with translated():
+            await self._ports.journal.commit(SetMeta(_counter(wallet), f"{self._today()} {made}"))
+
+    def _today(self) -> str:
+        return dt.datetime.fromtimestamp(self._ports.now(), dt.UTC).date().isoformat()
+
+
+def _check_allowed(wallet: ManagedWallet, order: PlaceOrder) -> None:
+    if order.market not in wallet.markets:
+        raise Problem("not_allowed", f"This wallet may trade {', '.join(sorted(wallet.markets))}.", field="market")
+    try:
+        size_1e6 = parse_1e6(order.size)
+    except ValueError:
+        return  # which `terms` says better
+    if size_1e6 > wallet.max_size_1e6:
+        raise Problem("not_allowed", f"This wallet's orders have at most {decimal(wallet.max_size_1e6)}.", field="size")
+
+
+def _own_key(wallet: ManagedWallet, key: str | None) -> str | None:
+    """Apart from everybody else's keys, which have no spaces."""
+    return None if key is None else f"wallet {wallet.name} {key}"
+
+
+def _counter(wallet: ManagedWallet) -> str:
+    return f"managed_orders {wallet.name}"

@@ -1,0 +1,206 @@
+"""From a request's words to the program's numbers, and everything that `place_order` would refuse, said beforehand.
+
+The program's own checks decide in the end; these spare the user a signature and name the field at fault. They are
+in the program's order, with its limits: size at most 1e9 units, a limit within 10 % of the oracle's price, an
+expiry at most 30 days ahead by the chain's clock.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from solders.pubkey import Pubkey
+
+from keeper.domain.decimals import MAX_U64, InexactDecimal, decimal, parse_1e6
+from keeper.domain.orders import PPM, Market, OrderType, Side
+from keeper.domain.prices import Price
+from keeper.http.edge.problems import Problem
+from keeper.http.models import PlaceOrder
+from keeper.venue.placing import OrderTerms
+
+MAX_SIZE_1E6: Final = 1_000_000_000
+MAX_EXPIRY_S: Final = 30 * 86_400
+_RFC3339: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}")
+
+_NEEDS_TRIGGER: Final = frozenset({OrderType.STOP_LOSS, OrderType.TAKE_PROFIT, OrderType.STOP_LIMIT})
+_USES_TRIGGER: Final = _NEEDS_TRIGGER | {OrderType.TRAILING_STOP}
+_USES_LIMIT: Final = frozenset({OrderType.LIMIT, OrderType.STOP_LIMIT})
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a request is judged by: the market, its price, the chain's clock and what the revision executes."""
+
+    market: Market
+    price: Price | None
+    chain_time_s: float
+    executable: frozenset[OrderType]
+    stale_price_s: float
+
+
+def address(text: str, field: str) -> Pubkey:
+    """A base58 address, or a Problem that names the field."""
+    try:
+        return Pubkey.from_string(text)
+    except ValueError:
+        raise Problem("invalid_field", f"The field {field} has to be a base58 address.", field=field) from None
+
+
+def order_id(text: str | None) -> int | None:
+    """A u64 from its string."""
+    if text is None:
+        return None
+    value = int(text)
+    if value > MAX_U64:
+        raise Problem("invalid_field", "The field order_id has to be below 2**64.", field="order_id")
+    return value
+
+
+def terms_of(request: PlaceOrder, conditions: Conditions) -> OrderTerms:
+    """The order that is asked for, in the program's units. Problem with the field that the program would refuse."""
+    kind = OrderType[request.order_type.upper()]
+    if kind not in conditions.executable:
+        words = ", ".join(sorted(t.word for t in conditions.executable))
+        raise Problem(
+            "order_type_not_executed",
+            f"The program would keep a {kind.word} order and never execute it. It executes {words}.",
+            field="order_type",
+        )
+    market = conditions.market
+    size = _size(request.size)
+    if request.leverage > market.max_leverage:
+        raise Problem(
+            "invalid_leverage", f"{market.symbol} allows a leverage of 1 to {market.max_leverage}.", field="leverage"
+        )
+    if not market.is_active:
+        raise Problem("market_inactive", f"The market {market.symbol} is not active.", field="market")
+    return OrderTerms(
+        user=address(request.user, "user"),
+        market=market.address,
+        order_type=kind,
+        side=Side[request.side.upper()],
+        size_1e6=size,
+        price_1e6=_limit_price(request, kind, conditions),
+        stop_price_1e6=_trigger_price(request, kind),
+        trailing_distance_ppm=_distance(request, kind, conditions),
+        leverage=request.leverage,
+        expires_at=_expiry(request.expires_at, conditions.chain_time_s),
+    )
+
+
+def _decimal(text: str, field: str) -> int:
+    try:
+        return parse_1e6(text)
+    except InexactDecimal as e:
+        raise Problem("invalid_field", f"The field {field} {e}.", field=field) from None
+
+
+def _size(text: str) -> int:
+    size = _decimal(text, "size")
+    if size == 0:
+        raise Problem("invalid_size", "The size has to be above 0.", field="size")
+    if size > MAX_SIZE_1E6:
+        raise Problem(
+            "position_too_large", f"The program takes a size of at most {decimal(MAX_SIZE_1E6)}.", field="size"
+        )
+    return size
+
+
+def _trigger_price(request: PlaceOrder, kind: OrderType) -> int:
+    if request.trigger_price is None:
+        if kind in _NEEDS_TRIGGER:
+            raise Problem("missing_field", f"A {kind.word} order needs a trigger_price.", field="trigger_price")
+        return 0
+    if kind not in _USES_TRIGGER:
+        raise Problem("field_not_used", f"A {kind.word} order has no trigger_price.", field="trigger_price")
+    value = _decimal(request.trigger_price, "trigger_price")
+    if value == 0:
+        raise Problem("invalid_stop_price", "The trigger price has to be above 0.", field="trigger_price")
+    return value
+
+
+def _limit_price(request: PlaceOrder, kind: OrderType, conditions: Conditions) -> int:
+    if request.limit_price is None:
+        if kind is OrderType.LIMIT:
+            raise Problem("missing_field", "A limit order needs a limit_price.", field="limit_price")
+        return 0
+    if kind not in _USES_LIMIT:
+        raise Problem("field_not_used", f"A {kind.word} order has no limit_price.", field="limit_price")
+    value = _decimal(request.limit_price, "limit_price")
+    if value == 0:
+        raise Problem("invalid_price", "The limit price has to be above 0.", field="limit_price")
+    if kind is OrderType.LIMIT:
+        _near_oracle(value, conditions)
+    return value
+
+
+def _near_oracle(limit_1e6: int, conditions: Conditions) -> None:
+    """Within 10 %, rounded inwards as the program rounds. Without any price the program refuses every limit."""
+    oracle = conditions.price.price_1e6 if conditions.price else 0
+    highest, lowest = oracle * 11 // 10, -(-oracle * 9 // 10)
+    detail = (
+        f"A limit has to be between {decimal(lowest)} and {decimal(highest)}, "
+        f"which is 10 % around the oracle's {decimal(oracle)}."
+    )
+    if limit_1e6 > highest:
+        raise Problem("price_too_high", detail, field="limit_price")
+    if limit_1e6 < lowest:
+        raise Problem("price_too_low", detail, field="limit_price")
+
+
+def _distance(request: PlaceOrder, kind: OrderType, conditions: Conditions) -> int:
+    if kind is not OrderType.TRAILING_STOP:
+        if request.trailing_distance is not None:
+            raise Problem("field_not_used", f"A {kind.word} order has no trailing_distance.", field="trailing_distance")
+        return 0
+    if request.trailing_distance is None:
+        raise Problem("missing_field", "A trailing_stop order needs a trailing_distance.", field="trailing_distance")
+    # A fraction has the same six places as parts per million.
+    ppm = _decimal(request.trailing_distance, "trailing_distance")
+    if not 1 <= ppm <= PPM:
+        raise Problem(
+            "invalid_trailing_distance",
+            'The trailing distance is a fraction of the price, from "0.000001" to "1" (which is 100 %).',
+            field="trailing_distance",
+        )
+    if request.trigger_price is None:
+        price = conditions.price
+        if price is None or price.age_s(conditions.chain_time_s) > conditions.stale_price_s:
+            raise Problem(
+                "price_stale",
+                "Without a trigger_price the first stop is taken from the oracle's price, which is too old.",
+                field="trigger_price",
+            )
+    return ppm
+
+
+def _expiry(value: int | str | None, chain_time_s: float) -> int:
+    if value is None or value == 0:
+        return 0
+    seconds = _instant(value) if isinstance(value, str) else value
+    if seconds <= chain_time_s:
+        raise Problem("order_expired", "The expiry has to be in the future, by the chain's clock.", field="expires_at")
+    if seconds - chain_time_s > MAX_EXPIRY_S:
+        raise Problem(
+            "order_expiration_too_long", "The program takes an expiry of at most 30 days ahead.", field="expires_at"
+        )
+    return seconds
+
+
+def _instant(text: str) -> int:
+    """RFC 3339 to unix seconds. A fraction of a second can't be kept, and a local time without offset means nothing."""
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None or moment.microsecond or not _RFC3339.match(text):
+        raise Problem(
+            "invalid_field",
+            "The field expires_at has to be unix seconds, or RFC 3339 with an offset and whole seconds, such as "
+            '"2030-01-31T12:00:00Z".',
+            field="expires_at",
+        )
+    return int(moment.timestamp())

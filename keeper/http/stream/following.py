@@ -1,0 +1,133 @@
+"""What a stream begins with: the changes that its reader missed, or a snapshot; and what one change looks like."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+import msgspec
+from solders.pubkey import Pubkey
+
+from keeper.domain.orders import OrderState
+from keeper.http.edge.chain_problems import translated
+from keeper.http.edge.keyed_lock import KeyedLock
+from keeper.http.models import OrderView, StreamReset, StreamSnapshot
+from keeper.http.ports import ApiPorts
+from keeper.http.reading.views import order_view
+from keeper.http.stream.feed import Feed, Filter, Reader
+from keeper.http.stream.sse import event
+from keeper.journal.queries import Queries
+from keeper.journal.records import ChangeRow, OrderRow
+
+ACTIVE: Final = frozenset(state for state in OrderState if not state.terminal)
+MOST_IN_SNAPSHOT: Final = 500
+_MOST_MISSED: Final = 2_000
+_PAGE: Final = 500
+_RENDERED_AT_ONCE: Final = 25
+"""Orders made into JSON between two turns of the event loop."""
+_SNAPSHOT_LIVES_S: Final = 5.0
+_MOST_KEPT: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """A rendered snapshot: the journal as of a change id, made at a monotonic time."""
+
+    change_id: int
+    made_at: float
+    rendered: bytes
+
+
+class Following:
+    """Prepares streams. Many readers of the same orders who come at once share one snapshot."""
+
+    def __init__(self, ports: ApiPorts) -> None:
+        self._ports = ports
+        self._locks = KeyedLock()
+        self._snapshots: dict[Filter, _Snapshot] = {}
+        self.feed = Feed(ports.journal, self.change_event, max_readers=ports.limits.streams, busy=ports.busy)
+
+    def change_event(self, change: ChangeRow, row: OrderRow) -> bytes:
+        """The order as it is now, with this change's own status, reason and time."""
+        view = order_view(row, self._ports.desk)
+        told = msgspec.structs.replace(view, status=change.state, status_reason=change.reason, updated_at=change.at)
+        return event("order", told, change.id)
+
+    async def opening(self, reader: Reader, last_seen: int | None) -> bytes:
+        """What `reader` gets first, after which it hears what follows without a gap.
+
+        `last_seen` is the id of the last event that it had, None for a new reader. Where not every change since is
+        kept any more, or there were too many to be worth telling, it gets a `reset` and a snapshot.
+        """
+        with translated():
+            if last_seen is None:
+                return await self._snapshot(reader)
+            missed = await self._missed(reader, last_seen)
+            if missed is not None:
+                return missed
+            return await self._reset(reader) + await self._snapshot(reader)
+
+    async def _missed(self, reader: Reader, last_seen: int) -> bytes | None:
+        """The changes after `last_seen` up to where the reader hears by itself; None when they can't all be told."""
+        until, wanted = reader.after, reader.filter
+        if last_seen > max(until, self._ports.journal.last_change_id):
+            return None  # an id of another journal
+        pieces: list[bytes] = []
+        after = last_seen
+        while after < until:
+
+            def read(
+                queries: Queries, after: int = after
+            ) -> tuple[tuple[ChangeRow, ...], int, bool, dict[Pubkey, OrderRow]]:
+                page = queries.changes_after(after, limit=_PAGE, user=wanted.user, market=wanted.market)
+                return page.changes, page.last_id, page.gap, queries.orders_at(c.order for c in page.changes)
+
+            changes, after, gap, rows = await self._ports.journal.read(read)
+            if gap or len(pieces) + len(changes) > _MOST_MISSED:
+                return None
+            for n, change in enumerate(changes):
+                row = rows.get(change.order)
+                if change.id <= until and row is not None:
+                    pieces.append(self.change_event(change, row))
+                if n % _RENDERED_AT_ONCE == 0:
+                    await anyio.lowlevel.checkpoint()
+        return b"".join(pieces)
+
+    async def _reset(self, reader: Reader) -> bytes:
+        reason = "Not every change since is kept any more; a snapshot follows."
+        return event("reset", StreamReset(reason=reason), reader.after)
+
+    async def _snapshot(self, reader: Reader) -> bytes:
+        """One that is as new as the reader: what it hears by itself begins where the snapshot ends."""
+        wanted = reader.filter
+        async with self._locks.hold(repr(wanted)):
+            known = self._snapshots.get(wanted)
+            if known is None or known.change_id < reader.after or time.monotonic() > known.made_at + _SNAPSHOT_LIVES_S:
+                known = await self._make_snapshot(wanted)
+                self._snapshots.pop(wanted, None)
+                self._snapshots[wanted] = known
+                if len(self._snapshots) > _MOST_KEPT:
+                    del self._snapshots[next(iter(self._snapshots))]
+        reader.after = max(reader.after, known.change_id)
+        return known.rendered
+
+    async def _make_snapshot(self, wanted: Filter) -> _Snapshot:
+        made_at = time.monotonic()
+
+        def read(queries: Queries) -> tuple[int, tuple[OrderRow, ...], bool]:
+            with queries.one_moment():
+                change_id = queries.last_change_id()
+                page = queries.orders(user=wanted.user, market=wanted.market, states=ACTIVE, limit=MOST_IN_SNAPSHOT)
+            return change_id, page.items, page.cursor is None
+
+        change_id, rows, complete = await self._ports.journal.read(read)
+        views: list[OrderView] = []
+        for n, row in enumerate(rows):
+            views.append(order_view(row, self._ports.desk))
+            if n % _RENDERED_AT_ONCE == 0:
+                await anyio.lowlevel.checkpoint()
+        return _Snapshot(
+            change_id, made_at, event("snapshot", StreamSnapshot(orders=views, complete=complete), change_id)
+        )
