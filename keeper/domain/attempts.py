@@ -25,10 +25,10 @@ class AttemptKind(enum.StrEnum):
 
 
 class AttemptState(enum.StrEnum):
-    """Where an attempt stands. `intended` exists only in memory: the journal holds signed and later ones."""
+    """Where an attempt stands. What is decided and not signed is no attempt yet: a crash forgets it, and the order
+    simply triggers again.
+    """
 
-    INTENDED = "intended"
-    """Decided, not signed: a crash here forgets it, and the order simply triggers again."""
     SIGNED = "signed"
     """Signature, bytes, blockhash and last valid block height are committed; it may be on its way."""
     SENT = "sent"

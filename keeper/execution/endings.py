@@ -21,7 +21,7 @@ from keeper.execution.orders import Orders, Reason
 from keeper.journal import Journal
 from keeper.journal.ops import NoteOrder, NoteState
 from keeper.journal.transitions import first_state
-from keeper.solana.client import AccountBytes, ChainClient
+from keeper.solana.client import ChainClient
 from keeper.venue.venue import Venue
 
 _BATCH: Final = 1_000
@@ -48,21 +48,16 @@ class Endings:
         self._journal = journal
         self._orders = orders
         self._asked_since: dict[Pubkey, float] = {}
-        self._wake = anyio.Event()
 
     def __repr__(self) -> str:
         return f"Endings({len(self._orders.blocked(Reason.ENDED))} to read)"
-
-    def wake(self) -> None:
-        """There is something to read."""
-        self._wake.set()
 
     async def pause(self) -> None:
         """Wait until there is something to read, and a little in any case."""
         if not self._orders.blocked(Reason.ENDED):
             self._asked_since.clear()
-            self._wake = anyio.Event()
-            await self._wake.wait()
+            self._orders.ended.clear()
+            await self._orders.ended.wait()
         await anyio.sleep(_EVERY_S)
 
     def _due(self) -> dict[Pubkey, int]:
@@ -99,7 +94,14 @@ class Endings:
             if slot < said and now_s - self._asked_since[address] < _PATIENCE_S:
                 continue  # an answer from before the news
             self._asked_since.pop(address, None)
-            order = self._read(account, slot)
+            try:
+                order = self._venue.order(account, slot)
+            except MalformedAccount as e:
+                # It is there, so it was not closed; what it is now can't be told until it reads well.
+                self._orders.block(record, Reason.UNREADABLE, str(e))
+                self._orders.lift(address, record.generation, Reason.ENDED)
+                self._journal.post(NoteState(address, OrderState.FAILED, unreadable(str(e)), slot=slot))
+                continue
             if order is not None and order.pending:
                 self._orders.book.revive(order)
                 self._orders.seen(order)
@@ -110,11 +112,10 @@ class Endings:
             self._orders.close(address, slot)
         return news
 
-    def _read(self, account: AccountBytes | None, slot: int) -> Order | None:
-        try:
-            return self._venue.order(account, slot)
-        except MalformedAccount:
-            return None
+
+def unreadable(reason: str) -> str:
+    """The sentence on an order whose account does not decode."""
+    return f"Its account can't be read ({reason}); it is watched until it can."
 
 
 def _end(address: Pubkey, order: Order | None, slot: int) -> NoteOrder | NoteState:

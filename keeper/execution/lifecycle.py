@@ -1,6 +1,6 @@
 """The attempt's state machine: which states follow which, and nothing else. Drawn in docs/attempts.md.
 
-`intended` is in memory only. `signed` is committed to the journal before the first byte leaves. From then on
+`signed` is committed to the journal before the first byte leaves. From then on
 the signature may land at any time, so every state that is not an end leads to every landing state: a node that
 said nothing, or lied, is corrected by what the chain says later.
 """
@@ -16,7 +16,6 @@ from keeper.journal.ops import MoveAttempt
 S = AttemptState
 
 MOVES: Final[Mapping[AttemptState, frozenset[AttemptState]]] = {
-    S.INTENDED: frozenset({S.SIGNED, S.DRY_RUN}),
     S.SIGNED: frozenset({S.SENT, S.UNKNOWN, S.SEEN, S.CONFIRMED, S.FINALIZED, S.FAILED, S.EXPIRED}),
     S.SENT: frozenset({S.UNKNOWN, S.SEEN, S.CONFIRMED, S.FINALIZED, S.FAILED, S.EXPIRED}),
     S.UNKNOWN: frozenset({S.SENT, S.SEEN, S.CONFIRMED, S.FINALIZED, S.FAILED, S.EXPIRED}),

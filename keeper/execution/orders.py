@@ -129,6 +129,8 @@ class Orders:
         """Orders that became armed and have not been looked at since."""
         self.wake = asyncio.Event()
         """Set while there may be such orders."""
+        self.ended = asyncio.Event()
+        """Set when an order gets the reason ENDED."""
         self._records: dict[Pubkey, Record] = {}
         self._generations = itertools.count(1)
         self._by_reason: dict[Reason, dict[Pubkey, None]] = {reason: {} for reason in Reason}
@@ -237,6 +239,8 @@ class Orders:
         self._by_reason[reason][record.address] = None
         self.freed.pop(record.address, None)
         self.book.watch(record.address, record.watched)
+        if reason is Reason.ENDED:
+            self.ended.set()
 
     def pause(self, record: Record, until_s: float) -> None:
         """Let it rest until then; a longer pause that it has already stays."""

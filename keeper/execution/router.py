@@ -24,7 +24,7 @@ from keeper.errors import JournalError
 from keeper.execution.account_wait import AccountWait
 from keeper.execution.consequences import take_effect
 from keeper.execution.drafting import Job
-from keeper.execution.endings import Endings
+from keeper.execution.endings import Endings, unreadable
 from keeper.execution.executor import RESTS, Executor
 from keeper.execution.fees import FeePolicy
 from keeper.execution.flights import Flights
@@ -108,7 +108,7 @@ class Router:
                 else:
                     self._not_pending(order.address, order.slot)
             case OrderGone(address, slot):
-                if self._book.remove(address, slot):
+                if self._book.remove(address, slot) or self.orders.has(address, Reason.UNREADABLE):
                     self._ended(address, slot)
             case AccountUnreadable():
                 self._unreadable(event)
@@ -128,16 +128,18 @@ class Router:
         change = self._book.upsert(order)
         if change is Change.STALE:
             return  # late news from before its end, or an older reading: it revives nothing in the journal either
+        unread = self.orders.has(order.address, Reason.UNREADABLE)
         self.orders.seen(order)
-        if change is Change.SAME:
+        if change is Change.SAME and not unread:
             return
         action = self.decision.look_at(order, self.now_s(), time.monotonic_ns())
         if action is not None:
             self._act([action])
         # While an attempt at it is open, or another reason holds, its state is that one's to say, not the account's.
         state = OrderState.OPEN if self.orders.armed(order.address) else None
-        # Pending at a newer slot than an end that was noted: a fork dropped that end.
-        self._notes.post(NoteOrder(order, state, RESTS if state else "", reopen=change is Change.NEW))
+        # Pending at a newer slot than an end that was noted: a fork dropped that end. Or it reads well again.
+        reopen = unread or change is Change.NEW
+        self._notes.post(NoteOrder(order, state, RESTS if state else "", reopen=reopen))
 
     def _not_pending(self, address: Pubkey, slot: int) -> None:
         """What each fill of a burst tells, so it makes no order of what the book held."""
@@ -151,7 +153,6 @@ class Router:
     def _ended(self, address: Pubkey, slot: int) -> None:
         """At processed it is not pending any more. What became of it is read at confirmed."""
         self.orders.block(self.orders.record(address), Reason.ENDED, slot)
-        self._endings.wake()
 
     def seems_ended(self, address: Pubkey) -> None:
         """An order that the journal knows and the chain's list of pending ones does not show."""
@@ -164,8 +165,7 @@ class Router:
             return
         record = self.orders.record(event.address, known)
         self.orders.block(record, Reason.UNREADABLE, event.reason)
-        reason = f"Its account can't be read ({event.reason}); it is watched until it can."
-        self._notes.post(NoteOrder(known, OrderState.FAILED, reason))
+        self._notes.post(NoteOrder(known, OrderState.FAILED, unreadable(event.reason)))
 
     # -- lists of orders, in bulk
 

@@ -17,8 +17,8 @@ from keeper.domain.orders import Market, Order, OrderState, OrderType
 from keeper.domain.prices import Price
 from keeper.http.edge.tokens import Tokens
 from keeper.journal.ops import Op
-from keeper.journal.queries import Queries
 from keeper.journal.records import OrderRow, Page, PreparedRow
+from keeper.journal.sqlite.queries import Queries
 from keeper.solana.client import Blockhash, ChainClient
 from keeper.triggers.book import Level
 from keeper.triggers.conditions import Fires

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-from keeper.journal.inspection import Inspection, inspect
 from keeper.journal.journal import Journal
-from keeper.journal.maintenance import Finding, backup, export, vacuum, verify
 from keeper.journal.ops import (
     AddAttempt,
     AddPrepared,
@@ -23,7 +21,6 @@ from keeper.journal.ops import (
     SetMeta,
     UseBudget,
 )
-from keeper.journal.queries import Queries
 from keeper.journal.records import (
     ChangePage,
     ChangeRow,
@@ -36,6 +33,9 @@ from keeper.journal.records import (
     Source,
 )
 from keeper.journal.retention import Pruned, Retention
+from keeper.journal.sqlite.inspection import Inspection, inspect
+from keeper.journal.sqlite.maintenance import Finding, backup, export, vacuum, verify
+from keeper.journal.sqlite.queries import Queries
 from keeper.journal.writer import GroupDone
 
 __all__ = [

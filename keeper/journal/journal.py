@@ -12,14 +12,14 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 import anyio
 import anyio.to_thread
-from sqlite_utils import Database
 
 from keeper.errors import JournalError
-from keeper.journal import files
-from keeper.journal.lock import writer_lock
 from keeper.journal.ops import Note, Op
-from keeper.journal.queries import Queries
-from keeper.journal.retention import Pruned, Retention, prune_step
+from keeper.journal.retention import Pruned, Retention
+from keeper.journal.sqlite import files
+from keeper.journal.sqlite.lock import writer_lock
+from keeper.journal.sqlite.queries import Queries
+from keeper.journal.sqlite.store import SqliteStore
 from keeper.journal.writer import GroupDone, Writer
 
 P = ParamSpec("P")
@@ -123,15 +123,16 @@ class Journal:
         await anyio.to_thread.run_sync(files.create, self._path)
         # Everything the writer does lies inside the lock: it is taken first and let go of last.
         with writer_lock(self._path):
-            db, checkpoint_db = await anyio.to_thread.run_sync(files.open_writers, self._path)
-            self._writer = Writer(
-                self._path,
-                db,
-                checkpoint_db=checkpoint_db,
-                loop=asyncio.get_running_loop(),
-                max_notes=self._max_notes,
-                on_group=self._group,
-                inline_below_s=self._inline_below_s,
+            open_store = functools.partial(SqliteStore, self._path)
+            self._writer = await anyio.to_thread.run_sync(
+                functools.partial(
+                    Writer,
+                    open_store,
+                    loop=asyncio.get_running_loop(),
+                    max_notes=self._max_notes,
+                    on_group=self._group,
+                    inline_below_s=self._inline_below_s,
+                )
             )
             self._writer.start()
             try:
@@ -287,13 +288,10 @@ class Journal:
         """Remove what retention no longer keeps, in small steps between groups, so that commits hardly wait."""
         total = Pruned()
         while True:
-            step = await self._upkeep(lambda db: prune_step(db, self.retention, now))
+            step = cast(Pruned, await self._the_writer().upkeep(lambda store: store.prune(self.retention, now)))
             total += step
             if step.done:
                 return total
-
-    async def _upkeep(self, work: Callable[[Database], T]) -> T:
-        return cast(T, await self._the_writer().chore(work))
 
     # --- reading
 

@@ -31,7 +31,7 @@ def test_every_state_is_in_the_machine() -> None:
 
 
 def test_the_ends_are_the_states_that_are_not_live() -> None:
-    assert set(AttemptState) - LIVE_STATES - {AttemptState.INTENDED} == ENDS
+    assert set(AttemptState) - LIVE_STATES == ENDS
 
 
 def test_every_live_state_can_reach_every_end_of_a_sent_attempt() -> None:

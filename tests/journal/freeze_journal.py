@@ -32,15 +32,15 @@ from keeper.journal import (
     SetMeta,
     Source,
     UseBudget,
-    schema,
 )
-from keeper.journal.files import open_reader
+from keeper.journal.sqlite import schema
+from keeper.journal.sqlite.files import open_reader
 from tests.journal.journal_making import U64_MAX, key, make_attempt, make_order, make_prepared
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "journals"
 AT = 1_700_000_000.25
 DAY = "2023-11-14"
-JOURNALED = [state for state in AttemptState if state is not AttemptState.INTENDED]
+JOURNALED = list(AttemptState)
 
 
 async def write(path: Path) -> None:

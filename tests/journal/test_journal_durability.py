@@ -6,11 +6,12 @@ import signal
 from pathlib import Path
 
 import pytest
-from sqlite_utils import Database
 
 from keeper.domain.orders import OrderState
 from keeper.errors import JournalError
 from keeper.journal import Journal, NoteOrder, NoteState, verify
+from keeper.journal.sqlite.store import SqliteStore
+from keeper.journal.store import Store
 from tests.journal.journal_making import child, line, make_order, reap
 
 pytestmark = pytest.mark.anyio
@@ -180,17 +181,18 @@ def test_leaving_with_a_full_disk_says_what_is_lost(tmp_path: Path) -> None:
 
 
 async def test_a_write_without_an_fsync_leaves_the_next_commit_its_own(tmp_path: Path) -> None:
-    def synchronous(db: Database) -> object:
-        return db.execute("PRAGMA synchronous").fetchone()[0]
+    def synchronous(store: Store) -> object:
+        assert isinstance(store, SqliteStore)
+        return store._db.execute("PRAGMA synchronous").fetchone()[0]
 
     order, unknown = make_order(), make_order()
     async with Journal.open(tmp_path / "j.db") as journal:
         await journal.write(NoteOrder(order))
         assert await journal.order(order.address) is not None
-        assert await journal._upkeep(synchronous) == 2, "FULL"
+        assert await journal._the_writer().upkeep(synchronous) == 2, "FULL"
         with pytest.raises(JournalError, match="does not know"):
             await journal.write(NoteState(unknown.address, OrderState.OPEN, "Unknown."))
-        assert await journal._upkeep(synchronous) == 2
+        assert await journal._the_writer().upkeep(synchronous) == 2
         await journal.commit(NoteState(order.address, OrderState.FAILED, "Why not."))
     assert verify(tmp_path / "j.db") == []
     async with Journal.open(tmp_path / "j.db") as journal:

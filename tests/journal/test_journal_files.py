@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from keeper.errors import JournalBusy, JournalError, JournalVersion
-from keeper.journal import Journal, NoteOrder, SetMeta, schema
-from keeper.journal.files import open_reader, open_writer
+from keeper.journal import Journal, NoteOrder, SetMeta
+from keeper.journal.sqlite import schema
+from keeper.journal.sqlite.files import open_reader, open_writer
 from tests.journal.journal_making import child, line, make_order, reap
 
 pytestmark = pytest.mark.anyio

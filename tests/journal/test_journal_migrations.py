@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from keeper.errors import JournalVersion
-from keeper.journal import Journal, Queries, schema, verify
-from keeper.journal.files import open_reader, open_writer
+from keeper.journal import Journal, Queries, verify
+from keeper.journal.sqlite import schema
+from keeper.journal.sqlite.files import open_reader, open_writer
 from tests.journal.freeze_journal import FOLDER, told
 from tests.journal.journal_making import child, line, reap
 from tests.support import KeeperConfig, KeeperProcess, World
@@ -108,8 +109,8 @@ def test_a_kill_in_the_middle_of_a_migration_leaves_the_older_version_whole(vers
     # All that this code does to the version, then one step more, which is killed with its rows written.
     middle = child(
         """
-        from keeper.journal import schema
-        from keeper.journal.files import open_writer
+        from keeper.journal.sqlite import schema
+        from keeper.journal.sqlite.files import open_writer
         def step(db):
             db.execute("ALTER TABLE orders ADD COLUMN later INTEGER")
             db.execute("UPDATE orders SET later = 1, state = 'open', closed = 0")

@@ -24,12 +24,12 @@ from keeper.journal import (
     Queries,
     Retention,
     UseBudget,
-    store,
 )
-from keeper.journal.drafts import FACT_COLUMNS
-from keeper.journal.files import open_reader, open_writer
-from keeper.journal.retention import prune_step
-from keeper.journal.workspace import Rows, apply
+from keeper.journal.applying import Rows, Wanted, apply
+from keeper.journal.rows import ORDER_COLUMNS
+from keeper.journal.sqlite import statements as statements_of
+from keeper.journal.sqlite.files import open_reader, open_writer
+from keeper.journal.sqlite.pruning import prune_step
 from tests.journal.journal_making import MARKET, key, make_attempt, make_order, make_prepared
 
 pytestmark = pytest.mark.anyio
@@ -219,15 +219,16 @@ def plans(path: Path) -> Iterator[tuple[str, str]]:
     for ops in groups:
         rows = Rows(next_order_id=next_order, next_change_id=next_change)
         writer.execute("BEGIN")
-        store.load(writer, [ops], rows)
+        wanted = Wanted()
+        wanted.of(ops)
+        statements_of.load(writer, wanted, rows)
         apply(rows, ops, 1.0)
-        store.save(writer, rows)
+        statements_of.save(writer, rows)
         writer.execute("COMMIT")
         next_order, next_change = rows.next_order_id, rows.next_change_id
     for many in (2, 512):
-        columns = (*store._ALWAYS, *FACT_COLUMNS, "state", "client_order_id", "closed")
-        statements.append(store._update_sql("orders", columns, many))
-        statements.append(store._update_sql("attempts", ("state", "sent_at"), many))
+        statements.append(statements_of._update_sql("orders", ORDER_COLUMNS[1:], many))
+        statements.append(statements_of._update_sql("attempts", ("state", "sent_at"), many))
     prune_step(writer, Retention(), now=1e12)
     writer.conn.set_trace_callback(None)
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from keeper.domain.orders import OnchainStatus, OrderState
 from keeper.errors import JournalError
 from keeper.journal import Journal, NoteOrder, NoteState
-from keeper.journal.notes import merge
+from keeper.journal.applying import Rows, apply, reason_class
+from keeper.journal.queue import merge
 from keeper.journal.transitions import allowed
-from keeper.journal.workspace import Rows, apply, reason_class
 from tests.journal.journal_making import key, make_order
 
 pytestmark = pytest.mark.anyio
@@ -163,4 +163,11 @@ def test_merged_notes_leave_the_facts_that_the_two_would(notes: list[NoteOrder |
     one, two = apart.orders[str(ADDRESS)], merged.orders[str(ADDRESS)]
     assert one is not None
     assert two is not None
-    assert (one.facts, one.slot, one.trigger_price) == (two.facts, two.slot, two.trigger_price)
+    assert (one.identity(), one.onchain_status, one.stop_price, one.filled_size, one.slot, one.trigger_price) == (
+        two.identity(),
+        two.onchain_status,
+        two.stop_price,
+        two.filled_size,
+        two.slot,
+        two.trigger_price,
+    )

@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from keeper.cli import cli
 from keeper.journal import Journal, SetMeta
-from keeper.journal.lock import writer_lock
+from keeper.journal.sqlite.lock import writer_lock
 from keeper.localnet import Commitment
 from tests.support import KeeperConfig, KeeperProcess, World, until
 

@@ -24,8 +24,8 @@ from keeper.http.models import (
 )
 from keeper.http.reading.history_views import execution_view, failure_view
 from keeper.http.wiring import Ports, strict_query
-from keeper.journal.queries import Queries
 from keeper.journal.records import OrderRow, Page
+from keeper.journal.sqlite.queries import Queries
 
 router = APIRouter(prefix="/v1", tags=["history"], dependencies=[strict_query])
 

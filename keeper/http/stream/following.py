@@ -18,8 +18,8 @@ from keeper.http.ports import ApiPorts
 from keeper.http.reading.views import order_view
 from keeper.http.stream.feed import Feed, Filter, Reader
 from keeper.http.stream.sse import event
-from keeper.journal.queries import Queries
 from keeper.journal.records import ChangeRow, OrderRow
+from keeper.journal.sqlite.queries import Queries
 
 ACTIVE: Final = frozenset(state for state in OrderState if not state.terminal)
 MOST_IN_SNAPSHOT: Final = 500

@@ -16,7 +16,7 @@ from typing import Final
 
 from sqlite_utils import Database
 
-from keeper.journal import files
+from keeper.journal.sqlite import files
 
 _AFTER_ROWS: Final = 5_000
 _IDLE_S: Final = 0.5

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from sqlite_utils import Database
 
 from keeper.errors import JournalError
-from keeper.journal import schema
+from keeper.journal.sqlite import schema
 
 _WRITER_CACHE_KIB: Final = 8_192
 _READER_CACHE_KIB: Final = 2_048
@@ -51,7 +51,7 @@ def open_writer(path: Path) -> Database:
             db.execute("PRAGMA foreign_keys = ON")
             db.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
             db.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
-            # A thread of its own checkpoints (keeper.journal.checkpoints), so that no commit has to wait for one.
+            # A thread of its own checkpoints (see checkpoints), so that no commit has to wait for one.
             db.execute("PRAGMA wal_autocheckpoint = 0")
             schema.migrate(db)
             # SQLite opens a write-protected file silently for reading, and even BEGIN IMMEDIATE says nothing of it:

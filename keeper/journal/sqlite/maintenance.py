@@ -22,40 +22,11 @@ from sqlite_utils import Database
 from keeper.domain.attempts import Fate
 from keeper.domain.orders import OrderState
 from keeper.errors import JournalError
-from keeper.journal import files
 from keeper.journal.integers import from_stored_opt
-from keeper.journal.lock import writer_lock
-from keeper.journal.schema import BLOCKING_SQL
-
-_U64_COLUMNS: Final = {
-    "orders": frozenset(
-        {
-            "size",
-            "price",
-            "stop_price",
-            "trailing_distance",
-            "filled_size",
-            "order_id",
-            "slot",
-            "trigger_price",
-            "trigger_slot",
-        }
-    ),
-    "attempts": frozenset(
-        {
-            "last_valid_block_height",
-            "trigger_price",
-            "trigger_slot",
-            "unit_price",
-            "seen_slot",
-            "fee_lamports",
-        }
-    ),
-    "changes": frozenset({"slot"}),
-    "prepared": frozenset({"last_valid_block_height"}),
-    "daily_spend": frozenset[str](),
-    "meta": frozenset[str](),
-}
+from keeper.journal.rows import U64_COLUMNS
+from keeper.journal.sqlite import files
+from keeper.journal.sqlite.lock import writer_lock
+from keeper.journal.sqlite.schema import BLOCKING_SQL
 
 _STATES_SQL: Final = ", ".join(f"'{state.value}'" for state in OrderState)
 _CLOSED_SQL: Final = ", ".join(f"'{state.value}'" for state in OrderState if state.terminal)
@@ -131,7 +102,7 @@ def verify(path: Path, *, limit: int = 100) -> list[Finding]:
 def export(path: Path) -> Iterator[bytes]:
     """Every row as one line of JSON with its `table`, as of one moment. u64 are plain numbers, bytes are base64."""
     with _reading(path) as db:
-        for table, u64 in _U64_COLUMNS.items():
+        for table, u64 in U64_COLUMNS.items():
             for row in db[table].rows:
                 yield msgspec.json.encode({"table": table, **_plain(row, u64)}) + b"\n"
 

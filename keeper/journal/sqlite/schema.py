@@ -28,7 +28,7 @@ def _words(states: frozenset[AttemptState]) -> str:
 
 LIVE_SQL: Final = _words(LIVE_STATES)
 """The attempt states that could still land, as a list for SQL."""
-ENDED_SQL: Final = _words(frozenset(AttemptState) - LIVE_STATES - {AttemptState.INTENDED})
+ENDED_SQL: Final = _words(frozenset(AttemptState) - LIVE_STATES)
 """The attempt states that nothing follows."""
 BLOCKING_SQL: Final = (
     f"((kind = '{AttemptKind.EXECUTE.value}' AND state IN ({LIVE_SQL})) "

@@ -13,8 +13,8 @@ from urllib.parse import quote
 from sqlite_utils import Database
 
 from keeper.errors import JournalBusy, JournalError
-from keeper.journal import files, schema
-from keeper.journal.lock import writer_lock
+from keeper.journal.sqlite import files, schema
+from keeper.journal.sqlite.lock import writer_lock
 
 
 @dataclass(frozen=True, slots=True)

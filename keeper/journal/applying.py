@@ -1,0 +1,390 @@
+"""What operations do to the loaded rows: pure, and the same for every store.
+
+A caller's operations change copies; they become the group's truth only when all of them were accepted. So one
+caller's refused operation leaves no trace in what the others commit.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeVar, assert_never
+
+from keeper.domain.attempts import Attempt, blocks
+from keeper.domain.base58 import base58
+from keeper.domain.orders import Order, OrderState
+from keeper.errors import DuplicateAttempt, JournalError
+from keeper.journal import ops as o
+from keeper.journal.integers import from_stored, to_stored
+from keeper.journal.records import Source
+from keeper.journal.rows import KnownAttempt, KnownPrepared, NewChange, StoredOrder, moved_value
+from keeper.journal.transitions import allowed, first_state
+
+_NUMBERS: Final = re.compile(r"\d+(?:[.,]\d+)*")
+_ANEW: Final = "Another order was made at its address."
+_FIRST_REASON: Final = {Source.CHAIN: "First seen on chain.", Source.API: "Asked for over HTTP."}
+_PATCHES: Final = o.MoveAttempt.__struct_fields__[2:]
+"""What `MoveAttempt` may fill in, beside the state."""
+
+T = TypeVar("T")
+
+
+def reason_class(reason: str) -> str:
+    """A reason without its numbers: 'Price 95.1 is above 95.' and 'Price 96 is above 95.' are the same."""
+    return _NUMBERS.sub("#", reason)
+
+
+@dataclass(slots=True)
+class Wanted:
+    """The keys of the rows that operations are going to look at."""
+
+    orders: dict[str, None] = field(default_factory=dict)
+    live: dict[str, None] = field(default_factory=dict)
+    """Orders of which the live attempt is asked for."""
+    attempts: dict[str, None] = field(default_factory=dict)
+    prepared: dict[str, None] = field(default_factory=dict)
+    prepared_keys: dict[str, None] = field(default_factory=dict)
+
+    def of(self, ops: Iterable[o.Op]) -> None:
+        """Add what these look at."""
+        for op in ops:
+            match op:
+                case o.Intend():
+                    address = base58(op.order.address)
+                    self.orders[address] = self.live[address] = None
+                case o.NoteOrder():
+                    self.orders[base58(op.order.address)] = None
+                case o.NoteState() | o.UseBudget() | o.ResetBudget():
+                    self.orders[base58(op.address)] = None
+                case o.AddAttempt():
+                    address = base58(op.attempt.order)
+                    self.orders[address] = self.live[address] = None
+                case o.MoveAttempt():
+                    self.attempts[base58(op.signature)] = None
+                case o.AddPrepared():
+                    self.prepared[op.prepared.id] = None
+                    if op.prepared.idempotency_key is not None:
+                        self.prepared_keys[op.prepared.idempotency_key] = None
+                case o.MovePrepared():
+                    self.prepared[op.id] = None
+                case o.SetMeta() | o.AddSpend():
+                    pass
+
+
+@dataclass(slots=True)
+class Rows:
+    """The rows that a group touches, by key; what is not here does not exist. `loaded` are the orders as they were."""
+
+    next_order_id: int = 1
+    next_change_id: int = 1
+    loaded: dict[str, StoredOrder] = field(default_factory=dict)
+    orders: dict[str, StoredOrder] = field(default_factory=dict)
+    attempts: dict[str, KnownAttempt] = field(default_factory=dict)
+    added: dict[str, Attempt] = field(default_factory=dict)
+    live: dict[str, str | None] = field(default_factory=dict)
+    """By order: the signature of the keeper's own attempt that could still land."""
+    prepared: dict[str, KnownPrepared] = field(default_factory=dict)
+    prepared_keys: dict[str, str] = field(default_factory=dict)
+    """By idempotency key: the id of the prepared transaction that has it."""
+    meta: dict[str, str | None] = field(default_factory=dict)
+    spend: dict[str, int] = field(default_factory=dict)
+    """Lamports to add, by day."""
+    bumped: dict[str, None] = field(default_factory=dict)
+    """Orders of which an attempt moved: what their readers see has changed, so their version rises."""
+    changes: list[NewChange] = field(default_factory=list)
+
+    def absorb(self, mine: Rows) -> None:
+        """Take what a caller changed."""
+        self.orders.update(mine.orders)
+        self.attempts.update(mine.attempts)
+        self.added.update(mine.added)
+        self.live.update(mine.live)
+        self.prepared.update(mine.prepared)
+        self.prepared_keys.update(mine.prepared_keys)
+        self.meta.update(mine.meta)
+        self.bumped.update(mine.bumped)
+        for day, lamports in mine.spend.items():
+            self.spend[day] = self.spend.get(day, 0) + lamports
+        self.changes += mine.changes
+        self.next_order_id, self.next_change_id = mine.next_order_id, mine.next_change_id
+
+
+def apply(rows: Rows, ops: Sequence[o.Op], now: float) -> None:
+    """Do one caller's operations, all or none. `now` is unix seconds.
+
+    Raises what an operation is refused with (JournalError and its kin, ValueError for a number that does not
+    fit); `rows` is unchanged then.
+    """
+    caller = _Caller(rows, now)
+    for op in ops:
+        caller.do(op)
+    rows.absorb(caller.mine)
+
+
+class _Caller:
+    """One caller's view: its own copies over the group's rows."""
+
+    __slots__ = ("_now", "_rows", "mine")
+
+    def __init__(self, rows: Rows, now: float) -> None:
+        self._rows = rows
+        self._now = now
+        self.mine = Rows(rows.next_order_id, rows.next_change_id)
+
+    def do(self, op: o.Op) -> None:
+        match op:
+            case o.Intend():
+                self._note_order(op.order, op)
+                self._add_attempt(op.attempt)
+            case o.MoveAttempt():
+                self._move_attempt(op)
+            case o.NoteState():
+                self._note_state(op)
+            case o.AddAttempt():
+                self._add_attempt(op.attempt)
+            case o.NoteOrder():
+                self._note_order(op.order, op)
+            case o.UseBudget():
+                row = self._known(base58(op.address))
+                row.budget_used += op.n
+                row.next_attempt_at = op.next_attempt_at
+                self._touch(row)
+            case o.ResetBudget():
+                row = self._known(base58(op.address))
+                row.budget_used, row.next_attempt_at = 0, None
+                self._touch(row)
+            case o.AddPrepared():
+                self._add_prepared(op)
+            case o.MovePrepared():
+                self._move_prepared(op)
+            case o.SetMeta():
+                self.mine.meta[op.key] = op.value
+            case o.AddSpend():
+                self.mine.spend[op.day] = self.mine.spend.get(op.day, 0) + op.lamports
+            case _:
+                assert_never(op)
+
+    def _own(self, mine: dict[str, T], theirs: dict[str, T], key: str) -> T | None:
+        row = mine.get(key)
+        if row is None:
+            known = theirs.get(key)
+            if known is None:
+                return None
+            row = mine[key] = copy.copy(known)
+        return row
+
+    # --- orders
+
+    def _known(self, address: str) -> StoredOrder:
+        row = self._own(self.mine.orders, self._rows.orders, address)
+        if row is None:
+            raise JournalError(f"The journal does not know the order {address}: note it before its state.")
+        return row
+
+    def _touch(self, row: StoredOrder, at: float | None = None) -> None:
+        row.version += 1
+        row.updated_at = self._now if at is None else at
+
+    def _note_order(self, order: Order, op: o.NoteOrder | o.Intend) -> None:
+        """Facts, and the state that goes with them. Of an intent the state is news even where the facts are old."""
+        address = base58(order.address)
+        row = self._own(self.mine.orders, self._rows.orders, address)
+        note = op if isinstance(op, o.NoteOrder) else None
+        at = self._now if note is None or note.at is None else note.at
+        if row is None:
+            row = self._new_order(order, op, address, at)
+            self._say(row, at, row.slot)
+            return
+        if order.slot < from_stored(row.slot):
+            if note is None and op.state is not None:
+                self._conclude(row, op, op.state, at)
+            return
+        before = row.identity() if row.slot else None
+        visible = row.take_facts(order)
+        if visible and before is not None and before != row.identity():
+            self._begin_generation(row, order, op, at)
+            return
+        if note is not None and note.client_order_id is not None and note.client_order_id != row.client_order_id:
+            row.client_order_id = note.client_order_id
+            visible = True
+        if op.state is not None:
+            visible |= self._conclude(row, op, op.state, at, touch=False)
+        else:
+            visible |= self._learn(row, op)
+        if visible:
+            self._touch(row, at)
+
+    def _new_order(self, order: Order, op: o.NoteOrder | o.Intend, address: str, at: float) -> StoredOrder:
+        note = op if isinstance(op, o.NoteOrder) else None
+        source = Source.CHAIN if note is None else note.source
+        row = StoredOrder(
+            self.mine.next_order_id, address, "", "", 0, 0, 0, 0, 0, 0, 0, 0, None, 0, 0, 0, 0, "", 0,
+            op.reason or _FIRST_REASON[source], None, None, None, None, 0, None, 0,
+            None if note is None else note.client_order_id, source.value, at, at, 1,
+        )  # fmt: skip
+        row.take_facts(order)
+        row.set_state(first_state(order.status) if op.state is None else op.state)
+        self.mine.next_order_id += 1
+        self._learn(row, op)
+        self.mine.orders[address] = row
+        return row
+
+    def _begin_generation(self, row: StoredOrder, order: Order, op: o.NoteOrder | o.Intend, at: float) -> None:
+        """Another order was made at the address: what was known of the one before is not its own."""
+        row.set_state(first_state(order.status) if op.state is None else op.state)
+        row.reason = op.reason or _ANEW
+        row.triggered_at = row.trigger_price = row.trigger_slot = row.position = None
+        row.budget_used, row.next_attempt_at, row.attempts_made, row.first_seen_at = 0, None, 0, at
+        if isinstance(op, o.NoteOrder) and op.client_order_id is not None:
+            row.client_order_id = op.client_order_id
+        self._learn(row, op)
+        self._say(row, at, row.slot)
+        self._touch(row, at)
+
+    def _note_state(self, op: o.NoteState) -> None:
+        row = self._known(base58(op.address))
+        self._conclude(row, op, op.state, self._now if op.at is None else op.at, op.slot)
+
+    def _conclude(
+        self,
+        row: StoredOrder,
+        op: o.Note | o.Intend,
+        state: OrderState,
+        at: float,
+        slot: int | None = None,
+        *,
+        touch: bool = True,
+    ) -> bool:
+        """What a note says of the order; whether anything changed."""
+        visible = self._learn(row, op)
+        visible |= self._move_order(row, op, state, at, row.slot if slot is None else to_stored(slot))
+        if visible and touch:
+            self._touch(row, at)
+        return visible
+
+    def _learn(self, row: StoredOrder, op: o.Note | o.Intend) -> bool:
+        """Fill in what the note knows of the trigger and the position; whether anything changed."""
+        if isinstance(op, o.Intend):
+            if op.triggered_at is None:
+                return False
+            price, slot, position = op.attempt.trigger_price_1e6, op.attempt.trigger_slot, None
+        else:
+            price, slot, position = op.trigger_price_1e6, op.trigger_slot, op.position
+        before = (row.triggered_at, row.trigger_price, row.trigger_slot, row.position)
+        if op.triggered_at is not None:
+            row.triggered_at = op.triggered_at
+        if price is not None:
+            row.trigger_price = to_stored(price)
+        if slot is not None:
+            row.trigger_slot = to_stored(slot)
+        if position is not None:
+            row.position = base58(position)
+        return before != (row.triggered_at, row.trigger_price, row.trigger_slot, row.position)
+
+    def _move_order(self, row: StoredOrder, op: o.Note | o.Intend, state: OrderState, at: float, slot: int) -> bool:
+        """Set state and reason as far as the rules allow; whether anything changed."""
+        known, reopen = row.order_state, not isinstance(op, o.Intend) and op.reopen
+        if not (reopen or allowed(known, state)):
+            return False
+        reason = op.reason
+        if not reason:
+            # Promise 5: a state has a reason. A note on the account has one in the account itself.
+            if not isinstance(op, o.NoteOrder):
+                raise JournalError(f"The state {state.value} of the order {row.address} needs a reason.")
+            reason = row.reason if state is known else f"Its account reads {op.order.status.word}."
+        if state is known and (reason == row.reason or (row.closed and not reopen)):
+            return False  # an end is told once
+        news = state is not known or reason_class(reason) != reason_class(row.reason)
+        row.set_state(state)
+        row.reason = reason
+        if news:
+            self._say(row, at, slot)
+        return True
+
+    def _say(self, row: StoredOrder, at: float, slot: int) -> None:
+        mine = self.mine
+        mine.changes.append(NewChange(mine.next_change_id, row.address, row.state, row.reason, at, slot))
+        mine.next_change_id += 1
+
+    # --- attempts
+
+    def _add_attempt(self, attempt: Attempt) -> None:
+        signature, order = base58(attempt.signature), base58(attempt.order)
+        if signature in self.mine.added or signature in self._rows.added:
+            raise DuplicateAttempt(f"The attempt {signature} is in the journal already.")
+        if blocks(attempt.kind, attempt.state):
+            live = self.mine.live[order] if order in self.mine.live else self._rows.live.get(order)
+            if live is not None:
+                raise DuplicateAttempt(
+                    f"The order {order} has an attempt that could still land: {live}. "
+                    "It must end before another is signed."
+                )
+            self.mine.live[order] = signature
+        self.mine.added[signature] = attempt
+        row = self._own(self.mine.orders, self._rows.orders, order)
+        if row is not None:
+            row.attempts_made = max(row.attempts_made, attempt.number)
+            # What is signed for an order was signed after it was seen, also where its first note was written later.
+            row.first_seen_at = min(row.first_seen_at, attempt.signed_at)
+            self._touch(row)
+
+    def _move_attempt(self, op: o.MoveAttempt) -> None:
+        signature = base58(op.signature)
+        learnt = {name: value for name in _PATCHES if (value := getattr(op, name)) is not None}
+        added = self.mine.added.get(signature) or self._rows.added.get(signature)
+        if added is not None:  # by an operation before this one in the same group
+            self._may_move(signature, added.state, op.state)
+            self.mine.added[signature] = added._replace(state=op.state, **learnt)
+            self._moved(base58(added.order), added.kind, added.state, op.state)
+            return
+        known = self.mine.attempts.get(signature)
+        if known is None:
+            stored = self._rows.attempts.get(signature)
+            if stored is None:
+                raise JournalError(f"The journal does not know the attempt {signature}.")
+            known = self.mine.attempts[signature] = copy.copy(stored)
+            known.patch = dict(stored.patch)
+        self._may_move(signature, known.state, op.state)
+        self._moved(known.order_address, known.kind, known.state, op.state)
+        known.state = op.state
+        known.patch["state"] = op.state.value
+        for column, value in learnt.items():
+            known.patch[column] = moved_value(column, value)
+
+    @staticmethod
+    def _may_move(signature: str, state: AttemptState, to: AttemptState) -> None:
+        if not state.live and to is not state:
+            raise JournalError(f"The attempt {signature} has ended as {state.value} and can't become {to.value}.")
+
+    def _moved(self, order: str, kind: AttemptKind, state: AttemptState, to: AttemptState) -> None:
+        if blocks(kind, state) and not blocks(kind, to):
+            self.mine.live[order] = None
+        self.mine.bumped[order] = None
+
+    # --- prepared transactions
+
+    def _add_prepared(self, op: o.AddPrepared) -> None:
+        row = op.prepared
+        if row.id in self.mine.prepared or row.id in self._rows.prepared:
+            raise o.JournalConflict(f"There is a prepared transaction {row.id} already.")
+        key = row.idempotency_key
+        if key is not None:
+            taken = self.mine.prepared_keys.get(key) or self._rows.prepared_keys.get(key)
+            if taken is not None:
+                raise o.JournalConflict(f"This idempotency key was used for the prepared transaction {taken}.")
+            self.mine.prepared_keys[key] = row.id
+        signature = None if row.signature is None else base58(row.signature)
+        self.mine.prepared[row.id] = KnownPrepared(row.id, key, row.status.value, signature, row)
+
+    def _move_prepared(self, op: o.MovePrepared) -> None:
+        known = self._own(self.mine.prepared, self._rows.prepared, op.id)
+        if known is None:
+            raise JournalError(f"The journal does not know the prepared transaction {op.id}.")
+        if op.expected is not None and known.status != op.expected.value:
+            raise o.JournalConflict(f"The prepared transaction {op.id} is {known.status} by now.")
+        known.status = op.status.value
+        known.moved = True
+        if op.signature is not None:
+            known.signature = base58(op.signature)

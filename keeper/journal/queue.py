@@ -1,0 +1,217 @@
+"""What waits to be written: callers' operations, upkeep, and posted notes.
+
+A *caller* waits for its operations. A *note* is posted and nobody waits for it: notes on one order are merged, so a
+*bag* of them holds at most one an order. *Upkeep* does a transaction of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from keeper.domain.base58 import base58
+from keeper.errors import JournalError
+from keeper.journal.ops import AddAttempt, Intend, Note, NoteOrder, NoteState, Op, ResetBudget, UseBudget
+from keeper.journal.store import Store
+
+T = TypeVar("T")
+
+GROUP_OPS = 2_048
+"""A group takes callers until it has this many operations: it bounds how long its first caller waits."""
+
+
+@dataclass(slots=True)
+class Caller:
+    """Somebody's operations, and the future that wakes him. Without `durable` a power cut may take them."""
+
+    ops: Sequence[Op]
+    done: asyncio.Future[None]
+    queued_at: float
+    error: JournalError | None = None
+    durable: bool = True
+
+
+Work = Callable[[Store], object]
+"""Upkeep: it runs between groups, on the writer's thread."""
+
+
+@dataclass(slots=True)
+class Upkeep:
+    """Upkeep that somebody waits for."""
+
+    work: Work
+    done: asyncio.Future[object]
+    result: object = None
+    error: JournalError | None = None
+
+
+@dataclass(slots=True)
+class Bag:
+    """Posted notes by order address, merged: the journal needs an order's latest facts, not each sighting."""
+
+    notes: dict[str, Note] = field(default_factory=dict)
+
+    def add(self, note: Note) -> bool:
+        """Keep a note; whether it took a place of its own."""
+        address = address_of(note)
+        earlier = self.notes.get(address)
+        self.notes[address] = note if earlier is None else merge(earlier, note)
+        return earlier is None
+
+    def take(self, count: int) -> Bag:
+        """Take out the `count` notes that have waited longest, or all."""
+        if len(self.notes) <= count:
+            taken, self.notes = self.notes, {}
+            return Bag(taken)
+        return Bag({address: self.notes.pop(address) for address in list(self.notes)[:count]})
+
+    def __len__(self) -> int:
+        return len(self.notes)
+
+
+Item = Caller | Bag | Upkeep
+Group = list[Caller | Bag]
+
+
+@dataclass(slots=True)
+class Queue:
+    """What waits, in order. A bag at its end takes further notes; a caller behind it closes it."""
+
+    items: collections.deque[Item] = field(default_factory=collections.deque)
+    notes: int = 0
+    first_note_at: float = 0.0
+    urgent: int = 0
+    """How many callers and upkeeps wait: without any, notes may wait for company."""
+
+    def push(self, item: Caller | Upkeep) -> None:
+        """Somebody waits from now on."""
+        self.items.append(item)
+        self.urgent += 1
+
+    def post(self, note: Note, most: int) -> bool | None:
+        """Keep a note: True when it is the first that waits. None when there is no room: a note on an order that waits
+        already takes none.
+        """
+        if not (self.items and isinstance(self.items[-1], Bag)):
+            self.items.append(Bag())
+        bag = self.items[-1]
+        assert isinstance(bag, Bag)
+        if self.notes >= most and address_of(note) not in bag.notes:
+            return None
+        first = self.notes == 0
+        if bag.add(note):
+            if first:
+                self.first_note_at = time.perf_counter()
+            self.notes += 1
+        return first
+
+    def pop(self) -> Group | Upkeep:
+        """The next group, or one upkeep, which never shares one."""
+        first = self.items[0]
+        if isinstance(first, Upkeep):
+            self.items.popleft()
+            self.urgent -= 1
+            return first
+        group: Group = []
+        ops = 0
+        while self.items and ops < GROUP_OPS:
+            item = self.items[0]
+            if isinstance(item, Upkeep):
+                break
+            if isinstance(item, Bag):
+                taken = item.take(GROUP_OPS)
+                if not item:
+                    self.items.popleft()
+                self.notes -= len(taken)
+                ops += len(taken)
+                group.append(taken)
+            else:
+                self.items.popleft()
+                self.urgent -= 1
+                ops += len(item.ops)
+                group.append(item)
+        return group
+
+    def put_back(self, bags: Sequence[Bag]) -> None:
+        """To the front again: they were not written."""
+        for bag in reversed(bags):
+            self.items.appendleft(bag)
+            self.notes += len(bag)
+            self.first_note_at = time.perf_counter()
+
+    def take_notes_on(self, ops: Sequence[Op]) -> Bag | None:
+        """Take out the waiting notes on the orders of these operations, which were posted before them."""
+        taken: dict[str, Note] = {}
+        for op in ops:
+            address = order_of(op)
+            for item in self.items:
+                note = item.notes.pop(address, None) if address is not None and isinstance(item, Bag) else None
+                if note is not None and address is not None:
+                    self.notes -= 1
+                    taken[address] = note if address not in taken else merge(taken[address], note)
+        if not taken:
+            return None
+        self.items = collections.deque(item for item in self.items if not isinstance(item, Bag) or item)
+        return Bag(taken)
+
+
+def address_of(note: Note) -> str:
+    """The order that a note is on."""
+    return base58(note.order.address if isinstance(note, NoteOrder) else note.address)
+
+
+def order_of(op: Op) -> str | None:
+    """The order that an operation is on; None for one that no note's place in the queue matters to."""
+    match op:
+        case NoteOrder() | Intend():
+            return base58(op.order.address)
+        case NoteState() | UseBudget() | ResetBudget():
+            return base58(op.address)
+        case AddAttempt():
+            return base58(op.attempt.order)
+        case _:
+            return None
+
+
+def merge(earlier: Note, later: Note) -> Note:
+    """One note that leaves the journal as the two would, one after the other, but for the state between them."""
+    if isinstance(later, NoteState):
+        # A state on top of facts: the facts stay, with the later word on what became of the order.
+        return replace(
+            earlier,
+            state=later.state,
+            reason=later.reason,
+            triggered_at=_last(earlier.triggered_at, later.triggered_at),
+            trigger_price_1e6=_last(earlier.trigger_price_1e6, later.trigger_price_1e6),
+            trigger_slot=_last(earlier.trigger_slot, later.trigger_slot),
+            position=_last(earlier.position, later.position),
+            reopen=earlier.reopen or later.reopen,
+            at=_last(earlier.at, later.at),
+        )
+    stale = isinstance(earlier, NoteOrder) and later.order.slot < earlier.order.slot
+    if stale:
+        return earlier
+    keep_state = later.state is None
+    return replace(
+        later,
+        state=earlier.state if keep_state else later.state,
+        reason=earlier.reason if keep_state else later.reason,
+        client_order_id=_last(
+            earlier.client_order_id if isinstance(earlier, NoteOrder) else None, later.client_order_id
+        ),
+        triggered_at=_last(earlier.triggered_at, later.triggered_at),
+        trigger_price_1e6=_last(earlier.trigger_price_1e6, later.trigger_price_1e6),
+        trigger_slot=_last(earlier.trigger_slot, later.trigger_slot),
+        position=_last(earlier.position, later.position),
+        reopen=earlier.reopen or later.reopen,
+    )
+
+
+def _last(earlier: T | None, later: T | None) -> T | None:
+    return earlier if later is None else later

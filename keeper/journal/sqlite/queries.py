@@ -1,0 +1,368 @@
+# ruff: noqa: S608  (the texts are put together from this module's constants; every value is a parameter)
+"""What is asked of the journal. Each query uses an index, and looks at no more rows than it gives back, or nearly.
+
+Lists come newest first, in pages: the cursor is the last row's place in the index, so a page costs the same
+wherever it is. They are written out per state where several states are asked for, since each state's rows lie in
+order in the index and the union of them, cut at the page's length, is cheap.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+from sqlite_utils import Database
+
+from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
+from keeper.domain.orders import OrderState
+from keeper.journal.records import (
+    ChangePage,
+    ChangeRow,
+    FailureRow,
+    OrderRow,
+    Page,
+    PreparedRow,
+)
+from keeper.journal.rows import (
+    ATTEMPT_COLUMNS,
+    ORDER_COLUMNS,
+    PREPARED_COLUMNS,
+    attempt_row,
+    change_row,
+    order_row,
+    prepared_row,
+)
+from keeper.journal.sqlite.paging import cursor_of, json_words, order_sources, page_limit, read_cursor
+from keeper.journal.sqlite.schema import BLOCKING_SQL, FOLLOWED_SQL
+
+PRUNED_TO: Final = "changes_pruned_to"
+"""The `meta` key of the highest change id that retention removed."""
+_CHANGES_LOOKED_AT: Final = 4_000
+
+_ORDERS: Final = f"SELECT {', '.join(ORDER_COLUMNS)} FROM orders"
+_ATTEMPTS: Final = f"SELECT {', '.join(ATTEMPT_COLUMNS)} FROM attempts"
+_PREPARED: Final = f"SELECT {', '.join(PREPARED_COLUMNS)} FROM prepared"
+_SIGNED_AT: Final = ATTEMPT_COLUMNS.index("signed_at")
+_CHANGES: Final = "SELECT c.id, o.address, o.user, o.market, c.state, c.reason, c.at, c.slot FROM"
+
+BAD_FATES: Final = frozenset(
+    {
+        Fate.TRANSIENT,
+        Fate.REFUSED,
+        Fate.MISCONFIGURED,
+        Fate.NO_POSITION,
+        Fate.CANNOT_PAY,
+        Fate.MARKET_PAUSED,
+    }
+)
+"""Ends that an operator wants to see: the order wanted to be executed and was not. A lost race, a price that moved
+back, or an order that had expired are not among them."""
+
+
+class Queries:
+    """The queries, on one connection, for one thread at a time. Blocking: the Journal runs them in threads."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.conn.close()
+
+    def _all(self, sql: str, *args: object) -> list[tuple[Any, ...]]:
+        return self._db.execute(sql, args).fetchall()
+
+    def _one(self, sql: str, *args: object) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self._db.execute(sql, args).fetchone()
+        return row
+
+    @contextlib.contextmanager
+    def one_moment(self) -> Iterator[None]:
+        """Queries inside all see the journal as it is at the first of them."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
+
+    # --- orders
+
+    def order(self, address: Pubkey) -> OrderRow | None:
+        """One order."""
+        row = self._one(f"{_ORDERS} WHERE address = ?", str(address))
+        return None if row is None else order_row(row)
+
+    def orders_at(self, addresses: Iterable[Pubkey]) -> dict[Pubkey, OrderRow]:
+        """Those of these orders that the journal knows, in one query: a page's worth."""
+        rows = self._all(
+            f"{_ORDERS} WHERE address IN (SELECT value FROM json_each(?))",
+            json_words({str(address) for address in addresses}),
+        )
+        return {row.address: row for row in map(order_row, rows)}
+
+    def orders(
+        self,
+        *,
+        user: Pubkey | None = None,
+        market: Pubkey | None = None,
+        states: Collection[OrderState] | None = None,
+        client_order_id: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> Page[OrderRow]:
+        """Orders that fit every given filter, those first seen last first. `states` None: all.
+
+        Raises JournalError for a cursor that this journal did not give.
+        """
+        limit = page_limit(limit)
+        wanted = frozenset(OrderState) if states is None else frozenset(states)
+        (before,) = read_cursor(cursor, int) or (None,)
+        sources, fixed = order_sources(user, market, client_order_id, wanted)
+        conditions = [text for text, _ in fixed]
+        values = [value for _, value in fixed]
+        if before is not None:
+            conditions.append("id < ?")
+            values.append(before)
+        parts, args = [], []
+        for index, source, source_values in sources:
+            parts.append(f"orders {index} WHERE {' AND '.join([source, *conditions])} ORDER BY id DESC LIMIT ?")
+            args += [*source_values, *values, limit + 1]
+        if not parts:
+            return Page((), None)
+        if len(parts) == 1:
+            rows = self._all(f"{_ORDERS[: -len(' orders')]} {parts[0]}", *args)
+        else:
+            # The numbers first: of the rows that each part gives, most are not on the page.
+            numbers = " UNION ALL ".join(f"SELECT id FROM (SELECT id FROM {part})" for part in parts)
+            rows = self._all(
+                f"{_ORDERS} WHERE id IN (SELECT id FROM ({numbers}) ORDER BY id DESC LIMIT ?) ORDER BY id DESC",
+                *args,
+                limit + 1,
+            )
+        items = tuple(order_row(row) for row in rows[:limit])
+        return Page(items, cursor_of(items[-1].id) if len(rows) > limit else None)
+
+    def seen_orders(self, states: Collection[OrderState]) -> list[Pubkey]:
+        """The addresses of all orders in these states: what a restarted keeper has to look up on chain."""
+        found: list[Pubkey] = []
+        for state in sorted(states):
+            rows = self._all("SELECT address FROM orders INDEXED BY orders_state WHERE state = ?", state)
+            found.extend(Pubkey.from_string(address) for (address,) in rows)
+        return found
+
+    def counts_by_state(self) -> dict[OrderState, int]:
+        """How many orders are in each state; every state is there."""
+        counts = dict.fromkeys(OrderState, 0)
+        for state, n in self._all("SELECT state, n FROM order_counts"):
+            counts[OrderState(state)] = n
+        return counts
+
+    # --- attempts
+
+    def attempt(self, signature: Signature) -> Attempt | None:
+        """One attempt."""
+        row = self._one(f"{_ATTEMPTS} WHERE signature = ?", str(signature))
+        return None if row is None else attempt_row(row)
+
+    def open_attempts(self) -> list[Attempt]:
+        """Every attempt that could still land or is not yet rooted, oldest first. A restart resolves these first."""
+        rows = self._all(
+            f"{_ATTEMPTS} INDEXED BY one_live_attempt "
+            f"WHERE {BLOCKING_SQL} "
+            f"UNION ALL {_ATTEMPTS} INDEXED BY followed_attempts "
+            f"WHERE {FOLLOWED_SQL} ORDER BY id"
+        )
+        return [attempt_row(row) for row in rows]
+
+    def tried_since(self, since: float) -> list[tuple[Pubkey, float]]:
+        """When (unix seconds) the keeper signed attempts of its own after `since`, with their orders, the first one
+        first; of orders that have not ended, since they were first seen. Dry runs' are left out: nothing was sent for them.
+        """
+        rows = self._all(
+            "SELECT a.signed_at, a.order_address FROM attempts a INDEXED BY attempts_kind "
+            "CROSS JOIN orders o ON o.address = a.order_address "
+            "WHERE a.kind IN (?, ?) AND a.signed_at > ? AND a.state != ? AND o.closed = 0 "
+            "AND a.signed_at >= o.first_seen_at",
+            AttemptKind.EXECUTE.value,
+            AttemptKind.RATCHET.value,
+            since,
+            AttemptState.DRY_RUN.value,
+        )
+        return [(Pubkey.from_string(address), signed_at) for signed_at, address in sorted(rows)]
+
+    def attempts_of(self, address: Pubkey) -> list[Attempt]:
+        """An order's attempts, oldest first."""
+        rows = self._all(f"{_ATTEMPTS} WHERE order_address = ? ORDER BY id", str(address))
+        return [attempt_row(row) for row in rows]
+
+    def explained(self, addresses: Sequence[Pubkey]) -> dict[Pubkey, Fate]:
+        """Of which of these orders one of the keeper's own executions tells how it ended: it landed, and its fate says
+        as what. An execution that was signed before the order was first seen is one at another that was at its address.
+        """
+        ends = (Fate.EXECUTED.value, Fate.NO_POSITION.value, Fate.EXPIRED_ORDER.value)
+        rows = self._all(
+            "SELECT a.order_address, a.fate FROM json_each(?1) wanted "
+            "CROSS JOIN attempts a INDEXED BY attempts_order ON a.order_address = wanted.value "
+            "JOIN orders o ON o.address = a.order_address "
+            "WHERE a.kind = ?2 AND a.state IN (?3, ?4) AND a.fate IN (?5, ?6, ?7) "
+            "AND a.signed_at >= o.first_seen_at",
+            msgspec.json.encode([str(address) for address in addresses]).decode(),
+            AttemptKind.EXECUTE.value,
+            AttemptState.CONFIRMED.value,
+            AttemptState.FINALIZED.value,
+            *ends,
+        )
+        return {Pubkey.from_string(address): Fate(fate) for address, fate in rows}
+
+    def last_attempt_number(self, address: Pubkey) -> int:
+        """The highest attempt number that the order ever had, also of attempts that retention removed; else 0."""
+        row = self._one(
+            "SELECT MAX(COALESCE((SELECT attempts_made FROM orders WHERE address = ?1), 0), "
+            "COALESCE((SELECT MAX(number) FROM attempts WHERE order_address = ?1), 0))",
+            str(address),
+        )
+        assert row is not None
+        return int(row[0])
+
+    def executions(
+        self,
+        *,
+        since: float | None = None,
+        outcome: Fate | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> Page[Attempt]:
+        """Attempts at executing orders, signed last first. `since`: unix seconds; `outcome`: only this end."""
+        limit = page_limit(limit)
+        conditions, values = ["kind = ?"], [AttemptKind.EXECUTE.value]  # type: list[str], list[object]
+        index = "attempts_kind"
+        if outcome is not None:
+            index = "attempts_fate"
+            conditions.append("fate = ?")
+            values.append(outcome.value)
+        if since is not None:
+            conditions.append("signed_at >= ?")
+            values.append(since)
+        place = read_cursor(cursor, float, int)
+        if place is not None:
+            conditions.append("(signed_at, id) < (?, ?)")
+            values.extend(place)
+        rows = self._all(
+            f"{_ATTEMPTS} INDEXED BY {index} WHERE {' AND '.join(conditions)} ORDER BY signed_at DESC, id DESC LIMIT ?",
+            *values,
+            limit + 1,
+        )
+        items = tuple(attempt_row(row) for row in rows[:limit])
+        more = len(rows) > limit
+        return Page(items, cursor_of(rows[limit - 1][_SIGNED_AT], rows[limit - 1][0]) if more else None)
+
+    def failures(self, *, limit: int = 25) -> list[FailureRow]:
+        """Orders in state failed, then orders with an attempt that ended badly; the latest first, each once."""
+        limit = page_limit(limit)
+        addresses = dict.fromkeys(
+            address
+            for (address,) in self._all(
+                "SELECT address FROM orders INDEXED BY orders_state WHERE state = ? ORDER BY id DESC LIMIT ?",
+                OrderState.FAILED.value,
+                limit,
+            )
+        )
+        per_fate = " UNION ALL ".join(
+            "SELECT * FROM (SELECT order_address, signed_at FROM attempts INDEXED BY attempts_fate "
+            "WHERE fate = ? ORDER BY signed_at DESC LIMIT ?)"
+            for _ in BAD_FATES
+        )
+        args = [value for fate in sorted(BAD_FATES) for value in (fate.value, limit)]
+        for address, _ in self._all(f"{per_fate} ORDER BY signed_at DESC", *args):
+            if len(addresses) >= limit:
+                break
+            addresses.setdefault(address)
+        keys = [Pubkey.from_string(address) for address in addresses]
+        orders = self.orders_at(keys)
+        return [
+            FailureRow(
+                order=orders.get(key),
+                attempts=tuple(self.attempts_of(key)),
+                changes=tuple(self.changes_of(key)),
+            )
+            for key in keys
+        ]
+
+    # --- changes
+
+    def changes_of(self, address: Pubkey) -> list[ChangeRow]:
+        """An order's history, oldest first."""
+        rows = self._all(
+            f"{_CHANGES} orders o JOIN changes c ON c.order_ref = o.id WHERE o.address = ? ORDER BY c.id",
+            str(address),
+        )
+        return [change_row(row) for row in rows]
+
+    def changes_after(
+        self, after: int, *, limit: int = 250, user: Pubkey | None = None, market: Pubkey | None = None
+    ) -> ChangePage:
+        """Changes with a higher id than `after`, oldest first.
+
+        A filter that fits little does not make the query long: it looks at some thousand changes at most, and
+        `last_id` says how far. Ask again from there until it equals `last_change_id`.
+        """
+        limit = page_limit(limit)
+        # First: what is committed between this and the query below was not looked at, and is not said to be.
+        newest = max(self.last_change_id(), after)
+        horizon = min(newest, after + (limit if user is None and market is None else _CHANGES_LOOKED_AT))
+        conditions, values = ["c.id > ?", "c.id <= ?"], [after, horizon]  # type: list[str], list[object]
+        for column, key in (("user", user), ("market", market)):
+            if key is not None:
+                conditions.append(f"o.{column} = ?")
+                values.append(str(key))
+        rows = self._all(
+            # CROSS JOIN keeps the order: the changes by id outside, each one's order inside.
+            f"{_CHANGES} changes c CROSS JOIN orders o ON o.id = c.order_ref "
+            f"WHERE {' AND '.join(conditions)} ORDER BY c.id LIMIT ?",
+            *values,
+            limit,
+        )
+        changes = tuple(change_row(row) for row in rows)
+        last = changes[-1].id if len(changes) == limit else horizon
+        if not changes and last < newest:
+            # A hole that retention left: skip it in one step.
+            row = self._one("SELECT MIN(id) FROM changes WHERE id > ?", last)
+            if row is not None and row[0] is not None:
+                last = row[0] - 1
+        return ChangePage(changes, last, after < int(self.meta(PRUNED_TO) or 0))
+
+    def last_change_id(self) -> int:
+        """The newest change's id; 0 when there never was one."""
+        row = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'changes'")
+        return 0 if row is None else int(row[0])
+
+    # --- prepared transactions, and the rest
+
+    def prepared(self, prepared_id: str) -> PreparedRow | None:
+        """One prepared transaction."""
+        row = self._one(f"{_PREPARED} WHERE id = ?", prepared_id)
+        return None if row is None else prepared_row(row)
+
+    def prepared_by_key(self, key: str) -> PreparedRow | None:
+        """The prepared transaction that was made under an idempotency key."""
+        row = self._one(f"{_PREPARED} WHERE idempotency_key = ?", key)
+        return None if row is None else prepared_row(row)
+
+    def prepared_of(self, address: Pubkey) -> list[PreparedRow]:
+        """What was prepared for an order, oldest first."""
+        rows = self._all(f"{_PREPARED} WHERE order_address = ? ORDER BY created_at", str(address))
+        return [prepared_row(row) for row in rows]
+
+    def spent(self, day: str) -> int:
+        """Lamports spent on a day (`YYYY-MM-DD`, UTC)."""
+        row = self._one("SELECT lamports FROM daily_spend WHERE day = ?", day)
+        return 0 if row is None else int(row[0])
+
+    def meta(self, key: str) -> str | None:
+        """The value under a key."""
+        row = self._one("SELECT value FROM meta WHERE key = ?", key)
+        return None if row is None else str(row[0])

@@ -1,0 +1,188 @@
+"""What the journal asks of a store, held against each store there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from solders.pubkey import Pubkey
+
+from keeper.domain.attempts import AttemptKind, AttemptState, Fate
+from keeper.domain.orders import OnchainStatus, OrderState
+from keeper.errors import DuplicateAttempt, JournalError
+from keeper.journal import AddAttempt, MoveAttempt, NoteOrder, NoteState, Queries, Retention, UseBudget
+from keeper.journal.ops import Intend, Op
+from keeper.journal.sqlite.files import create, open_reader
+from keeper.journal.sqlite.store import SqliteStore
+from keeper.journal.store import Store
+from tests.journal.journal_making import make_attempt, make_order
+
+Opened = tuple[Store, Queries]
+
+
+def _sqlite(path: Path) -> Opened:
+    create(path)
+    store = SqliteStore(path, lambda: None)
+    return store, Queries(open_reader(path))
+
+
+STORES: dict[str, Callable[[Path], Opened]] = {"sqlite": _sqlite}
+
+
+@pytest.fixture(params=STORES)
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
+    store, queries = STORES[request.param](tmp_path / "j.db")
+    yield store, queries
+    queries.close()
+    store.close()
+
+
+def refused(store: Store, *callers: tuple[Op, ...]) -> list[type[JournalError] | None]:
+    return [None if error is None else type(error) for error in store.apply(callers, durable=True)]
+
+
+def test_what_was_applied_is_read_by_others(opened: Opened) -> None:
+    store, queries = opened
+    order = make_order()
+    assert refused(store, (NoteOrder(order),)) == [None]
+    row = queries.order(order.address)
+    assert row is not None
+    assert row.order == order
+    assert store.apply([(NoteState(order.address, OrderState.FAILED, "Why not."),)], durable=False) == [None]
+    assert [change.state for change in queries.changes_of(order.address)] == [OrderState.OPEN, OrderState.FAILED]
+
+
+def test_one_callers_refusal_is_not_the_others_loss(opened: Opened) -> None:
+    store, queries = opened
+    known, unknown = make_order(), make_order()
+    first, second = make_attempt(known.address), make_attempt(known.address, number=2)
+    found = refused(
+        store,
+        (NoteOrder(known), AddAttempt(first)),
+        (NoteOrder(unknown), NoteState(make_order().address, OrderState.OPEN, "Of an order that nobody knows.")),
+        (AddAttempt(second),),
+        (UseBudget(known.address),),
+    )
+    assert found == [None, JournalError, DuplicateAttempt, None]
+    assert queries.order(unknown.address) is None, "all of a caller's operations, or none"
+    row = queries.order(known.address)
+    assert row is not None
+    assert (row.budget_used, row.attempts_made) == (1, 1)
+    assert [attempt.signature for attempt in queries.attempts_of(known.address)] == [first.signature]
+
+
+def test_the_stores_own_rules_refuse_alone(opened: Opened) -> None:
+    """A signature that is there already, and a number that does not fit: found out by the store, not in memory."""
+    store, queries = opened
+    one, other, third = make_order(), make_order(), make_order()
+    attempt = make_attempt(one.address, kind=AttemptKind.RELAY)
+    assert refused(store, (NoteOrder(one), AddAttempt(attempt))) == [None]
+    again = attempt._replace(order=other.address)
+    found = refused(
+        store, (NoteOrder(other), AddAttempt(again)), (NoteOrder(third),), (NoteOrder(one._replace(size_1e6=2**64)),)
+    )
+    assert found == [DuplicateAttempt, None, JournalError]
+    assert queries.order(other.address) is None
+    assert queries.order(third.address) is not None
+    ids = [change.id for address in (one, third) for change in queries.changes_of(address.address)]
+    assert sorted(ids) == list(range(1, store.last_change_id + 1)), "no gaps"
+
+
+def test_an_order_has_one_live_attempt_until_that_ends(opened: Opened) -> None:
+    store, _ = opened
+    order = make_order()
+    first, second = make_attempt(order.address), make_attempt(order.address, number=2)
+    assert refused(store, (NoteOrder(order), AddAttempt(first))) == [None]
+    assert refused(store, (Intend(order, second, "Again.", None, OrderState.EXECUTING),)) == [DuplicateAttempt]
+    assert refused(store, (MoveAttempt(first.signature, AttemptState.FAILED), AddAttempt(second))) == [None]
+    assert refused(store, (MoveAttempt(first.signature, AttemptState.SENT),)) == [JournalError], "an end stays"
+
+
+def test_an_intent_is_one_operation(opened: Opened) -> None:
+    store, queries = opened
+    order = make_order(slot=50)
+    attempt = make_attempt(order.address, trigger_price_1e6=7, trigger_slot=8)
+    assert refused(store, (NoteOrder(order),)) == [None]
+    older = order._replace(slot=40)
+    assert refused(store, (Intend(older, attempt, "Met at 7.", 9.5, OrderState.EXECUTING),)) == [None]
+    row = queries.order(order.address)
+    assert row is not None
+    assert (row.state, row.reason, row.order.slot) == (OrderState.EXECUTING, "Met at 7.", 50)
+    assert (row.triggered_at, row.trigger_price_1e6, row.trigger_slot, row.attempts_made) == (9.5, 7, 8, 1)
+    assert queries.open_attempts() == [attempt]
+
+
+@pytest.mark.parametrize("way", ["note", "intent"])
+def test_another_order_at_the_address_is_another_generation(opened: Opened, way: str) -> None:
+    store, queries = opened
+    order = make_order(slot=50)
+    attempt = make_attempt(order.address)
+    end = (
+        MoveAttempt(attempt.signature, AttemptState.FAILED, fate=Fate.REFUSED),
+        UseBudget(order.address, 3),
+        NoteOrder(order._replace(slot=60, status=OnchainStatus.CANCELLED), OrderState.CANCELLED, "Cancelled."),
+    )
+    assert refused(store, (NoteOrder(order), AddAttempt(attempt)), end) == [None, None]
+    anew = order._replace(slot=70, created_at=order.created_at + 1)
+    op: Op = NoteOrder(anew)
+    if way == "intent":
+        op = Intend(anew, make_attempt(order.address), "Met.", 1.0, OrderState.EXECUTING)
+    assert refused(store, (op,)) == [None]
+    row = queries.order(order.address)
+    assert row is not None
+    assert (row.order, row.budget_used) == (anew, 0)
+    assert (row.state, row.attempts_made) == ((OrderState.EXECUTING, 1) if way == "intent" else (OrderState.OPEN, 0))
+    assert len(queries.attempts_of(order.address)) == (2 if way == "intent" else 1)
+
+
+def test_an_end_is_told_once(opened: Opened) -> None:
+    store, queries = opened
+    order = make_order(slot=50, status=OnchainStatus.FILLED)
+    assert refused(store, (NoteOrder(order, OrderState.FILLED, "Filled by this keeper.", at=1.0),)) == [None]
+    before, changes = queries.order(order.address), store.last_change_id
+    again = NoteOrder(order._replace(slot=60), OrderState.FILLED, "Another keeper filled it.", at=2.0)
+    assert refused(store, (again,)) == [None]
+    after = queries.order(order.address)
+    assert before is not None
+    assert after is not None
+    assert (after.reason, after.updated_at, after.version) == (before.reason, 1.0, before.version)
+    assert store.last_change_id == changes
+
+
+def test_what_an_own_attempt_explains(opened: Opened) -> None:
+    store, queries = opened
+    orders = {fate: make_order(created_at=1_000) for fate in (Fate.EXECUTED, Fate.NO_POSITION, Fate.REFUSED)}
+    for fate, order in orders.items():
+        attempt = make_attempt(order.address, signed_at=1_010.0)
+        state = AttemptState.FAILED if fate is Fate.REFUSED else AttemptState.CONFIRMED
+        assert refused(store, (NoteOrder(order), AddAttempt(attempt), MoveAttempt(attempt.signature, state, fate=fate)))
+    addresses: list[Pubkey] = [order.address for order in orders.values()]
+    explained = {orders[fate].address: fate for fate in (Fate.EXECUTED, Fate.NO_POSITION)}
+    assert queries.explained(addresses) == explained
+    executed = orders[Fate.EXECUTED]
+    refused(store, (NoteOrder(executed._replace(created_at=2_000, slot=executed.slot + 1)),))
+    assert executed.address not in queries.explained(addresses), "that was another order"
+
+
+def test_what_is_old_and_over_is_removed(opened: Opened) -> None:
+    store, queries = opened
+    old, resting = make_order(), make_order()
+    refused(store, (NoteOrder(old, OrderState.CANCELLED, "Cancelled.", at=1.0), NoteOrder(resting, at=1.0)))
+    pruned = store.prune(Retention(history_days=1), 1e9)
+    assert (pruned.orders, pruned.done) == (1, False)
+    assert store.prune(Retention(history_days=1), 1e9).done
+    assert queries.order(old.address) is None
+    assert queries.order(resting.address) is not None
+    assert store.last_change_id == 2, "ids are never used twice"
+
+
+def test_many_at_once_are_what_they_are_one_by_one(opened: Opened) -> None:
+    store, queries = opened
+    orders = [make_order(expires_at=n) for n in range(300)]
+    assert refused(store, *[(NoteOrder(order, at=1.25),) for order in orders]) == [None] * 300
+    moved = [(NoteState(order.address, OrderState.FAILED, "Number 7.", at=1.1 + n),) for n, order in enumerate(orders)]
+    assert refused(store, *moved) == [None] * 300
+    rows = queries.orders_at([order.address for order in orders])
+    assert [rows[order.address].order for order in orders] == orders
+    assert [rows[order.address].updated_at for order in orders] == [1.1 + n for n in range(300)], "to the last bit"
