@@ -286,6 +286,24 @@ async def test_a_snapshot_takes_no_malformed_account_for_a_closed_one(tmp_path: 
             await stand.reach(order, OrderState.FILLED)
 
 
+async def test_a_restart_takes_no_malformed_account_for_a_closed_one(
+    stand: Stand, trader: Trader, market: Pubkey
+) -> None:
+    order = stand.order(trader, market)
+    async with stand.keeper():
+        await stand.known(order)
+    account = spoil(stand, order)
+    async with stand.keeper():
+        row = await stand.reason(order, "can't be read")
+        assert row.state is OrderState.FAILED
+        await one_more_ends(stand, trader, market)
+        assert stand.state(order) is OrderState.FAILED
+        stand.bank.set_account(order, account)
+        await stand.reach(order, OrderState.OPEN)
+        stand.world.set_price(market, 94 * USDC)
+        await stand.reach(order, OrderState.FILLED)
+
+
 async def test_a_rehearsal_that_finds_the_order_not_pending_has_it_read_again(
     stand: Stand, trader: Trader, market: Pubkey
 ) -> None:
