@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar, assert_never
 
-from keeper.domain.attempts import Attempt, blocks
+from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, blocks
 from keeper.domain.base58 import base58
 from keeper.domain.orders import Order, OrderState
 from keeper.errors import DuplicateAttempt, JournalError

@@ -180,7 +180,7 @@ class Queries:
 
     def tried_since(self, since: float) -> list[tuple[Pubkey, float]]:
         """When (unix seconds) the keeper signed attempts of its own after `since`, with their orders, the first one
-        first; of orders that have not ended, since they were first seen. Dry runs' are left out: nothing was sent for them.
+        first; of orders that have not ended, since they were first seen. Dry runs' are left out: nothing was sent then.
         """
         rows = self._all(
             "SELECT a.signed_at, a.order_address FROM attempts a INDEXED BY attempts_kind "
