@@ -25,9 +25,9 @@ from keeper.execution.balance import RecentFees
 from keeper.execution.fees import utc_day
 from keeper.execution.relay import RelayDesk
 from keeper.execution.router import Router
+from keeper.http.api import run_api
 from keeper.http.edge.tokens import Tokens
 from keeper.http.ports import ApiPorts
-from keeper.http.running import run_api
 from keeper.journal import Journal
 from keeper.runtime.gauges import Gauges
 from keeper.runtime.genesis import hold_to_genesis

@@ -162,7 +162,7 @@ def keygen(file: Annotated[Path, typer.Argument(help="File to write; it must not
 @cli.command()
 def openapi() -> None:
     """Print the API's description (OpenAPI 3.1, JSON)."""
-    from keeper.http.openapi import openapi_document
+    from keeper.http.api import openapi_document
 
     print(json.dumps(openapi_document(), indent=2))
 

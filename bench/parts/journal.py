@@ -21,8 +21,7 @@ from solders.signature import Signature
 from bench.figures import across, spread
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import OnchainStatus, Order, OrderState, OrderType, Side
-from keeper.journal import AddAttempt, Journal, MoveAttempt, NoteOrder, NoteState, Op
-from keeper.journal.sqlite.queries import Queries
+from keeper.journal import AddAttempt, Journal, MoveAttempt, NoteOrder, NoteState, Op, Queries
 
 _BATCH = 256
 _SEEDS = 1_000

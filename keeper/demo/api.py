@@ -15,7 +15,8 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from keeper.demo.errors import DemoFailed
-from keeper.domain.orders import PRICE_SCALE, OrderType
+from keeper.domain.decimals import decimal
+from keeper.domain.orders import OrderType
 
 _TIMEOUT_S: Final = 20.0
 _PAGE: Final = 200
@@ -113,12 +114,6 @@ class KeeperApi:
             raise DemoFailed(f"The keeper refuses {method} {path}: HTTP {response.status_code} {response.text[:300]}")
         answer: dict[str, Any] = response.json()
         return answer
-
-
-def decimal(value_1e6: int) -> str:
-    """An integer x 1e6 as the API's decimal string."""
-    whole, part = divmod(value_1e6, PRICE_SCALE)
-    return f"{whole}.{part:06d}".rstrip("0").rstrip(".")
 
 
 def _maybe(value_1e6: int | None) -> str | None:

@@ -6,7 +6,7 @@ are strings, times are unix seconds. A field that does not apply is null.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -18,6 +18,14 @@ from keeper.journal.records import PreparedKind
 
 EXAMPLE_WALLET = "7Np41oeYqPefeNQEHSv1UDhYrehxin3NStELsSKCT4K2"
 EXAMPLE_ORDER = "4Nd1mYw4rJqk1zYqzH6E9YJk1nM6r3g8jV1Dq8rL9u2T"
+EXAMPLE_TERMS: Final = {
+    "market": "SOL/USDC",
+    "order_type": "stop_loss",
+    "side": "long",
+    "size": "2.5",
+    "trigger_price": "95.5",
+    "leverage": 5,
+}
 _SIGNATURE = "5VERv8NMvzbJMEkV8xnrLkEaWRtSz9CosKDYjCJjBRnbJLgp8uirBgmQpjKhoR4tjF3ZpRzrFmBV6UjKdiSZkQUW"
 
 BASE58 = "^[1-9A-HJ-NP-Za-km-z]+$"
@@ -233,137 +241,6 @@ class OrderPage(Answer, frozen=True, kw_only=True):
 
     orders: list[OrderView]
     cursor: Annotated[str | None, Meta(description="Ask again with it for the next page; null at the end.")]
-
-
-class StreamSnapshot(Answer, frozen=True, kw_only=True):
-    """The `data` of a stream's `snapshot` event: the orders that are not over, newest first."""
-
-    orders: list[OrderView]
-    complete: Annotated[bool, Meta(description="False when there are more: page through `GET /v1/orders`.")]
-
-
-class StreamReset(Answer, frozen=True, kw_only=True):
-    """The `data` of a stream's `reset` event: forget what you know, a snapshot follows."""
-
-    reason: str
-
-
-class TriggerLevel(Answer, frozen=True, kw_only=True):
-    """Resting orders that share a trigger."""
-
-    trigger_price: Decimal
-    orders: int
-    size: Annotated[Decimal, Meta(description="Of all of them, in base units.")]
-    distance: Annotated[
-        Decimal | None,
-        Meta(description='How far the price has to move, as a fraction of it: "0.012" is 1.2 %. "0": it is met.'),
-    ]
-
-
-class RestingOrders(Answer, frozen=True, kw_only=True):
-    """How many orders of a type rest."""
-
-    order_type: OrderTypeWord
-    orders: int
-
-
-class MarketView(Answer, frozen=True, kw_only=True):
-    """A market, its oracle's price, and what rests on it."""
-
-    market: Annotated[str, Meta(examples=["SOL/USDC"])]
-    address: Address
-    price: Annotated[Decimal | None, Meta(examples=["101.25"])]
-    price_age_s: Annotated[float | None, Meta(description="Seconds since the oracle's update, by the chain's clock.")]
-    price_slot: int | None
-    active: bool
-    executing: Annotated[bool, Meta(description="Whether its orders are executed now.")]
-    executing_reason: Annotated[str, Meta(description="Why not; empty when they are.")]
-    max_leverage: int
-    resting: Annotated[list[RestingOrders], Meta(description="By type; types that nobody has placed are left out.")]
-    below: Annotated[list[TriggerLevel], Meta(description="What a falling price meets, the nearest first.")]
-    above: Annotated[list[TriggerLevel], Meta(description="What a rising price meets, the nearest first.")]
-    slot: int
-
-
-class MarketList(Answer, frozen=True, kw_only=True):
-    """Every market that the keeper watches."""
-
-    markets: list[MarketView]
-
-
-class CheckView(Answer, frozen=True, kw_only=True):
-    """One thing that readiness depends on."""
-
-    name: str
-    ok: bool
-    detail: str
-
-
-class HealthView(Answer, frozen=True, kw_only=True):
-    """The keeper's health."""
-
-    live: bool
-    ready: bool
-    checks: list[CheckView]
-
-
-class OrderCount(Answer, frozen=True, kw_only=True):
-    """How many orders are in a state."""
-
-    status: OrderState
-    orders: int
-
-
-class KeeperView(Answer, frozen=True, kw_only=True):
-    """Who the keeper is, what it serves, and how many orders it knows."""
-
-    keeper: Annotated[Address | None, Meta(description="Its wallet; null when it has none.")]
-    balance_lamports: Annotated[int | None, Meta(description="As last read; null before the first time.")]
-    version: str
-    program: Address
-    program_revision: str
-    executes: Annotated[list[OrderTypeWord], Meta(description="The types that the program's revision executes.")]
-    chain_time: Annotated[float | None, Meta(description="The chain's clock, unix seconds.")]
-    orders: list[OrderCount]
-
-
-class ExecutionView(AttemptView, frozen=True, kw_only=True):
-    """One of the keeper's attempts at filling an order."""
-
-    order: Address
-    market: str | None
-    order_type: OrderTypeWord | None
-    side: SideWord | None
-    size: Decimal | None
-    latency_ms: Annotated[
-        int | None, Meta(description="From the news that met the order's condition to the fill's confirmation.")
-    ]
-
-
-class ExecutionPage(Answer, frozen=True, kw_only=True):
-    """Some executions, newest first."""
-
-    executions: list[ExecutionView]
-    cursor: Annotated[str | None, Meta(description="Ask again with it for the next page; null at the end.")]
-
-
-class FailureView(Answer, frozen=True, kw_only=True):
-    """An order that wanted to be executed and was not, at least not at once."""
-
-    order: Address
-    status: OrderState | None
-    reason: str
-    market: str | None
-    order_type: OrderTypeWord | None
-    side: SideWord | None
-    size: Decimal | None
-    attempts: Annotated[list[AttemptView], Meta(description="Oldest first.")]
-
-
-class FailureList(Answer, frozen=True, kw_only=True):
-    """Failures, the latest first."""
-
-    failures: list[FailureView]
 
 
 class ProblemDetails(Answer, frozen=True, kw_only=True):

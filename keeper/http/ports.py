@@ -3,80 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry
 from solders.pubkey import Pubkey
 
-from keeper.domain.attempts import Attempt
 from keeper.domain.events import OrderGone, OrderSeen
 from keeper.domain.health import Health
-from keeper.domain.orders import Market, Order, OrderState, OrderType
+from keeper.domain.orders import Market, Order, OrderType
 from keeper.domain.prices import Price
+from keeper.http.edge.limits import ApiLimits
 from keeper.http.edge.tokens import Tokens
-from keeper.journal.ops import Op
-from keeper.journal.records import OrderRow, Page, PreparedRow
-from keeper.journal.sqlite.queries import Queries
+from keeper.journal import Journal
+from keeper.journal.records import PreparedRow
 from keeper.solana.client import Blockhash, ChainClient
 from keeper.triggers.book import Level
 from keeper.triggers.conditions import Fires
-from keeper.venue.placing import Budget
 from keeper.venue.program import Program
-from keeper.venue.relay_checks import RelayLimits
-
-T = TypeVar("T")
-
-
-class Journal(Protocol):
-    """What of the journal the API reads, and the one way to write to it. `keeper.journal.Journal` is one."""
-
-    async def commit(self, *ops: Op) -> None:
-        """Make the operations durable together, or none of them."""
-        ...
-
-    async def prepared(self, prepared_id: str, /) -> PreparedRow | None:
-        """The transaction that was handed out under this id."""
-        ...
-
-    async def prepared_by_key(self, key: str, /) -> PreparedRow | None:
-        """The transaction that was handed out for this idempotency key."""
-        ...
-
-    async def order(self, address: Pubkey, /) -> OrderRow | None:
-        """What is known of the order."""
-        ...
-
-    async def attempts_of(self, address: Pubkey, /) -> Sequence[Attempt]:
-        """The order's attempts, oldest first."""
-        ...
-
-    async def orders(
-        self,
-        *,
-        user: Pubkey | None = None,
-        market: Pubkey | None = None,
-        states: Collection[OrderState] | None = None,
-        client_order_id: str | None = None,
-        cursor: str | None = None,
-        limit: int = 100,
-    ) -> Page[OrderRow]:
-        """Orders, newest first. JournalError when the cursor is none of its own."""
-        ...
-
-    async def read(self, work: Callable[[Queries], T], /) -> T:
-        """Run queries in a reader's thread."""
-        ...
-
-    @property
-    def last_change_id(self) -> int:
-        """The newest committed change's id."""
-        ...
-
-    async def changed(self, after: int, /) -> int:
-        """Wait until there is a change with a higher id; the newest one's id."""
-        ...
 
 
 class Desk(Protocol):
@@ -171,25 +116,6 @@ class Brakes(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ApiLimits:
-    """Bounds that protect the keeper from its callers, and callers from their tools.
-
-    `requests_per_s` and `burst` are per client (its token, else its address); 0 requests a second means no limit.
-    `streams` bounds the open streams and long polls together. `stale_price_s` is the age from which the program
-    itself refuses a price.
-    """
-
-    body_bytes: int = 16 * 1024
-    body_timeout_s: float = 10.0
-    requests_per_s: float = 0.0
-    burst: int = 50
-    streams: int = 2_000
-    stale_price_s: float = 300.0
-    relay: RelayLimits = field(default_factory=RelayLimits)
-    budget: Budget = field(default_factory=Budget)
-
-
-@dataclass(frozen=True, slots=True)
 class ApiPorts:
     """Everything the API is connected to. `now` is unix seconds by this machine's clock, for people; `busy`
     says whether orders are being executed right now, for which news of them waits.
@@ -204,6 +130,7 @@ class ApiPorts:
     health: HealthReport
     metrics: CollectorRegistry
     keeper_pubkey: Pubkey | None
+    limits: ApiLimits
     balance_lamports: Callable[[], int | None] = lambda: None
     tokens: Tokens = field(default_factory=Tokens)
     brakes: Brakes | None = None
@@ -214,4 +141,3 @@ class ApiPorts:
     public_url: str | None = None
     now: Callable[[], float] = time.time
     busy: Callable[[], bool] = lambda: False
-    limits: ApiLimits = field(default_factory=ApiLimits)

@@ -27,9 +27,9 @@ from keeper.app import Ready, run
 from keeper.config.settings import load_settings
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState
 from keeper.domain.orders import OrderState
+from keeper.journal import Queries
 from keeper.journal.records import OrderRow
 from keeper.journal.sqlite.files import open_reader
-from keeper.journal.sqlite.queries import Queries
 from keeper.localnet import Bank
 from tests.behaviours.edited_node import EditedNode
 from tests.chaos.proxy import FaultProxy, Script

@@ -16,8 +16,8 @@ from solders.pubkey import Pubkey
 
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import OnchainStatus, Order, OrderState, OrderType, Side
+from keeper.journal import Queries
 from keeper.journal.records import OrderRow
-from keeper.journal.sqlite.queries import Queries
 from keeper.localnet import Bank, Commitment
 from keeper.localnet.history import Landed
 from tests.support import PROGRAM, World

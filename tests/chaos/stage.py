@@ -12,8 +12,8 @@ from typing import Any, Final
 import anyio
 from anyio.abc import TaskGroup
 
+from keeper.journal import Queries
 from keeper.journal.sqlite.files import open_reader
-from keeper.journal.sqlite.queries import Queries
 from keeper.localnet import Commitment
 from tests.chaos.lives import Lives
 from tests.chaos.proxy import FaultProxy

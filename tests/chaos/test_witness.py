@@ -17,9 +17,8 @@ from solders.transaction import VersionedTransaction
 
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import OrderState
-from keeper.journal import AddAttempt, Journal, MoveAttempt, NoteOrder
+from keeper.journal import AddAttempt, Journal, MoveAttempt, NoteOrder, Queries
 from keeper.journal.sqlite.files import open_reader
-from keeper.journal.sqlite.queries import Queries
 from tests.chaos.invariants import Findings, check
 from tests.chaos.witness import Witness
 from tests.support import World

@@ -18,7 +18,7 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from keeper.domain.attempts import AttemptKind
-from keeper.journal.sqlite.queries import Queries
+from keeper.journal import Queries
 from keeper.localnet import Bank, Commitment
 
 

@@ -25,8 +25,9 @@ from keeper.domain.attempts import Attempt, AttemptKind, AttemptState
 from keeper.domain.health import Check, Health
 from keeper.domain.orders import Market, Order, OrderState, OrderType
 from keeper.domain.prices import Price
-from keeper.http.ports import ApiLimits, ApiPorts
-from keeper.http.running import run_api
+from keeper.http.api import run_api
+from keeper.http.edge.limits import ApiLimits
+from keeper.http.ports import ApiPorts
 from keeper.journal import AddAttempt, Journal, MovePrepared, NoteState, PreparedKind, PreparedStatus
 from keeper.journal.records import PreparedRow
 from keeper.localnet import Commitment, Localnet, LocalnetConfig
@@ -43,6 +44,8 @@ USDC = 1_000_000
 SOL = 1_000_000_000
 PROBLEM = "application/problem+json"
 KEEPER = Keypair.from_seed(bytes([3] * 32))
+LIMITS = ApiLimits(requests_per_s=0.0, burst=50, streams=2_000)
+"""No client is limited."""
 AUTHORITY = Keypair.from_seed(bytes([4] * 32))
 
 
@@ -270,7 +273,7 @@ async def world(directory: Path, limits: ApiLimits | None = None) -> AsyncIterat
             health=health,
             metrics=CollectorRegistry(),
             keeper_pubkey=KEEPER.pubkey(),
-            limits=limits or ApiLimits(),
+            limits=limits or LIMITS,
         )
         async with serving(ports) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
             made = World(net, program, client, journal, desk, relay, health, ports, port, http)

@@ -13,8 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from solders.keypair import Keypair
 
-from keeper.http.ports import ApiLimits
-from tests.http.http_world import KEEPER, World, problem, serving
+from tests.http.http_world import KEEPER, LIMITS, World, problem, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -243,7 +242,9 @@ async def _heard_while_sending(stream: anyio.abc.SocketStream, begin: bytes, mor
 
 
 async def test_a_body_that_never_ends_is_given_up(world: World) -> None:
-    ports = dataclasses.replace(world.ports, metrics=CollectorRegistry(), limits=ApiLimits(body_timeout_s=0.2))
+    ports = dataclasses.replace(
+        world.ports, metrics=CollectorRegistry(), limits=dataclasses.replace(LIMITS, body_timeout_s=0.2)
+    )
     async with serving(ports) as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
         head = "POST /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
         await stream.send(head.encode())

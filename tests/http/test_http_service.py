@@ -25,14 +25,14 @@ from structlog.testing import capture_logs
 
 from keeper.domain.health import Check, Health
 from keeper.errors import Misconfigured
+from keeper.http.api import openapi_document
 from keeper.http.edge.server import serve
-from keeper.http.openapi import openapi_document
-from keeper.http.ports import ApiLimits, ApiPorts
+from keeper.http.ports import ApiPorts
 from keeper.journal import Journal
 from keeper.solana.client import ChainClient
 from keeper.solana.pool import PoolLimits, RpcPool
 from keeper.solana.rpc import Endpoint, HttpTransport
-from tests.http.http_world import OneSend, SetHealth, World, problem, serving, signed
+from tests.http.http_world import LIMITS, OneSend, SetHealth, World, problem, serving, signed
 
 pytestmark = pytest.mark.anyio
 
@@ -127,7 +127,7 @@ async def test_our_own_mistake_shows_no_internals_and_is_logged(world: World) ->
 
 
 async def test_requests_have_a_rate(world: World) -> None:
-    limits = ApiLimits(requests_per_s=0.5, burst=3)
+    limits = replace(LIMITS, requests_per_s=0.5, burst=3)
     async with talking(ports_of(world, limits=limits)) as http:
         answers = [await http.get("/v1/markets") for _ in range(5)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]

@@ -15,10 +15,9 @@ from solders.keypair import Keypair
 
 from keeper.domain.health import Check, Health
 from keeper.errors import Transient
-from keeper.http.edge.rates import Rates, client_of
+from keeper.http.edge.limits import Rates, client_of
 from keeper.http.edge.tokens import Tokens
-from keeper.http.ports import ApiLimits
-from tests.http.http_world import World, problem, serving, signed
+from tests.http.http_world import LIMITS, World, problem, serving, signed
 
 pytestmark = pytest.mark.anyio
 
@@ -26,7 +25,7 @@ pytestmark = pytest.mark.anyio
 @asynccontextmanager
 async def limited(world: World, tokens: Tokens | None = None, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
     """An API that lets three requests through, and one more every ten seconds."""
-    limits = ApiLimits(requests_per_s=0.1, burst=3)
+    limits = replace(LIMITS, requests_per_s=0.1, burst=3)
     ports = replace(world.ports, metrics=CollectorRegistry(), limits=limits, tokens=tokens or Tokens(), **changes)
     async with serving(ports) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
         yield http

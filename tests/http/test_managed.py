@@ -15,9 +15,9 @@ from prometheus_client import CollectorRegistry
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
+from keeper.http.api import run_api
 from keeper.http.edge.tokens import Tokens
 from keeper.http.orders.managed import ManagedWallet
-from keeper.http.running import run_api
 from keeper.solana.transactions import Signer
 from tests.http.http_world import World, problem
 

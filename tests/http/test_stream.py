@@ -20,12 +20,11 @@ from solders.pubkey import Pubkey
 
 from keeper.domain.orders import OrderState
 from keeper.http.edge.problems import Problem
-from keeper.http.ports import ApiLimits
 from keeper.http.stream.feed import MAX_WAITING_BYTES, Feed, Filter, Reader
 from keeper.http.stream.sse import EventStream
 from keeper.journal import NoteState
 from keeper.journal.records import ChangeRow, OrderRow
-from tests.http.http_world import World, problem, serving
+from tests.http.http_world import LIMITS, World, problem, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -186,7 +185,7 @@ async def test_a_last_event_id_that_is_none(world: World, value: str) -> None:
 
 
 async def test_open_streams_are_limited_and_given_back(world: World) -> None:
-    ports = replace(world.ports, metrics=CollectorRegistry(), limits=ApiLimits(streams=2))
+    ports = replace(world.ports, metrics=CollectorRegistry(), limits=replace(LIMITS, streams=2))
     async with serving(ports) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
         async with stream(http) as a, stream(http) as b:
             await a.next()

@@ -16,8 +16,8 @@ import anyio
 from anyio.abc import Process
 from solders.keypair import Keypair
 
+from keeper.journal import Queries
 from keeper.journal.sqlite.files import open_reader
-from keeper.journal.sqlite.queries import Queries
 from tests.support.world import World
 
 START_WITHIN_S = 30.0

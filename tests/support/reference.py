@@ -56,7 +56,7 @@ def settings_table() -> str:
 
 def routes_table() -> str:
     """The README's table of HTTP routes."""
-    from keeper.http.openapi import openapi_document
+    from keeper.http.api import openapi_document
 
     rows = ["| route | what it does |", "|---|---|"]
     for path, operations in openapi_document()["paths"].items():
@@ -67,7 +67,7 @@ def routes_table() -> str:
 
 def metrics_table() -> str:
     """The README's table of metrics."""
-    from keeper.http.edge.instruments import Instruments
+    from keeper.http.edge.middleware import Instruments
     from keeper.telemetry import Metrics
 
     registry = Metrics("0").registry

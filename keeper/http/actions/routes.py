@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 import msgspec
-from fastapi import APIRouter, Query
+from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -21,15 +21,15 @@ from keeper.http.actions.models import (
     LinkedAction,
 )
 from keeper.http.edge.answers import answer
-from keeper.http.edge.describe import described_by
+from keeper.http.edge.openapi import described
+from keeper.http.edge.problems import BODY_PROBLEMS, CHAIN_PROBLEMS, TERMS_PROBLEMS
+from keeper.http.edge.requests import part
 from keeper.http.edge.strict_json import decode, read_json
 from keeper.http.models import EXAMPLE_WALLET, PlaceOrder
-from keeper.http.orders.routes import BODY_PROBLEMS, CHAIN_PROBLEMS, TERMS_PROBLEMS
+from keeper.http.orders.preparing import Preparing
 from keeper.http.ports import ApiPorts
-from keeper.http.wiring import Ports, PreparingDep, strict_query
 
-router = APIRouter(tags=["actions"])
-_PATH: Final = "/actions/place-order"
+PATH: Final = "/actions/place-order"
 _FIELDS: Final = (
     "market",
     "order_type",
@@ -46,26 +46,21 @@ OrderType = Annotated[str | None, Query(max_length=32, description="Fixed by the
 Side = Annotated[str | None, Query(max_length=8, description="Fixed by the link; else the user chooses.")]
 
 
-@router.get("/actions.json", summary="Which paths are Actions", **described_by({200: ActionRules}))
-async def rules() -> Response:
+@described("Which paths are Actions", {200: ActionRules})
+async def rules(request: Request) -> Response:
     """The rules file of the Actions specification."""
     return answer(ActionRules(rules=[ActionRule(pathPattern="/actions/**", apiPath="/actions/**")]))
 
 
-@router.get(
-    _PATH,
-    summary="Describe the Action",
-    dependencies=[strict_query],
-    **described_by({200: ActionView}, problems=["invalid_field", "unknown_field"]),
-)
+@described("Describe the Action", {200: ActionView}, problems=["invalid_field", "unknown_field"])
 async def describe(
     request: Request,
-    ports: Ports,
     market: Market = "SOL/USDC",
     order_type: OrderType = None,
     side: Side = None,
 ) -> Response:
     """What a wallet shows of it: what the link fixes is fixed, the rest are fields for the user to fill in."""
+    ports = part(request, ApiPorts)
     found = ports.desk.market(market)
     fixed = {"market": market, "order_type": order_type, "side": side}
     parameters = _parameters(ports, fixed)
@@ -85,7 +80,7 @@ async def describe(
             links=ActionLinks(
                 actions=[
                     LinkedAction(
-                        label="Place the order", href=f"{_PATH}?{'&'.join([*given, *asked])}", parameters=parameters
+                        label="Place the order", href=f"{PATH}?{'&'.join([*given, *asked])}", parameters=parameters
                     )
                 ]
             ),
@@ -93,21 +88,15 @@ async def describe(
     )
 
 
-@router.post(
-    _PATH,
-    summary="The Action's transaction",
-    dependencies=[strict_query],
-    **described_by(
-        {200: ActionTransaction},
-        body=ActionAccount,
-        example={"account": EXAMPLE_WALLET},
-        problems=[*BODY_PROBLEMS, *TERMS_PROBLEMS, *CHAIN_PROBLEMS, "not_ready"],
-    ),
+@described(
+    "The Action's transaction",
+    {200: ActionTransaction},
+    body=ActionAccount,
+    example={"account": EXAMPLE_WALLET},
+    problems=[*BODY_PROBLEMS, *TERMS_PROBLEMS, *CHAIN_PROBLEMS, "not_ready"],
 )
 async def transaction(
     request: Request,
-    ports: Ports,
-    preparing: PreparingDep,
     market: Market = "SOL/USDC",
     order_type: OrderType = None,
     side: Side = None,
@@ -120,12 +109,12 @@ async def transaction(
     """The unsigned `place_order` transaction for the account's wallet, which signs and sends it by itself; the keeper
     sees the order when it is on chain. Fields that a user left empty count as not given.
     """
-    who = await read_json(request, ActionAccount, ports.limits)
+    who = await read_json(request, ActionAccount)
     words = (market, order_type, side, size, trigger_price, limit_price, trailing_distance)
     given = {name: word for name, word in zip(_FIELDS, words, strict=False) if word}
     # Through the same door as any order: what is wrong with a field is said of that field.
     body = decode(msgspec.json.encode({"user": who.account, **given, "leverage": leverage}), PlaceOrder)
-    prepared = (await preparing.place(body, None)).answer
+    prepared = (await part(request, Preparing).place(body, None)).answer
     terms = prepared.summary
     return answer(
         ActionTransaction(

@@ -3,69 +3,94 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
 from keeper.domain.events import OrderGone, OrderSeen
 from keeper.domain.orders import Order
 from keeper.errors import JournalError, KeeperError, MalformedAccount
-from keeper.http.admin.models import OperatorStatus, OrderResynced, OrderRetried, PauseKeeper, SettingsView
 from keeper.http.edge.answers import answer
 from keeper.http.edge.chain_problems import translated
-from keeper.http.edge.describe import described_by
-from keeper.http.edge.problems import Problem
-from keeper.http.edge.strict_json import read_json
-from keeper.http.orders.routes import CHAIN_PROBLEMS, OrderPath
-from keeper.http.orders.terms import address
+from keeper.http.edge.openapi import described
+from keeper.http.edge.problems import CHAIN_PROBLEMS, Problem
+from keeper.http.edge.requests import OrderPath, address, part
+from keeper.http.edge.strict_json import read_json_if_any
+from keeper.http.models import Address, Answer
+from keeper.http.models import Request as Body
 from keeper.http.ports import ApiPorts, Brakes
-from keeper.http.reading.views import health_view
-from keeper.http.wiring import Ports, strict_query
+from keeper.http.reading.health import HealthView, health_view
 from keeper.venue.layouts import decode_order
-
-router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[strict_query])
 
 _REFUSALS: Final = ("unauthorized", "not_found")
 _NO_JOURNAL: Final = "The journal can't be written now; nothing was changed."
 
 
-async def _brakes(request: Request, ports: Ports) -> Brakes:
-    """The brakes, for whoever shows an operator's token."""
+class PauseKeeper(Body, frozen=True, kw_only=True):
+    """Why, for whoever finds it paused."""
+
+    reason: Annotated[str, Meta(max_length=200, description="Shown in the health report.")] = ""
+
+
+class OperatorStatus(Answer, frozen=True, kw_only=True):
+    """The keeper as its operator sees it."""
+
+    paused: Annotated[str | None, Meta(description="Why an operator paused it; null when none did.")]
+    keeper: Address | None
+    health: HealthView
+
+
+class SettingsView(Answer, frozen=True, kw_only=True):
+    """The settings in force. A secret shows as that it is set, a URL as its host."""
+
+    settings: dict[str, Any]
+
+
+class OrderResynced(Answer, frozen=True, kw_only=True):
+    """The order as the chain has it now."""
+
+    order: Address
+    slot: Annotated[int, Meta(description="Of the node that was asked.")]
+    onchain_status: Annotated[str | None, Meta(description="Null: there is no such account.")]
+
+
+class OrderRetried(Answer, frozen=True, kw_only=True):
+    """The order rests again, with its whole retry budget."""
+
+    order: Address
+
+
+def _operated(request: Request) -> tuple[ApiPorts, Brakes]:
+    """The keeper and its brakes, for whoever shows an operator's token."""
+    ports = part(request, ApiPorts)
     if ports.brakes is None or not ports.operators:
         raise Problem("not_found", "There is nothing at this path.")
     if ports.operators.name_of(request.headers.get("authorization")) is None:
         raise Problem(
             "unauthorized", "Send the operator's token as a bearer token.", headers={"WWW-Authenticate": "Bearer"}
         )
-    return ports.brakes
+    return ports, ports.brakes
 
 
-BrakesDep = Annotated[Brakes, Depends(_brakes)]
-
-
-@router.get("/status", summary="How is it?", **described_by({200: OperatorStatus}, problems=_REFUSALS))
-async def status(ports: Ports, brakes: BrakesDep) -> Response:
+@described("How is it?", {200: OperatorStatus}, problems=_REFUSALS)
+async def status(request: Request) -> Response:
     """Whether it is paused, and every check of its health."""
-    return _status(ports, brakes)
+    return _status(*_operated(request))
 
 
-@router.post(
-    "/pause",
-    summary="Sign and send nothing new",
-    **described_by(
-        {200: OperatorStatus},
-        body=PauseKeeper,
-        body_required=False,
-        problems=[*_REFUSALS, "malformed_json", "unknown_field", "invalid_field", "journal_unavailable"],
-    ),
+@described(
+    "Sign and send nothing new",
+    {200: OperatorStatus},
+    body=PauseKeeper,
+    body_required=False,
+    problems=[*_REFUSALS, "malformed_json", "unknown_field", "invalid_field", "journal_unavailable"],
 )
-async def pause(request: Request, ports: Ports, brakes: BrakesDep) -> Response:
+async def pause(request: Request) -> Response:
     """It takes effect at once, and lasts through restarts. What was sent before is still followed to its end."""
-    asked = PauseKeeper()
-    if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
-        asked = await read_json(request, PauseKeeper, ports.limits)
+    ports, brakes = _operated(request)
+    asked = await read_json_if_any(request, PauseKeeper) or PauseKeeper()
     try:
         await brakes.pause(asked.reason)
     except JournalError as e:
@@ -75,11 +100,10 @@ async def pause(request: Request, ports: Ports, brakes: BrakesDep) -> Response:
     return _status(ports, brakes)
 
 
-@router.post(
-    "/resume", summary="Go on", **described_by({200: OperatorStatus}, problems=[*_REFUSALS, "journal_unavailable"])
-)
-async def resume(ports: Ports, brakes: BrakesDep) -> Response:
+@described("Go on", {200: OperatorStatus}, problems=[*_REFUSALS, "journal_unavailable"])
+async def resume(request: Request) -> Response:
     """Orders that the present price meets are executed at once. Without a pause it changes nothing."""
+    ports, brakes = _operated(request)
     try:
         await brakes.resume()
     except JournalError as e:
@@ -87,16 +111,14 @@ async def resume(ports: Ports, brakes: BrakesDep) -> Response:
     return _status(ports, brakes)
 
 
-@router.post(
-    "/orders/{order}/retry",
-    summary="Try a failed order again",
-    **described_by(
-        {200: OrderRetried},
-        problems=[*_REFUSALS, "invalid_field", "order_not_found", "order_not_failed", "journal_unavailable"],
-    ),
+@described(
+    "Try a failed order again",
+    {200: OrderRetried},
+    problems=[*_REFUSALS, "invalid_field", "order_not_found", "order_not_failed", "journal_unavailable"],
 )
-async def retry(order: OrderPath, ports: Ports, brakes: BrakesDep) -> Response:
+async def retry(request: Request, order: OrderPath) -> Response:
     """It gets its retry budget back and rests again, until the price meets its condition."""
+    ports, brakes = _operated(request)
     key = address(order, "order")
     try:
         if await ports.journal.order(key) is None:
@@ -109,13 +131,14 @@ async def retry(order: OrderPath, ports: Ports, brakes: BrakesDep) -> Response:
     return answer(OrderRetried(order=str(key)))
 
 
-@router.post(
-    "/orders/{order}/resync",
-    summary="Read an order from the chain again",
-    **described_by({200: OrderResynced}, problems=[*_REFUSALS, "invalid_field", "order_not_found", *CHAIN_PROBLEMS]),
+@described(
+    "Read an order from the chain again",
+    {200: OrderResynced},
+    problems=[*_REFUSALS, "invalid_field", "order_not_found", *CHAIN_PROBLEMS],
 )
-async def resync(order: OrderPath, ports: Ports, brakes: BrakesDep) -> Response:
+async def resync(request: Request, order: OrderPath) -> Response:
     """What the chain says is news to the keeper like any other: an older state never overwrites a newer one."""
+    ports, _ = _operated(request)
     key = address(order, "order")
     with translated():
         slot, (account,) = await ports.client.accounts([key])
@@ -131,9 +154,10 @@ async def resync(order: OrderPath, ports: Ports, brakes: BrakesDep) -> Response:
     return answer(OrderResynced(order=str(key), slot=slot, onchain_status=status))
 
 
-@router.get("/settings", summary="The settings in force", **described_by({200: SettingsView}, problems=_REFUSALS))
-async def settings(ports: Ports, brakes: BrakesDep) -> Response:
+@described("The settings in force", {200: SettingsView}, problems=_REFUSALS)
+async def settings(request: Request) -> Response:
     """By name. Secrets are left out: of them it says only that they are set."""
+    ports, _ = _operated(request)
     return answer(SettingsView(settings=dict(ports.settings_shown() if ports.settings_shown is not None else {})))
 
 

@@ -67,8 +67,10 @@ def _code(failure: ProgramFailure) -> str:
 
 
 @contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Errors of the chain and of the journal, raised inside, as the problems that a caller can act on."""
+def translated(cursor: str | None = None) -> Iterator[None]:
+    """Errors of the chain and of the journal, raised inside, as the problems that a caller can act on. `cursor` is what
+    the caller asked a page with.
+    """
     try:
         yield
     except RateLimited as e:
@@ -80,4 +82,6 @@ def translated() -> Iterator[None]:
     except ChainError as e:
         raise Problem("chain_unavailable", "The chain can't be reached right now.", retry_after_s=1) from e
     except JournalError as e:
+        if cursor is not None and type(e) is JournalError:
+            raise Problem("invalid_cursor", "The cursor is not one of this API's.", field="cursor") from e
         raise Problem("journal_unavailable", "The keeper can't use its journal right now.", retry_after_s=5) from e

@@ -21,7 +21,7 @@ _MOST_FRAMING_BYTES: Final = 128 * 1024
 class BoundedHeads(HttpToolsProtocol):
     """One connection. A head that comes piece by piece ends with 431 and the connection's end once it is too long.
 
-    A head that comes in one read is bounded by the read's size, and the guard answers it.
+    A head that comes in one read is bounded by the read's size, and `EveryRequest` answers it.
     """
 
     _beside_bodies = 0

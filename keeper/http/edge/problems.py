@@ -109,6 +109,19 @@ KINDS: Final[Mapping[str, Kind]] = {
     "not_ready": Kind(503, "The keeper is not ready"),
 }
 
+BODY_PROBLEMS: Final = (
+    "malformed_json",
+    "duplicate_key",
+    "unsupported_media_type",
+    "body_too_large",
+    "body_timeout",
+    "unknown_field",
+    "missing_field",
+    "invalid_field",
+)
+TERMS_PROBLEMS: Final = tuple(c for c, kind in KINDS.items() if kind.status == 422 and c not in BODY_PROBLEMS)
+CHAIN_PROBLEMS: Final = ("chain_unavailable", "journal_unavailable")
+
 
 class Problem(Exception):
     """Answer the request with this problem. `code` is one of KINDS.

@@ -15,8 +15,9 @@ import anyio
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
+from keeper.http.edge.limits import ApiLimits
 from keeper.http.edge.problems import Problem
-from keeper.http.ports import ApiLimits
+from keeper.http.edge.requests import part
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -27,12 +28,19 @@ _THROWN_AWAY: Final = 64
 """How many times the allowed size is read before the connection is simply cut."""
 
 
-async def read_json(request: Request, shape: type[T], limits: ApiLimits) -> T:
+async def read_json(request: Request, shape: type[T]) -> T:
     """The request's body as a `shape`. Problem when it isn't JSON, too large, too slow, or not that shape."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise Problem("unsupported_media_type", "Send the body with Content-Type: application/json.")
-    return decode(await _read_body(request, limits), shape)
+    return decode(await _read_body(request, part(request, ApiLimits)), shape)
+
+
+async def read_json_if_any(request: Request, shape: type[T]) -> T | None:
+    """`read_json` where the body may be left out; None without one."""
+    if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
+        return await read_json(request, shape)
+    return None
 
 
 async def _read_body(request: Request, limits: ApiLimits) -> bytes:

@@ -19,6 +19,10 @@ from keeper.http.models import Request as Body
 
 HEADER: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotency-Replayed"
+KEY_HEADER: Final = {
+    HEADER: ("1 to 255 characters; a repetition with the same body gets the same answer.", "^[!-~]{1,255}$")
+}
+REPLAYED_HEADER: Final = {201: {REPLAYED: "`true` when an earlier request with this key had this answer."}}
 _KEY: Final = re.compile(r"[!-~]{1,255}")
 
 

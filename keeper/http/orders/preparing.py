@@ -20,6 +20,7 @@ from keeper.http.orders.fresh import Fresh
 from keeper.http.orders.idempotency import fingerprint
 from keeper.http.orders.terms import Conditions, order_id, terms_of
 from keeper.http.ports import ApiPorts
+from keeper.http.reading.markets import watched_market
 from keeper.http.reading.views import summary_of
 from keeper.journal.ops import AddPrepared, NoteOrder
 from keeper.journal.records import OrderRow, PreparedKind, PreparedRow, Source
@@ -119,9 +120,7 @@ class Preparing:
 
     def _conditions(self, body: PlaceOrder) -> Conditions:
         desk = self._ports.desk
-        market = desk.market(body.market)
-        if market is None:
-            raise Problem("unknown_market", "The program has no such market that the keeper watches.", field="market")
+        market = watched_market(body.market, desk)
         chain_time = desk.chain_time_s()
         return Conditions(
             market=market,

@@ -12,12 +12,11 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from solders.pubkey import Pubkey
-
 from keeper.domain.decimals import MAX_U64, InexactDecimal, decimal, parse_1e6
 from keeper.domain.orders import PPM, Market, OrderType, Side
 from keeper.domain.prices import Price
 from keeper.http.edge.problems import Problem
+from keeper.http.edge.requests import address
 from keeper.http.models import PlaceOrder
 from keeper.venue.placing import OrderTerms
 
@@ -39,14 +38,6 @@ class Conditions:
     chain_time_s: float
     executable: frozenset[OrderType]
     stale_price_s: float
-
-
-def address(text: str, field: str) -> Pubkey:
-    """A base58 address, or a Problem that names the field."""
-    try:
-        return Pubkey.from_string(text)
-    except ValueError:
-        raise Problem("invalid_field", f"The field {field} has to be a base58 address.", field=field) from None
 
 
 def order_id(text: str | None) -> int | None:

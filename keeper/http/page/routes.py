@@ -9,13 +9,11 @@ import hashlib
 from importlib import resources
 from typing import Final
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from keeper.http.edge.openapi import hidden
 from keeper.http.edge.problems import Problem
-
-router = APIRouter(include_in_schema=False)
 
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -43,19 +41,19 @@ def _read() -> dict[str, tuple[bytes, str, str]]:
 _FILES: Final = _read()
 
 
-@router.get("/")
+@hidden
 async def index(request: Request) -> Response:
     """The page."""
     return _file(request, "index.html")
 
 
-@router.get("/docs")
+@hidden
 async def docs(request: Request) -> Response:
     """The page to try the API."""
     return _file(request, "docs.html")
 
 
-@router.get("/page/{name}")
+@hidden
 async def asset(request: Request, name: str) -> Response:
     """What the pages are made of."""
     return _file(request, name)

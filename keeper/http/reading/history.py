@@ -1,44 +1,96 @@
-"""What the keeper is and did: itself, its executions, its failures."""
+"""What the keeper is and did: itself, its executions with their latency, its failures with their reasons."""
 
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, Query
+import msgspec
+from fastapi import Query
+from msgspec import Meta
+from starlette.requests import Request
 from starlette.responses import Response
 
 from keeper.domain.attempts import Attempt, Fate
+from keeper.domain.decimals import decimal
 from keeper.domain.orders import OrderState
-from keeper.errors import JournalError
 from keeper.http.edge.answers import answer
 from keeper.http.edge.chain_problems import translated
-from keeper.http.edge.describe import described_by
+from keeper.http.edge.openapi import described
 from keeper.http.edge.problems import Problem
-from keeper.http.models import (
-    ExecutionPage,
-    FailureList,
-    KeeperView,
-    OrderCount,
-    OrderTypeWord,
-)
-from keeper.http.reading.history_views import execution_view, failure_view
-from keeper.http.wiring import Ports, strict_query
-from keeper.journal.records import OrderRow, Page
-from keeper.journal.sqlite.queries import Queries
-
-router = APIRouter(prefix="/v1", tags=["history"], dependencies=[strict_query])
+from keeper.http.edge.requests import Cursor, PageSize, part
+from keeper.http.models import Address, Answer, AttemptView, Decimal, OrderTypeWord, SideWord
+from keeper.http.ports import ApiPorts, Desk
+from keeper.http.reading.views import attempt_view
+from keeper.journal import Queries
+from keeper.journal.records import FailureRow, OrderRow, Page
 
 
-@router.get("/keeper", summary="The keeper itself", **described_by({200: KeeperView}, problems=["journal_unavailable"]))
-async def keeper(ports: Ports) -> Response:
+class OrderCount(Answer, frozen=True, kw_only=True):
+    """How many orders are in a state."""
+
+    status: OrderState
+    orders: int
+
+
+class KeeperView(Answer, frozen=True, kw_only=True):
+    """Who the keeper is, what it serves, and how many orders it knows."""
+
+    keeper: Annotated[Address | None, Meta(description="Its wallet; null when it has none.")]
+    balance_lamports: Annotated[int | None, Meta(description="As last read; null before the first time.")]
+    version: str
+    program: Address
+    program_revision: str
+    executes: Annotated[list[OrderTypeWord], Meta(description="The types that the program's revision executes.")]
+    chain_time: Annotated[float | None, Meta(description="The chain's clock, unix seconds.")]
+    orders: list[OrderCount]
+
+
+class ExecutionView(AttemptView, frozen=True, kw_only=True):
+    """One of the keeper's attempts at filling an order."""
+
+    order: Address
+    market: str | None
+    order_type: OrderTypeWord | None
+    side: SideWord | None
+    size: Decimal | None
+    latency_ms: Annotated[
+        int | None, Meta(description="From the news that met the order's condition to the fill's confirmation.")
+    ]
+
+
+class ExecutionPage(Answer, frozen=True, kw_only=True):
+    """Some executions, newest first."""
+
+    executions: list[ExecutionView]
+    cursor: Annotated[str | None, Meta(description="Ask again with it for the next page; null at the end.")]
+
+
+class FailureView(Answer, frozen=True, kw_only=True):
+    """An order that wanted to be executed and was not, at least not at once."""
+
+    order: Address
+    status: OrderState | None
+    reason: str
+    market: str | None
+    order_type: OrderTypeWord | None
+    side: SideWord | None
+    size: Decimal | None
+    attempts: Annotated[list[AttemptView], Meta(description="Oldest first.")]
+
+
+class FailureList(Answer, frozen=True, kw_only=True):
+    """Failures, the latest first."""
+
+    failures: list[FailureView]
+
+
+@described("The keeper itself", {200: KeeperView}, problems=["journal_unavailable"])
+async def keeper(request: Request) -> Response:
     """Its wallet and balance, the program that it serves, and how many orders of each status it knows."""
-
-    def read(queries: Queries) -> dict[OrderState, int]:
-        return queries.counts_by_state()
-
+    ports = part(request, ApiPorts)
     with translated():
-        counts = await ports.journal.read(read)
+        counts = await ports.journal.counts_by_state()
     program = ports.program
     return answer(
         KeeperView(
@@ -54,13 +106,13 @@ async def keeper(ports: Ports) -> Response:
     )
 
 
-@router.get(
-    "/executions",
-    summary="The keeper's executions, newest first",
-    **described_by({200: ExecutionPage}, problems=["invalid_field", "invalid_cursor", "journal_unavailable"]),
+@described(
+    "The keeper's executions, newest first",
+    {200: ExecutionPage},
+    problems=["invalid_field", "invalid_cursor", "journal_unavailable"],
 )
 async def executions(
-    ports: Ports,
+    request: Request,
     outcome: Annotated[
         str | None,
         Query(
@@ -69,10 +121,11 @@ async def executions(
         ),
     ] = None,
     since: Annotated[float | None, Query(ge=0, description="Only those signed since: unix seconds.")] = None,
-    cursor: Annotated[str | None, Query(max_length=256, description="From the page before.")] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Cursor = None,
+    limit: PageSize = 50,
 ) -> Response:
     """Every attempt at filling an order, with how long it took and how it ended."""
+    ports = part(request, ApiPorts)
     fate = _fate(outcome)
 
     def read(queries: Queries) -> tuple[Page[Attempt], list[OrderRow | None]]:
@@ -80,27 +133,22 @@ async def executions(
         rows = queries.orders_at(attempt.order for attempt in page.items)
         return page, [rows.get(attempt.order) for attempt in page.items]
 
-    with translated():
-        try:
-            page, rows = await ports.journal.read(read)
-        except JournalError as e:
-            if cursor is not None and type(e) is JournalError:
-                raise Problem("invalid_cursor", "The cursor is not one of this API's.", field="cursor") from e
-            raise
+    with translated(cursor):
+        page, rows = await ports.journal.read(read)
     views = [execution_view(attempt, row, ports.desk) for attempt, row in zip(page.items, rows, strict=True)]
     return answer(ExecutionPage(executions=views, cursor=page.cursor))
 
 
-@router.get(
-    "/failures",
-    summary="Orders that could not be executed, and why",
-    **described_by({200: FailureList}, problems=["invalid_field", "journal_unavailable"]),
+@described(
+    "Orders that could not be executed, and why",
+    {200: FailureList},
+    problems=["invalid_field", "journal_unavailable"],
 )
-async def failures(ports: Ports, limit: Annotated[int, Query(ge=1, le=100)] = 25) -> Response:
+async def failures(request: Request, limit: Annotated[int, Query(ge=1, le=100)] = 25) -> Response:
     """Orders that wanted to be executed and were not, or not at once: those that failed for good first."""
-
+    ports = part(request, ApiPorts)
     with translated():
-        found = await ports.journal.read(lambda queries: queries.failures(limit=limit))
+        found = await ports.journal.failures(limit=limit)
     return answer(FailureList(failures=[failure_view(failure, ports.desk) for failure in found]))
 
 
@@ -111,3 +159,46 @@ def _fate(outcome: str | None) -> Fate | None:
         return Fate(outcome)
     except ValueError:
         raise Problem("invalid_field", f"An outcome is one of {', '.join(Fate)}.", field="outcome") from None
+
+
+def execution_view(attempt: Attempt, row: OrderRow | None, desk: Desk) -> ExecutionView:
+    """One of the keeper's attempts, with what its order is."""
+    return ExecutionView(
+        **msgspec.structs.asdict(attempt_view(attempt)),
+        **_terms(row, desk),
+        order=str(attempt.order),
+        latency_ms=_latency_ms(attempt, row),
+    )
+
+
+def failure_view(failure: FailureRow, desk: Desk) -> FailureView:
+    """An order that could not be executed, with its attempts."""
+    row = failure.order
+    return FailureView(
+        order=str(failure.attempts[0].order if row is None else row.address),
+        status=None if row is None else row.state,
+        reason="" if row is None else row.reason,
+        **_terms(row, desk),
+        attempts=[attempt_view(attempt) for attempt in failure.attempts],
+    )
+
+
+def _terms(row: OrderRow | None, desk: Desk) -> dict[str, Any]:
+    if row is None:
+        return {"market": None, "order_type": None, "side": None, "size": None}
+    market = desk.market(row.order.market)
+    return {
+        "market": None if market is None else market.symbol,
+        "order_type": cast(OrderTypeWord, row.order.order_type.word),
+        "side": cast(SideWord, row.order.side.word),
+        "size": decimal(row.order.size_1e6),
+    }
+
+
+def _latency_ms(attempt: Attempt, row: OrderRow | None) -> int | None:
+    """None too when the order was triggered again since: the journal keeps the last time."""
+    if row is None or row.triggered_at is None or attempt.confirmed_at is None:
+        return None
+    if row.triggered_at > attempt.signed_at:
+        return None
+    return round((attempt.confirmed_at - row.triggered_at) * 1_000)

@@ -7,13 +7,10 @@ from typing import cast
 
 from keeper.domain.attempts import Attempt
 from keeper.domain.decimals import decimal
-from keeper.domain.health import Health
 from keeper.domain.orders import Order, OrderState, OrderType
 from keeper.http.models import (
     AttemptError,
     AttemptView,
-    CheckView,
-    HealthView,
     OrderDetail,
     OrderSummary,
     OrderTypeWord,
@@ -117,9 +114,3 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         finalized_at=attempt.finalized_at,
         fee_lamports=attempt.fee_lamports,
     )
-
-
-def health_view(health: Health) -> HealthView:
-    """Health with its checks."""
-    checks = [CheckView(name=check.name, ok=check.ok, detail=check.detail) for check in health.checks]
-    return HealthView(live=health.live, ready=health.ready, checks=checks)

@@ -21,9 +21,8 @@ from solders.pubkey import Pubkey
 
 from keeper.errors import JournalError
 from keeper.http.edge.problems import Problem
-from keeper.http.ports import Journal
+from keeper.journal import Journal, Queries
 from keeper.journal.records import ChangeRow, OrderRow
-from keeper.journal.sqlite.queries import Queries
 
 MAX_WAITING_BYTES: Final = 512 * 1024
 """What may wait for one reader: twice what a round has for it at most. One who takes no more is cut off and can

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
 import anyio
 import msgspec
+from msgspec import Meta
 from solders.pubkey import Pubkey
 
 from keeper.domain.orders import OrderState
 from keeper.http.edge.chain_problems import translated
 from keeper.http.edge.keyed_lock import KeyedLock
-from keeper.http.models import OrderView, StreamReset, StreamSnapshot
+from keeper.http.models import Answer, OrderView
 from keeper.http.ports import ApiPorts
 from keeper.http.reading.views import order_view
 from keeper.http.stream.feed import Feed, Filter, Reader
 from keeper.http.stream.sse import event
+from keeper.journal import Queries
 from keeper.journal.records import ChangeRow, OrderRow
-from keeper.journal.sqlite.queries import Queries
 
 ACTIVE: Final = frozenset(state for state in OrderState if not state.terminal)
 MOST_IN_SNAPSHOT: Final = 500
@@ -29,6 +30,19 @@ _RENDERED_AT_ONCE: Final = 25
 """Orders made into JSON between two turns of the event loop."""
 _SNAPSHOT_LIVES_S: Final = 5.0
 _MOST_KEPT: Final = 16
+
+
+class StreamSnapshot(Answer, frozen=True, kw_only=True):
+    """The `data` of a stream's `snapshot` event: the orders that are not over, newest first."""
+
+    orders: list[OrderView]
+    complete: Annotated[bool, Meta(description="False when there are more: page through `GET /v1/orders`.")]
+
+
+class StreamReset(Answer, frozen=True, kw_only=True):
+    """The `data` of a stream's `reset` event: forget what you know, a snapshot follows."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

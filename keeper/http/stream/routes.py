@@ -4,52 +4,42 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import Annotated, Final
+from typing import Final
 
-from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from keeper.http.edge.describe import also_described, described_by
+from keeper.http.edge.openapi import also_described, described
 from keeper.http.edge.problems import Problem
-from keeper.http.models import StreamReset, StreamSnapshot
-from keeper.http.orders.routes import ADDRESS_SCHEMA, market_of
-from keeper.http.orders.terms import address
+from keeper.http.edge.requests import Market, User, address, part
+from keeper.http.ports import ApiPorts
+from keeper.http.reading.markets import market_filter
 from keeper.http.stream.feed import Filter
+from keeper.http.stream.following import Following, StreamReset, StreamSnapshot
 from keeper.http.stream.sse import MEDIA_TYPE, EventStream
-from keeper.http.wiring import FollowingDep, Ports, strict_query
 
-router = APIRouter(prefix="/v1/orders", tags=["orders"], dependencies=[strict_query])
 also_described(StreamSnapshot, StreamReset)
 
 _LAST_ID: Final = re.compile(r"\d{1,18}")
 
 
-@router.get(
-    "/stream",
-    summary="Orders as they change",
-    **described_by(
-        {200: "Server-sent events: `snapshot`, then an `order` for each change; `reset` before a new snapshot."},
-        plain=[MEDIA_TYPE],
-        problems=["invalid_field", "unknown_market", "too_many_streams", "journal_unavailable", "not_ready"],
-        headers={"Last-Event-ID": ("The id of the last event that you saw: you get what came since.", "^[0-9]{1,18}$")},
-    ),
+@described(
+    "Orders as they change",
+    {200: "Server-sent events: `snapshot`, then an `order` for each change; `reset` before a new snapshot."},
+    plain=[MEDIA_TYPE],
+    problems=["invalid_field", "unknown_market", "too_many_streams", "journal_unavailable", "not_ready"],
+    headers={"Last-Event-ID": ("The id of the last event that you saw: you get what came since.", "^[0-9]{1,18}$")},
 )
-async def stream(
-    request: Request,
-    ports: Ports,
-    following: FollowingDep,
-    user: Annotated[str | None, Query(description="Only this wallet's.", json_schema_extra=ADDRESS_SCHEMA)] = None,
-    market: Annotated[str | None, Query(description="Only this market's: a symbol or an address.")] = None,
-) -> Response:
+async def stream(request: Request, user: User = None, market: Market = None) -> Response:
     """First a `snapshot` event (`StreamSnapshot`) of the orders that are not over, then an `order` event (`OrderView`)
     for each change of an order's status or reason, in order and without a gap. An event's id is the change's: send the
     last one as `Last-Event-ID` to go on where you were, as an EventSource does by itself. A comment comes every 15 s.
     A reader that does not keep up is disconnected and can resume.
     """
+    following = part(request, Following)
     wanted = Filter(
         user=None if user is None else address(user, "user"),
-        market=market_of(market, ports),
+        market=market_filter(market, part(request, ApiPorts).desk),
     )
     last_seen = _last_seen(request)
     with contextlib.ExitStack() as stack:

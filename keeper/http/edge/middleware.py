@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from keeper.http.edge.heads import MAX_HEAD_BYTES
-from keeper.http.edge.instruments import Instruments
+from keeper.http.edge.limits import Admission
 from keeper.http.edge.problems import Problem
-from keeper.http.edge.rates import Admission
 
 REQUEST_ID: Final = "X-Request-Id"
 _REQUEST_ID: Final = REQUEST_ID.lower().encode()
@@ -31,9 +31,31 @@ _log: Any = structlog.get_logger("keeper.http")
 _PROBES: Final = frozenset({"/livez", "/readyz", "/healthz"})
 """Never limited: a supervisor that is told to wait takes a working keeper for a dead one."""
 _UNLIMITED: Final = Admission()
+_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
-class Guard:
+class Instruments:
+    """Requests by route, method and status, and how long they took. A route is its template, never a raw path."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "keeper_http_requests", "HTTP requests answered.", ("route", "method", "status"), registry=registry
+        )
+        self._seconds = Histogram(
+            "keeper_http_request_seconds",
+            "From the request's head to the answer's end.",
+            ("route",),
+            buckets=_BUCKETS_S,
+            registry=registry,
+        )
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        """One request was answered."""
+        self._requests.labels(route, method, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+
+class EveryRequest:
     """The outermost layer. `admit` may refuse a request by its peer's address and Authorization (rate limits)."""
 
     def __init__(self, app: ASGIApp, instruments: Instruments, admit: Callable[[str, str | None], Admission]) -> None:

@@ -1,4 +1,4 @@
-"""A token bucket for each client: a known API token's bearer, else an address."""
+"""The API's bounds, and a token bucket for each client: a known API token's bearer, else an address."""
 
 from __future__ import annotations
 
@@ -7,13 +7,34 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from keeper.http.edge.problems import Problem
+from keeper.venue.placing import Budget
+from keeper.venue.relay_checks import RelayLimits
 
 _MOST_CLIENTS: Final = 10_000
 _V6_NETWORK_BITS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ApiLimits:
+    """Bounds that protect the keeper from its callers, and callers from their tools.
+
+    `requests_per_s` and `burst` are per client (its token, else its address); 0 requests a second means no limit.
+    `streams` bounds the open streams and long polls together. `stale_price_s` is the age from which the program
+    itself refuses a price.
+    """
+
+    requests_per_s: float
+    burst: int
+    streams: int
+    body_bytes: int = 16 * 1024
+    body_timeout_s: float = 10.0
+    stale_price_s: float = 300.0
+    relay: RelayLimits = field(default_factory=RelayLimits)
+    budget: Budget = field(default_factory=Budget)
 
 
 @dataclass(frozen=True, slots=True)
