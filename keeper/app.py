@@ -35,10 +35,11 @@ from keeper.runtime.health import HealthReport
 from keeper.runtime.lag import LoopLag
 from keeper.runtime.schedule import Schedule
 from keeper.runtime.watchdog import Loop, Watchdog
-from keeper.solana.blockhashes import Blockhashes
 from keeper.solana.client import ChainClient
+from keeper.solana.http1 import HttpTransport
 from keeper.solana.pool import RpcPool
-from keeper.solana.rpc import Endpoint, HttpTransport
+from keeper.solana.rpc import Endpoint
+from keeper.solana.transactions import Blockhashes
 from keeper.solana.watch import ProgramWatch
 from keeper.telemetry import Metrics, Telemetry
 from keeper.venue.deployment import check_idl, check_program

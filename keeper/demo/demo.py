@@ -35,8 +35,9 @@ from keeper.demo.watching import Watcher
 from keeper.demo.world import build_world
 from keeper.errors import KeeperError
 from keeper.solana.client import ChainClient
+from keeper.solana.http1 import HttpTransport
 from keeper.solana.pool import PoolLimits, RpcPool
-from keeper.solana.rpc import Endpoint, HttpTransport
+from keeper.solana.rpc import Endpoint
 from keeper.venue.program import Program
 
 EXIT_FAILED: Final = 1

@@ -76,6 +76,8 @@ def blocks(kind: AttemptKind, state: AttemptState) -> bool:
 
 IN_FLIGHT_STATES: Final = frozenset({AttemptState.SIGNED, AttemptState.SENT, AttemptState.UNKNOWN, AttemptState.SEEN})
 LIVE_STATES: Final = IN_FLIGHT_STATES | {AttemptState.CONFIRMED}
+BLOCKING: Final = frozenset((kind, state) for kind in AttemptKind for state in AttemptState if blocks(kind, state))
+"""`blocks` as a table."""
 
 
 class Fate(enum.StrEnum):

@@ -6,12 +6,11 @@ Writing 64 bytes in base58 takes about 10 us, and each of an execution's steps n
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import Final
 
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
-
-@functools.lru_cache(maxsize=8_192)
-def base58(key: Pubkey | Signature) -> str:
-    """The address or the signature in base58. From any thread."""
-    return str(key)
+base58: Final[Callable[[Pubkey | Signature], str]] = functools.lru_cache(maxsize=8_192)(str)
+"""The address or the signature in base58. From any thread."""

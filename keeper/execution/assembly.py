@@ -27,9 +27,8 @@ from keeper.execution.router import Router
 from keeper.execution.settlement import Settlement
 from keeper.execution.tries import RetryLimits
 from keeper.journal import Journal
-from keeper.solana.blockhashes import Blockhashes
 from keeper.solana.client import ChainClient
-from keeper.solana.transactions import Signer
+from keeper.solana.transactions import Blockhashes, Signer
 from keeper.triggers.decision import Decision, Rules
 from keeper.triggers.prices import ChainClock
 from keeper.venue.venue import Venue

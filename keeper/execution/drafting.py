@@ -34,12 +34,6 @@ class Job:
     triggered_at_ns: int
     executes: bool
 
-    @classmethod
-    def of(cls, action: ExecuteOrder | RatchetStop, record: Record) -> Job:
-        """The job of an action."""
-        executes = isinstance(action, ExecuteOrder)
-        return cls(action, record, record.generation, action.order, action.price, action.triggered_at_ns, executes)
-
 
 @dataclass(frozen=True, slots=True)
 class Draft:
@@ -64,16 +58,13 @@ class Drafting:
         """Seconds until the hourly ceiling allows another attempt at the order; 0 when it does now."""
         return job.record.tries.ceiling_pause_s(self._limits, time.monotonic())
 
-    def may_go_at_once(self, job: Job) -> bool:
-        """Whether no attempt at the order failed, and too few were made lately for the ceiling to matter."""
-        tries = job.record.tries
-        return not tries.failed and len(tries.recent) < self._limits.attempts_per_hour
-
     def draft(self, job: Job, blockhash: Blockhash) -> Draft:
         """The signed transaction for a job. Misconfigured when the program's IDL gives none."""
         order, tries = job.order, job.record.tries
         kind = _EXECUTE if job.executes else _RATCHET
-        number = tries.begin(time.monotonic())
+        tries.made += 1
+        tries.recent.append(time.monotonic())
+        number = tries.made
         budget = self._fees.budget(kind, order.order_type, number, tries.failed)
         built = self._venue.message(kind, order, budget, blockhash)
         signed = self._signer.sign_message(built.message, blockhash)
@@ -97,14 +88,11 @@ class Drafting:
         )
         # When the news arrived, not now: the time that the job queued and was signed in belongs to the latency.
         triggered_at = now_s - (time.monotonic_ns() - job.triggered_at_ns) / 1e9
-        return Draft(job, attempt, self._intend(job, attempt, triggered_at))
-
-    def _intend(self, job: Job, attempt: Attempt, triggered_at: float) -> Intend:
         if not job.executes:
-            return Intend(job.order, attempt, "", None)
+            return Draft(job, attempt, Intend(order, attempt, "", None))
         price = decimal(job.price.price_1e6)
         if self._dry_run:
             reason = f"Dry run: it would have been executed at {price}."
-            return Intend(job.order, attempt, reason, None, OrderState.OPEN)
-        reason = f"The price {price} met its condition; attempt {attempt.number} is on its way."
-        return Intend(job.order, attempt, reason, triggered_at, OrderState.EXECUTING)
+            return Draft(job, attempt, Intend(order, attempt, reason, None, OrderState.OPEN))
+        reason = f"The price {price} met its condition; attempt {number} is on its way."
+        return Draft(job, attempt, Intend(order, attempt, reason, triggered_at, OrderState.EXECUTING))

@@ -32,9 +32,9 @@ from keeper.execution.points import point, tried
 from keeper.execution.retries import Retries
 from keeper.journal import Journal
 from keeper.journal.ops import NoteOrder
-from keeper.solana.blockhashes import Blockhashes
 from keeper.solana.client import Blockhash
-from keeper.solana.sending import Sending
+from keeper.solana.pool import Broadcast
+from keeper.solana.transactions import Blockhashes
 from keeper.telemetry.turns import Turns
 
 RESTS: Final = "It rests until a fresh price meets its condition."
@@ -175,11 +175,14 @@ class Executor:
         waiting = len(self._queue) + len(self._ratchets)
         if tg is None or waiting > _AT_ONCE or self._dry_run or not self._gate.is_open or not self._journal.quick:
             return False
-        if len(self._flights) + waiting > self._limits.max_in_flight or self._sends.value == 0:
+        if len(self._flights.open) + waiting > self._limits.max_in_flight or self._sends.value == 0:
             return False
         jobs = [*self._queue, *self._ratchets]
-        if not all(self._drafting.may_go_at_once(job) for job in jobs):
-            return False
+        most = self._orders.limits.attempts_per_hour
+        for job in jobs:
+            # One that failed is rehearsed first, and one that was tried much may have to wait.
+            if job.record.tries.failed or len(job.record.tries.recent) >= most:
+                return False
         try:
             blockhash = self._blockhashes.current()
         except Transient:
@@ -191,7 +194,7 @@ class Executor:
         drafts = self._allowed(self._drafts(jobs, blockhash))
         if not drafts:
             return True
-        self._retries.learn_one(drafts, tg)
+        self._learn_one(drafts, tg)
         if tried:
             point("signed")
         try:
@@ -292,7 +295,7 @@ class Executor:
         drafts = self._allowed(drafts)
         if not drafts:
             return
-        self._retries.learn_one(drafts, tg)
+        self._learn_one(drafts, tg)
         point("signed")
         flights = await self._journaled(drafts)
         point("journaled")
@@ -306,7 +309,14 @@ class Executor:
             await anyio.lowlevel.checkpoint()  # the bytes go first, the log's lines after
             self._tell(flights[start : start + _STEP])
 
-    async def _launch(self, flights: Sequence[Flight], sending: Sending | None) -> None:
+    def _learn_one(self, drafts: Sequence[Draft], tg: TaskGroup) -> None:
+        """Learn of the first kind of which nothing is known, beside its own way out: the next ones profit."""
+        for draft in drafts:
+            if (draft.attempt.kind, draft.job.order.order_type) not in self._fees.learnt_units:
+                tg.start_soon(self._retries.learn_units, draft)
+                break
+
+    async def _launch(self, flights: Sequence[Flight], sending: Broadcast | None) -> None:
         try:
             await self._lander.launch(flights, sending)
         finally:
@@ -439,7 +449,7 @@ class Executor:
                 self._orders.await_price(job.record, job.order.market, job.price.slot)
                 self._orders.attempt_over(attempt.order, None)
                 continue
-            self._orders.signed(job.record, attempt.signature)
-            self._lander.track(flight)
+            job.record.reasons[Reason.ATTEMPT] = attempt.signature  # only its end lifts the reason from now on
+            self._flights.open[attempt.signature] = flight
             flights.append(flight)
         return flights

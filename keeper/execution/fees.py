@@ -56,10 +56,12 @@ def utc_day() -> str:
 
 
 def fee_of(attempt: Attempt) -> int:
-    """What an attempt of the keeper's costs if it lands, in lamports; 0 for a user's own transaction."""
-    if attempt.unit_limit is None or attempt.unit_price_micro_lamports is None:
-        return 0
-    return SIGNATURE_FEE_LAMPORTS + Budget(attempt.unit_limit, attempt.unit_price_micro_lamports).priority_fee_lamports
+    """What an attempt of the keeper's costs if it lands, in lamports; 0 for a user's own transaction.
+
+    The priority fee is price x REQUESTED units, rounded up as the chain does.
+    """
+    limit, price = attempt.unit_limit, attempt.unit_price_micro_lamports
+    return 0 if limit is None or price is None else SIGNATURE_FEE_LAMPORTS - (-limit * price // _MICRO)
 
 
 class FeePolicy:
@@ -77,13 +79,14 @@ class FeePolicy:
         self._reserved_lamports = 0
         self._too_much = 0
         """What found no room last."""
-        self._most_units: dict[tuple[AttemptKind, OrderType], int] = {}
+        self.learnt_units: dict[tuple[AttemptKind, OrderType], int] = {}
+        """The most that each kind of transaction is known to have used."""
         self._recent_price = 0
 
     def __repr__(self) -> str:
         return (
             f"FeePolicy(spent {self._spent} lamports on {self._day}, {self._reserved_lamports} reserved, "
-            f"learnt {len(self._most_units)} limits)"
+            f"learnt {len(self.learnt_units)} limits)"
         )
 
     def budget(self, kind: AttemptKind, order_type: OrderType, number: int, failed: int) -> Budget:
@@ -93,7 +96,8 @@ class FeePolicy:
         The limit rises by one unit from attempt to attempt, so that no two attempts at an order can be the same
         transaction, whatever the caps do to the price.
         """
-        limit = self.unit_limit(kind, order_type)
+        learnt = self.learnt_units.get((kind, order_type))
+        limit = self.rules.default_unit_limit if learnt is None else self.unit_limit(kind, order_type)
         if number > 1:
             # The limit that was learnt from other orders may be what this one failed by.
             limit = max(limit, self.rules.default_unit_limit) + number - 1
@@ -105,20 +109,16 @@ class FeePolicy:
 
     def unit_limit(self, kind: AttemptKind, order_type: OrderType) -> int:
         """Compute units to request."""
-        most = self._most_units.get((kind, order_type))
+        most = self.learnt_units.get((kind, order_type))
         if most is None:
             return self.rules.default_unit_limit
         return min(_MOST_UNITS - 1_000, int(most * (1 + self.rules.unit_margin)) + _ADDRESS_SEARCH_UNITS)
-
-    def knows(self, kind: AttemptKind, order_type: OrderType) -> bool:
-        """Whether a limit was learnt for this kind of transaction."""
-        return (kind, order_type) in self._most_units
 
     def learn_units(self, kind: AttemptKind, order_type: OrderType, units: int) -> None:
         """A transaction of this kind used `units`, in a simulation or on chain."""
         if units > 0:
             key = (kind, order_type)
-            self._most_units[key] = max(units, self._most_units.get(key, 0))
+            self.learnt_units[key] = max(units, self.learnt_units.get(key, 0))
 
     def learn_prices(self, recent: Sequence[int]) -> None:
         """Recent per-slot minimum prices for the accounts written; used when the policy is a percentile."""
@@ -127,19 +127,17 @@ class FeePolicy:
         ordered = sorted(recent)
         self._recent_price = ordered[min(len(ordered) - 1, len(ordered) * self.rules.percentile // 100)]
 
-    def cost(self, budget: Budget) -> int:
-        """A transaction's whole fee in lamports: its signature's and the priority fee."""
-        return SIGNATURE_FEE_LAMPORTS + budget.priority_fee_lamports
-
     def reserve(self, attempt: Attempt) -> bool:
         """Set aside what an attempt may cost. False, and nothing is set aside, when the cap has no room for it."""
-        self._turn_day()
+        if self._today() != self._day:
+            self._turn_day()
         fee = fee_of(attempt)
         if self._spent + self._reserved_lamports + fee > self.rules.daily_cap_lamports:
             self._too_much = fee
             return False
         self._too_much = 0
-        self.hold(attempt)
+        self._reserved[attempt.signature] = fee
+        self._reserved_lamports += fee
         return True
 
     def hold(self, attempt: Attempt) -> None:

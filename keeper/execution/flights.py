@@ -56,34 +56,31 @@ class Flights:
     """Open attempts by signature."""
 
     def __init__(self) -> None:
-        self._by_signature: dict[Signature, Flight] = {}
+        self.open: dict[Signature, Flight] = {}
+        """By signature; what the journal holds as open is put here and nowhere else."""
 
     def __repr__(self) -> str:
         return f"Flights({len(self)} open)"
 
     def __len__(self) -> int:
-        return len(self._by_signature)
+        return len(self.open)
 
     def __iter__(self) -> Iterator[Flight]:
-        return iter(list(self._by_signature.values()))
-
-    def add(self, flight: Flight) -> None:
-        """Follow an attempt that the journal holds."""
-        self._by_signature[flight.attempt.signature] = flight
+        return iter(list(self.open.values()))
 
     def remove(self, flight: Flight) -> None:
         """Its attempt has ended."""
-        self._by_signature.pop(flight.signature, None)
+        self.open.pop(flight.signature, None)
 
     def __contains__(self, flight: Flight) -> bool:
-        return self._by_signature.get(flight.signature) is flight
+        return self.open.get(flight.signature) is flight
 
     @property
     def unrecorded(self) -> list[Flight]:
         """Those whose end the journal refuses."""
-        return [flight for flight in self._by_signature.values() if flight.unrecorded]
+        return [flight for flight in self.open.values() if flight.unrecorded]
 
     @property
     def in_flight(self) -> int:
         """How many have neither landed at confirmed nor died."""
-        return sum(1 for flight in self._by_signature.values() if flight.attempt.state.in_flight)
+        return sum(1 for flight in self.open.values() if flight.attempt.state.in_flight)

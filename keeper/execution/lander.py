@@ -27,7 +27,7 @@ from keeper.execution.verdicts import move_flight
 from keeper.journal import Journal
 from keeper.journal.ops import MoveAttempt
 from keeper.solana.client import STATUSES_PER_CALL, ChainClient, SignatureStatus
-from keeper.solana.sending import Sending
+from keeper.solana.pool import Broadcast
 from keeper.telemetry.turns import Turns
 
 # Agave keeps the statuses of its last 150 rooted slots at hand; older ones are found in the history only. Well below
@@ -110,12 +110,12 @@ class Lander:
 
     def track(self, flight: Flight) -> None:
         """Begin to follow an attempt that the journal holds."""
-        self._flights.add(flight)
+        self._flights.open[flight.signature] = flight
         self._wake.set()
 
     # -- sending
 
-    def begin(self, flights: Sequence[Flight]) -> Sending | None:
+    def begin(self, flights: Sequence[Flight]) -> Broadcast | None:
         """Put the bytes on the wire; `heard` takes what the nodes say. The journal must hold them already (promise 1).
         None in a dry run.
         """
@@ -123,12 +123,13 @@ class Lander:
         for flight in flights:
             # In a dry run what an earlier run has sent is looked up until it has landed by itself, or no longer can.
             flight.next_send_s = math.inf if self._dry_run else now + self._limits.resend_every_s
+        self._wake.set()
         if self._dry_run or not flights:
             return None
         wires = [flight.attempt.wire for flight in flights]
         return self._client.send(wires, deadline_s=self._limits.send_deadline_s)
 
-    async def heard(self, flights: Sequence[Flight], sending: Sending | None) -> None:
+    async def heard(self, flights: Sequence[Flight], sending: Broadcast | None) -> None:
         """Wait for the nodes' replies and note them. They prove nothing: a refusal is no verdict, nor is an OK."""
         if sending is None:
             return
@@ -149,7 +150,7 @@ class Lander:
             await self._journal.commit(*ops)
             point("sent_journaled")
 
-    async def launch(self, flights: Sequence[Flight], sending: Sending | None = None) -> None:
+    async def launch(self, flights: Sequence[Flight], sending: Broadcast | None = None) -> None:
         """Send for the first time, unless `sending` has begun already, and note what the nodes say. They are journaled
         and tracked: what goes wrong here is made good by the next round.
         """

@@ -73,12 +73,13 @@ _NOTHING: Final = Watched.NOTHING
 @dataclass(slots=True, eq=False)
 class Record:
     """What is known of one order beside its account. `generation` is unlike that of any other order, at this address
-    or elsewhere; `identity` is the order's (`Order.identity`), None until it was read.
+    or elsewhere; `order` is the order as it was when that began (`Order.identity` tells another one), None until it was
+    read.
     """
 
     address: Pubkey
     generation: int
-    identity: tuple[object, ...] | None
+    order: Order | None
     reasons: dict[Reason, Detail] = field(default_factory=dict)
     tries: Tries = field(default_factory=Tries)
 
@@ -135,7 +136,8 @@ class Orders:
         self._generations = itertools.count(1)
         self._by_reason: dict[Reason, dict[Pubkey, None]] = {reason: {} for reason in Reason}
         self._pauses: list[tuple[float, int, Pubkey]] = []
-        self._waiting: dict[Pubkey, list[tuple[int, int, bytes]]] = {}  # by market: slot, generation, address
+        self.waiting: dict[Pubkey, list[tuple[int, int, bytes]]] = {}
+        """By market: the orders that wait for a later price, as (slot, generation, address), the earliest first."""
 
     def __repr__(self) -> str:
         blocked = ", ".join(f"{len(some)} {reason.name.lower()}" for reason, some in self._by_reason.items() if some)
@@ -174,8 +176,8 @@ class Orders:
         record = self._records.get(address)
         if record is None:
             record = self._records[address] = Record(address, next(self._generations), None)
-        if record.identity is None and order is not None:
-            record.identity = order.identity
+        if record.order is None:
+            record.order = order
         return record
 
     def seen(self, order: Order) -> None:
@@ -186,16 +188,16 @@ class Orders:
         if record is None:
             return
         known = {*record.reasons}
-        if record.identity is None:
-            record.identity = order.identity
-        elif record.identity != order.identity:
+        if record.order is None:
+            record.order = order
+        elif record.order.identity != order.identity:
             self._begin_generation(record, order)
         self._drop(record, {Reason.ENDED, Reason.UNREADABLE})
         if record.reasons.keys() != known:
             self._follow(record)
 
     def _begin_generation(self, record: Record, order: Order) -> None:
-        record.generation, record.identity = next(self._generations), order.identity
+        record.generation, record.order = next(self._generations), order
         record.tries = Tries(made=record.tries.made)
         self._drop(record, record.reasons.keys() - OF_THE_ADDRESS)
 
@@ -226,7 +228,7 @@ class Orders:
         address = order.address
         record = self._records.get(address)
         if record is None:
-            record = self._records[address] = Record(address, next(self._generations), order.identity)
+            record = self._records[address] = Record(address, next(self._generations), order)
         assert not record.reasons, f"an attempt was decided at an order that is blocked: {record}"
         record.reasons[_ATTEMPT] = None
         self._by_reason[_ATTEMPT][address] = None
@@ -255,7 +257,7 @@ class Orders:
         """Let it rest until there is a price of its market from after this slot."""
         self.block(record, Reason.LATER_PRICE, after_slot)
         self.wake.set()  # such a price may be known already
-        heapq.heappush(self._waiting.setdefault(market, []), (after_slot, record.generation, bytes(record.address)))
+        heapq.heappush(self.waiting.setdefault(market, []), (after_slot, record.generation, bytes(record.address)))
 
     def lift(self, address: Pubkey, generation: int, *reasons: Reason) -> bool:
         """Lift reasons of this generation of the order; whether it had any of them. The others stay."""
@@ -266,10 +268,6 @@ class Orders:
         if lifted:
             self._follow(record)
         return lifted
-
-    def signed(self, record: Record, signature: Signature) -> None:
-        """The attempt that was decided is signed: only its end lifts the reason."""
-        record.reasons[_ATTEMPT] = signature
 
     def attempt_over(self, address: Pubkey, signature: Signature | None) -> None:
         """This attempt can't land (again), whichever order is at the address by now. None: it was never signed."""
@@ -320,18 +318,9 @@ class Orders:
         """When the next pause is over."""
         return self._pauses[0][0] if self._pauses else None
 
-    def markets_waited_for(self) -> list[Pubkey]:
-        """The markets of which some order waits for a later price."""
-        return list(self._waiting)
-
-    @property
-    def waits_for_price(self) -> bool:
-        """Whether any order waits for a later price."""
-        return bool(self._waiting)
-
     def price_came(self, market: Pubkey, slot: int, limit: int | None = None) -> int:
         """There is a price as of this slot: lift what waited for it, at most `limit` orders; how many they were."""
-        heap = self._waiting.get(market)
+        heap = self.waiting.get(market)
         lifted = 0
         while heap and heap[0][0] < slot and lifted != limit:
             after_slot, generation, raw = heapq.heappop(heap)
@@ -340,7 +329,7 @@ class Orders:
             if record is not None and record.reasons.get(Reason.LATER_PRICE) == after_slot:
                 lifted += self.lift(address, generation, Reason.LATER_PRICE)
         if heap is not None and not heap:
-            del self._waiting[market]
+            del self.waiting[market]
         return lifted
 
 

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import anyio
-from anyio.abc import TaskGroup
 
 from keeper.domain.attempts import AttemptKind, Fate
 from keeper.domain.orders import OrderState
@@ -102,16 +101,8 @@ class Retries:
         self._orders.attempt_over(address, None)
         return False
 
-    def learn_one(self, drafts: Sequence[Draft], tg: TaskGroup) -> None:
-        """Rehearse the first of a kind of which nothing is known, beside its own way out: it waits for nothing, the
-        next ones profit.
-        """
-        for draft in drafts:
-            if not self._fees.knows(draft.attempt.kind, draft.job.order.order_type):
-                tg.start_soon(self._learn_units, draft)
-                break
-
-    async def _learn_units(self, draft: Draft) -> None:
+    async def learn_units(self, draft: Draft) -> None:
+        """How many units a kind of transaction uses, of which nothing is known: nothing waits for this."""
         kind, order = draft.attempt.kind, draft.job.order
         with contextlib.suppress(ChainError):
             found = await rehearse(self._client, self._venue, kind, order)

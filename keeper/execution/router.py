@@ -93,7 +93,9 @@ class Router:
 
     def on_event(self, event: Event) -> None:
         """Take in one fact and act on what it decides."""
-        if self._held is not None and not isinstance(event, MarketSeen | ChainTime):
+        if type(event) is MarketSeen:
+            self._market(event)
+        elif self._held is not None and not isinstance(event, ChainTime):
             self._held.append(event)
         else:
             self._take_in(event)
@@ -217,7 +219,7 @@ class Router:
         """Act on everything that the market's present price calls for."""
         limit = self.decision.rules.max_actions
         lifted = 0
-        if self.orders.waits_for_price:
+        if self.orders.waiting:
             price = self.decision.prices.read(market)
             lifted = 0 if price is None else self.orders.price_came(market, price.slot, limit)
         actions = self.decision.review(market, self.now_s(), at_ns)
@@ -231,13 +233,15 @@ class Router:
         triggered: list[ExecuteOrder] = []
         submitted = False
         for action in actions:
+            order = action.order
             if isinstance(action, RecordExpired):
-                order = action.order
                 self.orders.block(self.orders.record(order.address, order), Reason.EXPIRED)
                 reason = "It is past its expiry by the chain's clock, so the program will not fill it."
                 self._journal.post(NoteOrder(order, OrderState.EXPIRED, reason))
                 continue
-            self._executor.submit(Job.of(action, self.orders.begin(action.order)))
+            record, executes = self.orders.begin(order), isinstance(action, ExecuteOrder)
+            job = Job(action, record, record.generation, order, action.price, action.triggered_at_ns, executes)
+            self._executor.submit(job)
             submitted = True
             if isinstance(action, ExecuteOrder):
                 triggered.append(action)
@@ -357,7 +361,7 @@ class Router:
         while True:
             self.orders.wake.clear()
             self.orders.pauses_over(time.monotonic())
-            for market in self.orders.markets_waited_for():
+            for market in list(self.orders.waiting):
                 self._review(market, time.monotonic_ns())
             self.look_again()
             while self._unfinished:

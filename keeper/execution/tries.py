@@ -41,12 +41,6 @@ class Tries:
     failed: int = 0
     recent: deque[float] = field(default_factory=deque)
 
-    def begin(self, now_s: float) -> int:
-        """Count an attempt that is about to be signed; its number, 1 for the first."""
-        self.made += 1
-        self.recent.append(now_s)
-        return self.made
-
     def undo(self) -> None:
         """The attempt was not made after all. Its number stays used: numbers never come twice."""
         if self.recent:

@@ -65,7 +65,7 @@ class Desk(Protocol):
 
 
 class Blockhashes(Protocol):
-    """A blockhash that is always at hand. `keeper.solana.blockhashes.Blockhashes` is one."""
+    """A blockhash that is always at hand. `keeper.solana.transactions.Blockhashes` is one."""
 
     def current(self) -> Blockhash:
         """A recent confirmed blockhash. Transient when there is none fresh enough."""

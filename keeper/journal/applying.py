@@ -12,15 +12,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar, assert_never
 
-from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, blocks
+from keeper.domain.attempts import BLOCKING, Attempt, AttemptKind, AttemptState
 from keeper.domain.base58 import base58
 from keeper.domain.orders import Order, OrderState
 from keeper.errors import DuplicateAttempt, JournalError
 from keeper.journal import ops as o
-from keeper.journal.integers import from_stored, to_stored
 from keeper.journal.records import Source
-from keeper.journal.rows import KnownAttempt, KnownPrepared, NewChange, StoredOrder, moved_value
-from keeper.journal.transitions import allowed, first_state
+from keeper.journal.rows import (
+    STATES,
+    KnownAttempt,
+    KnownPrepared,
+    NewChange,
+    StoredOrder,
+    from_stored,
+    moved_value,
+    to_stored,
+)
+from keeper.journal.transitions import ALLOWED, first_state
 
 _NUMBERS: Final = re.compile(r"\d+(?:[.,]\d+)*")
 _ANEW: Final = "Another order was made at its address."
@@ -285,8 +293,8 @@ class _Caller:
 
     def _move_order(self, row: StoredOrder, op: o.Note | o.Intend, state: OrderState, at: float, slot: int) -> bool:
         """Set state and reason as far as the rules allow; whether anything changed."""
-        known, reopen = row.order_state, not isinstance(op, o.Intend) and op.reopen
-        if not (reopen or allowed(known, state)):
+        known, reopen = STATES[row.state], not isinstance(op, o.Intend) and op.reopen
+        if not (reopen or (known, state) in ALLOWED):
             return False
         reason = op.reason
         if not reason:
@@ -314,7 +322,7 @@ class _Caller:
         signature, order = base58(attempt.signature), base58(attempt.order)
         if signature in self.mine.added or signature in self._rows.added:
             raise DuplicateAttempt(f"The attempt {signature} is in the journal already.")
-        if blocks(attempt.kind, attempt.state):
+        if (attempt.kind, attempt.state) in BLOCKING:
             live = self.mine.live[order] if order in self.mine.live else self._rows.live.get(order)
             if live is not None:
                 raise DuplicateAttempt(
@@ -359,7 +367,7 @@ class _Caller:
             raise JournalError(f"The attempt {signature} has ended as {state.value} and can't become {to.value}.")
 
     def _moved(self, order: str, kind: AttemptKind, state: AttemptState, to: AttemptState) -> None:
-        if blocks(kind, state) and not blocks(kind, to):
+        if (kind, state) in BLOCKING and (kind, to) not in BLOCKING:
             self.mine.live[order] = None
         self.mine.bumped[order] = None
 

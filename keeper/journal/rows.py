@@ -1,12 +1,15 @@
 """The journal's rows: one model an entity, from which columns, statements and parsing follow in every store.
 
-A row is held as it is stored: addresses and signatures in base58, times in unix seconds, u64 in signed 64-bit numbers
-(`keeper.journal.integers`), words of enumerations as text. Its fields are the table's columns, in this order.
+A row is held as it is stored: addresses and signatures in base58, times in unix seconds, words of enumerations as
+text. Its fields are the table's columns, in this order. A u64 is held as the signed number with the same 64 bits,
+because a database's integers end at 2**63 - 1: no value is rounded, and below 2**63, which is every sane price and
+size, the number reads as it is. Comparisons of such columns are made on the decoded numbers.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -17,11 +20,37 @@ from solders.signature import Signature
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.base58 import base58
 from keeper.domain.orders import OnchainStatus, Order, OrderState, OrderType, Side
-from keeper.journal.integers import from_stored, from_stored_opt, to_stored, to_stored_opt
 from keeper.journal.records import ChangeRow, OrderRow, PreparedKind, PreparedRow, PreparedStatus, Source
 from keeper.journal.transitions import CLOSED_STATES
 
 Values = tuple[Any, ...]
+
+_SIGN: Final = 1 << 63
+_SPAN: Final = 1 << 64
+
+
+def to_stored(value: int) -> int:
+    """The signed number that holds this u64. ValueError when it isn't one."""
+    if not 0 <= value < _SPAN:
+        raise ValueError(f"{value} is not an unsigned 64-bit number")
+    return value - _SPAN if value >= _SIGN else value
+
+
+def from_stored(value: int) -> int:
+    """The u64 that `to_stored` stored."""
+    return value + _SPAN if value < 0 else value
+
+
+def from_stored_opt(value: int | None) -> int | None:
+    """As `from_stored`; NULL is None."""
+    return None if value is None else from_stored(value)
+
+
+def _u64s(*numbers: int) -> tuple[int, ...]:
+    """As `to_stored`, for several at once: nearly all are small."""
+    if min(numbers) >= 0 and max(numbers) < _SIGN:
+        return numbers
+    return tuple(to_stored(number) for number in numbers)
 
 
 class StoredOrder(msgspec.Struct):
@@ -62,11 +91,6 @@ class StoredOrder(msgspec.Struct):
     updated_at: float
     version: int
 
-    @property
-    def order_state(self) -> OrderState:
-        """The state as a word of the domain."""
-        return STATES[self.state]
-
     def set_state(self, state: OrderState) -> None:
         """Set the state, and with it whether the order is closed."""
         self.state = state.value
@@ -81,19 +105,20 @@ class StoredOrder(msgspec.Struct):
 
     def take_facts(self, order: Order) -> bool:
         """Take the account's facts in; whether any was different. ValueError when a number is no u64."""
-        before = (self.onchain_status, self.stop_price, self.filled_size, self.identity())
+        before = astuple(self)
         self.user, self.market = base58(order.user), base58(order.market)
         self.order_type, self.side, self.leverage = int(order.order_type), int(order.side), order.leverage
         self.size, self.price, self.stop_price = _u64s(order.size_1e6, order.price_1e6, order.stop_price_1e6)
         self.trailing_distance, self.filled_size, self.slot = _u64s(
             order.trailing_distance_ppm, order.filled_size_1e6, order.slot
         )
-        self.order_id = to_stored_opt(order.order_id)
+        self.order_id = None if order.order_id is None else _u64s(order.order_id)[0]
         self.created_at, self.expires_at, self.onchain_status = order.created_at, order.expires_at, int(order.status)
-        return before != (self.onchain_status, self.stop_price, self.filled_size, self.identity())
+        return before[_FACTS] != astuple(self)[_FACTS]
 
 
 ORDER_COLUMNS: Final = StoredOrder.__struct_fields__
+_FACTS: Final = slice(ORDER_COLUMNS.index("user"), ORDER_COLUMNS.index("slot"))
 ATTEMPT_COLUMNS: Final = (
     "id", "signature", "kind", "order_address", "wire", "blockhash", "last_valid_block_height", "state", "number",
     "signed_at", "trigger_price", "trigger_slot", "unit_limit", "unit_price", "sent_at", "seen_slot", "confirmed_at",
@@ -156,26 +181,19 @@ class NewChange(msgspec.Struct, frozen=True):
 # --- from the domain's types to values
 
 
-def _u64s(*numbers: int) -> tuple[int, ...]:
-    """As `to_stored`, for several at once: nearly all are small."""
-    if min(numbers) >= 0 and max(numbers) < _SMALL:
-        return numbers
-    return tuple(to_stored(number) for number in numbers)
-
-
-_SMALL: Final = 1 << 63
-
-
 def attempt_values(a: Attempt) -> Values:
     """A new attempt's row, but for its id, which the store gives."""
     price, trigger_slot, unit_price, height = a[9], a[10], a[12], a.last_valid_block_height
-    height, price, trigger_slot, unit_price = _u64s(height, price or 0, trigger_slot or 0, unit_price or 0)
+    seen_slot, fee = a.seen_slot, a.fee_lamports
+    height, price, trigger_slot, unit_price, seen, paid = _u64s(
+        height, price or 0, trigger_slot or 0, unit_price or 0, seen_slot or 0, fee or 0
+    )
     return (
         base58(a.signature), a.kind.value, base58(a.order), a.wire, a.blockhash, height, a.state.value, a.number,
         a.signed_at, None if a[9] is None else price, None if a[10] is None else trigger_slot, a.unit_limit,
-        None if a[12] is None else unit_price, a.sent_at, to_stored_opt(a.seen_slot), a.confirmed_at, a.finalized_at,
-        a.ended_at, a.fate, a.error_name, a.error_program, a.error_detail, to_stored_opt(a.fee_lamports),
-        None if a.position is None else base58(a.position),
+        None if a[12] is None else unit_price, a.sent_at, None if seen_slot is None else seen, a.confirmed_at,
+        a.finalized_at, a.ended_at, a.fate, a.error_name, a.error_program, a.error_detail,
+        None if fee is None else paid, None if a.position is None else base58(a.position),
     )  # fmt: skip
 
 
@@ -197,10 +215,8 @@ def prepared_values(known: KnownPrepared) -> Values:
     )  # fmt: skip
 
 
-def order_values(order: StoredOrder) -> Values:
-    """An order's row."""
-    return astuple(order)
-
+order_values: Final[Callable[[StoredOrder], Values]] = astuple
+"""An order's row."""
 
 # --- from values to the domain's types
 

@@ -31,16 +31,7 @@ def first_state(status: OnchainStatus) -> OrderState:
     return _FIRST_STATE[status]
 
 
-def allowed(old: OrderState, new: OrderState) -> bool:
-    """Whether `new` may follow `old` without an explicit reopening.
-
-    - A terminal state stays. Only `dropped` (the account is gone, or the transaction can't land) may still be
-      replaced by another terminal one, since that one knows more.
-    - `failed` ends by a terminal state or by the user's cancel; to try again it has to be reopened, so that no
-      price tick revives an order whose budget is used up.
-    - An order that is on chain does not go back to `prepared` or `submitted`.
-    - While the user's cancel is being landed the keeper does not act: first the cancel has to fail (`open`).
-    """
+def _allowed(old: OrderState, new: OrderState) -> bool:
     if new is old:
         return True
     if old in CLOSED_STATES:
@@ -54,3 +45,15 @@ def allowed(old: OrderState, new: OrderState) -> bool:
     if old is OrderState.CANCELLING:
         return new not in _ACTING
     return True
+
+
+ALLOWED: Final = frozenset((old, new) for old in OrderState for new in OrderState if _allowed(old, new))
+"""The moves (from, to) that need no explicit reopening.
+
+- A terminal state stays. Only `dropped` (the account is gone, or the transaction can't land) may still be
+  replaced by another terminal one, since that one knows more.
+- `failed` ends by a terminal state or by the user's cancel; to try again it has to be reopened, so that no
+  price tick revives an order whose budget is used up.
+- An order that is on chain does not go back to `prepared` or `submitted`.
+- While the user's cancel is being landed the keeper does not act: first the cancel has to fail (`open`).
+"""

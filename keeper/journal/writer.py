@@ -16,6 +16,7 @@ same fsync. `_writing` says who has the store: it is changed under the condition
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import threading
 import time
@@ -25,13 +26,14 @@ from typing import Final
 
 from keeper.errors import JournalError
 from keeper.journal.ops import Note, Op
-from keeper.journal.pace import Pace
 from keeper.journal.queue import Bag, Caller, Group, Queue, Upkeep, Work
 from keeper.journal.store import Store
 
 _NOTE_DELAY_S: Final = 0.05
 _RETRY_FIRST_S: Final = 0.1
 _RETRY_LAST_S: Final = 5.0
+_REMEMBERED: Final = 5
+"""So many commits tell how quick the disk is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,9 @@ class Writer:
         self._queue = Queue()
         self._closing = False
         self._store = open_store(self._store_news)
-        self._pace = Pace(inline_below_s)
+        self._inline_below_s = inline_below_s
+        self._commits_s: collections.deque[float] = collections.deque(maxlen=_REMEMBERED)
+        """How long the last small commits took, fsync included."""
         self._writing = False
         """Whether somebody writes, or has taken a group that he is about to write."""
         self._retry_s = 0.0
@@ -103,7 +107,7 @@ class Writer:
         with self._cond:
             if self._closing:
                 raise JournalError("The journal is closed.")
-            if self._writing or self._queue.urgent or self._problem is not None or not self._pace.quick:
+            if not self.quick:
                 return False
             self._writing = True
             notes = self._queue.take_notes_on(ops) if self._queue.notes else None
@@ -113,7 +117,7 @@ class Writer:
         finally:
             with self._cond:
                 self._writing = False
-                if self._queue.items or self.problem is not None or self._closing:
+                if self._queue.items or self._problem is not None or self._closing:
                     self._cond.notify()
         self._loop.call_soon(self._after_inline, done, self._store.last_change_id)
         if caller.error is not None:
@@ -122,8 +126,12 @@ class Writer:
 
     @property
     def quick(self) -> bool:
-        """Whether `commit_now` would do its work. The thread may take to writing a moment later."""
-        return not (self._writing or self._queue.urgent) and self._problem is None and self._pace.quick
+        """Whether `commit_now` would do its work: nobody writes or waits, and the slowest of the last few commits was
+        quick. The thread may take to writing a moment later.
+        """
+        if self._writing or self._queue.urgent or self._problem is not None or not self._commits_s:
+            return False
+        return 0.0 < self._inline_below_s >= max(self._commits_s)
 
     def _after_inline(self, done: GroupDone, last_change: int) -> None:
         self._on_group(done, last_change)
@@ -248,7 +256,8 @@ class Writer:
         began = time.perf_counter()
         asked: list[Sequence[Op]] = []
         callers: list[Caller | None] = []
-        durable = False
+        waiting: list[Caller] = []
+        durable, ops = False, 0
         for item in group:
             if isinstance(item, Bag):
                 # Each note stands for itself. Notes wait for each other's fsync, but they do get one.
@@ -258,7 +267,8 @@ class Writer:
             else:
                 asked.append(item.ops)
                 callers.append(item)
-                durable = durable or item.durable
+                waiting.append(item)
+                durable, ops = durable or item.durable, ops + len(item.ops)
         refused = 0
         try:
             errors = self._store.apply(asked, durable=durable)
@@ -274,11 +284,10 @@ class Writer:
                     else:
                         caller.error = refusal
             if durable and self._store.commit_s is not None:
-                self._pace.took(self._store.commit_s)
-        waiting = [caller for caller in callers if caller is not None]
+                self._commits_s.append(self._store.commit_s)
         return GroupDone(
             callers=len(waiting),
-            ops=sum([len(caller.ops) for caller in waiting]),
+            ops=ops,
             notes=len(callers) - len(waiting),
             refused=refused,
             seconds=time.perf_counter() - began,

@@ -11,8 +11,8 @@ from keeper.errors import ChainError
 from keeper.execution.assembly import Execution
 from keeper.journal import Journal
 from keeper.runtime.watchdog import Watchdog
-from keeper.solana.blockhashes import Blockhashes
 from keeper.solana.pool import RpcPool
+from keeper.solana.transactions import Blockhashes
 from keeper.solana.watch import ProgramWatch
 
 _OF_SOME_ORDERS: Final = frozenset({"prices", "attempts"})

@@ -24,9 +24,8 @@ from solders.signature import Signature
 from keeper.domain.base58 import base58
 from keeper.errors import ChainError, MalformedReply, Transient
 from keeper.solana.account_stream import KeyedAccount
-from keeper.solana.pool import RpcPool
+from keeper.solana.pool import Broadcast, RpcPool
 from keeper.solana.rpc import Call, Reply
-from keeper.solana.sending import Sending
 
 CommitmentWord = Literal["processed", "confirmed", "finalized"]
 PROCESSED: Final[Commitment] = Processed
@@ -36,6 +35,14 @@ FINALIZED: Final[Commitment] = Finalized
 STATUSES_PER_CALL: Final = 256
 ACCOUNTS_PER_CALL: Final = 100
 TRANSACTIONS_PER_REQUEST: Final = 32
+
+_SENDING: Final = {
+    "encoding": "base64",
+    "skipPreflight": True,
+    # The commitment of the blockhash, even when preflight is skipped (landing rules).
+    "preflightCommitment": "confirmed",
+    "maxRetries": 0,
+}
 
 CLOCK_SYSVAR: Final = Pubkey.from_string("SysvarC1ock11111111111111111111111111111111")
 _CLOCK: Final = struct.Struct("<QqQQq")
@@ -219,13 +226,14 @@ class ChainClient:
                 found += [e] * len(group)
         return min(slots, default=0), found
 
-    def send(self, wires: Sequence[bytes], *, deadline_s: float | None = None) -> Sending:
+    def send(self, wires: Sequence[bytes], *, deadline_s: float | None = None) -> Broadcast:
         """The same signed bytes to every healthy endpoint, without preflight and without the node's own
         retries: rebroadcasting is the keeper's. They are on the wire when this returns, as far as that needs no
         waiting. A reply is a signature, Rejected, or an error that means "unknown". An OK proves nothing but that a
         node took it.
         """
-        return Sending(self.pool, _sends(wires), deadline_s)
+        calls = [Call("sendTransaction", (base64.b64encode(wire).decode(), _SENDING)) for wire in wires]
+        return self.pool.broadcast(calls, deadline_s=deadline_s)
 
     async def simulate(
         self,
@@ -279,17 +287,6 @@ class ChainClient:
         answer = await self.pool.call("getRecentPrioritizationFees", [str(a) for a in writable[:128]])
         with _shape("a list of fees"):
             return [_number(_field(entry, "prioritizationFee")) for entry in answer or ()]
-
-
-def _sends(wires: Sequence[bytes]) -> list[Call]:
-    config = {
-        "encoding": "base64",
-        "skipPreflight": True,
-        # The commitment of the blockhash, even when preflight is skipped (landing rules).
-        "preflightCommitment": "confirmed",
-        "maxRetries": 0,
-    }
-    return [Call("sendTransaction", (base64.b64encode(wire).decode(), config)) for wire in wires]
 
 
 def memcmp(offset: int, data: bytes) -> dict[str, Any]:

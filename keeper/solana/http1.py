@@ -12,11 +12,14 @@ import base64
 import ssl
 from collections import deque
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 import httptools
+
+from keeper.errors import Rejected, Transient
 
 _UNREAD_BYTES: Final = 1 << 20
 """How much of a streamed body may wait to be taken before the socket is read no further."""
@@ -322,3 +325,49 @@ class _Connection(asyncio.Protocol):
 
 
 _FRAMED: Final = frozenset({"content-length", "transfer-encoding"})
+
+
+class HttpTransport:
+    """Keep-alive connections to one URL. It never logs, and its repr hides the URL."""
+
+    def __init__(self, url: str, *, label: str, connections: int = 8) -> None:
+        self._label = label
+        try:
+            self._http: Http1 | None = Http1(url, connections=connections)
+        except ValueError:
+            self._http = None
+
+    def __repr__(self) -> str:
+        return f"HttpTransport({self._label})"
+
+    def begin(self, body: bytes) -> Begun | None:
+        """Write a request now if a connection rests; what is given goes to `post` with the same body."""
+        return None if self._http is None else self._http.begin(body)
+
+    async def post(self, body: bytes, begun: Begun | None = None) -> tuple[int, dict[str, str], bytes]:
+        """Post; what breaks is Transient."""
+        try:
+            response = await self._open.post(body, begun)
+        except HttpFailure as e:
+            raise Transient(f"{self._label}: {e}") from None
+        return response.status, response.headers, response.body
+
+    async def stream(self, body: bytes) -> AsyncGenerator[Response | bytes]:
+        """Post, and yield first the Response without a body, then the body in pieces as they arrive."""
+        try:
+            async with aclosing(self._open.stream(body)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except HttpFailure as e:
+            raise Transient(f"{self._label}: {e}") from None
+
+    @property
+    def _open(self) -> Http1:
+        if self._http is None:
+            raise Rejected(f"{self._label}: its URL is not valid")
+        return self._http
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._http is not None:
+            await self._http.aclose()

@@ -4,11 +4,12 @@ An endpoint is benched when it asked for a pause (429), failed several times in 
 or is too many slots behind the best believed one; it comes back by itself when its bench time is over and a probe
 of it succeeds. Benching one never blocks another. When all are benched, the one that comes back first is used
 anyway: a keeper that asks nobody is surely late. Which slot is believed, so that a node that says too much benches
-nobody, is `_Agreement`'s to say.
+nobody, is `Agreement`'s to say.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -17,22 +18,19 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import anyio
+import msgspec
 from anyio.abc import TaskStatus
 
 from keeper.errors import BehindNode, ChainError, Misconfigured, RateLimited, Rejected, Transient
 from keeper.solana.account_stream import KeyedAccount
-from keeper.solana.rpc import BegunBatch, Call, Endpoint, Reply
+from keeper.solana.agreement import Agreement
+from keeper.solana.rpc import MAX_BODY_BYTES, BegunBatch, Call, Endpoint, Reply
 
 _EWMA: Final = 0.2
 _ERRORS_TO_BENCH: Final = 3
 _LONGEST_BENCH_S: Final = 60.0
 _RATE_LIMIT_BENCH_S: Final = 2.0
 _FIRST_PROBE_S: Final = 2.0
-_SLOTS_PER_S: Final = 2.5
-"""On a public cluster: a slot takes 400 ms."""
-_PACE_KEPT: Final = 0.9
-_GENEROUS: Final = 2.0
-"""Slots may pass so many times faster than they did, before a slot is called impossible."""
 
 
 @dataclass(slots=True)
@@ -71,48 +69,6 @@ class PoolLimits:
     straggler_s: float = 0.5
 
 
-class _Agreement:
-    """Which of the endpoints' slots the others' lag is measured against.
-
-    Of three or more it is the second highest: one liar can't move it, and what only one has reached proves nothing
-    of the others. Of two, the higher, unless more slots than can have passed lie between it and the last slot that
-    two agreed on (`within` slots of each other); then it is the lower. Before any agreement the higher is believed:
-    a node that is late is common, one that says too much is not. (docs/decisions/0009.)
-    """
-
-    def __init__(self) -> None:
-        self._slot: int | None = None
-        self._at = 0.0
-        self._slots_per_s = _SLOTS_PER_S
-
-    def top(self, slots: Sequence[int], now: float, within: int) -> int:
-        """The slot to be measured against, by what was said at monotonic time `now`; 0 when nothing was."""
-        if len(slots) < 2:
-            return max(slots, default=0)
-        second, first = sorted(slots)[-2:]
-        possible = self._possible(first, now, within)
-        # An impossible one is no partner to agree with; then the other's word does, as long as it keeps the pace.
-        if first - second <= within or (not possible and self._keeps_pace(second, now)):
-            self._agreed(second, now)
-        return second if len(slots) > 2 or not possible else first
-
-    def _possible(self, slot: int, now: float, within: int) -> bool:
-        if self._slot is None:
-            return True
-        return slot - self._slot <= within + _GENEROUS * self._slots_per_s * (now - self._at)
-
-    def _keeps_pace(self, slot: int, now: float) -> bool:
-        return self._slot is not None and slot - self._slot >= self._slots_per_s * (now - self._at) / _GENEROUS
-
-    def _agreed(self, slot: int, now: float) -> None:
-        # Private clusters are quicker than public ones. The pace is that of slots that two have reached, the highest
-        # of late: a node that was held up for a moment must not make the other's progress look impossible.
-        if self._slot is not None and now > self._at:
-            pace = (slot - self._slot) / (now - self._at)
-            self._slots_per_s = max(_SLOTS_PER_S, pace, self._slots_per_s * _PACE_KEPT)
-        self._slot, self._at = slot, now
-
-
 @dataclass(slots=True)
 class _Seat:
     endpoint: Endpoint
@@ -120,8 +76,21 @@ class _Seat:
     order: int = field(default=0)
 
 
-BegunBroadcast = list[tuple[_Seat, BegunBatch | None]]
-"""Whom a broadcast goes to, and what of it is on the wire already."""
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """Calls to every endpoint that is not benched, with what of them is on the wire already."""
+
+    pool: RpcPool
+    calls: Sequence[Call]
+    deadline_s: float
+    begun: Sequence[tuple[_Seat, BegunBatch | None]]
+
+    async def replies(self) -> list[Reply]:
+        """Wait for the answers. A call's reply is the best of them: a result, else a rejection, else what went wrong
+        last (unknown). Once every call has a result from somebody, an endpoint that hangs is waited for no longer than
+        `straggler_s`.
+        """
+        return await self.pool.finish(self)
 
 
 class RpcPool:
@@ -145,7 +114,8 @@ class RpcPool:
         self._clock = clock
         self._observe = observe
         self._genesis: str | None = None
-        self._agreement = _Agreement()
+        self._agreement = Agreement()
+        self._ids = itertools.count(1)
 
     def __repr__(self) -> str:
         now = self._clock()
@@ -229,24 +199,33 @@ class RpcPool:
             todo = [i for i in todo if isinstance(replies[i], Transient)]
         return replies
 
-    def begin(self, calls: Sequence[Call]) -> BegunBroadcast | None:
-        """Write the calls to every endpoint that is not benched now, where a connection rests: before any other work
-        of the event loop. `broadcast` goes on from there; None when nothing was written.
+    def broadcast(self, calls: Sequence[Call], *, deadline_s: float | None = None) -> Broadcast:
+        """The same calls to every endpoint that is not benched, at once: on the wire when this returns, before any
+        other work of the event loop, wherever a connection rests. The others' are opened for `replies`.
         """
-        begun = [(seat, seat.endpoint.begin(calls)) for seat in self._awake()]
-        return begun if any(batch is not None for _, batch in begun) else None
+        chunk: list[tuple[int, bytes]] = []
+        for call in calls:
+            request_id = next(self._ids)
+            request = {"jsonrpc": "2.0", "id": request_id, "method": call.method, "params": call.params}
+            chunk.append((request_id, msgspec.json.encode(request)))
+        body = b"[" + b",".join([encoded for _, encoded in chunk]) + b"]"
+        now = self._clock()
+        begun: list[tuple[_Seat, BegunBatch | None]] = []
+        known = [seat for seat in self._seats if seat.health.known_genesis]
+        for seat in known or self._seats:
+            if seat.health.wrong_genesis or now < seat.health.benched_until:
+                continue
+            # What is too long for one request is cut, which a batch does.
+            request_begun = seat.endpoint.transport.begin(body) if len(body) <= MAX_BODY_BYTES else None
+            begun.append((seat, None if request_begun is None else BegunBatch(chunk, body, request_begun)))
+        if not begun:
+            begun.append((self._by_preference()[0], None))
+        return Broadcast(self, calls, deadline_s or self.limits.deadline_s, begun)
 
-    async def broadcast(
-        self, calls: Sequence[Call], *, deadline_s: float | None = None, begun: BegunBroadcast | None = None
-    ) -> list[Reply]:
-        """The same calls to every endpoint that is not benched, at once. A call's reply is the best of the
-        answers: a result, else a rejection, else what went wrong last (unknown). Once every call has a result
-        from somebody, an endpoint that hangs is waited for no longer than `straggler_s`.
-        """
-        if begun is None:
-            begun = [(seat, None) for seat in self._awake() or self._by_preference()[:1]]
+    async def finish(self, broadcast: Broadcast) -> list[Reply]:
+        """See `Broadcast.replies`."""
+        calls, begun, left = broadcast.calls, broadcast.begun, broadcast.deadline_s
         seats = [seat for seat, _ in begun]
-        left = deadline_s or self.limits.deadline_s
         if len(seats) == 1:  # without a task of its own, which would be one turn of the event loop later
             return await self._tried_batch(seats[0], calls, left, begun[0][1])
         best: list[Reply] = [Transient("no endpoint was asked")] * len(calls)

@@ -24,7 +24,7 @@ import msgspec
 
 from keeper.errors import BehindNode, ChainError, MalformedReply, NotServed, RateLimited, Rejected, Transient
 from keeper.solana.account_stream import AccountSplitter, KeyedAccount
-from keeper.solana.http1 import Begun, Http1, HttpFailure, Response
+from keeper.solana.http1 import Begun, Response
 
 # Agave refuses request bodies above 50 KiB by default; a batch is cut to stay under it.
 MAX_BODY_BYTES: Final = 50 * 1024
@@ -71,52 +71,6 @@ class Transport(Protocol):
         ...
 
 
-class HttpTransport:
-    """Keep-alive connections to one URL. It never logs, and its repr hides the URL."""
-
-    def __init__(self, url: str, *, label: str, connections: int = 8) -> None:
-        self._label = label
-        try:
-            self._http: Http1 | None = Http1(url, connections=connections)
-        except ValueError:
-            self._http = None
-
-    def __repr__(self) -> str:
-        return f"HttpTransport({self._label})"
-
-    def begin(self, body: bytes) -> Begun | None:
-        """See Transport."""
-        return None if self._http is None else self._http.begin(body)
-
-    async def post(self, body: bytes, begun: Begun | None = None) -> tuple[int, dict[str, str], bytes]:
-        """Post; what breaks is Transient."""
-        try:
-            response = await self._open.post(body, begun)
-        except HttpFailure as e:
-            raise Transient(f"{self._label}: {e}") from None
-        return response.status, response.headers, response.body
-
-    async def stream(self, body: bytes) -> AsyncGenerator[Response | bytes]:
-        """See Transport."""
-        try:
-            async with aclosing(self._open.stream(body)) as pieces:
-                async for piece in pieces:
-                    yield piece
-        except HttpFailure as e:
-            raise Transient(f"{self._label}: {e}") from None
-
-    @property
-    def _open(self) -> Http1:
-        if self._http is None:
-            raise Rejected(f"{self._label}: its URL is not valid")
-        return self._http
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        if self._http is not None:
-            await self._http.aclose()
-
-
 @dataclass(frozen=True, slots=True)
 class BegunBatch:
     """A batch that is on the wire already: its calls' ids and bytes, the whole body, and its request."""
@@ -135,7 +89,7 @@ class Endpoint:
 
     def __init__(self, label: str, transport: Transport) -> None:
         self.label = label
-        self._transport = transport
+        self.transport = transport
         self._ids = itertools.count(1)
 
     def __repr__(self) -> str:
@@ -143,7 +97,7 @@ class Endpoint:
 
     async def aclose(self) -> None:
         """Close its connections."""
-        await self._transport.aclose()
+        await self.transport.aclose()
 
     async def call(self, method: str, *params: Any, deadline_s: float) -> Any:
         """One call's result. Raises a ChainError named by what to do next."""
@@ -173,7 +127,7 @@ class Endpoint:
         splitter = AccountSplitter(request_id)
         refused: Response | None = None
         refusal: list[bytes] = []
-        async with aclosing(self._transport.stream(_encode(request_id, Call(method, params)))) as pieces:
+        async with aclosing(self.transport.stream(_encode(request_id, Call(method, params)))) as pieces:
             while True:
                 with anyio.move_on_after(ends - time.monotonic()):
                     try:
@@ -199,15 +153,6 @@ class Endpoint:
         if not isinstance(document, dict) or "error" not in document:
             raise MalformedReply(f"{self.label}: the reply is not the one to {method}")
         raise _translate(document["error"], self.label)
-
-    def begin(self, calls: Sequence[Call]) -> BegunBatch | None:
-        """Write the calls now; None when they need several requests or no connection rests. Then `batch`, with this."""
-        chunks = self._chunks(calls)
-        if len(chunks) != 1:
-            return None
-        body = _batch_body(chunks[0])
-        begun = self._transport.begin(body)
-        return None if begun is None else BegunBatch(chunks[0], body, begun)
 
     async def batch(self, calls: Sequence[Call], *, deadline_s: float, begun: BegunBatch | None = None) -> list[Reply]:
         """The calls in as few requests as the body limit allows; one failed request fails only its calls."""
@@ -268,7 +213,7 @@ class Endpoint:
     async def _exchange(self, body: bytes, deadline_s: float, begun: Begun | None = None) -> Any:
         started = time.monotonic()
         with anyio.move_on_after(deadline_s) as scope:
-            status, headers, content = await self._transport.post(body, begun)
+            status, headers, content = await self.transport.post(body, begun)
             self._check_status(status, headers, content)
             try:
                 return msgspec.json.decode(content)

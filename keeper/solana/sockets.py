@@ -20,6 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
 from keeper.errors import Rejected, Transient
+from keeper.solana.account_stream import KeyedAccount
 
 # A node refuses client messages above 4,096 bytes, so each subscription is a message of its own.
 _MAX_CLIENT_MESSAGE: Final = 4096
@@ -43,11 +44,11 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """News from one subscription. `slot` is the context's (or the notification's own, for slotSubscribe)."""
+    """News from one subscription. `slot` is the context's, with the account; or slotSubscribe's own, without one."""
 
     tag: str
     slot: int
-    value: Any
+    value: KeyedAccount | None
 
 
 class _Context(msgspec.Struct, gc=False):
@@ -58,7 +59,7 @@ class _Result(msgspec.Struct, gc=False):
     """Of an account: `context` and `value`. Of slotSubscribe: `slot`."""
 
     context: _Context | None = None
-    value: Any = None
+    value: KeyedAccount | None = None
     slot: int | None = None
 
 
@@ -138,7 +139,12 @@ class Subscribed:
         try:
             while True:
                 silence.waits_since = now()
-                raw = await self._receive(silence)
+                try:
+                    raw = await self._socket.recv(decode=False)
+                except (WebSocketException, OSError) as e:
+                    if silence.over:
+                        raise Transient(f"{self.label}: the socket was silent for {self.silence_s:g} s") from None
+                    raise Transient(f"{self.label}: the socket closed ({type(e).__name__})") from None
                 silence.waits_since = None
                 if raw in self._again:
                     continue
@@ -148,21 +154,13 @@ class Subscribed:
         finally:
             silence.stop()
 
-    async def _receive(self, silence: _Silence) -> bytes:
-        try:
-            return await self._socket.recv(decode=False)
-        except (WebSocketException, OSError) as e:
-            if silence.over:
-                raise Transient(f"{self.label}: the socket was silent for {self.silence_s:g} s") from None
-            raise Transient(f"{self.label}: the socket closed ({type(e).__name__})") from None
-
     def _parse(self, raw: bytes) -> Notification | None:
         try:
             params = _message.decode(raw).params
             tag, result = self._tags[params.subscription], params.result
-            if result.context is not None:
+            if result.context is not None and result.value is not None:
                 if tag in self._repeating:
-                    self._note(result.value["pubkey"], raw)
+                    self._note(result.value.pubkey, raw)
                 return Notification(tag, result.context.slot, result.value)
             if result.slot is not None:
                 return Notification(tag, result.slot, None)

@@ -1,4 +1,4 @@
-"""Building and signing the keeper's own transactions.
+"""Building and signing the keeper's own transactions, with a recent blockhash that is always at hand.
 
 Layout, always: compute unit limit, compute unit price, then the program's instruction; so the instruction that
 can fail by the program's doing is the last. The compute unit price differs between two attempts at one order,
@@ -7,8 +7,12 @@ so that two attempts never share a signature even on one blockhash.
 
 from __future__ import annotations
 
+import contextlib
+import time
 from dataclasses import dataclass
 
+import anyio
+from anyio.abc import TaskStatus
 from solders.compute_budget import set_compute_unit_limit, set_compute_unit_price
 from solders.hash import Hash
 from solders.instruction import Instruction
@@ -18,7 +22,9 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
-from keeper.solana.client import Blockhash
+from keeper.errors import ChainError, Transient
+from keeper.solana.client import Blockhash, ChainClient
+from keeper.telemetry.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +33,6 @@ class Budget:
 
     unit_limit: int
     unit_price_micro_lamports: int
-
-    @property
-    def priority_fee_lamports(self) -> int:
-        """The fee on top of the signature's: price x REQUESTED units, rounded up as the chain does."""
-        return -(-self.unit_limit * self.unit_price_micro_lamports // 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +72,47 @@ class Signer:
         """A serialized message with this key as its only signer."""
         signature = self.__keypair.sign_message(message)
         return SignedTransaction(signature, b"\x01" + bytes(signature) + message, blockhash)
+
+
+class Blockhashes:
+    """Keeps the latest confirmed blockhash, fetched every `refresh_every_s`.
+
+    `current` refuses one older than `max_age_s`: signing with it would shorten the time to land, and a node
+    that gives none is a node that may not take the transaction either.
+    """
+
+    def __init__(self, client: ChainClient, *, refresh_every_s: float = 2.0, max_age_s: float = 20.0) -> None:
+        self._client = client
+        self._refresh_every_s = refresh_every_s
+        self._max_age_s = max_age_s
+        self._latest: Blockhash | None = None
+        self._fetched_at = 0.0
+        self.turns = Turns("blockhashes")
+
+    def __repr__(self) -> str:
+        return f"Blockhashes(latest={self._latest})"
+
+    def current(self) -> Blockhash:
+        """The latest blockhash. Transient when there is none fresh enough."""
+        if self._latest is None or time.monotonic() - self._fetched_at > self._max_age_s:
+            raise Transient("no recent blockhash: the RPC endpoints have not given one lately")
+        return self._latest
+
+    async def refresh(self) -> Blockhash:
+        """Fetch one now."""
+        self._latest = await self._client.latest_blockhash()
+        self._fetched_at = time.monotonic()
+        return self._latest
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Keep it fresh. Ready when the first was asked for, answered or not: `current` tells which."""
+        started = False
+        while True:
+            await self.turns.turn()
+            # The pool counts a failure; `current` refuses once the last one is too old.
+            with contextlib.suppress(ChainError):
+                await self.refresh()
+            if not started:
+                started = True
+                task_status.started()
+            await anyio.sleep(self._refresh_every_s)

@@ -23,9 +23,9 @@ from keeper.domain.events import AccountUnreadable, ChainTime, Event, MarketSeen
 from keeper.domain.orders import Market, OnchainStatus, OrderFields, order_of
 from keeper.errors import ChainError, KeeperError, MalformedAccount, MalformedReply
 from keeper.solana.account_stream import KeyedAccount
-from keeper.solana.client import PROCESSED, AccountBytes, ChainClient, memcmp, parse_account
-from keeper.solana.sockets import Notification, Subscribed, Subscription, subscribed
-from keeper.telemetry.turns import Turns
+from keeper.solana.client import PROCESSED, AccountBytes, ChainClient, memcmp
+from keeper.solana.sockets import Subscribed, Subscription, subscribed
+from keeper.telemetry.turns import Turns, stalls
 
 _LONGEST_BACKOFF_S: Final = 15.0
 _MALFORMED_REMEMBERED: Final = 10_000
@@ -222,37 +222,42 @@ class ProgramWatch:
 
     async def _read(self, socket: Subscribed, tg: TaskGroup) -> None:
         async for news in socket.notifications():
-            await self.turns.turn()
+            if stalls:
+                await self.turns.turn()
+            else:
+                self.turns.count += 1
             self.health.last_heard_at = time.monotonic()
             self.health.malformed = max(self.health.malformed, socket.malformed)
             self.health.last_slot = max(self.health.last_slot, news.slot)
-            if news.tag != "slot":
-                self._account_news(news)
+            if news.value is not None:
+                self._account_news(news.tag, news.slot, news.value)
             if not self.turns.count % _NEWS_STEP:
                 await anyio.lowlevel.checkpoint()  # what has arrived already comes without a turn of the loop
 
-    def _account_news(self, news: Notification) -> None:
+    def _account_news(self, tag: str, slot: int, news: KeyedAccount) -> None:
+        raw, received = news.account, time.monotonic_ns()
         try:
-            account = parse_account(Pubkey.from_string(news.value["pubkey"]), news.value["account"])
-        except (ChainError, KeyError, TypeError, ValueError):
+            address, owner = Pubkey.from_string(news.pubkey), Pubkey.from_string(raw.owner)
+        except ValueError:
             self.health.malformed += 1
             return
-        if account.lamports == 0 or account.owner != self.reader.id:
-            self.intake.on_event(OrderGone(account.address, news.slot))
-        elif news.tag == "market":
-            self._market(account, news.slot)
+        if raw.lamports == 0 or owner != self.reader.id:
+            self.intake.on_event(OrderGone(address, slot))
+        elif raw.data[1] != "base64":
+            self.health.malformed += 1
+        elif tag == "market":
+            self._market(AccountBytes(address, owner, raw.lamports, raw.data[0]), slot, received)
         else:
-            self._order(account.address, account.data, news.slot)
+            self._order(address, raw.data[0], slot)
 
-    def _market(self, account: AccountBytes, slot: int) -> None:
-        received = time.monotonic_ns()
+    def _market(self, account: AccountBytes, slot: int, received_at_ns: int) -> None:
         try:
             market = self.reader.market(account, slot)
         except MalformedAccount as e:
             self._malformed(account.address, str(e))
             return
         if market is not None:
-            self.intake.on_event(MarketSeen(market, received))
+            self.intake.on_event(MarketSeen(market, received_at_ns))
 
     def _order(self, address: Pubkey, data: bytes, slot: int) -> None:
         fields = self._fields(address, data, slot)
@@ -290,7 +295,7 @@ class ProgramWatch:
             self.reader.id, [memcmp(0, self.reader.market_discriminator)], deadline_s=deadline
         )
         for account in markets:
-            self._market(account, slot)
+            self._market(account, slot, time.monotonic_ns())
         async with self.snapshot_lock:
             began = time.thread_time()
             slot = await self._orders(deadline)

@@ -17,6 +17,10 @@ _stalled, _, _count = os.environ.get("QUANTDESK_STALL_AT", "").partition(":")
 _at: Final = int(_count or 1)
 
 
+stalls: Final = bool(_stalled)
+"""Whether a test wants a loop to stick at all: the hot path asks this first."""
+
+
 class Turns:
     """One loop's. `name` is its kind, and after a space which one of several it is."""
 

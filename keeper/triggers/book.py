@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Final
@@ -34,7 +34,7 @@ from solders.pubkey import Pubkey
 from keeper.domain.orders import REVISION_0_2, OnchainStatus, Order, OrderFields, OrderType, order_of
 from keeper.triggers.conditions import Fires, is_earlier_stop, ratchet_threshold, ratcheted_stop
 from keeper.triggers.loading import Loading, MarketRows, Shelf
-from keeper.triggers.records import Records, pack, pack_fields, same_but_for_slot, same_order, slot_of, terms_of, unpack
+from keeper.triggers.records import Records, pack, pack_fields, same_but_for_slot, same_order, slot_of, terms_of
 from keeper.triggers.sorted_rows import SortedRows
 from keeper.triggers.tombstones import DEFAULT_CAPACITY, Tombstones
 from keeper.triggers.watchlist import Watched, Watchlist
@@ -71,6 +71,7 @@ _PREFIX: Final = struct.Struct(">Q")
 
 # A name is several times faster to reach than an enum's member.
 _EVERYTHING: Final = Watched.EVERYTHING
+_NOTHING: Final = Watched.NOTHING
 _TRAILING_STOP: Final = OrderType.TRAILING_STOP
 _PENDING: Final = OnchainStatus.PENDING
 _SAME: Final = Change.SAME
@@ -238,6 +239,10 @@ class Book:
         if row is None:
             return
         record = self._records[row]
+        if watched is _NOTHING and before is _EVERYTHING:  # what each tick that triggers does
+            for index, key in self._watch.places_of(*terms_of(record)):
+                index.remove(key, row)
+            return
         self._watch.move(row, self._watch.places(record, before), self._watch.places(record, watched))
         if Watched.EXPIRED in (before, watched):
             number, order_type = terms_of(record)[:2]
@@ -260,15 +265,14 @@ class Book:
         number = self._numbers.get(market)
         if number is None:
             return []
-        return [self._order(row) for row in self._watch.crossed(number, price_1e6, limit)]
+        return self._of_rows(self._watch.crossed(number, price_1e6, limit)[:limit])
 
     def ratchets(self, market: Pubkey, price_1e6: int, limit: int | None = None) -> list[tuple[Order, int]]:
         """The trailing stops that this price moves by a step or more, each with its new stop price."""
         number = self._numbers.get(market)
-        rows = () if number is None else self._watch.ratchets(number, price_1e6, limit)
-        if not rows:
+        if number is None or not self._markets[number].counts[_TRAILING_STOP]:
             return []
-        orders = [self._order(row) for row in rows]
+        orders = self._of_rows(self._watch.ratchets(number, price_1e6, limit)[:limit])
         return [(order, ratcheted_stop(price_1e6, order.trailing_distance_ppm, order.side)) for order in orders]
 
     def meets(self, order: Order, price_1e6: int) -> bool:
@@ -341,7 +345,14 @@ class Book:
         return None
 
     def _order(self, row: int) -> Order:
-        return unpack(self._records[row], self._addresses)
+        return self._records.order(row, self._addresses)
+
+    def _of_rows(self, rows: Sequence[int]) -> list[Order]:
+        order, markets = self._records.order, self._addresses
+        found: list[Order] = []
+        for row in rows:
+            found.append(order(row, markets))  # noqa: PERF401 - a comprehension is one more call of a tick
+        return found
 
     def _market(self, address: Pubkey) -> MarketRows:
         number = self._numbers.get(address)

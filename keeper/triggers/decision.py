@@ -93,8 +93,10 @@ class Decision:
         """What the market's present price calls for, at most `max_actions`: then more may be left for another call.
         Touches only the orders that the price triggers.
         """
+        if self.held(market) is not None:
+            return []
         price = self.prices.fresh(market, now_s, self.rules.max_price_age_s)
-        if price is None or self.held(market) is not None:
+        if price is None:
             return []
         limit = self.rules.max_actions
         orders = self.book.crossed(market, price.price_1e6, limit)

@@ -76,32 +76,6 @@ def slot_of(record: bytes) -> int:
     return slot
 
 
-def unpack(record: bytes | bytearray, markets: Sequence[Pubkey]) -> Order:
-    """The order of a record; `markets` are the book's, by number."""
-    (
-        address, user, market, order_type, side, leverage, flags, created, expires,
-        size, price, stop, distance, filled, order_id, slot,
-    ) = _LAYOUT.unpack(record)  # fmt: skip
-    return Order(
-        Pubkey.from_bytes(address),
-        Pubkey.from_bytes(user),
-        markets[market],
-        _TYPES[order_type],
-        _SIDES[side],
-        size,
-        price,
-        stop,
-        distance,
-        leverage,
-        OnchainStatus.PENDING,
-        created,
-        expires,
-        filled,
-        order_id if flags & _HAS_ID else None,
-        slot,
-    )
-
-
 Terms = tuple[int, int, int, int, int, int, int]
 """What decides where an order lies in the book: market's number, type, side, expires_at, price, stop price and
 trailing distance.
@@ -192,3 +166,28 @@ class Records:
         """Whether the row's order has this address."""
         start = (row & _PAGE_MASK) * _SIZE
         return self._pages[row >> _PAGE_BITS].startswith(address, start)
+
+    def order(self, row: int, markets: Sequence[Pubkey]) -> Order:
+        """The row's order; `markets` are the book's, by number."""
+        (
+            address, user, market, order_type, side, leverage, flags, created, expires,
+            size, price, stop, distance, filled, order_id, slot,
+        ) = _LAYOUT.unpack_from(self._pages[row >> _PAGE_BITS], (row & _PAGE_MASK) * _SIZE)  # fmt: skip
+        return Order(
+            Pubkey.from_bytes(address),
+            Pubkey.from_bytes(user),
+            markets[market],
+            _TYPES[order_type],
+            _SIDES[side],
+            size,
+            price,
+            stop,
+            distance,
+            leverage,
+            OnchainStatus.PENDING,
+            created,
+            expires,
+            filled,
+            order_id if flags & _HAS_ID else None,
+            slot,
+        )

@@ -106,22 +106,24 @@ class SortedRows:
         rows: list[int] = []
         if not self._lasts or self._lasts[-1] >> 32 < least:
             return rows
-        for key, row in self.descending():
-            if key < least or len(rows) == limit:
+        for chunk in range(len(self._lasts) - 1, -1, -1):
+            start = bisect_left(self._keys[chunk], least)
+            rows += self._rows[chunk][start:][::-1]
+            if start or (limit is not None and len(rows) >= limit):
                 break
-            rows.append(row)
-        return rows
+        return rows[:limit]
 
     def from_bottom(self, most: int, limit: int | None) -> list[int]:
         """The rows with key <= `most`, lowest first, at most `limit`. Asks one number when there is none."""
         rows: list[int] = []
         if not self._keys or self._keys[0][0] > most:
             return rows
-        for key, row in self.ascending():
-            if key > most or len(rows) == limit:
+        for chunk, keys in enumerate(self._keys):
+            end = bisect_right(keys, most)
+            rows += self._rows[chunk][:end]
+            if end < len(keys) or (limit is not None and len(rows) >= limit):
                 break
-            rows.append(row)
-        return rows
+        return rows[:limit]
 
     def equal(self, key: int) -> Sequence[int]:
         """The rows with exactly this key."""

@@ -167,12 +167,14 @@ class Watchlist:
                 place[0].add(place[1], row)
 
     def crossed(self, market: int, price_1e6: int, limit: int | None) -> list[int]:
-        """The rows of the orders that this price triggers, in the order in which it passed them."""
-        return _met(self._triggers[market], price_1e6, limit)
+        """The rows of the orders that this price triggers, in the order in which it passed them, at most `limit`."""
+        falling, rising = self._triggers[market]
+        return falling.from_top(price_1e6, limit) + rising.from_bottom(price_1e6, limit)
 
     def ratchets(self, market: int, price_1e6: int, limit: int | None) -> list[int]:
-        """The rows of the trailing stops that this price moves by a step or more."""
-        return _met(self._thresholds[market], price_1e6, limit)
+        """The rows of the trailing stops that this price moves by a step or more, at most `limit`."""
+        falling, rising = self._thresholds[market]
+        return falling.from_top(price_1e6, limit) + rising.from_bottom(price_1e6, limit)
 
     def expired(self, chain_time_s: float) -> Iterator[int]:
         """The rows of the orders that are past `expires_at`, the longest past first."""
@@ -189,12 +191,3 @@ class Watchlist:
     def rising(self, market: int) -> Iterator[tuple[int, int]]:
         """The (trigger, row) of the orders that fire on a rise, the first to fire first."""
         return self._triggers[market][Fires.AT_OR_ABOVE].ascending()
-
-
-def _met(pairs: Pairs, price_1e6: int, limit: int | None) -> list[int]:
-    """The rows whose key this price meets, at most `limit`."""
-    falling, rising = pairs
-    rows = falling.from_top(price_1e6, limit)
-    if len(rows) != limit:
-        rows += rising.from_bottom(price_1e6, None if limit is None else limit - len(rows))
-    return rows

@@ -60,7 +60,9 @@ class Venue:
 
     def market(self, account: AccountBytes | None, slot: int) -> Market | None:
         """The same for a market."""
-        return None if not self._owns(account) else decode_market(account.address, account.data, slot)
+        if account is None or account.owner != self.id:
+            return None
+        return decode_market(account.address, account.data, slot)
 
     def position(self, account: AccountBytes | None, slot: int) -> Position | None:
         """The same for a position."""

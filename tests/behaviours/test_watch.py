@@ -14,8 +14,9 @@ from solders.pubkey import Pubkey
 from keeper.domain.events import Event, MarketSeen, OrderGone, OrderSeen
 from keeper.domain.orders import OrderFields, OrderState
 from keeper.solana.client import ChainClient, memcmp
+from keeper.solana.http1 import HttpTransport
 from keeper.solana.pool import PoolLimits, RpcPool
-from keeper.solana.rpc import Endpoint, HttpTransport
+from keeper.solana.rpc import Endpoint
 from keeper.solana.sockets import Subscription, subscribed
 from keeper.solana.watch import ProgramWatch, WatchLimits
 from keeper.venue.layouts import MARKET_DISCRIMINATOR, ORDER_DISCRIMINATOR
@@ -272,7 +273,8 @@ async def test_what_a_node_repeats_is_left_out_and_what_came_back_is_told(stand:
             stand.bank.set_account(market, state)
         told = []
         async for news in notifications:
-            told.append(news.value["account"]["lamports"] - account.lamports)
+            assert news.value is not None
+            told.append(news.value.account.lamports - account.lamports)
             if len(told) == 3:
                 break
         assert told == [1, 2, 1]

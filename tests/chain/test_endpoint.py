@@ -12,8 +12,9 @@ import pytest
 from anyio.abc import SocketStream
 
 from keeper.errors import BehindNode, ChainError, MalformedReply, NotServed, RateLimited, Rejected, Transient
+from keeper.solana.http1 import HttpTransport
 from keeper.solana.pool import PoolLimits, RpcPool
-from keeper.solana.rpc import MAX_BODY_BYTES, Call, Endpoint, HttpTransport
+from keeper.solana.rpc import MAX_BODY_BYTES, BegunBatch, Call, Endpoint
 from tests.support.http_node import Handler, http_node
 
 pytestmark = pytest.mark.anyio
@@ -248,6 +249,15 @@ async def test_one_error_in_a_batch_is_that_calls_alone() -> None:
     assert isinstance(lost, MalformedReply)
 
 
+def begin(made: Endpoint, calls: list[Call]) -> BegunBatch | None:
+    """What the pool does: write a batch where a connection rests."""
+    requests = [{"jsonrpc": "2.0", "id": n, "method": c.method, "params": c.params} for n, c in enumerate(calls, 1)]
+    chunk = [(n, msgspec.json.encode(request)) for n, request in enumerate(requests, 1)]
+    body = b"[" + b",".join(encoded for _, encoded in chunk) + b"]"
+    request = made.transport.begin(body)
+    return None if request is None else BegunBatch(chunk, body, request)
+
+
 async def test_what_was_begun_is_on_the_wire_at_once_and_answered_like_any_other() -> None:
     seen: list[object] = []
 
@@ -259,12 +269,12 @@ async def test_what_was_begun_is_on_the_wire_at_once_and_answered_like_any_other
 
     calls = [Call("first"), Call("second")]
     async with endpoint(handler) as made:
-        assert made.begin(calls) is None, "no connection rests yet"
+        assert begin(made, calls) is None, "no connection rests yet"
         await made.batch(calls, deadline_s=5)
         for _ in range(3):
-            begun = made.begin(calls)
+            begun = begin(made, calls)
             assert begun is not None
-            assert made.begin(calls) is None, "the only connection is taken"
+            assert begin(made, calls) is None, "the only connection is taken"
             assert await made.batch(calls, deadline_s=5, begun=begun) == ["first", "second"]
     assert seen == [["first", "second"]] * 4, "each went out once"
 
@@ -283,7 +293,7 @@ async def test_what_was_begun_on_a_connection_that_the_node_had_closed_is_sent_a
     async with endpoint(handler) as made:
         assert await made.batch([Call("a")], deadline_s=5) == [1]
         # Before the loop has heard that it is closed.
-        begun = made.begin([Call("a")])
+        begun = begin(made, [Call("a")])
         assert begun is not None
         assert await made.batch([Call("a")], deadline_s=5, begun=begun) == [2]
 
@@ -299,7 +309,7 @@ async def test_what_was_begun_and_broke_off_is_unknown() -> None:
 
     async with endpoint(handler) as made:
         await made.batch([Call("a")], deadline_s=5)
-        begun = made.begin([Call("breaks")])
+        begun = begin(made, [Call("breaks")])
         assert begun is not None
         (reply,) = await made.batch([Call("breaks")], deadline_s=5, begun=begun)
         assert type(reply) is Transient

@@ -7,8 +7,9 @@ import pytest
 
 from keeper.domain.events import Event, MarketSeen
 from keeper.solana.client import ChainClient
+from keeper.solana.http1 import HttpTransport
 from keeper.solana.pool import PoolLimits, RpcPool
-from keeper.solana.rpc import Endpoint, HttpTransport
+from keeper.solana.rpc import Endpoint
 from keeper.venue.oracle import MarketPull
 from keeper.venue.venue import Venue
 from tests.support.world import PROGRAM, World

@@ -15,7 +15,7 @@ from keeper.config.settings import ProgramSettings
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import OrderType
 from keeper.execution.fates import FREE_OF_CHARGE, POLICIES, Next
-from keeper.execution.fees import FeePolicy, FeeRules
+from keeper.execution.fees import FeePolicy, FeeRules, fee_of
 from keeper.execution.tries import RetryLimits, Tries
 from keeper.venue.fates import fate_of
 
@@ -107,11 +107,11 @@ def test_a_budget_is_used_up_and_given_back() -> None:
 
 def test_numbers_never_come_twice() -> None:
     tries = Tries(made=7, used=2)
-    assert tries.begin(0.0) == 8
+    tries.recent.append(0.0)
     tries.undo()
-    assert tries.begin(0.0) == 9
+    assert (tries.made, len(tries.recent)) == (7, 0)
     tries.reset()
-    assert tries.begin(0.0) == 10
+    assert (tries.made, tries.used) == (7, 0)
 
 
 def test_pauses_grow_to_a_bound() -> None:
@@ -130,7 +130,7 @@ def test_9_the_hourly_ceiling_holds_whatever_the_errors_are() -> None:
     made = 0
     for second in range(7200):
         if tries.ceiling_pause_s(ten, float(second)) == 0:
-            tries.begin(float(second))
+            tries.recent.append(float(second))
             made += 1
     assert made == 20
 
@@ -144,7 +144,8 @@ def test_9_the_hourly_ceiling_holds_whatever_the_errors_are() -> None:
 def test_23_no_transaction_costs_more_than_its_cap(number: int, price: int, cap: int, units: int) -> None:
     fees = FeePolicy(rules(unit_price_micro_lamports=price, cap_lamports=cap), today=lambda: "d")
     fees.learn_units(AttemptKind.EXECUTE, OrderType.LIMIT, units)
-    assert fees.cost(fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, number, number - 1)) <= cap
+    budget = fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, number, number - 1)
+    assert fee_of(attempt_of(budget.unit_limit, budget.unit_price_micro_lamports)) <= cap
 
 
 def test_23_the_unit_limit_is_the_most_seen_plus_a_margin() -> None:
@@ -197,7 +198,7 @@ def test_9_attempts_from_before_the_start_count_for_the_ceiling_until_they_are_a
     tries.recent.extend([-3_000.0, -1_000.0, 0.0])
     assert tries.ceiling_pause_s(three, 0.0) == pytest.approx(600)
     assert tries.ceiling_pause_s(three, 601.0) == 0
-    assert tries.begin(601.0) == 41
+    tries.recent.append(601.0)
     assert tries.ceiling_pause_s(three, 601.0) == pytest.approx(2_000 - 1, abs=1)
 
 
@@ -226,7 +227,7 @@ def test_23_the_days_cap_holds_for_what_could_still_be_paid() -> None:
     assert fees.reserved_lamports == 5_100 + 5_200, "they can still land after midnight"
 
 
-def attempt_of(units: int) -> Attempt:
+def attempt_of(units: int, unit_price_micro_lamports: int = 1_000) -> Attempt:
     return Attempt(
         signature=Signature.new_unique(),
         kind=AttemptKind.EXECUTE,
@@ -238,5 +239,5 @@ def attempt_of(units: int) -> Attempt:
         number=1,
         signed_at=0.0,
         unit_limit=units,
-        unit_price_micro_lamports=1_000,
+        unit_price_micro_lamports=unit_price_micro_lamports,
     )

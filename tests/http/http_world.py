@@ -32,8 +32,9 @@ from keeper.journal import AddAttempt, Journal, MovePrepared, NoteState, Prepare
 from keeper.journal.records import PreparedRow
 from keeper.localnet import Commitment, Localnet, LocalnetConfig
 from keeper.solana.client import Blockhash, ChainClient
+from keeper.solana.http1 import HttpTransport
 from keeper.solana.pool import PoolLimits, RpcPool
-from keeper.solana.rpc import Endpoint, HttpTransport
+from keeper.solana.rpc import Endpoint
 from keeper.triggers.book import Book, Level
 from keeper.triggers.conditions import Fires
 from keeper.venue.idl import PACKAGED, load_idl

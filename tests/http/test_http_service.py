@@ -30,8 +30,9 @@ from keeper.http.edge.server import serve
 from keeper.http.ports import ApiPorts
 from keeper.journal import Journal
 from keeper.solana.client import ChainClient
+from keeper.solana.http1 import HttpTransport
 from keeper.solana.pool import PoolLimits, RpcPool
-from keeper.solana.rpc import Endpoint, HttpTransport
+from keeper.solana.rpc import Endpoint
 from tests.http.http_world import LIMITS, OneSend, SetHealth, World, problem, serving, signed
 
 pytestmark = pytest.mark.anyio

@@ -13,7 +13,6 @@ from keeper.domain.attempts import AttemptState
 from keeper.domain.orders import OrderState
 from keeper.errors import DuplicateAttempt, JournalError
 from keeper.journal import AddAttempt, GroupDone, Journal, MoveAttempt, NoteOrder, NoteState, SetMeta, verify
-from keeper.journal.pace import Pace
 from tests.journal.journal_making import child, key, line, make_attempt, make_order
 from tests.support import until
 
@@ -178,13 +177,14 @@ def test_a_full_disk_fails_the_call_and_the_thread_heals_the_journal(tmp_path: P
     assert said == ["False True", "False", "0"]
 
 
-def test_one_slow_commit_among_the_last_ones_is_enough_to_stay_away() -> None:
-    pace = Pace(0.008)
-    said = [pace.quick]
-    for seconds in (0.002, 0.1, 0.001, 0.001, 0.001, 0.001, 0.001):
-        pace.took(seconds)
-        said.append(pace.quick)
-    assert said == [False, True, False, False, False, False, False, True]
-    never = Pace(0.0)
-    never.took(0.0)
-    assert not never.quick
+async def test_one_slow_commit_among_the_last_ones_is_enough_to_stay_away(tmp_path: Path) -> None:
+    async with Journal.open(tmp_path / "j.db", inline_below_s=0.008) as journal:
+        writer = journal._the_writer()
+        said = [writer.quick]
+        for seconds in (0.002, 0.1, 0.001, 0.001, 0.001, 0.001, 0.001):
+            writer._commits_s.append(seconds)
+            said.append(writer.quick)
+        assert said == [False, True, False, False, False, False, False, True]
+    async with Journal.open(tmp_path / "j.db", inline_below_s=0.0) as journal:
+        journal._the_writer()._commits_s.append(0.0)
+        assert not journal.quick

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from keeper.journal import AddAttempt, Journal, NoteOrder
-from keeper.journal.integers import from_stored, to_stored
+from keeper.journal.rows import from_stored, to_stored
 from tests.journal.journal_making import make_attempt, make_order
 
 U64 = st.integers(0, 2**64 - 1)

@@ -90,7 +90,7 @@ class Desk:
         if record is not None and order is not None and after_price_slot is not None:
             self.orders.await_price(record, order.market, after_price_slot)
         self.orders.attempt_over(address, None)
-        for market in self.orders.markets_waited_for():
+        for market in list(self.orders.waiting):
             price = self.prices.read(market)
             if price is not None:
                 self.orders.price_came(market, price.slot)

@@ -26,8 +26,9 @@ from keeper.demo.world import price_update
 from keeper.domain.orders import Order, Position
 from keeper.errors import ChainError
 from keeper.solana.client import CONFIRMED, ChainClient, SignatureStatus
+from keeper.solana.http1 import HttpTransport
 from keeper.solana.pool import PoolLimits, RpcPool
-from keeper.solana.rpc import Endpoint, HttpTransport
+from keeper.solana.rpc import Endpoint
 from keeper.venue.layouts import decode_order, decode_position
 from keeper.venue.program import Program
 from tests.support import KeeperConfig

@@ -15,8 +15,9 @@ from keeper.config.inputs import Place
 from keeper.config.settings import CLUSTERS, Settings
 from keeper.errors import ChainError, Misconfigured
 from keeper.solana.client import ChainClient
+from keeper.solana.http1 import HttpTransport
 from keeper.solana.pool import PoolLimits, RpcPool
-from keeper.solana.rpc import Endpoint, HttpTransport
+from keeper.solana.rpc import Endpoint
 from keeper.solana.sockets import Subscription, subscribed
 from keeper.venue.deployment import check_idl, check_program
 from keeper.venue.program import Program
