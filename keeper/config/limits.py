@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from keeper.config.settings import Settings
 from keeper.errors import Misconfigured
-from keeper.execution.assembly import ExecutionLimits
 from keeper.execution.fees import FeeRules
-from keeper.execution.lander import LandingLimits
+from keeper.execution.limits import ExecutionLimits, LandingLimits
 from keeper.execution.tries import RetryLimits
 from keeper.http.edge.limits import ApiLimits
 from keeper.http.edge.tokens import Tokens

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from anyio.abc import TaskGroup
 
@@ -13,11 +12,12 @@ from keeper.execution.balance import BalanceWatch
 from keeper.execution.desk import Desk
 from keeper.execution.drafting import Drafting
 from keeper.execution.endings import Endings
-from keeper.execution.executor import Executor, ExecutorLimits
+from keeper.execution.executor import Executor
 from keeper.execution.fees import FeePolicy, FeeRules, utc_day
 from keeper.execution.flights import Flights
 from keeper.execution.gate import Gate
-from keeper.execution.lander import Lander, LandingLimits
+from keeper.execution.lander import Lander
+from keeper.execution.limits import ExecutionLimits, ExecutorLimits
 from keeper.execution.operator import Operator
 from keeper.execution.orders import Orders
 from keeper.execution.recovery import Recovery
@@ -25,27 +25,12 @@ from keeper.execution.relay import RelayDesk
 from keeper.execution.retries import Retries
 from keeper.execution.router import Router
 from keeper.execution.settlement import Settlement
-from keeper.execution.tries import RetryLimits
 from keeper.journal import Journal
 from keeper.solana.client import ChainClient
 from keeper.solana.transactions import Blockhashes, Signer
 from keeper.triggers.decision import Decision, Rules
 from keeper.triggers.prices import ChainClock
 from keeper.venue.venue import Venue
-
-
-@dataclass(frozen=True, slots=True)
-class ExecutionLimits:
-    """What an operator can set of it. `account_every_s` is in seconds; each other record says its own units."""
-
-    retries: RetryLimits
-    landing: LandingLimits
-    fees: FeeRules
-    max_in_flight: int
-    account_every_s: float
-    min_balance_lamports: int
-    accept_fills_without_position: bool
-    dry_run: bool
 
 
 class Execution:
@@ -74,7 +59,7 @@ class Execution:
         self.fees = fees = FeePolicy(limits.fees, today=utc_day, spent_today_lamports=spent_today_lamports)
         self.lander = lander = Lander(client, journal, flights, limits.landing, report, dry_run=dry_run)
         self.executor = executor = Executor(
-            drafting=Drafting(venue, signer, orders, fees, dry_run=dry_run),
+            drafting=Drafting(venue, signer, fees, dry_run=dry_run),
             retries=Retries(client, venue, journal, orders, fees),
             blockhashes=blockhashes,
             journal=journal,

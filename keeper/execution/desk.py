@@ -10,8 +10,7 @@ from solders.pubkey import Pubkey
 from keeper.domain.orders import Market, Order, OrderType
 from keeper.domain.prices import Price
 from keeper.execution.router import Router
-from keeper.triggers.book import Level
-from keeper.triggers.conditions import Fires
+from keeper.triggers.conditions import Fires, Level
 
 
 class Desk:

@@ -12,7 +12,7 @@ from keeper.domain.decimals import decimal
 from keeper.domain.orders import Order, OrderState
 from keeper.domain.prices import Price
 from keeper.execution.fees import FeePolicy
-from keeper.execution.orders import Orders, Record
+from keeper.execution.orders import Record
 from keeper.journal.ops import Intend
 from keeper.solana.client import Blockhash
 from keeper.solana.transactions import Signer
@@ -47,16 +47,11 @@ class Draft:
 class Drafting:
     """Builds and signs. Nothing leaves here."""
 
-    def __init__(self, venue: Venue, signer: Signer, orders: Orders, fees: FeePolicy, *, dry_run: bool = False) -> None:
+    def __init__(self, venue: Venue, signer: Signer, fees: FeePolicy, *, dry_run: bool = False) -> None:
         self._venue = venue
         self._signer = signer
-        self._limits = orders.limits
         self._fees = fees
         self._dry_run = dry_run
-
-    def ceiling_pause_s(self, job: Job) -> float:
-        """Seconds until the hourly ceiling allows another attempt at the order; 0 when it does now."""
-        return job.record.tries.ceiling_pause_s(self._limits, time.monotonic())
 
     def draft(self, job: Job, blockhash: Blockhash) -> Draft:
         """The signed transaction for a job. Misconfigured when the program's IDL gives none."""

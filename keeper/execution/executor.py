@@ -11,9 +11,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
@@ -27,7 +26,8 @@ from keeper.execution.fees import DAILY_CAP, FeePolicy
 from keeper.execution.flights import Flight, Flights
 from keeper.execution.gate import Gate
 from keeper.execution.lander import Lander
-from keeper.execution.orders import Orders, Reason
+from keeper.execution.limits import ExecutorLimits
+from keeper.execution.orders import RESTS, Orders, Reason
 from keeper.execution.points import point, tried
 from keeper.execution.retries import Retries
 from keeper.journal import Journal
@@ -36,31 +36,6 @@ from keeper.solana.client import Blockhash
 from keeper.solana.pool import Broadcast
 from keeper.solana.transactions import Blockhashes
 from keeper.telemetry.turns import Turns
-
-RESTS: Final = "It rests until a fresh price meets its condition."
-
-_AT_ONCE: Final = 4
-"""So many orders are signed, journaled and sent in one step of the event loop."""
-_STEP: Final = 32
-"""Transactions signed before the event loop may do something else: about 3 ms."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExecutorLimits:
-    """`max_in_flight`: how many attempts may be open before the loop waits. `first_batch`: how many are signed and
-    journaled together at first, so that the first of a burst do not wait for the others; twice as many each time while
-    more wait, up to `batch`, so that an fsync is shared by many. `one_send`: how many go to a node in one request,
-    which must stay below its body limit; `concurrent_sends`: requests on the wire at once. `retry_blockhash_s`: the
-    pause while there is no recent blockhash. `journal_rest_s`: the pause after the journal has not taken something.
-    """
-
-    max_in_flight: int
-    first_batch: int = 16
-    batch: int = 256
-    one_send: int = 64
-    concurrent_sends: int = 4
-    retry_blockhash_s: float = 0.2
-    journal_rest_s: float = 1.0
 
 
 class Executor:
@@ -157,32 +132,29 @@ class Executor:
                 if room <= 0:
                     await anyio.sleep(0.01)  # the lander makes room; it is bounded by its own rules
                     continue
-                batch = batch * 2 if self.queued > self._limits.first_batch else self._limits.first_batch
-                batch = min(batch, self._limits.batch)
-                jobs = self._next(min(batch, room))
+                first = self._limits.first_batch
+                batch = min(batch * 2, self._limits.batch) if self.queued > first else first
                 try:
-                    await self._take(jobs, tg)
+                    await self._take(self._next(min(batch, room)), tg)
                 except JournalError as e:
                     self._not_taken(e)
 
     def _sent_at_once(self) -> bool:
         """The whole way in one step, for a few first attempts: every turn of the event loop between two steps costs a
         lone order more than the step. False when something is in the way: then nothing was done.
-
-        The promise is the loop's: signed, then in the journal and fsynced, then sent.
         """
-        tg = self._idle
-        waiting = len(self._queue) + len(self._ratchets)
-        if tg is None or waiting > _AT_ONCE or self._dry_run or not self._gate.is_open or not self._journal.quick:
-            return False
-        if len(self._flights.open) + waiting > self._limits.max_in_flight or self._sends.value == 0:
-            return False
+        tg, limits = self._idle, self._limits
         jobs = [*self._queue, *self._ratchets]
-        most = self._orders.limits.attempts_per_hour
+        if tg is None or len(jobs) > limits.at_once or self._dry_run or not self._gate.is_open:
+            return False
+        if len(self._flights.open) + len(jobs) > limits.max_in_flight or self._sends.value == 0:
+            return False
         for job in jobs:
             # One that failed is rehearsed first, and one that was tried much may have to wait.
-            if job.record.tries.failed or len(job.record.tries.recent) >= most:
+            if job.record.tries.failed or len(job.record.tries.recent) >= self._orders.limits.attempts_per_hour:
                 return False
+        if not self._journal.quick:
+            return False
         try:
             blockhash = self._blockhashes.current()
         except Transient:
@@ -208,7 +180,7 @@ class Executor:
         if not committed:
             for draft in drafts:
                 self._fees.release(draft.attempt.signature)  # asked for anew, on the long way
-            tg.start_soon(self._send_beside, drafts, tg)
+            tg.start_soon(self._beside, self._send, drafts)
             return True
         if tried:
             point("journaled")
@@ -245,50 +217,39 @@ class Executor:
         first: list[Job] = []
         again: list[Job] = []
         for job in jobs:
-            pause_s = self._drafting.ceiling_pause_s(job)
-            if pause_s > 0:
-                reason = f"It was tried too often within an hour; the next attempt is in {pause_s:.0f} s."
-                self._journal.post(NoteOrder(job.order, OrderState.OPEN, reason))
-                self._orders.pause(job.record, time.monotonic() + pause_s)
-                self._orders.attempt_over(job.order.address, None)
-                continue
-            (again if job.record.tries.failed else first).append(job)
+            if not self._retries.too_often(job):
+                (again if job.record.tries.failed else first).append(job)
         if again:
             # Beside the others: an order that never failed does not wait for what a node says of those that did.
-            tg.start_soon(self._retry, again, tg)
-        drafts: list[Draft] = []
-        for start in range(0, len(first), _STEP):
+            tg.start_soon(self._beside, self._retry, again)
+        drafts, step = list[Draft](), self._limits.step
+        for start in range(0, len(first), step):
             if start:
                 await anyio.lowlevel.checkpoint()  # others may go on meanwhile, and hear of the next tick
-            drafts += self._drafts(first[start : start + _STEP], blockhash)
+            drafts += self._drafts(first[start : start + step], blockhash)
         await self._send(drafts, tg)
 
     async def _retry(self, jobs: Sequence[Job], tg: TaskGroup) -> None:
         """Send for those that a node says would succeed now."""
-        try:
-            kept = await self._retries.worth_sending(jobs)
-            if not kept:
-                return
-            blockhash = await self._blockhash(kept)
-            if blockhash is not None:
-                await self._send(self._drafts(kept, blockhash), tg)
-        except JournalError as e:
-            self._not_taken(e)
+        kept = await self._retries.worth_sending(jobs)
+        blockhash = await self._blockhash(kept) if kept else None
+        if blockhash is not None:
+            await self._send(self._drafts(kept, blockhash), tg)
 
-    async def _send_beside(self, drafts: Sequence[Draft], tg: TaskGroup) -> None:
-        """`_send` beside the loop."""
-        try:
-            await self._send(drafts, tg)
-        except JournalError as e:
-            self._not_taken(e)
+    async def _beside(self, way: Callable[[Any, TaskGroup], Awaitable[None]], some: Sequence[Job | Draft]) -> None:
+        """A way out that the loop does not wait for, with a task group of its own."""
+        async with anyio.create_task_group() as tg:
+            try:
+                await way(some, tg)
+            except JournalError as e:
+                self._not_taken(e)
 
     def _not_taken(self, error: JournalError, draft: Draft | None = None) -> None:
         """The journal did not take what was signed: it was undone, and waits. Not tried again at once, whoever met it:
         each try signs anew, and a retry asks a node first.
         """
         self._rest_until_s = time.monotonic() + self._limits.journal_rest_s
-        order = None if draft is None else draft.attempt.order
-        self._report(Note("executor.journal", str(error), level="error", order=order))
+        self._report(Note("executor.journal", str(error), "error", None if draft is None else draft.attempt.order))
 
     async def _send(self, drafts: Sequence[Draft], tg: TaskGroup) -> None:
         """Journal them, then send them. A JournalError leaves them in the queue; so does a gate that has closed."""
@@ -305,9 +266,10 @@ class Executor:
             await self._sends.acquire()
             some = flights[start : start + self._limits.one_send]
             tg.start_soon(self._launch, some, self._lander.begin(some))
-        for start in range(0, len(flights), _STEP):
+        step = self._limits.step
+        for start in range(0, len(flights), step):
             await anyio.lowlevel.checkpoint()  # the bytes go first, the log's lines after
-            self._tell(flights[start : start + _STEP])
+            self._tell(flights[start : start + step])
 
     def _learn_one(self, drafts: Sequence[Draft], tg: TaskGroup) -> None:
         """Learn of the first kind of which nothing is known, beside its own way out: the next ones profit."""
@@ -325,18 +287,10 @@ class Executor:
     def _tell(self, flights: Sequence[Flight]) -> None:
         """Report what was signed and journaled, as of then."""
         for flight in flights:
-            attempt = flight.attempt
-            since = None if flight.triggered_at_s is None else flight.born_at_s - flight.triggered_at_s
-            self._report(
-                AttemptMoved(
-                    order=attempt.order,
-                    attempt=attempt.signature,
-                    kind=attempt.kind,
-                    number=attempt.number,
-                    state=AttemptState.DRY_RUN if self._dry_run else AttemptState.SIGNED,
-                    since_trigger_s=since,
-                )
-            )
+            since_s = None if flight.triggered_at_s is None else flight.born_at_s - flight.triggered_at_s
+            state = AttemptState.DRY_RUN if self._dry_run else AttemptState.SIGNED
+            a = flight.attempt
+            self._report(AttemptMoved(a.order, a.signature, a.kind, a.number, state, since_trigger_s=since_s))
 
     def _drafts(self, jobs: Sequence[Job], blockhash: Blockhash) -> list[Draft]:
         """Signed, for those whose order still waits for nothing but this attempt."""
@@ -360,10 +314,8 @@ class Executor:
         paused, and the day's cap may be reached, meanwhile.
         """
         allowed = 0
-        if self._gate.is_open and self._dry_run:
-            allowed = len(drafts)
-        elif self._gate.is_open:
-            while allowed < len(drafts) and self._fees.reserve(drafts[allowed].attempt):
+        if self._gate.is_open:
+            while allowed < len(drafts) and (self._dry_run or self._fees.reserve(drafts[allowed].attempt)):
                 allowed += 1
             if allowed < len(drafts):
                 self._gate.close(DAILY_CAP, self._fees.cap_reached)
@@ -391,38 +343,31 @@ class Executor:
         except Transient as e:
             self._report(Note("executor.no_blockhash", str(e), level="warning"))
             self._put_back(jobs)
-        while True:
-            await self.turns.turn()
-            await anyio.sleep(self._limits.retry_blockhash_s)
-            try:
-                self._blockhashes.current()
-            except Transient:
-                continue
-            if self._gate.is_open:
-                self._decide_again()
-            return None
+        await self._blockhashes.wait(self.turns)
+        if self._gate.is_open:
+            self._decide_again()
+        return None
 
     async def _journaled(self, drafts: Sequence[Draft]) -> list[Flight]:
         """Commit the batch. If an order turns out to have a live attempt, only that one is left out."""
         try:
             await self._journal.commit(*[draft.op for draft in drafts])
-            kept = list(drafts)
-        except DuplicateAttempt:
-            kept = []
-            for draft in drafts:
-                try:
-                    await self._journal.commit(draft.op)
-                    kept.append(draft)
-                except DuplicateAttempt as e:
-                    self._duplicate(draft, e)
-                except JournalError as e:
-                    # The others of the batch are journaled already and must be sent.
-                    self._undo([draft])
-                    self._not_taken(e, draft)
+        except DuplicateAttempt as e:
+            if len(drafts) == 1:
+                self._duplicate(drafts[0], e)
+                return []
         except JournalError:
             self._undo(drafts)
             raise
-        return self._flown(kept)
+        else:
+            return self._flown(drafts)
+        flights: list[Flight] = []
+        for draft in drafts:
+            try:
+                flights += await self._journaled([draft])
+            except JournalError as e:  # the others of the batch are journaled already and must be sent
+                self._not_taken(e, draft)
+        return flights
 
     def _duplicate(self, draft: Draft, error: DuplicateAttempt) -> None:
         """The journal has a live attempt at it, or these very bytes, made for another order that was at its address: it
@@ -430,9 +375,7 @@ class Executor:
         """
         attempt = draft.attempt
         self._fees.release(attempt.signature)
-        self._report(
-            Note("executor.duplicate", str(error), level="error", order=attempt.order, attempt=attempt.signature)
-        )
+        self._report(Note("executor.duplicate", str(error), "error", attempt.order, attempt.signature))
         self._orders.pause(draft.job.record, time.monotonic() + self._orders.limits.first_pause_s)
         self._orders.attempt_over(attempt.order, None)
 

@@ -22,6 +22,7 @@ from keeper.domain.attempts import AttemptKind, AttemptState, blocks
 from keeper.domain.reports import Note, Report
 from keeper.errors import ChainError, KeeperError, Rejected
 from keeper.execution.flights import Flight, Flights
+from keeper.execution.limits import LandingLimits
 from keeper.execution.points import point
 from keeper.execution.verdicts import move_flight
 from keeper.journal import Journal
@@ -36,22 +37,6 @@ _STATUS_CACHE_SLOTS: Final = 100
 
 _SLOT_S: Final = 0.4
 """A slot's time on a public cluster."""
-
-
-@dataclass(frozen=True, slots=True)
-class LandingLimits:
-    """Seconds. A young attempt is asked for often, an old one rarely: the pause is half its age, within
-    `poll_min_s` and `poll_max_s`. `final_poll_s`: how often one is asked for that only waits to be rooted.
-    `resend_every_s`: how often the same bytes go out again while it is in flight. `height_every_s`: how often the
-    finalized block height is read while something could expire.
-    """
-
-    final_poll_s: float
-    resend_every_s: float
-    height_every_s: float
-    send_deadline_s: float
-    poll_min_s: float = 0.05
-    poll_max_s: float = 1.0
 
 
 @dataclass(slots=True)

@@ -10,9 +10,8 @@ from solders.pubkey import Pubkey
 
 from keeper.domain.orders import Order, OrderState
 from keeper.errors import JournalError
-from keeper.execution.executor import RESTS
 from keeper.execution.flights import Flights
-from keeper.execution.orders import Orders
+from keeper.execution.orders import RESTS, Orders
 from keeper.journal import Journal
 from keeper.journal.ops import NoteOrder
 from keeper.triggers.book import Book

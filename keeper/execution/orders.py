@@ -25,7 +25,8 @@ from solders.signature import Signature
 
 from keeper.domain.orders import Order
 from keeper.execution.tries import RetryLimits, Tries
-from keeper.triggers.book import Book, Watched
+from keeper.triggers.book import Book
+from keeper.triggers.watchlist import Watched
 
 
 class Reason(enum.IntEnum):
@@ -59,6 +60,8 @@ sentence.
 
 OF_THE_ADDRESS: Final = frozenset({Reason.ATTEMPT, Reason.CANCEL})
 """What could still land acts on whichever order is at the address by then, so these outlive a generation."""
+
+RESTS: Final = "It rests until a fresh price meets its condition."
 
 _WATCHED: Final = {
     Reason.ATTEMPT: Watched.NOTHING,

@@ -42,6 +42,18 @@ class Retries:
         self._orders = orders
         self._fees = fees
 
+    def too_often(self, job: Job) -> bool:
+        """Whether the order has had its attempts of the hour: then it rests until there is room for another."""
+        now_s = time.monotonic()
+        pause_s = job.record.tries.ceiling_pause_s(self._orders.limits, now_s)
+        if pause_s <= 0:
+            return False
+        reason = f"It was tried too often within an hour; the next attempt is in {pause_s:.0f} s."
+        self._journal.post(NoteOrder(job.order, OrderState.OPEN, reason))
+        self._orders.pause(job.record, now_s + pause_s)
+        self._orders.attempt_over(job.order.address, None)
+        return True
+
     async def worth_sending(self, jobs: Sequence[Job]) -> list[Job]:
         """Those that a node says would succeed now, or says nothing of. Of the others the program's refusal is applied
         like one on chain. Raises JournalError when the journal did not take one of those: the others are given up on,

@@ -25,12 +25,12 @@ from keeper.execution.account_wait import AccountWait
 from keeper.execution.consequences import take_effect
 from keeper.execution.drafting import Job
 from keeper.execution.endings import Endings, unreadable
-from keeper.execution.executor import RESTS, Executor
+from keeper.execution.executor import Executor
 from keeper.execution.fees import FeePolicy
 from keeper.execution.flights import Flights
 from keeper.execution.lander import Lander, Polled
 from keeper.execution.noting import RestingNotes
-from keeper.execution.orders import Orders, Reason
+from keeper.execution.orders import RESTS, Orders, Reason
 from keeper.execution.settlement import Settlement
 from keeper.execution.verdicts import Recorder, Verdict
 from keeper.journal import Journal

@@ -19,8 +19,7 @@ from keeper.http.edge.tokens import Tokens
 from keeper.journal import Journal
 from keeper.journal.records import PreparedRow
 from keeper.solana.client import Blockhash, ChainClient
-from keeper.triggers.book import Level
-from keeper.triggers.conditions import Fires
+from keeper.triggers.conditions import Fires, Level
 from keeper.venue.program import Program
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
+from typing import Final
 
 import anyio
 from anyio.abc import TaskStatus
@@ -25,6 +26,8 @@ from solders.transaction import VersionedTransaction
 from keeper.errors import ChainError, Transient
 from keeper.solana.client import Blockhash, ChainClient
 from keeper.telemetry.turns import Turns
+
+_ASK_AGAIN_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,15 @@ class Blockhashes:
         if self._latest is None or time.monotonic() - self._fetched_at > self._max_age_s:
             raise Transient("no recent blockhash: the RPC endpoints have not given one lately")
         return self._latest
+
+    async def wait(self, turns: Turns) -> None:
+        """Wait until there is a current one, while the loop of `turns` counts as going round."""
+        while True:
+            await turns.turn()
+            with contextlib.suppress(Transient):
+                self.current()
+                return
+            await anyio.sleep(_ASK_AGAIN_S)
 
     async def refresh(self) -> Blockhash:
         """Fetch one now."""

@@ -10,11 +10,10 @@ by `expires_at`, makes expiry cost only the expired.
     crossed, ratchets, expired      O(1) when there is nothing, else O(k log n) for k orders
     orders, levels                  O(log n) plus what is read
 
-Measured with 1,000,000 orders over 50 markets, a fifth of them trailing stops and a third with an expiry, on two
-busy cores of an AMD EPYC (CPython 3.11, process time; best and median of 25 runs of 2,000 orders): 230 MB resident
-for the book; a new order 28 and 36 us, a removal 24 and 36 us, a price that triggers nothing 2 us, 7 to 11 us for each
-order that it triggers. A plain loop ran up to 1.7 times slower then than at rest. Loading takes 5 to 6 us of CPU an
-order (`loading`).
+Measured with 1,000,000 orders over 50 markets, a fifth of them trailing stops and a third with an expiry (CPython 3.11
+on two busy cores, process time, medians of 25 runs of 2,000 orders): 230 MB resident for the book; a new order 36 us, a
+removal 36 us, a price that triggers nothing 2 us, 7 to 11 us for each order that it triggers. Loading takes 5 to 6 us
+of CPU an order (`loading`).
 
 The book is not thread-safe, and has no opinion on when to act: that is `decision`. What of an order is watched is told
 to it (`watch`), before the order is known or after, and stays so until it is told otherwise.
@@ -25,21 +24,18 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Final
 
 from solders.pubkey import Pubkey
 
 from keeper.domain.orders import REVISION_0_2, OnchainStatus, Order, OrderFields, OrderType, order_of
-from keeper.triggers.conditions import Fires, is_earlier_stop, ratchet_threshold, ratcheted_stop
+from keeper.triggers.conditions import Fires, Level, is_earlier_stop, ratchet_threshold, ratcheted_stop
 from keeper.triggers.loading import Loading, MarketRows, Shelf
 from keeper.triggers.records import Records, pack, pack_fields, same_but_for_slot, same_order, slot_of, terms_of
 from keeper.triggers.sorted_rows import SortedRows
 from keeper.triggers.tombstones import DEFAULT_CAPACITY, Tombstones
 from keeper.triggers.watchlist import Watched, Watchlist
-
-__all__ = ["Book", "Change", "Level", "Watched"]
 
 
 class Change(enum.StrEnum):
@@ -57,25 +53,14 @@ class Change(enum.StrEnum):
     """It is no longer pending, so it is not in the book any more, if it ever was."""
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
-    """The orders of one market that share a trigger and are watched for it."""
-
-    fires: Fires
-    trigger_1e6: int
-    orders: int
-    size_1e6: int
-
-
 _PREFIX: Final = struct.Struct(">Q")
+"""The first eight bytes of an address as a number that sorts as the bytes do: its key in an index."""
 
 # A name is several times faster to reach than an enum's member.
 _EVERYTHING: Final = Watched.EVERYTHING
 _NOTHING: Final = Watched.NOTHING
 _TRAILING_STOP: Final = OrderType.TRAILING_STOP
 _PENDING: Final = OnchainStatus.PENDING
-_SAME: Final = Change.SAME
-_CHANGED: Final = Change.CHANGED
 
 
 class Book:
@@ -141,7 +126,7 @@ class Book:
             return Change.STALE
         if same_but_for_slot(known, record):
             self._records.set_slot(row, slot)
-            return _SAME
+            return Change.SAME
         if not same_order(known, record):
             self._drop(row, address)
             return self._insert(address, order)
@@ -151,7 +136,7 @@ class Book:
             self._watch.rekey(row, terms, order)
         else:
             self._watch.move(row, self._watch.places(known, watched), self._watch.places(record, watched))
-        return _CHANGED
+        return Change.CHANGED
 
     def loading(self) -> Loading:
         """Begin to take in many orders from their accounts' fields; one load at a time."""
@@ -238,15 +223,11 @@ class Book:
         row = self._row(raw)
         if row is None:
             return
-        record = self._records[row]
         if watched is _NOTHING and before is _EVERYTHING:  # what each tick that triggers does
-            for index, key in self._watch.places_of(*terms_of(record)):
+            for index, key in self._watch.places_of(*terms_of(self._records[row])):
                 index.remove(key, row)
             return
-        self._watch.move(row, self._watch.places(record, before), self._watch.places(record, watched))
-        if Watched.EXPIRED in (before, watched):
-            number, order_type = terms_of(record)[:2]
-            self._markets[number].counts[order_type] += -1 if watched is Watched.EXPIRED else 1
+        self._shift(row, before, watched)
 
     # -- questions
 
@@ -316,7 +297,7 @@ class Book:
 
     def orders(self, *, after: Pubkey | None = None, limit: int = 100) -> list[Order]:
         """A page of the known orders, by address; the next one begins `after` the last address of this one."""
-        start = 0 if after is None else _prefix(bytes(after)) + 1
+        start = 0 if after is None else _PREFIX.unpack_from(bytes(after))[0] + 1
         return [self._order(row) for _, row in islice(self._by_address.ascending(start), limit)]
 
     def older_than(self, slot: int, *, start: int = 0, scan: int = 5_000) -> tuple[list[Pubkey], int | None]:
@@ -376,11 +357,7 @@ class Book:
         for address, watched in self._watched.items():
             known = self._row(address)
             if known is not None:
-                record = self._records[known]
-                self._watch.move(known, self._watch.places(record, _EVERYTHING), self._watch.places(record, watched))
-                if watched is Watched.EXPIRED:
-                    number, order_type = terms_of(record)[:2]
-                    self._markets[number].counts[order_type] -= 1
+                self._shift(known, _EVERYTHING, watched)
         for order in again:
             self.upsert(order)
 
@@ -393,13 +370,20 @@ class Book:
         market = self._market(order.market)
         record = pack(address, order, market.number)
         row = self._records.add(record)
-        self._by_address.add(_prefix(address), row)
+        self._by_address.add(_PREFIX.unpack_from(address)[0], row)
         watched = self._watched.get(address, _EVERYTHING)
         if watched is not Watched.EXPIRED:
             market.counts[order.order_type] += 1
         for index, key in self._watch.places(record, watched):
             index.add(key, row)
         return Change.NEW
+
+    def _shift(self, row: int, before: Watched, watched: Watched) -> None:
+        record = self._records[row]
+        self._watch.move(row, self._watch.places(record, before), self._watch.places(record, watched))
+        if Watched.EXPIRED in (before, watched):
+            number, order_type = terms_of(record)[:2]
+            self._markets[number].counts[order_type] += -1 if watched is Watched.EXPIRED else 1
 
     def _drop(self, row: int, address: bytes) -> None:
         self._take_out(row, address, self._watched.get(address, _EVERYTHING))
@@ -409,13 +393,7 @@ class Book:
         number, order_type = terms_of(record)[:2]
         for index, key in self._watch.places(record, watched):
             index.remove(key, row)
-        self._by_address.remove(_prefix(address), row)
+        self._by_address.remove(_PREFIX.unpack_from(address)[0], row)
         self._records.discard(row)
         if watched is not Watched.EXPIRED:
             self._markets[number].counts[order_type] -= 1
-
-
-def _prefix(address: bytes) -> int:
-    """The first eight bytes as a number that sorts as the bytes do: the key of an address in an index."""
-    prefix: int = _PREFIX.unpack_from(address)[0]
-    return prefix

@@ -16,6 +16,7 @@ Prices are quote units x 1e6, distances and steps parts per million.
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from keeper.domain.orders import PPM, REVISION_0_2, Order, OrderType, Side
@@ -133,3 +134,13 @@ def is_earlier_stop(order: Order, known_stop_1e6: int) -> bool:
     if order.side is _LONG:
         return order.stop_price_1e6 < known_stop_1e6
     return order.stop_price_1e6 > known_stop_1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The orders of one market that share a trigger and are watched for it."""
+
+    fires: Fires
+    trigger_1e6: int
+    orders: int
+    size_1e6: int

@@ -20,10 +20,11 @@ from keeper.domain.actions import Action, ExecuteOrder, RatchetStop, RecordExpir
 from keeper.domain.events import ChainTime, MarketSeen
 from keeper.domain.orders import REVISION_0_2, Order, OrderType
 from keeper.domain.prices import Price
-from keeper.triggers.book import Book, Watched
+from keeper.triggers.book import Book
 from keeper.triggers.conditions import trigger_of
 from keeper.triggers.explain import explain
 from keeper.triggers.prices import Breaker, BreakerRules, PriceCache
+from keeper.triggers.watchlist import Watched
 
 _EXPIRY: Final = Watched.EXPIRY
 _EVERYTHING: Final = Watched.EVERYTHING

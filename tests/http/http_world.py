@@ -35,8 +35,8 @@ from keeper.solana.client import Blockhash, ChainClient
 from keeper.solana.http1 import HttpTransport
 from keeper.solana.pool import PoolLimits, RpcPool
 from keeper.solana.rpc import Endpoint
-from keeper.triggers.book import Book, Level
-from keeper.triggers.conditions import Fires
+from keeper.triggers.book import Book
+from keeper.triggers.conditions import Fires, Level
 from keeper.venue.idl import PACKAGED, load_idl
 from keeper.venue.layouts import decode_market, decode_order
 from keeper.venue.program import Program

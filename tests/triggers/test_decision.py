@@ -13,10 +13,10 @@ from solders.pubkey import Pubkey
 from keeper.domain.actions import Action, ExecuteOrder, RatchetStop, RecordExpired
 from keeper.domain.events import ChainTime, OrderGone, OrderSeen
 from keeper.domain.orders import REVISION_0_1, OnchainStatus, Order, OrderType, Side
-from keeper.triggers.book import Watched
 from keeper.triggers.conditions import is_met
 from keeper.triggers.decision import Rules
 from keeper.triggers.prices import BreakerRules
+from keeper.triggers.watchlist import Watched
 from tests.triggers.desk import Desk
 from tests.triggers.order_making import BTC, REPEATABLE, SOL, key, make_order, market_seen
 

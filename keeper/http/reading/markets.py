@@ -22,8 +22,7 @@ from keeper.http.edge.problems import Problem
 from keeper.http.edge.requests import address, part
 from keeper.http.models import Address, Answer, Decimal, OrderTypeWord
 from keeper.http.ports import ApiPorts, Desk
-from keeper.triggers.book import Level
-from keeper.triggers.conditions import Fires
+from keeper.triggers.conditions import Fires, Level
 
 _OF_ONE_MARKET: Final = frozenset({"prices"})
 """Checks of health that say nothing about the other markets; the desk says it of each."""

@@ -1,0 +1,62 @@
+"""What bounds execution, and what of that an operator can set (`keeper.config.limits` makes these of the settings).
+
+The bounds of retries are beside what they bound, in `tries`, and those of fees in `fees`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from keeper.execution.fees import FeeRules
+from keeper.execution.tries import RetryLimits
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorLimits:
+    """`max_in_flight`: how many attempts may be open before the loop waits. `first_batch`: how many are signed and
+    journaled together at first, so that the first of a burst do not wait for the others; twice as many each time while
+    more wait, up to `batch`, so that an fsync is shared by many. `one_send`: how many go to a node in one request,
+    which must stay below its body limit; `concurrent_sends`: requests on the wire at once. `journal_rest_s`: the
+    pause, in seconds, after the journal has not taken something. `at_once`: so many orders are signed, journaled and
+    sent in one step of the event loop. `step`: transactions signed before the event loop may do something else, which
+    is about 3 ms.
+    """
+
+    max_in_flight: int
+    first_batch: int = 16
+    batch: int = 256
+    one_send: int = 64
+    concurrent_sends: int = 4
+    journal_rest_s: float = 1.0
+    at_once: int = 4
+    step: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class LandingLimits:
+    """Seconds. A young attempt is asked for often, an old one rarely: the pause is half its age, within
+    `poll_min_s` and `poll_max_s`. `final_poll_s`: how often one is asked for that only waits to be rooted.
+    `resend_every_s`: how often the same bytes go out again while it is in flight. `height_every_s`: how often the
+    finalized block height is read while something could expire.
+    """
+
+    final_poll_s: float
+    resend_every_s: float
+    height_every_s: float
+    send_deadline_s: float
+    poll_min_s: float = 0.05
+    poll_max_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionLimits:
+    """What an operator can set of it. `account_every_s` is in seconds; each other record says its own units."""
+
+    retries: RetryLimits
+    landing: LandingLimits
+    fees: FeeRules
+    max_in_flight: int
+    account_every_s: float
+    min_balance_lamports: int
+    accept_fills_without_position: bool
+    dry_run: bool
