@@ -1,0 +1,25 @@
+"""`keeper demo`: a chain, a keeper and orders, on this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    orders: Annotated[int, typer.Option("--orders", min=30, max=5_000, help="How many orders to place.")] = 240,
+    seed: Annotated[int, typer.Option("--seed", help="Which walk of the prices, and which orders.")] = 7,
+    speed: Annotated[float, typer.Option("--speed", min=0.1, max=10, help="How fast the prices walk.")] = 1.0,
+    poor: Annotated[int, typer.Option("--poor", min=0, max=100, help="Further orders that users can't pay.")] = 0,
+    hold: Annotated[bool, typer.Option("--hold", help="Keep the chain and the keeper up until Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only the summary, as JSON.")] = False,
+) -> None:
+    """Start a chain and a keeper, place orders, walk the prices, and audit the chain. Needs nothing else."""
+    from keeper.config.inputs import load_program
+    from keeper.config.settings import ProgramSettings
+    from keeper.demo.demo import run_demo
+    from keeper.demo.options import DemoOptions
+
+    options = DemoOptions(orders=orders, seed=seed, speed=speed, poor=poor, hold=hold, as_json=as_json)
+    raise typer.Exit(run_demo(options, load_program(ProgramSettings(idl="0.2"))))
