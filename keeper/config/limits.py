@@ -8,8 +8,7 @@ from keeper.execution.assembly import ExecutionLimits
 from keeper.execution.fees import FeeRules
 from keeper.execution.lander import LandingLimits
 from keeper.execution.tries import RetryLimits
-from keeper.http.edge.limits import ApiLimits
-from keeper.http.edge.tokens import Tokens
+from keeper.http.edge.clients import ApiLimits, Tokens
 from keeper.journal import Retention
 from keeper.solana.pool import PoolLimits
 from keeper.solana.watch import WatchLimits
