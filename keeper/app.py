@@ -26,7 +26,7 @@ from keeper.execution.fees import utc_day
 from keeper.execution.relay import RelayDesk
 from keeper.execution.router import Router
 from keeper.http.api import run_api
-from keeper.http.edge.tokens import Tokens
+from keeper.http.edge.clients import Tokens
 from keeper.http.ports import ApiPorts
 from keeper.journal import Journal
 from keeper.runtime.gauges import Gauges

@@ -7,8 +7,7 @@ from keeper.errors import Misconfigured
 from keeper.execution.fees import FeeRules
 from keeper.execution.limits import ExecutionLimits, LandingLimits
 from keeper.execution.tries import RetryLimits
-from keeper.http.edge.limits import ApiLimits
-from keeper.http.edge.tokens import Tokens
+from keeper.http.edge.clients import ApiLimits, Tokens
 from keeper.journal import Retention
 from keeper.solana.pool import PoolLimits
 from keeper.solana.watch import WatchLimits

@@ -8,7 +8,7 @@ from keeper.config.inputs import load_private_keypair
 from keeper.config.settings import ManagedSettings
 from keeper.domain.decimals import parse_1e6
 from keeper.errors import Misconfigured
-from keeper.http.edge.tokens import Tokens
+from keeper.http.edge.clients import Tokens
 from keeper.http.orders.managed import ManagedWallet
 from keeper.solana.transactions import Signer
 

@@ -14,21 +14,24 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from keeper.errors import ChainError, JournalError
 from keeper.http.actions.cors import ActionsCors, is_actions
-from keeper.http.edge.express import Express
-from keeper.http.edge.limits import Admission, ApiLimits, Rates, client_of
+from keeper.http.edge.chain_problems import problem_of_error
+from keeper.http.edge.clients import Admission, ApiLimits, Rates, client_of
+from keeper.http.edge.direct import DirectRoutes
 from keeper.http.edge.middleware import EveryRequest, Instruments
 from keeper.http.edge.openapi import DESCRIPTION, document
 from keeper.http.edge.problems import Problem
 from keeper.http.edge.server import serve
-from keeper.http.orders.fresh import Fresh
 from keeper.http.orders.managed import Managed, ManagedWallet
 from keeper.http.orders.preparing import Preparing
-from keeper.http.orders.relaying import Relaying
+from keeper.http.orders.relaying import RecentlyPrepared, Relaying
 from keeper.http.ports import ApiPorts
 from keeper.http.routes import ROUTES, add_routes, methods_of
 from keeper.http.stream.following import Following
 
+_ERRORS: Final = (Problem, ChainError, JournalError, HTTPException, RequestValidationError)
+"""What a request may raise on purpose; anything else is a mistake of the keeper's."""
 _BY_STATUS: Final = {
     404: ("not_found", "There is nothing at this path."),
     405: ("method_not_allowed", "See the Allow header for the methods that there are."),
@@ -60,8 +63,8 @@ def create_api(ports: ApiPorts, wallets: Sequence[ManagedWallet] = ()) -> FastAP
     It registers its metrics with `ports.metrics`, so make one a registry.
     """
     app = application()
-    fresh = Fresh()
-    preparing, relaying = Preparing(ports, fresh), Relaying(ports, fresh)
+    recent = RecentlyPrepared()
+    preparing, relaying = Preparing(ports, recent), Relaying(ports, recent)
     app.state.parts = {
         ApiPorts: ports,
         ApiLimits: ports.limits,
@@ -76,7 +79,8 @@ def create_api(ports: ApiPorts, wallets: Sequence[ManagedWallet] = ()) -> FastAP
         return rates.admit(client_of(address, ports.tokens.name_of(authorization)))
 
     # The last one added is the outermost.
-    app.add_middleware(Express, handlers={(r.method, r.path): r.endpoint.handler for r in ROUTES if r.direct})
+    direct = {(route.method, route.path): route.endpoint.handler for route in ROUTES if route.direct}
+    app.add_middleware(DirectRoutes, handlers=direct, errors=_ERRORS, refuse=_refuse)
     app.add_middleware(ActionsCors, genesis=ports.genesis)
     app.add_middleware(EveryRequest, instruments=Instruments(ports.metrics), admit=admit)
     return app
@@ -100,42 +104,32 @@ def application() -> FastAPI:
         redirect_slashes=False,
     )
     add_routes(app)
-
-    @app.get("/v1/openapi.json", include_in_schema=False)
-    async def openapi() -> dict[str, Any]:
-        return app.openapi()
-
-    app.openapi = lambda: document(app)  # type: ignore[method-assign]
-    app.add_exception_handler(Problem, _problem)
-    app.add_exception_handler(HTTPException, _http_exception)
-    app.add_exception_handler(RequestValidationError, _invalid_parameter)
+    for error in _ERRORS:
+        app.add_exception_handler(error, _refuse)
     return app
 
 
-async def _problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)
-    return _refusal(request, error)
-
-
-def _refusal(request: Request, problem: Problem) -> Response:
+async def _refuse(request: Request, error: Exception) -> Response:
+    """The answer to a request that raised one of `_ERRORS`."""
+    problem = _problem(request, error)
     if is_actions(request.url.path):
         # The member that the Actions specification gives an error.
         problem.more["message"] = problem.detail
     return problem.response()
 
 
-async def _http_exception(request: Request, error: Exception) -> Response:
-    """Starlette's own refusals: no such path, no such method."""
+def _problem(request: Request, error: Exception) -> Problem:
+    match error:
+        case Problem():
+            return error
+        case ChainError() | JournalError():
+            return problem_of_error(error)
+        case RequestValidationError():
+            first = error.errors()[0]
+            name = str(first["loc"][-1])
+            return Problem("invalid_field", f"The parameter {name} is not as described: {first['msg']}.", field=name)
+    # Starlette's own refusals: no such path, no such method.
     assert isinstance(error, HTTPException)
     code, detail = _BY_STATUS.get(error.status_code, ("malformed_request", "The request can't be read."))
     headers = {"Allow": ", ".join(methods_of(request.url.path))} if error.status_code == 405 else error.headers
-    return _refusal(request, Problem(code, detail, headers=headers))
-
-
-async def _invalid_parameter(request: Request, error: Exception) -> Response:
-    """A query or path parameter that isn't as described."""
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    name = str(first["loc"][-1])
-    detail = f"The parameter {name} is not as described: {first['msg']}."
-    return _refusal(request, Problem("invalid_field", detail, field=name))
+    return Problem(code, detail, headers=headers)

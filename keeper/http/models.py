@@ -27,13 +27,9 @@ EXAMPLE_TERMS: Final = {
     "leverage": 5,
 }
 _SIGNATURE = "5VERv8NMvzbJMEkV8xnrLkEaWRtSz9CosKDYjCJjBRnbJLgp8uirBgmQpjKhoR4tjF3ZpRzrFmBV6UjKdiSZkQUW"
-
 BASE58 = "^[1-9A-HJ-NP-Za-km-z]+$"
 
-Address = Annotated[
-    str,
-    Meta(min_length=32, max_length=44, pattern=BASE58, description="A base58 address."),
-]
+Address = Annotated[str, Meta(min_length=32, max_length=44, pattern=BASE58, description="A base58 address.")]
 Decimal = Annotated[
     str,
     Meta(
@@ -96,7 +92,7 @@ class ManagedOrder(Request, frozen=True, kw_only=True):
         Decimal | None,
         Meta(
             description="Required for limit, where it has to lie within 10 % of the oracle's price. A stop_limit may "
-            "have one; the program keeps it, but only the trigger price decides its execution.",
+            "have one; the program keeps it, but only the trigger price decides its execution."
         ),
     ] = None
     trailing_distance: Annotated[
@@ -111,7 +107,7 @@ class ManagedOrder(Request, frozen=True, kw_only=True):
         int | str | None,
         Meta(
             description="Unix seconds, or RFC 3339 with an offset; at most 30 days ahead by the chain's clock. "
-            "Null or 0: never.",
+            "Null or 0: never."
         ),
     ] = None
     order_id: Annotated[

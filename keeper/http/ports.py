@@ -14,8 +14,7 @@ from keeper.domain.events import OrderGone, OrderSeen
 from keeper.domain.health import Health
 from keeper.domain.orders import Market, Order, OrderType
 from keeper.domain.prices import Price
-from keeper.http.edge.limits import ApiLimits
-from keeper.http.edge.tokens import Tokens
+from keeper.http.edge.clients import ApiLimits, Tokens
 from keeper.journal import Journal
 from keeper.journal.records import PreparedRow
 from keeper.solana.client import Blockhash, ChainClient
@@ -28,39 +27,30 @@ class Desk(Protocol):
 
     def order(self, address: Pubkey) -> Order | None:
         """The order as the book holds it; None when it does not rest there."""
-        ...
 
     def why(self, address: Pubkey) -> str:
         """Why the order was not executed yet, as one sentence for its user; empty when nothing is to be said."""
-        ...
 
     def market(self, key: str | Pubkey) -> Market | None:
         """A market by symbol (`SOL/USDC`) or by address; None when the program has none such."""
-        ...
 
     def markets(self) -> list[Market]:
         """Every market that the keeper watches."""
-        ...
 
     def price(self, market: Pubkey) -> Price | None:
         """The market's newest price, however old; None when it never had one."""
-        ...
 
     def chain_time_s(self) -> float | None:
         """The chain's clock, unix seconds; None before it was first seen."""
-        ...
 
     def executing(self, market: Market) -> tuple[bool, str]:
         """Whether the market's orders are executed now, and if not, why, in a sentence."""
-        ...
 
     def counts(self) -> Mapping[tuple[Pubkey, OrderType], int]:
         """How many orders rest, by market and type."""
-        ...
 
     def levels(self, market: Pubkey, fires: Fires, n: int) -> Sequence[Level]:
         """The first `n` triggers that a falling or a rising price would meet, the nearest first."""
-        ...
 
 
 class Blockhashes(Protocol):
@@ -68,7 +58,6 @@ class Blockhashes(Protocol):
 
     def current(self) -> Blockhash:
         """A recent confirmed blockhash. Transient when there is none fresh enough."""
-        ...
 
 
 class Relay(Protocol):
@@ -82,7 +71,6 @@ class Relay(Protocol):
         says whether it places or cancels. Raises JournalConflict when the row was submitted meanwhile, and
         other JournalErrors when nothing was accepted; DryRun when nothing is sent at all.
         """
-        ...
 
 
 class HealthReport(Protocol):
@@ -90,7 +78,6 @@ class HealthReport(Protocol):
 
     def report(self) -> Health:
         """The state of things now."""
-        ...
 
 
 class Brakes(Protocol):
@@ -99,19 +86,15 @@ class Brakes(Protocol):
     @property
     def paused(self) -> str | None:
         """Why an operator paused the keeper; None when none did."""
-        ...
 
     async def pause(self, reason: str) -> None:
         """Sign and send nothing new."""
-        ...
 
     async def resume(self) -> None:
         """Go on."""
-        ...
 
     async def retry(self, address: Pubkey) -> None:
         """Let a failed order rest again; another KeeperError says why it can't."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +117,8 @@ class ApiPorts:
     tokens: Tokens = field(default_factory=Tokens)
     brakes: Brakes | None = None
     operators: Tokens = field(default_factory=Tokens)
-    news: Callable[[OrderSeen | OrderGone], None] | None = None
-    settings_shown: Callable[[], Mapping[str, Any]] | None = None
+    news: Callable[[OrderSeen | OrderGone], None] = lambda event: None
+    settings_shown: Callable[[], Mapping[str, Any]] = dict
     genesis: str | None = None
     public_url: str | None = None
     now: Callable[[], float] = time.time

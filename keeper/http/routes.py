@@ -10,13 +10,13 @@ from starlette.routing import compile_path
 
 from keeper.http.actions import routes as actions
 from keeper.http.admin import routes as admin
-from keeper.http.edge.openapi import Endpoint
-from keeper.http.edge.requests import strict_query
+from keeper.http.edge import openapi
+from keeper.http.edge.answering import strict_query
+from keeper.http.orders import managed as wallets
 from keeper.http.orders import routes as orders
-from keeper.http.orders import wallet_routes as wallets
 from keeper.http.page import routes as page
 from keeper.http.reading import health, history, markets
-from keeper.http.stream import routes as stream
+from keeper.http.stream import following
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Route:
 
     method: str
     path: str
-    endpoint: Endpoint
+    endpoint: openapi.Endpoint
     tag: str = ""
     any_query: bool = False
     direct: bool = False
@@ -35,7 +35,7 @@ class Route:
 
 ROUTES: Final = (
     # The stream before the orders: its path would be taken for an order's.
-    Route("GET", "/v1/orders/stream", stream.stream, "orders"),
+    Route("GET", "/v1/orders/stream", following.stream, "orders"),
     Route("POST", "/v1/orders", orders.prepare, "orders", direct=True),
     Route("POST", "/v1/orders/execute", orders.execute, "orders", direct=True),
     Route("GET", "/v1/orders/execute", orders.execute_is_posted, "orders"),
@@ -65,6 +65,7 @@ ROUTES: Final = (
     Route("POST", "/v1/admin/orders/{order}/retry", admin.retry, "admin"),
     Route("POST", "/v1/admin/orders/{order}/resync", admin.resync, "admin"),
     Route("GET", "/v1/admin/settings", admin.settings, "admin"),
+    Route("GET", "/v1/openapi.json", openapi.description, any_query=True),
 )
 
 

@@ -26,7 +26,7 @@ from keeper.domain.health import Check, Health
 from keeper.domain.orders import Market, Order, OrderState, OrderType
 from keeper.domain.prices import Price
 from keeper.http.api import run_api
-from keeper.http.edge.limits import ApiLimits
+from keeper.http.edge.clients import ApiLimits
 from keeper.http.ports import ApiPorts
 from keeper.journal import AddAttempt, Journal, MovePrepared, NoteState, PreparedKind, PreparedStatus
 from keeper.journal.records import PreparedRow

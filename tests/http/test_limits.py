@@ -15,8 +15,7 @@ from solders.keypair import Keypair
 
 from keeper.domain.health import Check, Health
 from keeper.errors import Transient
-from keeper.http.edge.limits import Rates, client_of
-from keeper.http.edge.tokens import Tokens
+from keeper.http.edge.clients import Rates, Tokens, client_of
 from tests.http.http_world import LIMITS, World, problem, serving, signed
 
 pytestmark = pytest.mark.anyio

@@ -16,7 +16,7 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from keeper.http.api import run_api
-from keeper.http.edge.tokens import Tokens
+from keeper.http.edge.clients import Tokens
 from keeper.http.orders.managed import ManagedWallet
 from keeper.solana.transactions import Signer
 from tests.http.http_world import World, problem

@@ -14,7 +14,7 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from keeper.domain.events import OrderGone, OrderSeen
-from keeper.http.edge.tokens import Tokens
+from keeper.http.edge.clients import Tokens
 from tests.http.http_world import World, problem, serving
 
 pytestmark = pytest.mark.anyio

@@ -1,49 +1,103 @@
-"""Solana Actions: any wallet that speaks them places an order from a link. The wallet itself sends the transaction."""
+"""Solana Actions: any wallet that speaks them places an order from a link. The wallet itself sends the transaction.
+
+The fields' names are the Actions specification's.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from fastapi import Query
+from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
-from keeper.http.actions.models import (
-    ActionAccount,
-    ActionLinks,
-    ActionOption,
-    ActionParameter,
-    ActionRule,
-    ActionRules,
-    ActionTransaction,
-    ActionView,
-    LinkedAction,
-)
-from keeper.http.edge.answers import answer
+from keeper.http.edge.answering import answer, part
 from keeper.http.edge.openapi import described
-from keeper.http.edge.problems import BODY_PROBLEMS, CHAIN_PROBLEMS, TERMS_PROBLEMS
-from keeper.http.edge.requests import part
+from keeper.http.edge.problems import CHAIN_PROBLEMS, ORDER_PROBLEMS
 from keeper.http.edge.strict_json import decode, read_json
-from keeper.http.models import EXAMPLE_WALLET, PlaceOrder
+from keeper.http.models import EXAMPLE_WALLET, Address, Answer, PlaceOrder
 from keeper.http.orders.preparing import Preparing
 from keeper.http.ports import ApiPorts
 
 PATH: Final = "/actions/place-order"
-_FIELDS: Final = (
-    "market",
-    "order_type",
-    "side",
-    "size",
-    "trigger_price",
-    "limit_price",
-    "trailing_distance",
-    "leverage",
-)
-
 Market = Annotated[str, Query(max_length=65, description="Base and quote.", examples=["SOL/USDC"])]
 OrderType = Annotated[str | None, Query(max_length=32, description="Fixed by the link; else the user chooses.")]
+Number = Annotated[str | None, Query(max_length=40)]
 Side = Annotated[str | None, Query(max_length=8, description="Fixed by the link; else the user chooses.")]
+
+
+class ActionRule(Answer, frozen=True, kw_only=True):
+    """A path of this host that is an Action."""
+
+    pathPattern: str  # noqa: N815
+    apiPath: str  # noqa: N815
+
+
+class ActionRules(Answer, frozen=True, kw_only=True):
+    """Which paths of this host are Actions."""
+
+    rules: list[ActionRule]
+
+
+class ActionOption(Answer, frozen=True, kw_only=True):
+    """One choice of a parameter."""
+
+    label: str
+    value: str
+    selected: bool = False
+
+
+class ActionParameter(Answer, frozen=True, kw_only=True):
+    """What a user fills in."""
+
+    name: str
+    label: str
+    type: Literal["text", "number", "select"]
+    required: bool = False
+    options: list[ActionOption] | UnsetType = UNSET
+
+
+class LinkedAction(Answer, frozen=True, kw_only=True):
+    """A button, with the fields before it."""
+
+    type: Literal["transaction"] = "transaction"
+    label: str
+    href: str
+    parameters: list[ActionParameter]
+
+
+class ActionLinks(Answer, frozen=True, kw_only=True):
+    """What can be done."""
+
+    actions: list[LinkedAction]
+
+
+class ActionView(Answer, frozen=True, kw_only=True):
+    """An Action, as a wallet shows it."""
+
+    type: Literal["action"] = "action"
+    icon: str
+    title: str
+    description: str
+    label: str
+    disabled: bool = False
+    links: ActionLinks
+
+
+class ActionAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """Who wants to act. Wallets may send more than this; what is not known is not looked at."""
+
+    account: Annotated[Address, Meta(description="The wallet that will sign and pay.")]
+
+
+class ActionTransaction(Answer, frozen=True, kw_only=True):
+    """A transaction for the wallet to sign and send."""
+
+    type: Literal["transaction"] = "transaction"
+    transaction: Annotated[str, Meta(description="Unsigned, in base64.")]
+    message: str
 
 
 @described("Which paths are Actions", {200: ActionRules})
@@ -54,10 +108,7 @@ async def rules(request: Request) -> Response:
 
 @described("Describe the Action", {200: ActionView}, problems=["invalid_field", "unknown_field"])
 async def describe(
-    request: Request,
-    market: Market = "SOL/USDC",
-    order_type: OrderType = None,
-    side: Side = None,
+    request: Request, market: Market = "SOL/USDC", order_type: OrderType = None, side: Side = None
 ) -> Response:
     """What a wallet shows of it: what the link fixes is fixed, the rest are fields for the user to fill in."""
     ports = part(request, ApiPorts)
@@ -93,25 +144,33 @@ async def describe(
     {200: ActionTransaction},
     body=ActionAccount,
     example={"account": EXAMPLE_WALLET},
-    problems=[*BODY_PROBLEMS, *TERMS_PROBLEMS, *CHAIN_PROBLEMS, "not_ready"],
+    problems=[*ORDER_PROBLEMS, *CHAIN_PROBLEMS, "not_ready"],
 )
 async def transaction(
     request: Request,
     market: Market = "SOL/USDC",
     order_type: OrderType = None,
     side: Side = None,
-    size: Annotated[str | None, Query(max_length=40)] = None,
-    trigger_price: Annotated[str | None, Query(max_length=40)] = None,
-    limit_price: Annotated[str | None, Query(max_length=40)] = None,
-    trailing_distance: Annotated[str | None, Query(max_length=40)] = None,
+    size: Number = None,
+    trigger_price: Number = None,
+    limit_price: Number = None,
+    trailing_distance: Number = None,
     leverage: Annotated[int, Query(ge=1, le=255)] = 1,
 ) -> Response:
     """The unsigned `place_order` transaction for the account's wallet, which signs and sends it by itself; the keeper
     sees the order when it is on chain. Fields that a user left empty count as not given.
     """
     who = await read_json(request, ActionAccount)
-    words = (market, order_type, side, size, trigger_price, limit_price, trailing_distance)
-    given = {name: word for name, word in zip(_FIELDS, words, strict=False) if word}
+    words = {
+        "market": market,
+        "order_type": order_type,
+        "side": side,
+        "size": size,
+        "trigger_price": trigger_price,
+        "limit_price": limit_price,
+        "trailing_distance": trailing_distance,
+    }
+    given = {name: word for name, word in words.items() if word}
     # Through the same door as any order: what is wrong with a field is said of that field.
     body = decode(msgspec.json.encode({"user": who.account, **given, "leverage": leverage}), PlaceOrder)
     prepared = (await part(request, Preparing).place(body, None)).answer
@@ -127,28 +186,21 @@ async def transaction(
 
 def _parameters(ports: ApiPorts, fixed: dict[str, str | None]) -> list[ActionParameter]:
     """What the link leaves open, of what the order's type uses."""
-    order_type = fixed["order_type"]
+    kind = fixed["order_type"]
     found = []
-    if order_type is None:
+    if kind is None:
         found.append(_select("order_type", "Order type", [t.word for t in sorted(ports.program.executable)]))
     if fixed["side"] is None:
         found.append(_select("side", "Side", ["long", "short"]))
     found.append(ActionParameter(name="size", label="Size in base units", type="text", required=True))
-    if order_type != "limit":
-        required = order_type in ("stop_loss", "take_profit", "stop_limit")
-        found.append(ActionParameter(name="trigger_price", label="Trigger price", type="text", required=required))
-    if order_type in (None, "limit", "stop_limit"):
-        required = order_type == "limit"
-        found.append(ActionParameter(name="limit_price", label="Limit price", type="text", required=required))
-    if order_type in (None, "trailing_stop"):
-        found.append(
-            ActionParameter(
-                name="trailing_distance",
-                label="Trailing distance (0.05 is 5 %)",
-                type="text",
-                required=order_type == "trailing_stop",
-            )
-        )
+    prices = (
+        ("trigger_price", "Trigger price", kind != "limit", ("stop_loss", "take_profit", "stop_limit")),
+        ("limit_price", "Limit price", kind in (None, "limit", "stop_limit"), ("limit",)),
+        ("trailing_distance", "Trailing distance (0.05 is 5 %)", kind in (None, "trailing_stop"), ("trailing_stop",)),
+    )
+    for name, label, used, needed_by in prices:
+        if used:
+            found.append(ActionParameter(name=name, label=label, type="text", required=kind in needed_by))
     found.append(ActionParameter(name="leverage", label="Leverage", type="number", required=True))
     return found
 

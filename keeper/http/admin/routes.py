@@ -12,11 +12,9 @@ from starlette.responses import Response
 from keeper.domain.events import OrderGone, OrderSeen
 from keeper.domain.orders import Order
 from keeper.errors import JournalError, KeeperError, MalformedAccount
-from keeper.http.edge.answers import answer
-from keeper.http.edge.chain_problems import translated
+from keeper.http.edge.answering import OrderPath, address, answer, part
 from keeper.http.edge.openapi import described
 from keeper.http.edge.problems import CHAIN_PROBLEMS, Problem
-from keeper.http.edge.requests import OrderPath, address, part
 from keeper.http.edge.strict_json import read_json_if_any
 from keeper.http.models import Address, Answer
 from keeper.http.models import Request as Body
@@ -138,27 +136,23 @@ async def retry(request: Request, order: OrderPath) -> Response:
 )
 async def resync(request: Request, order: OrderPath) -> Response:
     """What the chain says is news to the keeper like any other: an older state never overwrites a newer one."""
-    ports, _ = _operated(request)
-    key = address(order, "order")
-    with translated():
-        slot, (account,) = await ports.client.accounts([key])
+    (ports, _), key = _operated(request), address(order, "order")
+    slot, (account,) = await ports.client.accounts([key])
     found: Order | None = None
     if account is not None and account.lamports and account.owner == ports.program.id:
         with contextlib.suppress(MalformedAccount):
             found = decode_order(key, account.data, slot)
     if found is None and ports.desk.order(key) is None:
         raise Problem("order_not_found", f"Neither the chain nor the keeper's book has an order {key}.")
-    if ports.news is not None:
-        ports.news(OrderGone(key, slot) if found is None else OrderSeen(found))
-    status = None if found is None else found.status.word
-    return answer(OrderResynced(order=str(key), slot=slot, onchain_status=status))
+    ports.news(OrderGone(key, slot) if found is None else OrderSeen(found))
+    on_chain = None if found is None else found.status.word
+    return answer(OrderResynced(order=str(key), slot=slot, onchain_status=on_chain))
 
 
 @described("The settings in force", {200: SettingsView}, problems=_REFUSALS)
 async def settings(request: Request) -> Response:
     """By name. Secrets are left out: of them it says only that they are set."""
-    ports, _ = _operated(request)
-    return answer(SettingsView(settings=dict(ports.settings_shown() if ports.settings_shown is not None else {})))
+    return answer(SettingsView(settings=dict(_operated(request)[0].settings_shown())))
 
 
 def _status(ports: ApiPorts, brakes: Brakes) -> Response:

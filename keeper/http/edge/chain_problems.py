@@ -11,21 +11,6 @@ from keeper.errors import ChainError, JournalError, RateLimited, Rejected
 from keeper.http.edge.problems import KINDS, Problem
 from keeper.venue.program_errors import ProgramFailure
 
-_FIELDS: Final = {
-    "invalid_size": "size",
-    "position_too_large": "size",
-    "invalid_leverage": "leverage",
-    "market_inactive": "market",
-    "invalid_price": "limit_price",
-    "price_too_high": "limit_price",
-    "price_too_low": "limit_price",
-    "invalid_stop_price": "trigger_price",
-    "invalid_trailing_distance": "trailing_distance",
-    "order_expired": "expires_at",
-    "order_expiration_too_long": "expires_at",
-}
-"""The program's errors that are about one field of the order, by the problem's code."""
-
 _FUNDS: Final = frozenset(
     {
         "AccountNotFound",
@@ -54,7 +39,7 @@ def problem_of_failure(failure: ProgramFailure) -> Problem:
             "detail": failure.detail or None,
         }
     }
-    return Problem(code, sentence, field=_FIELDS.get(code), more=more)
+    return Problem(code, sentence, more=more)
 
 
 def _code(failure: ProgramFailure) -> str:
@@ -66,22 +51,26 @@ def _code(failure: ProgramFailure) -> str:
     return word if word in KINDS and KINDS[word].status in (409, 422) else "simulation_failed"
 
 
+def problem_of_error(error: ChainError | JournalError) -> Problem:
+    """What went wrong with the chain or the journal, as a problem that its caller can act on."""
+    match error:
+        case RateLimited():
+            wait_s = max(1, round(error.retry_after_s or 1))
+            return Problem("chain_unavailable", "The chain's node asked for a pause.", retry_after_s=wait_s)
+        case Rejected():
+            # The keeper built the request, so a node that refuses it points at the keeper's side, not the caller's.
+            return Problem("chain_unavailable", "The chain's node refused the request.", retry_after_s=5)
+        case ChainError():
+            return Problem("chain_unavailable", "The chain can't be reached right now.", retry_after_s=1)
+    return Problem("journal_unavailable", "The keeper can't use its journal right now.", retry_after_s=5)
+
+
 @contextlib.contextmanager
-def translated(cursor: str | None = None) -> Iterator[None]:
-    """Errors of the chain and of the journal, raised inside, as the problems that a caller can act on. `cursor` is what
-    the caller asked a page with.
-    """
+def page_after(cursor: str | None) -> Iterator[None]:
+    """Read a page of the journal that its caller asked for with this cursor. The journal refuses a foreign one."""
     try:
         yield
-    except RateLimited as e:
-        wait = max(1, round(e.retry_after_s or 1))
-        raise Problem("chain_unavailable", "The chain's node asked for a pause.", retry_after_s=wait) from e
-    except Rejected as e:
-        # The keeper built the request, so a node that refuses it points at the keeper's side, not the caller's.
-        raise Problem("chain_unavailable", "The chain's node refused the request.", retry_after_s=5) from e
-    except ChainError as e:
-        raise Problem("chain_unavailable", "The chain can't be reached right now.", retry_after_s=1) from e
     except JournalError as e:
         if cursor is not None and type(e) is JournalError:
-            raise Problem("invalid_cursor", "The cursor is not one of this API's.", field="cursor") from e
-        raise Problem("journal_unavailable", "The keeper can't use its journal right now.", retry_after_s=5) from e
+            raise Problem("invalid_cursor", "The cursor is not one of this API's.") from e
+        raise

@@ -16,9 +16,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from keeper.http.edge.heads import MAX_HEAD_BYTES
-from keeper.http.edge.limits import Admission
+from keeper.http.edge.clients import UNLIMITED, Admission
 from keeper.http.edge.problems import Problem
+from keeper.http.edge.server import MAX_HEAD_BYTES
 
 REQUEST_ID: Final = "X-Request-Id"
 _REQUEST_ID: Final = REQUEST_ID.lower().encode()
@@ -30,7 +30,6 @@ _log: Any = structlog.get_logger("keeper.http")
 
 _PROBES: Final = frozenset({"/livez", "/readyz", "/healthz"})
 """Never limited: a supervisor that is told to wait takes a working keeper for a dead one."""
-_UNLIMITED: Final = Admission()
 _BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
@@ -107,7 +106,7 @@ class EveryRequest:
     def _admission(self, scope: Scope, asked: Headers) -> Admission:
         client = scope.get("client")
         if client is None or scope["path"] in _PROBES:
-            return _UNLIMITED
+            return UNLIMITED
         return self._admit(client[0], asked.get("authorization"))
 
 

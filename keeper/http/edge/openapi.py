@@ -13,7 +13,8 @@ from typing import Any, Final
 import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from starlette.responses import Response
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from keeper.http.edge.problems import KINDS, MEDIA_TYPE
 from keeper.http.models import Answer, ProblemDetails
@@ -140,11 +141,13 @@ def document(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
+@hidden
+async def description(request: Request) -> Response:
+    """The document of the application that answers."""
+    return JSONResponse(document(request.app))
+
+
 def _without_fastapi_error(responses: dict[str, Any]) -> None:
     schema = responses.get("422", {}).get("content", {}).get("application/json", {}).get("schema", {})
     if schema.get("$ref", "").endswith("HTTPValidationError"):
-        del responses["422"]["content"]["application/json"]
-        responses["422"] = {
-            "description": "- `invalid_field`: A parameter is not valid",
-            "content": _PROBLEM,
-        }
+        responses["422"] = {"description": "- `invalid_field`: A parameter is not valid", "content": _PROBLEM}

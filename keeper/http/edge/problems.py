@@ -18,10 +18,11 @@ MEDIA_TYPE: Final = "application/problem+json"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A sort of problem: its HTTP status and its title, which don't vary from one occurrence to the next."""
+    """A sort of problem: its HTTP status, its title, and the field that it is always about, if there is one."""
 
     status: int
     title: str
+    field: str | None = None
 
 
 KINDS: Final[Mapping[str, Kind]] = {
@@ -40,31 +41,31 @@ KINDS: Final[Mapping[str, Kind]] = {
     "unknown_field": Kind(422, "A field is not known"),
     "missing_field": Kind(422, "A field is missing"),
     "invalid_field": Kind(422, "A field is not valid"),
-    "invalid_cursor": Kind(422, "The cursor is not valid"),
+    "invalid_cursor": Kind(422, "The cursor is not valid", "cursor"),
     "invalid_idempotency_key": Kind(400, "The Idempotency-Key is not valid"),
     "idempotency_key_reused": Kind(422, "The Idempotency-Key was used for another request"),
     # What the order asks for. Where the program has an error for it, the code is that error's name.
-    "unknown_market": Kind(422, "There is no such market"),
-    "market_inactive": Kind(422, "The market is not active"),
-    "order_type_not_executed": Kind(422, "The program does not execute this order type"),
+    "unknown_market": Kind(422, "There is no such market", "market"),
+    "market_inactive": Kind(422, "The market is not active", "market"),
+    "order_type_not_executed": Kind(422, "The program does not execute this order type", "order_type"),
     "field_not_used": Kind(422, "The order type does not use this field"),
-    "invalid_size": Kind(422, "The size is not valid"),
-    "position_too_large": Kind(422, "The size is above the program's limit"),
-    "invalid_leverage": Kind(422, "The leverage is not valid for the market"),
-    "invalid_price": Kind(422, "The limit price is not valid"),
-    "price_too_high": Kind(422, "The limit price is too far above the oracle's"),
-    "price_too_low": Kind(422, "The limit price is too far below the oracle's"),
-    "invalid_stop_price": Kind(422, "The trigger price is not valid"),
-    "invalid_trailing_distance": Kind(422, "The trailing distance is not valid"),
+    "invalid_size": Kind(422, "The size is not valid", "size"),
+    "position_too_large": Kind(422, "The size is above the program's limit", "size"),
+    "invalid_leverage": Kind(422, "The leverage is not valid for the market", "leverage"),
+    "invalid_price": Kind(422, "The limit price is not valid", "limit_price"),
+    "price_too_high": Kind(422, "The limit price is too far above the oracle's", "limit_price"),
+    "price_too_low": Kind(422, "The limit price is too far below the oracle's", "limit_price"),
+    "invalid_stop_price": Kind(422, "The trigger price is not valid", "trigger_price"),
+    "invalid_trailing_distance": Kind(422, "The trailing distance is not valid", "trailing_distance"),
     "price_stale": Kind(422, "The oracle's price is too old"),
-    "order_expired": Kind(422, "The expiry is in the past"),
-    "order_expiration_too_long": Kind(422, "The expiry is too far ahead"),
-    "order_id_not_supported": Kind(422, "The program's revision has no order ids"),
+    "order_expired": Kind(422, "The expiry is in the past", "expires_at"),
+    "order_expiration_too_long": Kind(422, "The expiry is too far ahead", "expires_at"),
+    "order_id_not_supported": Kind(422, "The program's revision has no order ids", "order_id"),
     "order_exists": Kind(409, "The order's address is taken"),
     # What became of an order or a preparation.
     "order_not_found": Kind(404, "The order is not known"),
     "order_not_pending": Kind(409, "The order is not pending any more"),
-    "prepared_not_found": Kind(404, "Nothing was prepared under this id"),
+    "prepared_not_found": Kind(404, "Nothing was prepared under this id", "id"),
     "already_submitted": Kind(409, "Another signed transaction was submitted for this id"),
     "blockhash_expired": Kind(409, "The prepared transaction can no longer land"),
     # What a simulation says when the program has no more particular word above.
@@ -120,13 +121,17 @@ BODY_PROBLEMS: Final = (
     "invalid_field",
 )
 TERMS_PROBLEMS: Final = tuple(c for c, kind in KINDS.items() if kind.status == 422 and c not in BODY_PROBLEMS)
+ORDER_PROBLEMS: Final = (*BODY_PROBLEMS, *TERMS_PROBLEMS)
 CHAIN_PROBLEMS: Final = ("chain_unavailable", "journal_unavailable")
+LANDING_PROBLEMS: Final = ("blockhash_expired", "not_ready", *CHAIN_PROBLEMS)
+"""What a description lists together."""
 
 
 class Problem(Exception):
     """Answer the request with this problem. `code` is one of KINDS.
 
-    `field` names the field at fault, with dots into objects. `more` are extension members of the document.
+    `field` names the field at fault, with dots into objects; by default the kind's own. `more` are extension members of
+    the document.
     """
 
     def __init__(
@@ -143,7 +148,7 @@ class Problem(Exception):
         self.code = code
         self.kind = KINDS[code]
         self.detail = detail
-        self.field = field
+        self.field = field or self.kind.field
         self.headers = dict(headers or {})
         if retry_after_s is not None:
             self.headers["Retry-After"] = str(retry_after_s)

@@ -15,9 +15,9 @@ import anyio
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
-from keeper.http.edge.limits import ApiLimits
+from keeper.http.edge.answering import part
+from keeper.http.edge.clients import ApiLimits
 from keeper.http.edge.problems import Problem
-from keeper.http.edge.requests import part
 
 T = TypeVar("T", bound=msgspec.Struct)
 

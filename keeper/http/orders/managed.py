@@ -10,25 +10,41 @@ import base64
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from fastapi import Path
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
+from starlette.requests import Request
+from starlette.responses import Response
 
 from keeper.domain.decimals import decimal, parse_1e6
-from keeper.http.edge.chain_problems import translated
-from keeper.http.edge.keyed_lock import KeyedLock
-from keeper.http.edge.problems import Problem
-from keeper.http.edge.tokens import Tokens
-from keeper.http.models import ExecuteOrder, ManagedOrder, PlaceOrder, PreparedTransaction, SubmittedTransaction
+from keeper.errors import ChainError, JournalError
+from keeper.http.edge.answering import OrderPath, address, part
+from keeper.http.edge.clients import Tokens
+from keeper.http.edge.idempotency import KEY_HEADER, KeyedLock, key_of
+from keeper.http.edge.openapi import described
+from keeper.http.edge.problems import LANDING_PROBLEMS, ORDER_PROBLEMS, Problem
+from keeper.http.edge.strict_json import read_json
+from keeper.http.models import (
+    EXAMPLE_TERMS,
+    ExecuteOrder,
+    ManagedOrder,
+    PlaceOrder,
+    PreparedTransaction,
+    SubmittedTransaction,
+)
 from keeper.http.orders.preparing import Preparing
 from keeper.http.orders.relaying import Relaying
+from keeper.http.orders.routes import LOCATION, accepted
 from keeper.http.ports import ApiPorts
 from keeper.journal.ops import SetMeta
 from keeper.solana.transactions import Signer
 
 _DAY_S: Final = 86_400
+_REFUSALS: Final = ("unauthorized", "not_found", "invalid_idempotency_key")
+WalletPath = Annotated[str, Path(max_length=32, description="The wallet's name in the keeper's settings.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +81,7 @@ class Managed:
         wallet = self._wallets.get(name)
         if wallet is None or wallet.tokens.name_of(authorization) is None:
             raise Problem(
-                "unauthorized",
-                "Send a bearer token that may use this wallet.",
-                headers={"WWW-Authenticate": "Bearer"},
+                "unauthorized", "Send a bearer token that may use this wallet.", headers={"WWW-Authenticate": "Bearer"}
             )
         return wallet
 
@@ -81,7 +95,7 @@ class Managed:
             counted = None if prepared.replayed else await self._count(wallet)
             try:
                 return await self._relay(wallet, prepared.answer)
-            except Problem:
+            except (Problem, ChainError, JournalError):
                 if counted is not None:
                     await self._commit(wallet, counted - 1)
                 raise
@@ -102,8 +116,7 @@ class Managed:
 
     async def _count(self, wallet: ManagedWallet) -> int:
         """Count an order before it is sent, so that a crash leaves one too many counted and never one too few."""
-        with translated():
-            text = await self._ports.journal.read(lambda queries: queries.meta(_counter(wallet)))
+        text = await self._ports.journal.read(lambda queries: queries.meta(_counter(wallet)))
         day, _, number = (text or "").partition(" ")
         made = int(number) if day == self._today() else 0
         if made >= wallet.orders_per_day:
@@ -116,8 +129,7 @@ class Managed:
         return made + 1
 
     async def _commit(self, wallet: ManagedWallet, made: int) -> None:
-        with translated():
-            await self._ports.journal.commit(SetMeta(_counter(wallet), f"{self._today()} {made}"))
+        await self._ports.journal.commit(SetMeta(_counter(wallet), f"{self._today()} {made}"))
 
     def _today(self) -> str:
         return dt.datetime.fromtimestamp(self._ports.now(), dt.UTC).date().isoformat()
@@ -141,3 +153,42 @@ def _own_key(wallet: ManagedWallet, key: str | None) -> str | None:
 
 def _counter(wallet: ManagedWallet) -> str:
     return f"managed_orders {wallet.name}"
+
+
+@described(
+    "Place an order with a managed wallet",
+    {202: SubmittedTransaction},
+    body=ManagedOrder,
+    example=EXAMPLE_TERMS,
+    problems=[*_REFUSALS, "not_allowed", "daily_limit", *ORDER_PROBLEMS, "order_exists", *LANDING_PROBLEMS],
+    headers=KEY_HEADER,
+    answer_headers=LOCATION,
+)
+async def place(request: Request, wallet: WalletPath) -> Response:
+    """The keeper signs with the wallet's key, which its operator gave it, and relays the order."""
+    managed = part(request, Managed)
+    allowed = managed.wallet(wallet, request.headers.get("authorization"))
+    body = await read_json(request, ManagedOrder)
+    return accepted(await managed.place(allowed, body, key_of(request)))
+
+
+@described(
+    "Cancel an order of a managed wallet",
+    {202: SubmittedTransaction},
+    problems=[
+        *_REFUSALS,
+        "invalid_field",
+        "order_not_found",
+        "order_not_pending",
+        "unauthorized_user",
+        "simulation_failed",
+        *LANDING_PROBLEMS,
+    ],
+    headers=KEY_HEADER,
+    answer_headers=LOCATION,
+)
+async def cancel(request: Request, order: OrderPath, wallet: WalletPath) -> Response:
+    """The keeper signs the cancel with the wallet's key and relays it."""
+    managed = part(request, Managed)
+    allowed = managed.wallet(wallet, request.headers.get("authorization"))
+    return accepted(await managed.cancel(allowed, address(order, "order"), key_of(request)))

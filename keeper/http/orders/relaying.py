@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections import OrderedDict
 from typing import Final
 
 from solders.signature import Signature
 
 from keeper.domain.orders import OrderState
 from keeper.errors import DryRun
-from keeper.http.edge.chain_problems import problem_of_failure, translated
-from keeper.http.edge.keyed_lock import KeyedLock
+from keeper.http.edge.chain_problems import problem_of_failure
+from keeper.http.edge.idempotency import KeyedLock
 from keeper.http.edge.problems import Problem
 from keeper.http.models import ExecuteOrder, SubmittedTransaction
-from keeper.http.orders.fresh import Fresh
 from keeper.http.ports import ApiPorts
 from keeper.journal.ops import JournalConflict
 from keeper.journal.records import PreparedKind, PreparedRow, PreparedStatus
@@ -22,16 +22,47 @@ from keeper.solana.client import CONFIRMED
 from keeper.venue.program_errors import name_failure, programs_of
 from keeper.venue.relay_checks import MAX_WIRE_BYTES, RelayRefused, check_relayed
 
+_MOST: Final = 4_096
+"""About 2 KB each. Who takes longer to sign than so many others is looked up."""
 _FIELD: Final = "signed_transaction"
 _STATUS: Final = {PreparedKind.PLACE: OrderState.SUBMITTED, PreparedKind.CANCEL: OrderState.CANCELLING}
+
+
+class RecentlyPrepared:
+    """The newest prepared rows by id, so that relaying one need not read the journal again.
+
+    The journal stays the truth: a row gets in here once it is durable, and the commit that submits it says, in the same
+    transaction, that it was waiting still. What is not found here is looked up there.
+    """
+
+    def __init__(self, most: int = _MOST) -> None:
+        self._most = most
+        self._rows: OrderedDict[str, PreparedRow] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"RecentlyPrepared({len(self._rows)} of {self._most})"
+
+    def add(self, row: PreparedRow) -> None:
+        """Remember a row that is durable and waits for its signature; the oldest is forgotten for it."""
+        self._rows[row.id] = row
+        if len(self._rows) > self._most:
+            self._rows.popitem(last=False)
+
+    def get(self, prepared_id: str) -> PreparedRow | None:
+        """The row; None when it is not known here."""
+        return self._rows.get(prepared_id)
+
+    def drop(self, prepared_id: str) -> None:
+        """It is not waiting any more, or perhaps not."""
+        self._rows.pop(prepared_id, None)
 
 
 class Relaying:
     """Checks and hands over signed transactions; the same bytes twice get the same answer."""
 
-    def __init__(self, ports: ApiPorts, fresh: Fresh) -> None:
+    def __init__(self, ports: ApiPorts, recent: RecentlyPrepared) -> None:
         self._ports = ports
-        self._fresh = fresh
+        self._recent = recent
         self._ids = KeyedLock()
 
     async def execute(self, body: ExecuteOrder) -> SubmittedTransaction:
@@ -39,7 +70,7 @@ class Relaying:
         wire = _wire(body.signed_transaction)
         # One at a time for an id: of two requests with different signatures, the second has to see the first.
         async with self._ids.hold(body.id):
-            prepared = await self._prepared(body.id)
+            prepared = self._recent.get(body.id) or await self._in_journal(body.id)
             signature = self._checked(wire, prepared)
             if prepared.status is PreparedStatus.PREPARED:
                 await self._simulate(wire, prepared)
@@ -54,16 +85,10 @@ class Relaying:
             status=_STATUS[prepared.kind],
         )
 
-    async def _prepared(self, prepared_id: str) -> PreparedRow:
-        return self._fresh.get(prepared_id) or await self._in_journal(prepared_id)
-
     async def _in_journal(self, prepared_id: str) -> PreparedRow:
-        with translated():
-            row = await self._ports.journal.prepared(prepared_id)
+        row = await self._ports.journal.prepared(prepared_id)
         if row is None:
-            raise Problem(
-                "prepared_not_found", "Nothing was prepared under this id; prepare the order first.", field="id"
-            )
+            raise Problem("prepared_not_found", "Nothing was prepared under this id; prepare the order first.")
         return row
 
     def _checked(self, wire: bytes, prepared: PreparedRow) -> Signature:
@@ -81,8 +106,7 @@ class Relaying:
 
     async def _simulate(self, wire: bytes, prepared: PreparedRow) -> None:
         """With the signature verified and the blockhash as it is: replacing it would hide that it expired."""
-        with translated():
-            simulation = await self._ports.client.simulate(wire, sig_verify=True)
+        simulation = await self._ports.client.simulate(wire, sig_verify=True)
         if simulation.err is None:
             return
         program = self._ports.program
@@ -96,8 +120,7 @@ class Relaying:
                 raise problem_of_failure(failure)
 
     async def _blockhash_gone(self, prepared: PreparedRow) -> None:
-        with translated():
-            height, _ = await self._ports.client.block_height_and_slot(CONFIRMED)
+        height, _ = await self._ports.client.block_height_and_slot(CONFIRMED)
         # A transaction can land one block after its last valid height.
         if height > prepared.last_valid_block_height + 1:
             raise _expired()
@@ -108,15 +131,14 @@ class Relaying:
         )
 
     async def _submit(self, wire: bytes, prepared: PreparedRow, signature: Signature) -> None:
-        with translated():
-            try:
-                await self._ports.relay.submit(prepared, wire)
-            except JournalConflict:
-                _same(await self._in_journal(prepared.id), signature)
-            except DryRun as e:
-                raise Problem("not_ready", str(e)) from e
-            finally:
-                self._fresh.drop(prepared.id)
+        try:
+            await self._ports.relay.submit(prepared, wire)
+        except JournalConflict:
+            _same(await self._in_journal(prepared.id), signature)
+        except DryRun as e:
+            raise Problem("not_ready", str(e)) from e
+        finally:
+            self._recent.drop(prepared.id)
 
 
 def _same(prepared: PreparedRow, signature: Signature) -> None:

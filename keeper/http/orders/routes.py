@@ -14,11 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from keeper.domain.orders import OrderState
-from keeper.http.edge.answers import answer, tagged
-from keeper.http.edge.chain_problems import translated
+from keeper.http.edge.answering import Cursor, Market, OrderPath, PageSize, User, address, answer, part, tagged
+from keeper.http.edge.chain_problems import page_after
+from keeper.http.edge.idempotency import KEY_HEADER, REPLAYED, REPLAYED_HEADER, key_of
 from keeper.http.edge.openapi import described, hidden
-from keeper.http.edge.problems import BODY_PROBLEMS, CHAIN_PROBLEMS, TERMS_PROBLEMS, Problem
-from keeper.http.edge.requests import Cursor, Market, OrderPath, PageSize, User, address, part
+from keeper.http.edge.problems import BODY_PROBLEMS, CHAIN_PROBLEMS, LANDING_PROBLEMS, ORDER_PROBLEMS, Problem
 from keeper.http.edge.strict_json import read_json, read_json_if_any
 from keeper.http.models import (
     EXAMPLE_TERMS,
@@ -31,7 +31,6 @@ from keeper.http.models import (
     PreparedTransaction,
     SubmittedTransaction,
 )
-from keeper.http.orders.idempotency import KEY_HEADER, REPLAYED, REPLAYED_HEADER, key_of
 from keeper.http.orders.preparing import Prepared, Preparing
 from keeper.http.orders.relaying import Relaying
 from keeper.http.ports import ApiPorts
@@ -42,7 +41,11 @@ from keeper.http.stream.following import ACTIVE, Following
 from keeper.journal.records import OrderRow, Source
 
 LOCATION: Final = {202: {"Location": "The order."}}
-_GROUPS: Final = {"active": ACTIVE, "history": frozenset(OrderState) - ACTIVE}
+_STATUSES: Final[dict[str, frozenset[OrderState]]] = {
+    "active": ACTIVE,
+    "history": frozenset(OrderState) - ACTIVE,
+    **{state.value: frozenset({state}) for state in OrderState},
+}
 _SIGNED: Final = base64.b64encode(b"\x01" + bytes(range(200))).decode()
 _FIGURES: Final = re.compile(r"[\d.]+")
 
@@ -52,14 +55,7 @@ _FIGURES: Final = re.compile(r"[\d.]+")
     {201: PreparedTransaction},
     body=PlaceOrder,
     example={"user": EXAMPLE_WALLET, **EXAMPLE_TERMS},
-    problems=[
-        *BODY_PROBLEMS,
-        *TERMS_PROBLEMS,
-        "invalid_idempotency_key",
-        "order_exists",
-        "not_ready",
-        *CHAIN_PROBLEMS,
-    ],
+    problems=[*ORDER_PROBLEMS, "invalid_idempotency_key", "order_exists", "not_ready", *CHAIN_PROBLEMS],
     headers=KEY_HEADER,
     answer_headers=REPLAYED_HEADER,
 )
@@ -76,15 +72,7 @@ async def prepare(request: Request) -> Response:
     {202: SubmittedTransaction},
     body=ExecuteOrder,
     example={"id": "fD0aVh6cTg2m1kXo7mQz4A", "signed_transaction": _SIGNED},
-    problems=[
-        *BODY_PROBLEMS,
-        *TERMS_PROBLEMS,
-        "prepared_not_found",
-        "already_submitted",
-        "blockhash_expired",
-        "not_ready",
-        *CHAIN_PROBLEMS,
-    ],
+    problems=[*ORDER_PROBLEMS, "prepared_not_found", "already_submitted", *LANDING_PROBLEMS],
     answer_headers=LOCATION,
 )
 async def execute(request: Request) -> Response:
@@ -133,7 +121,7 @@ async def orders(
 ) -> Response:
     """A page of orders that fit every given filter."""
     ports = part(request, ApiPorts)
-    with translated(cursor):
+    with page_after(cursor):
         page = await ports.journal.orders(
             user=None if user is None else address(user, "user"),
             market=market_filter(market, ports.desk),
@@ -177,11 +165,10 @@ async def order(
 
 
 async def _order(request: Request, key: Pubkey, ports: ApiPorts) -> Response:
-    with translated():
-        row = await ports.journal.order(key) or _from_book(key, ports)
-        if row is None:
-            raise Problem("order_not_found", f"The keeper knows no order {key}.")
-        attempts = await ports.journal.attempts_of(key)
+    row = await ports.journal.order(key) or _from_book(key, ports)
+    if row is None:
+        raise Problem("order_not_found", f"The keeper knows no order {key}.")
+    attempts = await ports.journal.attempts_of(key)
     detail = order_detail(row, attempts, ports.desk)
     # The sentence tells how far the price is away: a tag of that would change with each price and spare nobody a thing.
     steady = msgspec.structs.replace(detail, status_reason=_FIGURES.sub("", detail.status_reason))
@@ -200,16 +187,10 @@ def accepted(submitted: SubmittedTransaction) -> Response:
 def _states(text: str | None) -> frozenset[OrderState] | None:
     if text is None:
         return None
-    found: set[OrderState] = set()
-    for word in text.split(","):
-        if word in _GROUPS:
-            found |= _GROUPS[word]
-        elif word in set(OrderState):
-            found.add(OrderState(word))
-        else:
-            words = ", ".join(("active", "history", *OrderState))
-            raise Problem("invalid_field", f"A status is one of {words}.", field="status")
-    return frozenset(found)
+    words = text.split(",")
+    if not _STATUSES.keys() >= set(words):
+        raise Problem("invalid_field", f"A status is one of {', '.join(_STATUSES)}.", field="status")
+    return frozenset[OrderState]().union(*(_STATUSES[word] for word in words))
 
 
 def _from_book(key: Pubkey, ports: ApiPorts) -> OrderRow | None:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
+import msgspec
 from fastapi import Query
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from keeper.domain.health import Health
-from keeper.http.edge.answers import answer
+from keeper.http.edge.answering import answer, part
 from keeper.http.edge.openapi import described
-from keeper.http.edge.requests import part
 from keeper.http.models import Answer
 from keeper.http.ports import ApiPorts
 
 _PLAIN: Final = {"Cache-Control": "no-store"}
-_TEXT: Final = ["text/plain"]
 _METRICS: Final = ["text/plain", "application/openmetrics-text"]
 
 
@@ -39,21 +38,20 @@ class HealthView(Answer, frozen=True, kw_only=True):
 
 def health_view(health: Health) -> HealthView:
     """Health with its checks."""
-    checks = [CheckView(name=check.name, ok=check.ok, detail=check.detail) for check in health.checks]
-    return HealthView(live=health.live, ready=health.ready, checks=checks)
+    return msgspec.convert(health, HealthView, from_attributes=True)
 
 
 Verbose = Annotated[str | None, Query(description="List every check, whatever its value.")]
 
 
-@described("Would a restart not help?", {200: "Alive.", 503: "Restart it."}, plain=_TEXT)
+@described("Would a restart not help?", {200: "Alive.", 503: "Restart it."}, plain=["text/plain"])
 async def livez(request: Request, verbose: Verbose = None) -> Response:
     """200 as long as the keeper does its work or knows why it can't."""
     health = part(request, ApiPorts).health.report()
     return _plain(health, ok=health.live, verbose=verbose is not None)
 
 
-@described("Are orders watched, executed and accepted?", {200: "Ready.", 503: "Not."}, plain=_TEXT)
+@described("Are orders watched, executed and accepted?", {200: "Ready.", 503: "Not."}, plain=["text/plain"])
 async def readyz(request: Request, verbose: Verbose = None) -> Response:
     """503 with the reasons when not, one a line."""
     health = part(request, ApiPorts).health.report()

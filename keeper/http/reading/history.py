@@ -8,20 +8,19 @@ from typing import Annotated, Any, cast
 import msgspec
 from fastapi import Query
 from msgspec import Meta
+from solders.pubkey import Pubkey
 from starlette.requests import Request
 from starlette.responses import Response
 
 from keeper.domain.attempts import Attempt, Fate
-from keeper.domain.decimals import decimal
 from keeper.domain.orders import OrderState
-from keeper.http.edge.answers import answer
-from keeper.http.edge.chain_problems import translated
+from keeper.http.edge.answering import Cursor, PageSize, answer, part
+from keeper.http.edge.chain_problems import page_after
 from keeper.http.edge.openapi import described
 from keeper.http.edge.problems import Problem
-from keeper.http.edge.requests import Cursor, PageSize, part
 from keeper.http.models import Address, Answer, AttemptView, Decimal, OrderTypeWord, SideWord
 from keeper.http.ports import ApiPorts, Desk
-from keeper.http.reading.views import attempt_view
+from keeper.http.reading.views import attempt_view, summary_of
 from keeper.journal import Queries
 from keeper.journal.records import FailureRow, OrderRow, Page
 
@@ -89,8 +88,7 @@ class FailureList(Answer, frozen=True, kw_only=True):
 async def keeper(request: Request) -> Response:
     """Its wallet and balance, the program that it serves, and how many orders of each status it knows."""
     ports = part(request, ApiPorts)
-    with translated():
-        counts = await ports.journal.counts_by_state()
+    counts = await ports.journal.counts_by_state()
     program = ports.program
     return answer(
         KeeperView(
@@ -125,30 +123,25 @@ async def executions(
     limit: PageSize = 50,
 ) -> Response:
     """Every attempt at filling an order, with how long it took and how it ended."""
-    ports = part(request, ApiPorts)
-    fate = _fate(outcome)
+    ports, fate = part(request, ApiPorts), _fate(outcome)
 
-    def read(queries: Queries) -> tuple[Page[Attempt], list[OrderRow | None]]:
+    def read(queries: Queries) -> tuple[Page[Attempt], dict[Pubkey, OrderRow]]:
         page = queries.executions(since=since, outcome=fate, cursor=cursor, limit=limit)
-        rows = queries.orders_at(attempt.order for attempt in page.items)
-        return page, [rows.get(attempt.order) for attempt in page.items]
+        return page, queries.orders_at(attempt.order for attempt in page.items)
 
-    with translated(cursor):
+    with page_after(cursor):
         page, rows = await ports.journal.read(read)
-    views = [execution_view(attempt, row, ports.desk) for attempt, row in zip(page.items, rows, strict=True)]
+    views = [execution_view(attempt, rows.get(attempt.order), ports.desk) for attempt in page.items]
     return answer(ExecutionPage(executions=views, cursor=page.cursor))
 
 
 @described(
-    "Orders that could not be executed, and why",
-    {200: FailureList},
-    problems=["invalid_field", "journal_unavailable"],
+    "Orders that could not be executed, and why", {200: FailureList}, problems=["invalid_field", "journal_unavailable"]
 )
 async def failures(request: Request, limit: Annotated[int, Query(ge=1, le=100)] = 25) -> Response:
     """Orders that wanted to be executed and were not, or not at once: those that failed for good first."""
     ports = part(request, ApiPorts)
-    with translated():
-        found = await ports.journal.failures(limit=limit)
+    found = await ports.journal.failures(limit=limit)
     return answer(FailureList(failures=[failure_view(failure, ports.desk) for failure in found]))
 
 
@@ -184,15 +177,9 @@ def failure_view(failure: FailureRow, desk: Desk) -> FailureView:
 
 
 def _terms(row: OrderRow | None, desk: Desk) -> dict[str, Any]:
-    if row is None:
-        return {"market": None, "order_type": None, "side": None, "size": None}
-    market = desk.market(row.order.market)
-    return {
-        "market": None if market is None else market.symbol,
-        "order_type": cast(OrderTypeWord, row.order.order_type.word),
-        "side": cast(SideWord, row.order.side.word),
-        "size": decimal(row.order.size_1e6),
-    }
+    names = ("market", "order_type", "side", "size")
+    summary = None if row is None else summary_of(row.order, desk, row.client_order_id)
+    return {name: getattr(summary, name, None) for name in names}
 
 
 def _latency_ms(attempt: Attempt, row: OrderRow | None) -> int | None:

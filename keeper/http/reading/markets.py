@@ -16,10 +16,9 @@ from keeper.domain.decimals import decimal
 from keeper.domain.health import Health
 from keeper.domain.orders import Market, OrderType
 from keeper.domain.prices import Price
-from keeper.http.edge.answers import answer
+from keeper.http.edge.answering import address, answer, part
 from keeper.http.edge.openapi import described
 from keeper.http.edge.problems import Problem
-from keeper.http.edge.requests import address, part
 from keeper.http.models import Address, Answer, Decimal, OrderTypeWord
 from keeper.http.ports import ApiPorts, Desk
 from keeper.triggers.conditions import Fires, Level
@@ -100,7 +99,7 @@ def watched_market(text: str, desk: Desk) -> Market:
     """The market of this symbol or address, or the Problem that the keeper watches none such."""
     found = desk.market(text)
     if found is None:
-        raise Problem("unknown_market", "The program has no such market that the keeper watches.", field="market")
+        raise Problem("unknown_market", "The program has no such market that the keeper watches.")
     return found
 
 

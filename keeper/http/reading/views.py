@@ -8,15 +8,7 @@ from typing import cast
 from keeper.domain.attempts import Attempt
 from keeper.domain.decimals import decimal
 from keeper.domain.orders import Order, OrderState, OrderType
-from keeper.http.models import (
-    AttemptError,
-    AttemptView,
-    OrderDetail,
-    OrderSummary,
-    OrderTypeWord,
-    OrderView,
-    SideWord,
-)
+from keeper.http.models import AttemptError, AttemptView, OrderDetail, OrderSummary, OrderTypeWord, OrderView, SideWord
 from keeper.http.ports import Desk
 from keeper.journal.records import OrderRow
 
@@ -27,11 +19,12 @@ def _price(value: int | None) -> str | None:
     return decimal(value) if value else None
 
 
-def _terms(order: Order, market: str | None, client_order_id: str | None) -> dict[str, object]:
+def _terms(order: Order, desk: Desk, client_order_id: str | None) -> dict[str, object]:
+    market = desk.market(order.market)
     trailing = order.order_type is OrderType.TRAILING_STOP
     return {
         "user": str(order.user),
-        "market": market,
+        "market": None if market is None else market.symbol,
         "market_address": str(order.market),
         "order_type": cast(OrderTypeWord, order.order_type.word),
         "side": cast(SideWord, order.side.word),
@@ -46,9 +39,9 @@ def _terms(order: Order, market: str | None, client_order_id: str | None) -> dic
     }
 
 
-def summary_of(order: Order, market: str | None, client_order_id: str | None) -> OrderSummary:
+def summary_of(order: Order, desk: Desk, client_order_id: str | None) -> OrderSummary:
     """An order's terms, in words."""
-    return OrderSummary(**_terms(order, market, client_order_id))  # type: ignore[arg-type]
+    return OrderSummary(**_terms(order, desk, client_order_id))  # type: ignore[arg-type]
 
 
 def order_view(row: OrderRow, desk: Desk) -> OrderView:
@@ -63,10 +56,9 @@ def order_detail(row: OrderRow, attempts: Sequence[Attempt], desk: Desk) -> Orde
 
 def _view(row: OrderRow, desk: Desk) -> dict[str, object]:
     order = _newest(row, desk)
-    market = desk.market(order.market)
     seen = order.slot > 0
     return {
-        **_terms(order, None if market is None else market.symbol, row.client_order_id),
+        **_terms(order, desk, row.client_order_id),
         "order": str(order.address),
         "status": row.state,
         "status_reason": _reason(row, desk),

@@ -1,7 +1,11 @@
-"""What a stream begins with: the changes that its reader missed, or a snapshot; and what one change looks like."""
+"""Streams of orders as they change: what one begins with (the changes that its reader missed, or a snapshot), what one
+change looks like, and the route.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import re
 import time
 from dataclasses import dataclass
 from typing import Annotated, Final
@@ -10,21 +14,27 @@ import anyio
 import msgspec
 from msgspec import Meta
 from solders.pubkey import Pubkey
+from starlette.requests import Request
+from starlette.responses import Response
 
 from keeper.domain.orders import OrderState
-from keeper.http.edge.chain_problems import translated
-from keeper.http.edge.keyed_lock import KeyedLock
+from keeper.http.edge.answering import Market, User, address, part
+from keeper.http.edge.idempotency import KeyedLock
+from keeper.http.edge.openapi import also_described, described
+from keeper.http.edge.problems import Problem
 from keeper.http.models import Answer, OrderView
 from keeper.http.ports import ApiPorts
+from keeper.http.reading.markets import market_filter
 from keeper.http.reading.views import order_view
 from keeper.http.stream.feed import Feed, Filter, Reader
-from keeper.http.stream.sse import event
+from keeper.http.stream.sse import MEDIA_TYPE, EventStream, event
 from keeper.journal import Queries
-from keeper.journal.records import ChangeRow, OrderRow
+from keeper.journal.records import ChangePage, ChangeRow, OrderRow
 
 ACTIVE: Final = frozenset(state for state in OrderState if not state.terminal)
 MOST_IN_SNAPSHOT: Final = 500
 _MOST_MISSED: Final = 2_000
+_LAST_ID: Final = re.compile(r"\d{1,18}")
 _PAGE: Final = 500
 _RENDERED_AT_ONCE: Final = 25
 """Orders made into JSON between two turns of the event loop."""
@@ -75,13 +85,13 @@ class Following:
         `last_seen` is the id of the last event that it had, None for a new reader. Where not every change since is
         kept any more, or there were too many to be worth telling, it gets a `reset` and a snapshot.
         """
-        with translated():
-            if last_seen is None:
-                return await self._snapshot(reader)
-            missed = await self._missed(reader, last_seen)
-            if missed is not None:
-                return missed
-            return await self._reset(reader) + await self._snapshot(reader)
+        if last_seen is None:
+            return await self._snapshot(reader)
+        missed = await self._missed(reader, last_seen)
+        if missed is not None:
+            return missed
+        reset = StreamReset(reason="Not every change since is kept any more; a snapshot follows.")
+        return event("reset", reset, reader.after) + await self._snapshot(reader)
 
     async def _missed(self, reader: Reader, last_seen: int) -> bytes | None:
         """The changes after `last_seen` up to where the reader hears by itself; None when they can't all be told."""
@@ -92,26 +102,21 @@ class Following:
         after = last_seen
         while after < until:
 
-            def read(
-                queries: Queries, after: int = after
-            ) -> tuple[tuple[ChangeRow, ...], int, bool, dict[Pubkey, OrderRow]]:
+            def read(queries: Queries, after: int = after) -> tuple[ChangePage, dict[Pubkey, OrderRow]]:
                 page = queries.changes_after(after, limit=_PAGE, user=wanted.user, market=wanted.market)
-                return page.changes, page.last_id, page.gap, queries.orders_at(c.order for c in page.changes)
+                return page, queries.orders_at(change.order for change in page.changes)
 
-            changes, after, gap, rows = await self._ports.journal.read(read)
-            if gap or len(pieces) + len(changes) > _MOST_MISSED:
+            page, rows = await self._ports.journal.read(read)
+            if page.gap or len(pieces) + len(page.changes) > _MOST_MISSED:
                 return None
-            for n, change in enumerate(changes):
+            after = page.last_id
+            for n, change in enumerate(page.changes):
                 row = rows.get(change.order)
                 if change.id <= until and row is not None:
                     pieces.append(self.change_event(change, row))
                 if n % _RENDERED_AT_ONCE == 0:
                     await anyio.lowlevel.checkpoint()
         return b"".join(pieces)
-
-    async def _reset(self, reader: Reader) -> bytes:
-        reason = "Not every change since is kept any more; a snapshot follows."
-        return event("reset", StreamReset(reason=reason), reader.after)
 
     async def _snapshot(self, reader: Reader) -> bytes:
         """One that is as new as the reader: what it hears by itself begins where the snapshot ends."""
@@ -145,3 +150,39 @@ class Following:
         return _Snapshot(
             change_id, made_at, event("snapshot", StreamSnapshot(orders=views, complete=complete), change_id)
         )
+
+
+also_described(StreamSnapshot, StreamReset)
+
+
+@described(
+    "Orders as they change",
+    {200: "Server-sent events: `snapshot`, then an `order` for each change; `reset` before a new snapshot."},
+    plain=[MEDIA_TYPE],
+    problems=["invalid_field", "unknown_market", "too_many_streams", "journal_unavailable", "not_ready"],
+    headers={"Last-Event-ID": ("The id of the last event that you saw: you get what came since.", "^[0-9]{1,18}$")},
+)
+async def stream(request: Request, user: User = None, market: Market = None) -> Response:
+    """First a `snapshot` event (`StreamSnapshot`) of the orders that are not over, then an `order` event (`OrderView`)
+    for each change of an order's status or reason, in order and without a gap. An event's id is the change's: send the
+    last one as `Last-Event-ID` to go on where you were, as an EventSource does by itself. A comment comes every 15 s.
+    A reader that does not keep up is disconnected and can resume.
+    """
+    following = part(request, Following)
+    wanted = Filter(
+        user=None if user is None else address(user, "user"), market=market_filter(market, part(request, ApiPorts).desk)
+    )
+    last_seen = _last_seen(request)
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(following.feed.reading(wanted))
+        opening = await following.opening(reader, last_seen)
+        return EventStream(following.feed, reader, opening, stack.pop_all().close)
+
+
+def _last_seen(request: Request) -> int | None:
+    value = request.headers.get("last-event-id")
+    if not value:
+        return None
+    if not _LAST_ID.fullmatch(value):
+        raise Problem("invalid_field", "Last-Event-ID is not an id of this stream.", field="Last-Event-ID")
+    return int(value)

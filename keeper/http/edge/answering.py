@@ -1,12 +1,16 @@
-"""What routes read of a request beside its body, and the parameters that several of them share."""
+"""What routes read of a request beside its body, the parameters that several of them share, and how they answer."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, TypeVar
 
+import msgspec
 from fastapi import Path, Query
 from solders.pubkey import Pubkey
 from starlette.requests import Request
+from starlette.responses import Response
 
 from keeper.http.edge.problems import Problem
 from keeper.http.models import BASE58, EXAMPLE_ORDER
@@ -21,6 +25,7 @@ User = Annotated[str | None, Query(description="Only this wallet's.", json_schem
 Market = Annotated[str | None, Query(description="Only this market's: a symbol or an address.")]
 Cursor = Annotated[str | None, Query(max_length=256, description="From the page before.")]
 PageSize = Annotated[int, Query(ge=1, le=200)]
+_JSON: Final = "application/json"
 
 
 def part(request: Request, kind: type[T]) -> T:
@@ -42,6 +47,8 @@ async def strict_query(request: Request) -> None:
 
     A coroutine though it never waits: FastAPI runs a plain function in a thread, which costs more than most requests.
     """
+    if not request.scope["query_string"]:
+        return
     known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
     names = [name for name, _ in request.query_params.multi_items()]
     for name in names:
@@ -50,3 +57,32 @@ async def strict_query(request: Request) -> None:
             raise Problem("unknown_field", f"There is no query parameter {shown}.", field=shown)
         if names.count(name) > 1:
             raise Problem("invalid_field", f"The query parameter {shown} occurs more than once.", field=shown)
+
+
+def answer(body: msgspec.Struct, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON answer that nobody may cache: what it says is true now."""
+    return Response(
+        msgspec.json.encode(body),
+        status_code=status,
+        media_type=_JSON,
+        headers={"Cache-Control": "no-store", **(headers or {})},
+    )
+
+
+def tagged(request: Request, body: msgspec.Struct, about: msgspec.Struct | None = None) -> Response:
+    """A JSON answer with a weak ETag; 304 without a body when the client has as good as this already.
+
+    The tag is of `about`, or of the whole body: it changes with everything in it, and with nothing else.
+    """
+    content = msgspec.json.encode(body)
+    tag = f'"{hashlib.sha256(content if about is None else msgspec.json.encode(about)).hexdigest()[:32]}"'
+    headers = {"ETag": f"W/{tag}", "Cache-Control": "no-cache"}
+    if _matches(request.headers.getlist("if-none-match"), tag):
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type=_JSON, headers=headers)
+
+
+def _matches(values: list[str], tag: str) -> bool:
+    """RFC 9110's weak comparison: a W/ in front does not matter here."""
+    candidates = [candidate.strip().removeprefix("W/") for value in values for candidate in value.split(",")]
+    return tag in candidates or "*" in candidates

@@ -1,12 +1,17 @@
-"""The API's bounds, and a token bucket for each client: a known API token's bearer, else an address."""
+"""Who calls, and how much one may: API tokens, the API's bounds, and a token bucket for each client.
+
+Of a token the keeper knows only its SHA-256; a bearer of one is recognised in constant time.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import ipaddress
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,6 +21,33 @@ from keeper.venue.relay_checks import RelayLimits
 
 _MOST_CLIENTS: Final = 10_000
 _V6_NETWORK_BITS: Final = 64
+_SCHEME: Final = "bearer "
+_LONGEST: Final = 512
+
+
+class Tokens:
+    """Who may call, by the hash of their token: 64 hexadecimal digits in lower case, and a name for each."""
+
+    def __init__(self, names: Mapping[str, str] | None = None) -> None:
+        self._names = {digest.encode(): name for digest, name in (names or {}).items()}
+
+    def __repr__(self) -> str:
+        return f"Tokens({sorted(set(self._names.values()))})"
+
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
+    def name_of(self, authorization: str | None) -> str | None:
+        """The name behind an Authorization header; None when it holds no token that is known."""
+        if authorization is None or not authorization.lower().startswith(_SCHEME) or len(authorization) > _LONGEST:
+            return None
+        digest = hashlib.sha256(authorization[len(_SCHEME) :].strip().encode()).hexdigest().encode()
+        found = None
+        # Every hash is compared, so that the time says nothing about which one it was.
+        for known, name in self._names.items():
+            if hmac.compare_digest(known, digest):
+                found = name
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +79,7 @@ class Admission:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-_ALWAYS: Final = Admission()
+UNLIMITED: Final = Admission()
 
 
 class Rates:
@@ -70,7 +102,7 @@ class Rates:
     def admit(self, client: str) -> Admission:
         """Take a token of the client's, or refuse, with when there is one again."""
         if self._per_s <= 0:
-            return _ALWAYS
+            return UNLIMITED
         now = self._clock()
         tokens, since = self._buckets.pop(client, (self._burst, now))
         tokens = min(self._burst, tokens + (now - since) * self._per_s)

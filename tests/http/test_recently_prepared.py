@@ -6,7 +6,7 @@ import pytest
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
-from keeper.http.orders.fresh import Fresh
+from keeper.http.orders.relaying import RecentlyPrepared
 from keeper.journal.records import PreparedKind, PreparedRow, PreparedStatus
 from tests.http.http_world import World, signed
 
@@ -29,15 +29,15 @@ def _row(row_id: str) -> PreparedRow:
 
 
 def test_the_oldest_is_forgotten_first() -> None:
-    fresh = Fresh(most=2)
+    recent = RecentlyPrepared(most=2)
     for row_id in ("a", "b", "c"):
-        fresh.add(_row(row_id))
-    assert fresh.get("a") is None
-    assert fresh.get("c") == _row("c")
-    fresh.drop("c")
-    fresh.drop("never there")
-    assert fresh.get("c") is None
-    assert repr(fresh) == "Fresh(1 of 2)"
+        recent.add(_row(row_id))
+    assert recent.get("a") is None
+    assert recent.get("c") == _row("c")
+    recent.drop("c")
+    recent.drop("never there")
+    assert recent.get("c") is None
+    assert repr(recent) == "RecentlyPrepared(1 of 2)"
 
 
 async def test_after_its_submission_the_journal_says_what_became_of_it(world: World, wallet: Keypair) -> None:

@@ -7,10 +7,13 @@ of keys or other white space is still the same request.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
+from collections.abc import AsyncIterator
 from typing import Final
 
+import anyio
 import msgspec
 from starlette.requests import Request
 
@@ -24,6 +27,31 @@ KEY_HEADER: Final = {
 }
 REPLAYED_HEADER: Final = {201: {REPLAYED: "`true` when an earlier request with this key had this answer."}}
 _KEY: Final = re.compile(r"[!-~]{1,255}")
+
+
+class KeyedLock:
+    """Mutual exclusion among those who name the same key; others don't meet. A key's lock lives for as long as somebody
+    holds or waits for it.
+    """
+
+    def __init__(self) -> None:
+        self._locks: dict[str, tuple[anyio.Lock, int]] = {}
+
+    def __repr__(self) -> str:
+        return f"KeyedLock({len(self._locks)} in use)"
+
+    @contextlib.asynccontextmanager
+    async def hold(self, key: str) -> AsyncIterator[None]:
+        """Hold the key's lock. Waiters get it in the order in which they came."""
+        lock, users = self._locks.get(key, (anyio.Lock(), 0))
+        self._locks[key] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks.pop(key)
+            if users > 1:
+                self._locks[key] = (lock, users - 1)
 
 
 def key_of(request: Request) -> str | None:
