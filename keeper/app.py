@@ -16,7 +16,9 @@ from solders.pubkey import Pubkey
 from keeper import __version__
 from keeper.config import limits
 from keeper.config.effective import effective
-from keeper.config.inputs import endpoints_of, load_program, load_signer
+from keeper.config.endpoints import endpoints_of
+from keeper.config.keys import load_signer
+from keeper.config.program import load_program
 from keeper.config.settings import Settings
 from keeper.config.wallets import bearers, load_wallets
 from keeper.domain.reports import Note

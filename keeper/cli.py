@@ -1,4 +1,7 @@
-"""The commands. They read settings, start things and print; exit codes: 0 done, 1 failed, 2 wrong usage."""
+"""The command line: the commands of `keeper.commands`, in the order of `--help`, and what their errors come to.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,17 @@ from typing import Annotated
 import typer
 
 from keeper import __version__
-from keeper.commands import (
-    EXIT_FAILED,
-    EXIT_USAGE,
-    admin,
-    check,
-    demo,
-    journal,
-    keygen,
-    localnet,
-    openapi,
-    reading,
-    run,
-    simulate,
-)
+from keeper.commands import EXIT_FAILED, EXIT_USAGE
+from keeper.commands.admin import pause, resume, retry, status
+from keeper.commands.check import check
+from keeper.commands.demo import demo
+from keeper.commands.journal import journal_cli
+from keeper.commands.keygen import admin_token, keygen
+from keeper.commands.listing import executions, failures, orders
+from keeper.commands.localnet import localnet
+from keeper.commands.openapi import openapi
+from keeper.commands.run import run
+from keeper.commands.simulate import simulate
 from keeper.errors import KeeperError, Misconfigured
 
 cli = typer.Typer(
@@ -32,17 +32,29 @@ cli = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+cli.command()(run)
+# Its flags, --help among them, are for the chain's own command line.
+cli.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)(localnet)
+for command in (demo, check, keygen, openapi, orders, executions, status, pause, resume, admin_token, simulate):
+    cli.command()(command)
+
+failures_cli = typer.Typer(help="Orders that could not be executed, and why.", invoke_without_command=True)
+failures_cli.callback()(failures)
+failures_cli.command()(retry)
+cli.add_typer(failures_cli, name="failures")
+cli.add_typer(journal_cli, name="journal")
+
 
 def main() -> None:
-    """The console script: errors on one line, exit code 2 for what an operator has to change."""
+    """The console script: an error is one line on standard error, and its kind decides the exit code."""
     try:
         cli()
-    except Misconfigured as e:
-        _complain(str(e))
-        sys.exit(EXIT_USAGE)
     except KeeperError as e:
-        _complain(str(e))
-        sys.exit(EXIT_FAILED)
+        print(f"keeper: {e}", file=sys.stderr)
+        sys.exit(EXIT_USAGE if isinstance(e, Misconfigured) else EXIT_FAILED)
 
 
 def _version(wanted: bool) -> None:
@@ -57,27 +69,3 @@ VersionOption = typer.Option("--version", help="Print the version and stop.", is
 @cli.callback()
 def _root(version: Annotated[bool, VersionOption] = False) -> None:
     pass
-
-
-cli.command()(run.run)
-# Its options are its own parser's.
-cli.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    add_help_option=False,
-)(localnet.localnet)
-cli.command()(demo.demo)
-check.add_to(cli)
-cli.command()(keygen.keygen)
-cli.command()(openapi.openapi)
-cli.command()(reading.orders)
-cli.command()(reading.executions)
-failures_cli = typer.Typer(help="Orders that could not be executed, and why.", invoke_without_command=True)
-cli.add_typer(failures_cli, name="failures")
-failures_cli.callback()(reading.failures)
-admin.add_to(cli, failures_cli)
-journal.add_to(cli)
-simulate.add_to(cli)
-
-
-def _complain(message: str) -> None:
-    print(f"keeper: {message}", file=sys.stderr)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from bench.table import with_table
-from keeper.config.settings import Settings, load_settings, setting_names
+from keeper.config.loading import load_settings
+from keeper.config.settings import Settings, setting_names
 from tests.support.reference import readme_with_parts, sample_settings
 
 ROOT = Path(__file__).parents[1]

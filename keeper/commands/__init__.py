@@ -1,4 +1,4 @@
-"""The operator's commands, one file a subject. Each adds itself to the command line (`keeper.cli`)."""
+"""The commands; `keeper.cli` registers them. Each imports what is heavy when it runs, so that `--help` stays quick."""
 
 from __future__ import annotations
 

@@ -1,20 +1,15 @@
-"""`keeper status`, `pause`, `resume`, `failures retry`: an operator's hands on a running keeper, through its API."""
+"""`keeper status`, `pause`, `resume` and `failures retry`: what an operator asks of a running keeper."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import secrets
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from keeper.commands import EXIT_FAILED
-from keeper.commands.options import ConfigOption, HostOption, JsonOption, PortOption, address_of, settings_from
-from keeper.commands.remote import TOKEN_VARIABLE, call, operators_token
-from keeper.errors import Misconfigured
+from keeper.commands import EXIT_FAILED, options
+from keeper.commands.remote import TOKEN_VARIABLE, call, operators_token, url_from
 
 TokenOption = Annotated[
     Path | None,
@@ -22,19 +17,11 @@ TokenOption = Annotated[
 ]
 
 
-def add_to(cli: typer.Typer, failures: typer.Typer) -> None:
-    """Add the commands; `retry` goes to `failures`."""
-    for command in (status, pause, resume):
-        cli.command()(command)
-    cli.command("admin-token")(admin_token)
-    failures.command("retry")(retry)
-
-
 def status(
-    config: ConfigOption = None, host: HostOption = None, port: PortOption = None, as_json: JsonOption = False
+    config: options.Config = None, host: options.Host = None, port: options.Port = None, as_json: options.AsJson = False
 ) -> None:
     """Show how a running keeper is: ready or not, and each part of it. Exit code 1 when it is not ready."""
-    health = call(_url(config, host, port), "GET", "/healthz", None)
+    health = call(url_from(config, host, port), "GET", "/healthz")
     if as_json:
         print(json.dumps(health))
     else:
@@ -47,60 +34,44 @@ def status(
 
 def pause(
     reason: Annotated[str, typer.Option("--reason", "-r", help="Why, for whoever finds it paused.")] = "",
-    config: ConfigOption = None,
-    host: HostOption = None,
-    port: PortOption = None,
+    config: options.Config = None,
+    host: options.Host = None,
+    port: options.Port = None,
     token_file: TokenOption = None,
-    as_json: JsonOption = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Sign and send nothing new, until `keeper resume`; through restarts too. What was sent is still followed."""
-    answer = call(_url(config, host, port), "POST", "/v1/admin/pause", operators_token(token_file), {"reason": reason})
+    answer = _ask("pause", url_from(config, host, port), token_file, {"reason": reason})
     _say(answer, as_json, f"The keeper is {answer['paused']}.")
 
 
 def resume(
-    config: ConfigOption = None,
-    host: HostOption = None,
-    port: PortOption = None,
+    config: options.Config = None,
+    host: options.Host = None,
+    port: options.Port = None,
     token_file: TokenOption = None,
-    as_json: JsonOption = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """End a pause. Orders that the present price meets are executed at once."""
-    answer = call(_url(config, host, port), "POST", "/v1/admin/resume", operators_token(token_file))
+    answer = _ask("resume", url_from(config, host, port), token_file)
     _say(answer, as_json, "The keeper goes on.")
 
 
 def retry(
-    order: Annotated[str, typer.Argument(help="The order account's address.")],
-    config: ConfigOption = None,
-    host: HostOption = None,
-    port: PortOption = None,
+    order: options.OrderAddress,
+    config: options.Config = None,
+    host: options.Host = None,
+    port: options.Port = None,
     token_file: TokenOption = None,
-    as_json: JsonOption = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Give a failed order its retry budget back; it rests again, until the price meets its condition."""
-    path = f"/v1/admin/orders/{address_of(order, 'order')}/retry"
-    answer = call(_url(config, host, port), "POST", path, operators_token(token_file))
+    answer = _ask(f"orders/{options.order_address(order)}/retry", url_from(config, host, port), token_file)
     _say(answer, as_json, f"The order {order} rests again.")
 
 
-def admin_token(file: Annotated[Path, typer.Argument(help="File to write; it must not exist.")]) -> None:
-    """Make an operator's token, readable by you alone, and print the setting that lets the keeper know it."""
-    token = secrets.token_urlsafe(32)
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as e:
-        raise Misconfigured(f"The file {file} can't be made: {e.strerror}.", remedy="Give another name.") from e
-    with os.fdopen(descriptor, "w") as out:
-        out.write(token + "\n")
-    print(f"Wrote {file}. The keeper knows it by this setting, under [http]:")
-    print(f'admin_token_sha256 = "{hashlib.sha256(token.encode()).hexdigest()}"')
-
-
-def _url(config: Path | None, host: str | None, port: int | None) -> str:
-    from keeper.commands.checks.running import url_of
-
-    return url_of(settings_from(config, http={"host": host, "port": port}).http)
+def _ask(path: str, url: str, token_file: Path | None, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    return call(url, "POST", f"/v1/admin/{path}", token=operators_token(token_file), body=body)
 
 
 def _say(answer: dict[str, Any], as_json: bool, sentence: str) -> None:

@@ -1,4 +1,4 @@
-"""`keeper demo`: a chain, a keeper and orders, on this machine."""
+"""`keeper demo`: a chain, a keeper, orders, prices and an audit, with one command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print only the summary, as JSON.")] = False,
 ) -> None:
     """Start a chain and a keeper, place orders, walk the prices, and audit the chain. Needs nothing else."""
-    from keeper.config.inputs import load_program
+    from keeper.config.program import load_program
     from keeper.config.settings import ProgramSettings
     from keeper.demo.demo import run_demo
     from keeper.demo.options import DemoOptions

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from keeper.commands import EXIT_FAILED
-from keeper.commands.options import ConfigOption, JournalOption, JsonOption, settings_from
+from keeper.commands import EXIT_FAILED, options
 
 journal_cli = typer.Typer(
     help="Verify, export, back up or shrink the journal. All but vacuum may run beside the keeper.",
@@ -18,17 +15,12 @@ journal_cli = typer.Typer(
 )
 
 
-def add_to(cli: typer.Typer) -> None:
-    """Add `journal` with its commands."""
-    cli.add_typer(journal_cli, name="journal")
-
-
 @journal_cli.command()
-def verify(config: ConfigOption = None, journal: JournalOption = None, as_json: JsonOption = False) -> None:
+def verify(config: options.Config = None, journal: options.JournalFile = None, as_json: options.AsJson = False) -> None:
     """Look for damage in the file, and for broken promises in what it says. Exit code 1 when there is any."""
     from keeper.journal import verify as look
 
-    path = _path(config, journal)
+    path = options.journal_path(config, journal)
     findings = look(path)
     for finding in findings:
         if as_json:
@@ -42,35 +34,27 @@ def verify(config: ConfigOption = None, journal: JournalOption = None, as_json: 
 
 
 @journal_cli.command()
-def export(config: ConfigOption = None, journal: JournalOption = None) -> None:
+def export(config: options.Config = None, journal: options.JournalFile = None) -> None:
     """Write every row as a line of JSON to standard output, as of one moment."""
     from keeper.journal import export as rows
 
-    for line in rows(_path(config, journal)):
+    for line in rows(options.journal_path(config, journal)):
         sys.stdout.buffer.write(line)
 
 
 @journal_cli.command()
-def backup(
-    target: Annotated[Path, typer.Argument(help="File to write; it must not exist.")],
-    config: ConfigOption = None,
-    journal: JournalOption = None,
-) -> None:
+def backup(target: options.NewFile, config: options.Config = None, journal: options.JournalFile = None) -> None:
     """Copy the journal to a new file, as of one moment, while the keeper goes on."""
     from keeper.journal import backup as copy
 
-    copy(_path(config, journal), target)
+    copy(options.journal_path(config, journal), target)
     print(f"Wrote {target}, {target.stat().st_size / 1e6:.1f} MB.")
 
 
 @journal_cli.command()
-def vacuum(config: ConfigOption = None, journal: JournalOption = None) -> None:
+def vacuum(config: options.Config = None, journal: options.JournalFile = None) -> None:
     """Give the space of removed rows back to the disk. The keeper must not be running."""
     from keeper.journal import vacuum as shrink
 
-    before, after = shrink(_path(config, journal))
+    before, after = shrink(options.journal_path(config, journal))
     print(f"{before / 1e6:.1f} MB before, {after / 1e6:.1f} MB after.")
-
-
-def _path(config: Path | None, journal: Path | None) -> Path:
-    return journal or settings_from(config).journal.path

@@ -1,42 +1,168 @@
-"""Rows for a person: a table where the terminal is wide enough, and otherwise a paragraph for each row."""
+"""`keeper orders`, `executions` and `failures`: what the journal holds, newest first, as a table or as lines of JSON.
+
+Rows are flat, with decimals as strings and times in UTC.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+import datetime
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from rich.console import Console
-from rich.padding import Padding
-from rich.text import Text
+import typer
 
-_GAP: Final = "  "
+from keeper.commands import options
+from keeper.domain.decimals import decimal
+from keeper.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from keeper.domain.attempts import Attempt
+    from keeper.domain.orders import OrderState
+    from keeper.journal import FailureRow, Journal, OrderRow
+
+ORDER_COLUMNS: Final = ["order", "type", "side", "size", "trigger", "state", "reason"]
+ATTEMPT_COLUMNS: Final = ["signed_at", "order", "kind", "number", "state", "fate", "error", "signature"]
+FAILURE_COLUMNS: Final = ["order", "type", "state", "error", "attempts", "reason"]
+BELOW: Final = frozenset({"order", "error", "signature", "reason"})
+"""Columns that stand under their row in a narrow terminal."""
+
+Row = dict[str, Any]
 
 
-def show(
-    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], below: Collection[str], console: Console | None = None
+def orders(
+    config: options.Config = None,
+    journal: options.JournalFile = None,
+    state: Annotated[list[str] | None, typer.Option("--state", help="Only orders in this state; may repeat.")] = None,
+    limit: options.Limit = 50,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Print `columns` of the rows. Those in `below` are long (addresses, sentences): they are never cut into pieces
-    to fit beside others, but stand under their row when there is no room."""
-    console = console or Console(highlight=False)
-    texts = [{column: _text(column, row[column]) for column in columns} for row in rows]
-    widths = {column: max(len(column), *(len(row[column]) for row in texts)) for column in columns}
-    wide = sum(widths.values()) + len(_GAP) * (len(columns) - 1) <= console.width
-    beside = [column for column in columns if wide or column not in below]
-    under = [column for column in columns if column not in beside]
+    """List the orders that the journal knows, newest first."""
+    states = _states(state) if state else None
 
-    def line(cells: Mapping[str, str], style: str = "") -> Text:
-        return Text(_GAP.join(f"{cells[column]:<{widths[column]}}" for column in beside).rstrip(), style)
+    async def read(journal: Journal) -> list[Row]:
+        return [_order(row) for row in (await journal.orders(states=states, limit=limit)).items]
 
-    console.print(line({column: column.replace("_", " ") for column in columns}, "bold"))
-    for row in texts:
-        console.print(line(row))
-        for column in under:
-            if row[column]:
-                console.print(Padding(Text(row[column]), (0, 0, 0, 2), expand=False))
+    _list(options.journal_path(config, journal), read, ORDER_COLUMNS, as_json)
 
 
-def _text(column: str, value: Any) -> str:
-    if value is None:
-        return ""
-    # Times in UTC to the second: the rest is for --json.
-    return str(value)[:19].replace("T", " ") if column.endswith("_at") else str(value)
+def executions(
+    config: options.Config = None,
+    journal: options.JournalFile = None,
+    limit: options.Limit = 50,
+    as_json: options.AsJson = False,
+) -> None:
+    """List the keeper's attempts, newest first, with what became of them."""
+
+    async def read(journal: Journal) -> list[Row]:
+        return [_attempt(attempt) for attempt in (await journal.executions(limit=limit)).items]
+
+    _list(options.journal_path(config, journal), read, ATTEMPT_COLUMNS, as_json)
+
+
+def failures(
+    context: typer.Context,
+    config: options.Config = None,
+    journal: options.JournalFile = None,
+    limit: options.Limit = 50,
+    as_json: options.AsJson = False,
+) -> None:
+    """List the orders that could not be executed, with the named reasons."""
+    if context.invoked_subcommand is not None:
+        return
+
+    async def read(journal: Journal) -> list[Row]:
+        return [_failure(failure) for failure in await journal.failures(limit=limit)]
+
+    _list(options.journal_path(config, journal), read, FAILURE_COLUMNS, as_json)
+
+
+def _list(path: Path, read: Callable[[Journal], Awaitable[list[Row]]], columns: Sequence[str], as_json: bool) -> None:
+    import anyio
+
+    from keeper.commands.table import print_table
+    from keeper.journal import Journal
+
+    async def fetch() -> list[Row]:
+        async with Journal.open(path, read_only=True) as journal:
+            return await read(journal)
+
+    rows = anyio.run(fetch)
+    if as_json:
+        for row in rows:
+            print(json.dumps(row))
+    elif rows:
+        print_table(rows, columns, BELOW)
+    else:
+        print("None.")
+
+
+def _states(words: Sequence[str]) -> list[OrderState]:
+    from keeper.domain.orders import OrderState
+
+    known = {state.value: state for state in OrderState}
+    for word in words:
+        if word not in known:
+            raise Misconfigured(f"There is no state {word!r}.", remedy=f"The states are {', '.join(known)}.")
+    return [known[word] for word in words]
+
+
+def _order(row: OrderRow) -> Row:
+    order = row.order
+    return {
+        "order": str(order.address),
+        "user": str(order.user),
+        "market": str(order.market),
+        "type": order.order_type.word,
+        "side": order.side.word,
+        "size": decimal(order.size_1e6),
+        "trigger": decimal(order.stop_price_1e6 or order.price_1e6),
+        "state": row.state.value,
+        "onchain_status": order.status.word,
+        "reason": row.reason,
+        "position": _text(row.position),
+        "updated_at": _utc(row.updated_at),
+    }
+
+
+def _attempt(attempt: Attempt) -> Row:
+    price_1e6 = attempt.trigger_price_1e6
+    return {
+        "signed_at": _utc(attempt.signed_at),
+        "order": str(attempt.order),
+        "kind": attempt.kind.value,
+        "number": attempt.number,
+        "state": attempt.state.value,
+        "fate": _text(attempt.fate),
+        "error": attempt.error_name,
+        "detail": attempt.error_detail,
+        "trigger_price": None if price_1e6 is None else decimal(price_1e6),
+        "fee_lamports": attempt.fee_lamports,
+        "position": _text(attempt.position),
+        "signature": str(attempt.signature),
+    }
+
+
+def _failure(failure: FailureRow) -> Row:
+    order, attempts = failure.order, failure.attempts
+    return {
+        "order": str(order.address if order else attempts[0].order),
+        "type": order.order.order_type.word if order else None,
+        "state": order.state.value if order else None,
+        "error": next((a.error_name for a in reversed(attempts) if a.error_name), None),
+        "attempts": len(attempts),
+        "reason": order.reason if order else "",
+        "history": [
+            {"at": _utc(change.at), "state": change.state.value, "reason": change.reason} for change in failure.changes
+        ],
+        "signatures": [str(attempt.signature) for attempt in attempts],
+    }
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _utc(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="milliseconds")

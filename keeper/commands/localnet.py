@@ -1,4 +1,4 @@
-"""`keeper localnet`: the embedded chain, which has options of its own."""
+"""`keeper localnet`: the embedded chain, with a command line of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ import typer
 
 def localnet(context: typer.Context) -> None:
     """Run an embedded Solana chain with the reference program (see `keeper localnet --help`)."""
-    from keeper.localnet.cli import main as localnet_main
+    from keeper.localnet.cli import main
 
-    raise typer.Exit(localnet_main(context.args, program="keeper localnet"))
+    raise typer.Exit(main(context.args, program="keeper localnet"))

@@ -1,7 +1,7 @@
 """The keeper as a service: signals in, word to the supervisor out.
 
 SIGTERM and SIGINT end it, and what is under way is written down first. SIGHUP reads the settings again
-(`keeper.config.reloading`). The supervisor hears when it is ready, how it is, and, if it asked for pings, gets them as
+(`keeper.config.reloading`). The supervisor hears when it is ready and how it is. If it asked for pings, it gets them as
 long as every loop that does the work goes round (`keeper.runtime.watchdog`).
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import anyio
@@ -22,41 +23,45 @@ from keeper.runtime.notify import Notifier
 from keeper.telemetry.logs import set_level
 
 _STATUS_EVERY_S: Final = 5.0
+_PING_AT_LEAST_EVERY_S: Final = 5.0
 _log: Any = structlog.get_logger("keeper.service")
 
 
 async def serve(settings: Settings, load: Callable[[], Settings], on_ready: Callable[[app.Ready], None]) -> None:
     """Run the keeper until a signal ends it. `load` reads the settings again, as they were read at the start."""
-    service = _Service(settings, load, Notifier.from_environment())
-    service.notifier.status("starting: looking up what was open")
+    notifier = Notifier.from_environment()
+    notifier.status("starting: looking up what was open")
+    service = _Service(notifier, settings, load)
     async with anyio.create_task_group() as tg:
         # The handlers come first: an early SIGHUP would otherwise end the process.
         await tg.start(service.listen, tg.cancel_scope)
 
         def ready(keeper: app.Ready) -> None:
             service.keeper = keeper
-            service.notifier.ready(service.tell())
-            tg.start_soon(service.tell_status, name="status")
-            if service.notifier.watchdog_s is not None:
-                tg.start_soon(service.feed_watchdog, service.notifier.watchdog_s, name="watchdog-pings")
+            service.tell_ready()
+            tg.start_soon(service.tell_status, keeper, name="status")
+            if notifier.watchdog_s is not None:
+                tg.start_soon(service.feed_watchdog, keeper, notifier.watchdog_s, name="watchdog-pings")
             on_ready(keeper)
 
         try:
             await app.run(settings, on_ready=ready)
         finally:
-            service.notifier.close()
+            notifier.close()
 
 
+@dataclass(slots=True, repr=False)
 class _Service:
-    def __init__(self, settings: Settings, load: Callable[[], Settings], notifier: Notifier) -> None:
-        self.notifier = notifier
-        self.keeper: app.Ready | None = None
-        self._settings = settings
-        self._load = load
-        self._told = ""  # the summary that the supervisor has
+    """`keeper` is None until it is ready; `told` is the summary that the supervisor has."""
+
+    notifier: Notifier
+    settings: Settings
+    load: Callable[[], Settings]
+    keeper: app.Ready | None = None
+    told: str = ""
 
     async def listen(self, scope: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        """Act on signals until one of them ends it all."""
+        """Act on signals until one of them ends the keeper, by cancelling `scope`."""
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             task_status.started()
             async for number in signals:
@@ -71,52 +76,47 @@ class _Service:
     def reload(self) -> None:
         """Read the settings again and take up what can be taken up; wrong ones change nothing."""
         if self.keeper is None:
-            _log.warning(
-                "settings.not_reloaded", detail="the keeper is still starting; send SIGHUP again when it is ready"
-            )
+            detail = "the keeper is still starting; send SIGHUP again when it is ready"
+            _log.warning("settings.not_reloaded", detail=detail)
             return
         self.notifier.reloading()
         try:
-            found = changes(self._settings, self._load())
+            found = changes(self.settings, self.load())
         except Misconfigured as e:
             _log.error("settings.not_reloaded", detail=str(e))
-            self.notifier.ready(f"{self.tell()}; the changed settings are wrong, the old ones are in force")
+            self.tell_ready("; the changed settings are wrong, the old ones are in force")
             return
-        self._settings = found.settings
+        self.settings = found.settings
         set_level(found.settings.log.level)
         self.keeper.reload(found.settings)
         _log.info("settings.reloaded", taken=found.taken)
         if found.need_restart:
             _log.warning("settings.need_restart", names=found.need_restart)
-        self.notifier.ready(self.tell())
+        self.tell_ready()
 
-    def summary(self) -> str:
-        """How it is, on one line."""
+    def tell_ready(self, more: str = "") -> None:
+        """Tell the supervisor that the start, or a reload, is over, and how the keeper is."""
         assert self.keeper is not None
-        return self.keeper.summary()
+        self.told = self.keeper.summary()
+        self.notifier.ready(self.told + more)
 
-    def tell(self) -> str:
-        """The summary, which the caller tells the supervisor."""
-        self._told = self.summary()
-        return self._told
-
-    async def tell_status(self) -> None:
-        """Tell how it is, when that is not what the supervisor has."""
+    async def tell_status(self, keeper: app.Ready) -> None:
+        """Tell the supervisor how the keeper is, whenever it knows something else."""
         while True:
             await anyio.sleep(_STATUS_EVERY_S)
-            if self.summary() != self._told:
-                self.notifier.status(self.tell())
+            summary = keeper.summary()
+            if summary != self.told:
+                self.told = summary
+                self.notifier.status(summary)
 
-    async def feed_watchdog(self, within_s: float) -> None:
+    async def feed_watchdog(self, keeper: app.Ready, within_s: float) -> None:
         """Ping while no loop is stuck. A stuck event loop does not even come here, which says the same."""
-        assert self.keeper is not None
         told = False
         while True:
-            stalled = self.keeper.stalled()
+            stalled = keeper.stalled()
             if not stalled:
                 self.notifier.ping()
-                told = False
             elif not told:
                 self.notifier.stuck(f"stuck: {', '.join(stalled)}")
-                told = True
-            await anyio.sleep(min(within_s / 3, 5.0))
+            told = bool(stalled)
+            await anyio.sleep(min(within_s / 3, _PING_AT_LEAST_EVERY_S))

@@ -3,58 +3,43 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
 
-import anyio
 import typer
 
-from keeper.commands import EXIT_FAILED
-from keeper.commands.options import (
-    ConfigOption,
-    IdlOption,
-    JsonOption,
-    KeyOption,
-    ProgramOption,
-    RpcOption,
-    address_of,
-    settings_from,
-)
-
-
-def add_to(cli: typer.Typer) -> None:
-    """Add `simulate`."""
-    cli.command()(simulate)
+from keeper.commands import EXIT_FAILED, options
 
 
 def simulate(
-    order: Annotated[str, typer.Argument(help="The order account's address.")],
-    config: ConfigOption = None,
-    rpc_url: RpcOption = None,
-    key: KeyOption = None,
-    program_id: ProgramOption = None,
-    idl: IdlOption = None,
-    as_json: JsonOption = False,
+    order: options.OrderAddress,
+    config: options.Config = None,
+    rpc_url: options.RpcUrl = None,
+    key: options.KeyFile = None,
+    program_id: options.ProgramId = None,
+    idl: options.Idl = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Run an order's execution on the node, without sending it, and show the program's logs.
 
     Exit code 0: it would be executed; 1: it would not.
     """
+    import anyio
+
+    from keeper.commands import simulating
     from keeper.commands.checks.chain import client_for
-    from keeper.commands.simulating import Outcome
-    from keeper.commands.simulating import simulate as run
-    from keeper.config.inputs import endpoints_of, load_program, load_signer
+    from keeper.config.endpoints import endpoints_of
+    from keeper.config.keys import load_signer
+    from keeper.config.program import load_program
     from keeper.domain.decimals import decimal
 
-    address = address_of(order, "order")
-    settings = settings_from(config, rpc={"url": rpc_url}, key={"file": key}, program={"id": program_id, "idl": idl})
+    address = options.order_address(order)
+    settings = options.settings_from(
+        config, rpc={"url": rpc_url}, key={"file": key}, program={"id": program_id, "idl": idl}
+    )
     program, keeper = load_program(settings.program), load_signer(settings.key).address
 
-    async def ask() -> Outcome:
-        client = client_for(endpoints_of(settings.rpc))
-        try:
-            return await run(client, program, keeper, address)
-        finally:
-            await client.pool.aclose()
+    async def ask() -> simulating.Outcome:
+        async with client_for(endpoints_of(settings.rpc)) as client:
+            return await simulating.simulate(client, program, keeper, address)
 
     found = anyio.run(ask)
     facts = {

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
-from keeper.config.settings import Settings, read_toml
+from keeper.config.loading import read_toml
+from keeper.config.settings import Settings, setting_names
 from keeper.telemetry.logs import host_only
 
 
@@ -25,22 +27,20 @@ class Effective:
 
 def effective(settings: Settings, file: Path | None, flags: Mapping[str, Mapping[str, Any]]) -> list[Effective]:
     """Every setting, in the model's order. `file` and `flags` are what the settings were loaded from."""
-    table = {} if file is None else read_toml(file)
+    in_file = {} if file is None else read_toml(file)
     environment = {name.upper() for name in os.environ}
     found = []
-    for section in type(settings).model_fields:
-        values: BaseModel = getattr(settings, section)
-        for field in type(values).model_fields:
-            variables = {f"KEEPER_{section}".upper(), f"KEEPER_{section}__{field}".upper()}
-            if field in flags.get(section, {}):
-                origin = "flag"
-            elif environment & variables:
-                origin = "env"
-            elif field in table.get(section, {}):
-                origin = "file"
-            else:
-                origin = "default"
-            found.append(Effective(f"{section}.{field}", _shown(getattr(values, field)), origin))
+    for name in setting_names():
+        section, _, field = name.partition(".")
+        if field in flags.get(section, {}):
+            origin = "flag"
+        elif environment & {f"KEEPER_{section}".upper(), f"KEEPER_{section}__{field}".upper()}:
+            origin = "env"
+        elif field in in_file.get(section, {}):
+            origin = "file"
+        else:
+            origin = "default"
+        found.append(Effective(name, _shown(attrgetter(name)(settings)), origin))
     return found
 
 

@@ -7,6 +7,7 @@ things are wired, and a restart takes a few seconds and loses nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 
 from keeper.config.settings import Settings, setting_names
 
@@ -21,20 +22,10 @@ class Changes:
 
 
 def changes(running: Settings, new: Settings) -> Changes:
-    """Compare."""
-    changed = [name for name in setting_names() if _value(running, name) != _value(new, name)]
-    taken = tuple(name for name in changed if reloadable(name))
+    """What SIGHUP changes: `taken` up now, or not before a restart."""
+    changed = [name for name in setting_names() if attrgetter(name)(running) != attrgetter(name)(new)]
+    taken = tuple(name for name in changed if name == "log.level" or name.startswith("fees."))
     in_force = running.model_copy(
         update={"fees": new.fees, "log": running.log.model_copy(update={"level": new.log.level})}
     )
-    return Changes(in_force, taken, tuple(name for name in changed if not reloadable(name)))
-
-
-def reloadable(name: str) -> bool:
-    """Whether SIGHUP is enough for this setting."""
-    return name == "log.level" or name.startswith("fees.")
-
-
-def _value(settings: Settings, name: str) -> object:
-    section, _, field = name.partition(".")
-    return getattr(getattr(settings, section), field)
+    return Changes(in_force, taken, tuple(name for name in changed if name not in taken))

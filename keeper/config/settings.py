@@ -7,19 +7,13 @@ are `SecretStr`: they show as stars wherever the settings are printed.
 
 from __future__ import annotations
 
-import difflib
-import os
 import re
-import tomllib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 from solders.pubkey import Pubkey
-
-from keeper.errors import Misconfigured
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -31,7 +25,9 @@ CLUSTERS: Final = {
 """The genesis hashes of the public clusters."""
 
 CALLS_A_TURN: Final = 5
-"""So many calls, each with its whole deadline, a loop may wait for before it is stuck and not slow."""
+"""A loop may wait for so many calls, each up to its deadline, and still counts as slow, not as stuck."""
+
+_SHA256_HEX: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class _Section(BaseModel):
@@ -212,7 +208,7 @@ class HttpSettings(_Section):
     @field_validator("admin_token_sha256")
     @classmethod
     def _a_digest(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not re.fullmatch(r"[0-9a-f]{64}", value.get_secret_value()):
+        if value is not None and not _SHA256_HEX.fullmatch(value.get_secret_value()):
             raise ValueError("it is not 64 hexadecimal digits in lower case")
         return value
 
@@ -230,7 +226,7 @@ class ManagedWalletSettings(_Section):
     @field_validator("token_sha256")
     @classmethod
     def _digests(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        if not all(re.fullmatch(r"[0-9a-f]{64}", digest.get_secret_value()) for digest in value):
+        if not all(_SHA256_HEX.fullmatch(digest.get_secret_value()) for digest in value):
             raise ValueError("each is the SHA-256 of a token: 64 hexadecimal digits in lower case")
         return value
 
@@ -313,78 +309,7 @@ class Settings(BaseSettings):
         return self
 
 
-def load_settings(file: Path | None, flags: Mapping[str, Any] | None = None) -> Settings:
-    """Read the settings. `flags` are nested mappings by section, already without the ones not given.
-
-    Raises Misconfigured with one line that names the setting, what is wrong, and what would be right.
-    """
-    values = {} if file is None else read_toml(file)
-    _refuse_unknown_environment()
-
-    class FromEverywhere(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return (init_settings, env_settings, InitSettingsSource(settings_cls, values))
-
-    try:
-        return FromEverywhere(**(flags or {}))
-    except ValidationError as e:
-        raise Misconfigured(_one_line(e), remedy="config/keeper.toml has every setting, with its unit.") from None
-
-
-def read_toml(file: Path) -> dict[str, Any]:
-    """The settings file as written. Misconfigured, naming the line, when it can't be read."""
-    try:
-        return tomllib.loads(file.read_text())
-    except OSError as e:
-        raise Misconfigured(
-            f"The settings file {file} can't be read: {e.strerror}.", remedy="Give another with --config."
-        ) from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise Misconfigured(f"The settings file {file} is not TOML: {e}.", remedy="Mend that line.") from e
-
-
-def _refuse_unknown_environment() -> None:
-    """pydantic-settings ignores variables that it does not know; a mistyped one must not be ignored."""
-    known = set(setting_names())
-    for variable in os.environ:
-        if not variable.startswith("KEEPER_"):
-            continue
-        name = variable.removeprefix("KEEPER_").lower().replace("__", ".")
-        if name not in known and name.split(".")[0] not in Settings.model_fields:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"Did you mean {_variable(near[0])}?" if near else "Unset it."
-            raise Misconfigured(f"The environment variable {variable} is no setting of the keeper.", remedy=hint)
-
-
 def setting_names() -> list[str]:
     """Every setting as `section.name`, in the model's order."""
-    return [f"{section}.{name}" for section, field in Settings.model_fields.items() for name in _fields(field)]
-
-
-def _fields(field: Any) -> list[str]:
-    return list(field.annotation.model_fields)
-
-
-def _variable(name: str) -> str:
-    return "KEEPER_" + name.upper().replace(".", "__")
-
-
-def _one_line(error: ValidationError) -> str:
-    first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, [*setting_names(), *Settings.model_fields], n=1, cutoff=0.5)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        return f"There is no setting {name}.{hint}"
-    text = str(first["msg"]).removeprefix("Value error, ")
-    if not name:
-        return f"The settings don't fit together: {text}."
-    return f"The setting {name} is wrong: {text[:1].lower()}{text[1:]}."
+    sections = {name: cast(type[BaseModel], field.annotation) for name, field in Settings.model_fields.items()}
+    return [f"{section}.{name}" for section, model in sections.items() for name in model.model_fields]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from solders.pubkey import Pubkey
 
-from keeper.config.inputs import load_private_keypair
+from keeper.config.keys import load_keypair
 from keeper.config.settings import ManagedSettings
 from keeper.domain.decimals import parse_1e6
 from keeper.errors import Misconfigured
@@ -17,7 +17,7 @@ def load_wallets(settings: ManagedSettings, keeper: Pubkey) -> list[ManagedWalle
     """Every managed wallet. Misconfigured, naming the wallet, when its key can't be used."""
     wallets = []
     for configured in settings.wallets:
-        signer = Signer(load_private_keypair(configured.key_file, f"key_file of the managed wallet {configured.name}"))
+        signer = Signer(load_keypair(configured.key_file, f"key_file of the managed wallet {configured.name}"))
         if signer.address == keeper:
             raise Misconfigured(
                 f"The managed wallet {configured.name} is the keeper's own.",

@@ -1,7 +1,7 @@
-"""How long the event loop was held up: looked at all the time, because the longest is what an order can meet.
+"""For how long the event loop was held up. It is looked at all the time, because an order can meet the longest hold.
 
-A callback that is due every 5 ms notes by how much it was late. What held the loop up for 20 ms is seen as 15 to
-20 ms. It costs about 0.2 % of a core.
+A callback that is due every 5 ms records by how much it was late. A hold of 20 ms is seen as 15 to 20 ms. It costs
+about 0.2 % of a core.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ class LoopLag:
         self._loop = asyncio.get_running_loop()
         self._worst: deque[float] = deque([0.0], maxlen=_WINDOWS)
         self._window_ends = self._loop.time() + _WINDOW_S
-        self._due = self._loop.time() + _EVERY_S
-        self._handle = self._loop.call_at(self._due, self._look)
+        self._await_next(self._loop.time())
 
     def __repr__(self) -> str:
         return f"LoopLag({self.longest_s * 1e3:.1f} ms)"
@@ -34,7 +33,7 @@ class LoopLag:
         return max(self._worst)
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop looking."""
         self._handle.cancel()
 
     def _look(self) -> None:
@@ -43,5 +42,8 @@ class LoopLag:
         if now >= self._window_ends:
             self._worst.append(0.0)
             self._window_ends = now + _WINDOW_S
+        self._await_next(now)
+
+    def _await_next(self, now: float) -> None:
         self._due = now + _EVERY_S
         self._handle = self._loop.call_at(self._due, self._look)

@@ -14,15 +14,14 @@ from keeper.errors import Misconfigured
 
 
 class Notifier:
-    """Tells the supervisor. It never waits and never fails: a supervisor that is gone is no reason to stop trading."""
+    """Tells the supervisor. No call waits or fails: a supervisor that is gone is no reason to stop working."""
 
     def __init__(self, address: str | None = None, watchdog_s: float | None = None) -> None:
         self._address = address
-        self._socket = (
-            None if address is None else socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        )
-        if self._socket is not None:
-            self._socket.setblocking(False)
+        self._socket: socket.socket | None = None
+        if address is not None:
+            kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+            self._socket = socket.socket(socket.AF_UNIX, kind)
         self.watchdog_s = watchdog_s
         """Within how many seconds a ping is expected; None when nobody expects any."""
 
@@ -31,7 +30,7 @@ class Notifier:
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> Notifier:
-        """Take the supervisor's variables, and out of the environment: they are meant for this process alone."""
+        """Take the supervisor's variables out of the environment: they are meant for this process alone."""
         address = environment.pop("NOTIFY_SOCKET", None)
         usec, pid = environment.pop("WATCHDOG_USEC", None), environment.pop("WATCHDOG_PID", None)
         if not address:
@@ -54,7 +53,7 @@ class Notifier:
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self, status: str) -> None:
-        """On the way out."""
+        """The keeper is ending."""
         self._send(f"STOPPING=1\nSTATUS={status}")
 
     def status(self, status: str) -> None:
@@ -66,7 +65,7 @@ class Notifier:
         self._send("WATCHDOG=1")
 
     def stuck(self, status: str) -> None:
-        """The work does not go on: do not wait for the missing ping."""
+        """The work does not go on; the supervisor need not wait for a ping that will not come."""
         self._send(f"WATCHDOG=trigger\nSTATUS={status}")
 
     def close(self) -> None:

@@ -1,15 +1,15 @@
 """Which of the loops that do the work is stuck. Its answer feeds /livez, a metric, and the supervisor's watchdog.
 
 A task that hangs leaves a process that looks well: the sockets are open, the API answers, and no order is executed.
-A restart helps, because the journal and the chain hold all that matters. A quiet market is no reason: a loop that
-rests is well, unless there is work that it should have seen.
+A restart helps, because the journal and the chain hold all that matters. A quiet market is no reason for one: a loop
+that rests is well, unless there is work for it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 import anyio
 from anyio.abc import TaskStatus
@@ -20,7 +20,7 @@ from keeper.telemetry.turns import Turns
 
 @dataclass(slots=True)
 class Loop:
-    """`has_work` tells whether there is something that it should do now: resting is no excuse then."""
+    """One loop. `has_work` says whether there is something for it to do now: then it may not rest."""
 
     turns: Turns
     has_work: Callable[[], bool] = lambda: True
@@ -34,27 +34,19 @@ class Loop:
         return now - self._well_at
 
 
+@dataclass(slots=True, repr=False)
 class Watchdog:
-    """Looks at the loops, and knows the stuck ones by name."""
+    """Looks at the loops, and knows the stuck ones by name. `observe` is told of each loop for how long it is still."""
 
-    def __init__(
-        self,
-        loops: Sequence[Loop],
-        *,
-        stalled_after_s: float,
-        report: Callable[[Report], None],
-        observe: Callable[[str, float], None] = lambda _name, _still_s: None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._loops = loops
-        self._stalled_after_s = stalled_after_s
-        self._report = report
-        self._observe = observe
-        self._clock = clock
-        self._stalled: dict[str, float] = {}
+    loops: Sequence[Loop]
+    _: KW_ONLY
+    stalled_after_s: float
+    report: Callable[[Report], None]
+    observe: Callable[[str, float], None]
+    _stalled: list[str] = field(default_factory=list, init=False)
 
     def __repr__(self) -> str:
-        return f"Watchdog({len(self._loops)} loops, stalled: {', '.join(self._stalled) or 'none'})"
+        return f"Watchdog({len(self.loops)} loops, stalled: {', '.join(self._stalled) or 'none'})"
 
     @property
     def stalled(self) -> tuple[str, ...]:
@@ -63,23 +55,25 @@ class Watchdog:
 
     def look(self) -> None:
         """Compare once."""
-        now = self._clock()
-        for loop in self._loops:
+        now = time.monotonic()
+        for loop in self.loops:
             name = loop.turns.name
             still_s = loop.still_for_s(now)
-            self._observe(name, still_s)
-            if still_s > self._stalled_after_s:
-                if name not in self._stalled:
-                    sentence = f"the loop {name} has not gone round for {still_s:.1f} s"
-                    self._report(Note("watchdog.stalled", sentence, level="error"))
-                self._stalled[name] = still_s
-            elif self._stalled.pop(name, None) is not None:
-                self._report(Note("watchdog.recovered", f"the loop {name} goes round again", level="warning"))
+            self.observe(name, still_s)
+            stuck, known = still_s > self.stalled_after_s, name in self._stalled
+            if stuck and not known:
+                self._stalled.append(name)
+                self.report(
+                    Note("watchdog.stalled", f"the loop {name} has not gone round for {still_s:.1f} s", "error")
+                )
+            elif known and not stuck:
+                self._stalled.remove(name)
+                self.report(Note("watchdog.recovered", f"the loop {name} goes round again", level="warning"))
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Look now and then, several times within the bound."""
+        """Look several times within the bound, until cancelled."""
         self.look()
         task_status.started()
         while True:
-            await anyio.sleep(min(1.0, self._stalled_after_s / 4))
+            await anyio.sleep(min(1.0, self.stalled_after_s / 4))
             self.look()

@@ -20,14 +20,14 @@ from keeper.telemetry.repeats import LimitRepeats
 _URL: Final = re.compile(r"\b(?P<scheme>https?|wss?)://(?P<rest>[^\s'\"<>]+)")
 _log = structlog.get_logger("keeper")
 _plain_json: Callable[[str], object] | None = None
-"""Where lines of JSON go; None while lines are for a console, or nothing is configured."""
+"""Where lines of JSON go; None while lines go to a console, or nothing is configured."""
 
 
 class _Lines:
     """Standard error, with one write for all the lines of one turn of the event loop: a burst has thousands a second.
 
-    Whoever flushes, as every logger but `write` below does after each line, has all of them written at once, so that
-    their order is the order of the calls. Outside of an event loop nothing is held back.
+    A flush writes all lines that wait, in the order in which they came. Every logger flushes after each line, except
+    `write` below. Outside of an event loop no line waits.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class _Lines:
         atexit.register(self.flush)
 
     def write(self, text: str) -> int:
-        """Take a line; it is out when the loop comes round."""
+        """Take a line; it is written at the event loop's next turn."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -52,7 +52,7 @@ class _Lines:
         return len(text)
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write the lines that wait."""
         with self._lock:
             waiting, self._waiting, self._due_in = self._waiting, [], None
             if waiting:
@@ -64,11 +64,11 @@ _lines: Final = _Lines()
 
 _LEVELS: Final = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
 # Libraries that log whole URLs, keys included, at INFO or DEBUG.
-_TALKATIVE: Final = ("httpx", "httpcore", "websockets", "uvicorn", "asyncio", "apscheduler", "hpack")
+_VERBOSE: Final = ("httpx", "httpcore", "websockets", "uvicorn", "asyncio", "apscheduler", "hpack")
 
 
 def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None:
-    """Set structlog and the standard library's logging up, once, at the start of a command."""
+    """Set up structlog and the standard library's logging, once, at the start of a command."""
     set_level(level)
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
     shared: list[Any] = [
@@ -90,27 +90,26 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(_lines)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(processors=[_strip_meta, renderer], foreign_pre_chain=shared)
-    )
+    meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[meta, renderer], foreign_pre_chain=shared))
     handler.addFilter(_threshold)
     global _plain_json
     _plain_json = None if console else _lines.write
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    for name in _TALKATIVE:
+    for name in _VERBOSE:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def set_level(level: str) -> None:
-    """The least level that is written, from now on: a running keeper's log can be made to say more, and less again."""
+    """The least level that is written from now on. It may change while the keeper runs."""
     _threshold.number = logging.getLevelNamesMapping()[level.upper()]
 
 
 def write(level: str, event: str, fields: dict[str, Any]) -> None:
-    """One line, if its level is written. As structlog would make it, but without the way through its processors when
-    they have nothing to add: some lines are written for every execution.
+    """One line, if its level is written: as structlog would make it, but without its processors when they have nothing
+    to add, because some lines are written for every execution.
     """
     if not wants(level):
         return
@@ -124,12 +123,12 @@ def write(level: str, event: str, fields: dict[str, Any]) -> None:
 
 
 def wants(level: str) -> bool:
-    """Whether a line of this level is written: asked before a line is made, because making one costs more."""
+    """Whether a line of this level is written. Ask before making a line, which costs more."""
     return _LEVELS.get(level, logging.ERROR) >= _threshold.number
 
 
 def _json(event: MutableMapping[str, Any], **_options: Any) -> str:
-    # A fifth of the time of the standard library's encoder, for some five lines an execution.
+    # It takes a fifth of the time of the standard library's encoder; an execution writes about five lines.
     return msgspec.json.encode(event, enc_hook=str).decode()
 
 
@@ -167,9 +166,3 @@ def _cut(match: re.Match[str]) -> str:
     authority = re.split(r"[/?#]", match["rest"], maxsplit=1)
     host = authority[0].rpartition("@")[2]
     return f"{match['scheme']}://{host}" + ("/…" if len(authority) > 1 and authority[1] else "")
-
-
-def _strip_meta(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    event.pop("_record", None)
-    event.pop("_from_structlog", None)
-    return event

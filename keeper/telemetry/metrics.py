@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -16,140 +17,95 @@ class Metrics:
     """Every metric of the keeper, in a registry of its own."""
 
     def __init__(self, version: str) -> None:
-        self.registry = r = CollectorRegistry()
-        Info("keeper_build", "Version of the keeper and of Python.", registry=r).info(
+        self.registry = CollectorRegistry()
+        counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
+        seconds = partial(Histogram, buckets=LATENCY_BUCKETS_S, registry=self.registry)
+        Info("keeper_build", "Version of the keeper and of Python.", registry=self.registry).info(
             {"version": version, "python": platform.python_version()}
         )
-        self.orders_resting = Gauge(
-            "keeper_orders_resting", "Pending orders that the keeper watches.", ["market", "type"], registry=r
+        self.orders_resting = gauge(
+            "keeper_orders_resting", "Pending orders that the keeper watches.", ["market", "type"]
         )
-        self.triggered = Counter(
-            "keeper_orders_triggered_total", "Orders whose condition was met by a fresh price.", registry=r
+        self.triggered = counter("keeper_orders_triggered_total", "Orders whose condition was met by a fresh price.")
+        self.settled = counter(
+            "keeper_attempts_settled_total", "Attempts that came to an end, by kind and fate.", ["kind", "fate"]
         )
-        self.settled = Counter(
-            "keeper_attempts_settled_total",
-            "Attempts that came to an end, by kind and fate.",
-            ["kind", "fate"],
-            registry=r,
+        self.failures = counter("keeper_attempt_errors_total", "Attempts that failed, by the error's name.", ["error"])
+        self.states = counter(
+            "keeper_attempt_states_total", "Attempts that reached a state, by kind.", ["kind", "state"]
         )
-        self.failures = Counter(
-            "keeper_attempt_errors_total", "Attempts that failed, by the error's name.", ["error"], registry=r
-        )
-        self.states = Counter(
-            "keeper_attempt_states_total", "Attempts that reached a state, by kind.", ["kind", "state"], registry=r
-        )
-        self.in_flight = Gauge(
-            "keeper_attempts_in_flight", "Attempts that neither landed at confirmed nor died.", registry=r
-        )
-        self.unrecorded = Gauge(
+        self.in_flight = gauge("keeper_attempts_in_flight", "Attempts that neither landed at confirmed nor died.")
+        self.unrecorded = gauge(
             "keeper_attempts_unrecorded",
             "Attempts whose end the journal refuses; their orders wait. /healthz names one.",
-            registry=r,
         )
-        self.queued = Gauge("keeper_jobs_queued", "Triggered orders that wait to be signed.", registry=r)
-        self.order_records = Gauge(
-            "keeper_order_records",
-            "Orders with a record beside their account: blocked for a reason, or tried before.",
-            registry=r,
+        self.queued = gauge("keeper_jobs_queued", "Triggered orders that wait to be signed.")
+        self.order_records = gauge(
+            "keeper_order_records", "Orders with a record beside their account: blocked for a reason, or tried before."
         )
-        self.orders_blocked = Gauge(
+        self.orders_blocked = gauge(
             "keeper_orders_blocked",
             "Orders that may not be acted on now, by reason; an order can have several.",
             ["reason"],
-            registry=r,
         )
-        self.since_trigger = Histogram(
+        self.since_trigger = seconds(
             "keeper_trigger_to_state_seconds",
             "From the arrival of the deciding news to a state of the attempt.",
             ["state"],
-            buckets=LATENCY_BUCKETS_S,
-            registry=r,
         )
         self.slots_since_trigger = Histogram(
             "keeper_trigger_to_landed_slots",
             "Slots between the deciding price and the landing.",
             buckets=SLOT_BUCKETS,
-            registry=r,
+            registry=self.registry,
         )
-        self.fees = Counter("keeper_fees_lamports_total", "What landed attempts cost the keeper.", registry=r)
-        self.balance = Gauge("keeper_balance_lamports", "Balance of the keeper's key.", registry=r)
-        self.balance_floor = Gauge(
-            "keeper_balance_floor_lamports",
-            "Below this balance nothing is sent (fees.min_balance_lamports).",
-            registry=r,
+        self.fees = counter("keeper_fees_lamports_total", "What landed attempts cost the keeper.")
+        self.balance = gauge("keeper_balance_lamports", "Balance of the keeper's key.")
+        self.balance_floor = gauge(
+            "keeper_balance_floor_lamports", "Below this balance nothing is sent (fees.min_balance_lamports)."
         )
-        self.price_age = Gauge(
-            "keeper_price_age_seconds", "Age of a market's oracle price by the chain's clock.", ["market"], registry=r
+        self.price_age = gauge(
+            "keeper_price_age_seconds", "Age of a market's oracle price by the chain's clock.", ["market"]
         )
-        self.price_reads = Gauge("keeper_price_reads", "How often a price was read since the start.", registry=r)
-        self.oracle_asks = Counter(
-            "keeper_oracle_asks_total",
-            "How often the chain was asked for a price, instead of it being pushed.",
-            registry=r,
+        self.price_reads = gauge("keeper_price_reads", "How often a price was read since the start.")
+        self.oracle_asks = counter(
+            "keeper_oracle_asks_total", "How often the chain was asked for a price, instead of it being pushed."
         )
-        self.rpc_seconds = Histogram(
-            "keeper_rpc_seconds",
-            "RPC calls by endpoint and outcome.",
-            ["endpoint", "outcome"],
-            buckets=LATENCY_BUCKETS_S,
-            registry=r,
+        self.rpc_seconds = seconds("keeper_rpc_seconds", "RPC calls by endpoint and outcome.", ["endpoint", "outcome"])
+        self.slot_lag = gauge("keeper_endpoint_slot_lag", "Slots behind the best endpoint.", ["endpoint"])
+        self.benched = gauge(
+            "keeper_endpoint_benched", "1 while an endpoint is not asked, because it failed.", ["endpoint"]
         )
-        self.slot_lag = Gauge("keeper_endpoint_slot_lag", "Slots behind the best endpoint.", ["endpoint"], registry=r)
-        self.benched = Gauge(
-            "keeper_endpoint_benched", "1 while an endpoint is not asked, because it failed.", ["endpoint"], registry=r
+        self.watch_slot = gauge("keeper_watch_slot", "Newest slot heard of.", ["endpoint"])
+        self.watch_connected = gauge("keeper_watch_connected", "1 while the socket is open.", ["endpoint"])
+        self.watch_reconnects = counter(
+            "keeper_watch_reconnects_total", "Sockets that were lost and opened again.", ["endpoint"]
         )
-        self.watch_slot = Gauge("keeper_watch_slot", "Newest slot heard of.", ["endpoint"], registry=r)
-        self.watch_connected = Gauge("keeper_watch_connected", "1 while the socket is open.", ["endpoint"], registry=r)
-        self.watch_reconnects = Counter(
-            "keeper_watch_reconnects_total", "Sockets that were lost and opened again.", ["endpoint"], registry=r
-        )
-        self.malformed = Counter(
-            "keeper_malformed_accounts_total", "Accounts that did not decode and were skipped.", registry=r
-        )
-        self.gate_open = Gauge("keeper_gate_open", "1 while sending is allowed.", registry=r)
+        self.malformed = counter("keeper_malformed_accounts_total", "Accounts that did not decode and were skipped.")
+        self.gate_open = gauge("keeper_gate_open", "1 while sending is allowed.")
         self.gate_open.set(1)
-        self.alarms = Counter(
-            "keeper_fills_without_position_total", "ALARM: orders that read Filled with no position.", registry=r
-        )
-        self.journal_seconds = Histogram(
-            "keeper_journal_commit_seconds", "One group commit, fsync included.", buckets=LATENCY_BUCKETS_S, registry=r
-        )
-        self.journal_inline_seconds = Histogram(
+        self.alarms = counter("keeper_fills_without_position_total", "ALARM: orders that read Filled with no position.")
+        self.journal_seconds = seconds("keeper_journal_commit_seconds", "One group commit, fsync included.")
+        self.journal_inline_seconds = seconds(
             "keeper_journal_inline_commit_seconds",
             "Those of them that were made on the event loop's thread, which could do nothing else meanwhile.",
-            buckets=LATENCY_BUCKETS_S,
-            registry=r,
         )
-        self.journal_waiting = Gauge(
-            "keeper_journal_waiting",
-            "What waits to be written: commits that somebody waits for, and notes.",
-            ["what"],
-            registry=r,
+        self.journal_waiting = gauge(
+            "keeper_journal_waiting", "What waits to be written: commits that somebody waits for, and notes.", ["what"]
         )
-        self.ready = Gauge("keeper_ready", "1 while orders are watched, executed and accepted.", registry=r)
-        self.check_ok = Gauge(
-            "keeper_health_check",
-            "1 while this part of readiness is well; /healthz says why not.",
-            ["check"],
-            registry=r,
+        self.ready = gauge("keeper_ready", "1 while orders are watched, executed and accepted.")
+        self.check_ok = gauge(
+            "keeper_health_check", "1 while this part of readiness is well; /healthz says why not.", ["check"]
         )
-        self.stopped = Gauge(
+        self.stopped = gauge(
             "keeper_sending_stopped",
             "1 for each reason why nothing is sent; no series while sending goes on.",
             ["reason"],
-            registry=r,
         )
-        self.loop_still = Gauge(
-            "keeper_loop_still_seconds",
-            "For how long a loop has not gone round although it should.",
-            ["loop"],
-            registry=r,
+        self.loop_still = gauge(
+            "keeper_loop_still_seconds", "For how long a loop has not gone round although it should.", ["loop"]
         )
-        self.loop_tasks = Gauge(
-            "keeper_loop_tasks",
-            "Tasks of the event loop: loops, sends, open requests.",
-            registry=r,
-        )
-        self.loop_lag = Gauge(
-            "keeper_loop_lag_seconds", "The longest that the event loop was held up within the last minute.", registry=r
+        self.loop_tasks = gauge("keeper_loop_tasks", "Tasks of the event loop: loops, sends, open requests.")
+        self.loop_lag = gauge(
+            "keeper_loop_lag_seconds", "The longest that the event loop was held up within the last minute."
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -18,27 +18,20 @@ class _Seen:
     dropped: int = 0
 
 
+@dataclass(slots=True, kw_only=True, repr=False)
 class LimitRepeats:
     """A structlog processor: `burst` lines of one kind in `window_s` seconds, then none until the window is over; the
     next one says how many were dropped, in `suppressed`.
 
-    Lines are of one kind when their event, order and attempt are the same, so nothing of an order's life is lost to
+    Lines are of one kind when their event, order and attempt are the same, so that no order's lines are lost to
     another order's trouble. It remembers `most` kinds, the latest.
     """
 
-    def __init__(
-        self,
-        *,
-        burst: int = 10,
-        window_s: float = 60.0,
-        most: int = 1_024,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._burst = burst
-        self._window_s = window_s
-        self._most = most
-        self._clock = clock
-        self._seen: OrderedDict[tuple[object, object, object], _Seen] = OrderedDict()
+    burst: int = 10
+    window_s: float = 60.0
+    most: int = 1_024
+    clock: Callable[[], float] = time.monotonic
+    _seen: OrderedDict[tuple[object, object, object], _Seen] = field(default_factory=OrderedDict, init=False)
 
     def __repr__(self) -> str:
         return f"LimitRepeats({len(self._seen)} kinds)"
@@ -46,18 +39,18 @@ class LimitRepeats:
     def __call__(self, _logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         """Pass the line on, or drop it."""
         kind = (event.get("event"), event.get("order"), event.get("attempt"))
-        now = self._clock()
+        now = self.clock()
         seen = self._seen.get(kind)
         if seen is None:
-            if len(self._seen) >= self._most:
+            if len(self._seen) >= self.most:
                 self._seen.popitem(last=False)
             seen = self._seen[kind] = _Seen(now)
         self._seen.move_to_end(kind)
-        if now - seen.since >= self._window_s:
+        if now - seen.since >= self.window_s:
             if seen.dropped:
                 event["suppressed"] = seen.dropped
             seen.since, seen.written, seen.dropped = now, 0, 0
-        if seen.written >= self._burst:
+        if seen.written >= self.burst:
             seen.dropped += 1
             raise structlog.DropEvent
         seen.written += 1

@@ -1,7 +1,7 @@
 """A loop's heartbeat: it says when it goes round, and when it has nothing to do.
 
 The watchdog (`keeper.runtime.watchdog`) compares the counts. A loop that neither goes round nor rests is stuck.
-QUANTDESK_STALL_AT="executor:3" makes the loop of that name stick at its third turn, for the tests of the watchdog.
+QUANTDESK_STALL_AT="executor:3" makes the loop of that name stop at its third turn, for the tests of the watchdog.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ stalls: Final = bool(_stalled)
 
 
 class Turns:
-    """One loop's. `name` is its kind, and after a space which one of several it is."""
+    """The turns of one loop. `name` is its kind and, after a space, which one of several it is."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -40,7 +40,7 @@ class Turns:
 
     @contextlib.contextmanager
     def rest(self) -> Iterator[None]:
-        """While the loop waits for work, however long that takes."""
+        """Around the loop's wait for work, which may take any time."""
         self.resting = True
         try:
             yield

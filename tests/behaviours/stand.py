@@ -24,7 +24,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from keeper.app import Ready, run
-from keeper.config.settings import load_settings
+from keeper.config.loading import load_settings
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState
 from keeper.domain.orders import OrderState
 from keeper.journal import Queries

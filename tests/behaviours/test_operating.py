@@ -20,7 +20,7 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from keeper.app import run
-from keeper.config.settings import load_settings
+from keeper.config.loading import load_settings
 from keeper.domain.attempts import AttemptState, Fate
 from keeper.domain.orders import OrderState
 from keeper.errors import Misconfigured

@@ -22,7 +22,7 @@ import sys
 # Everything but keeper.execution and the wiring: the points where a kill is wanted are read when they are imported.
 _LIBRARIES = (
     "keeper.cli",
-    "keeper.config.inputs",
+    "keeper.config.loading",
     "keeper.telemetry",
     "keeper.solana.watch",
     "keeper.venue.program",

@@ -18,8 +18,8 @@ import pytest
 from solders.account import Account
 from solders.pubkey import Pubkey
 
-from keeper.config.inputs import load_program
-from keeper.config.settings import load_settings
+from keeper.config.loading import load_settings
+from keeper.config.program import load_program
 from keeper.domain.attempts import AttemptState
 from keeper.localnet.program import PROGRAM_SO
 from keeper.venue.layouts import decode_market, decode_order

@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 from solders.keypair import Keypair
 
-from keeper.commands.listing import show
-from keeper.commands.views import ATTEMPT_COLUMNS, BELOW, ORDER_COLUMNS
+from keeper.commands.listing import ATTEMPT_COLUMNS, BELOW, ORDER_COLUMNS
+from keeper.commands.table import print_table
 
 ORDER = str(Keypair().pubkey())
 ORDERS: list[dict[str, object]] = [
@@ -28,7 +28,7 @@ ORDERS: list[dict[str, object]] = [
 
 def printed(rows: list[dict[str, object]], columns: list[str], width: int) -> list[str]:
     console = Console(width=width, file=io.StringIO(), color_system=None, highlight=False)
-    show(rows, columns, BELOW, console)
+    print_table(rows, columns, BELOW, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
 

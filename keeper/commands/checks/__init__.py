@@ -2,5 +2,5 @@
 
 `suite.look` is all of it. The lines come in the order of cause and effect, so that the first one that fails names
 the cause; what can't be looked at because of it is left out. Nothing is changed: no journal is made or migrated,
-and nothing is sent. `running` alone asks a keeper that runs; it imports little, because health checks call it often.
+and nothing is sent.
 """

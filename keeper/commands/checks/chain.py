@@ -1,25 +1,24 @@
-"""What the chain says: each endpoint, the cluster, the program and its IDL, the purse and the clock."""
+"""What the chain says: each endpoint, the cluster, the balance, the program's revision, and the clock."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
 import anyio
 from solders.pubkey import Pubkey
 
 from keeper.commands.checks.lines import Lines
-from keeper.config.inputs import Place
+from keeper.config.endpoints import EndpointUrls
 from keeper.config.settings import CLUSTERS, Settings
-from keeper.errors import ChainError, Misconfigured
+from keeper.errors import ChainError
 from keeper.solana.client import ChainClient
 from keeper.solana.http1 import HttpTransport
 from keeper.solana.pool import PoolLimits, RpcPool
 from keeper.solana.rpc import Endpoint
 from keeper.solana.sockets import Subscription, subscribed
-from keeper.venue.deployment import check_idl, check_program
 from keeper.venue.program import Program
 
 _DEADLINE_S: Final = 5.0
@@ -27,82 +26,70 @@ _SKEW_WARN_S: Final = 30
 _SKEW_FAIL_S: Final = 300  # the age from which the program itself refuses a price
 
 
-async def endpoints(places: Sequence[Place], settings: Settings, lines: Lines) -> tuple[list[Place], str | None]:
+async def endpoints(
+    configured: Sequence[EndpointUrls], settings: Settings, lines: Lines
+) -> tuple[list[EndpointUrls], str | None]:
     """Ask each for its genesis and its slot; those that can be worked with, and the cluster's genesis hash."""
-    working: list[Place] = []
-    expected = settings.rpc.genesis
-    answers: dict[Place, str | ChainError] = {}
+    answers: dict[EndpointUrls, str | ChainError] = {}
 
-    async def ask(place: Place) -> None:
-        try:
-            answers[place] = await _identify(place)
-        except ChainError as e:
-            answers[place] = e
+    async def ask(endpoint: EndpointUrls) -> None:
+        answers[endpoint] = await _identify(endpoint)
 
     async with anyio.create_task_group() as tg:
-        for place in places:
-            tg.start_soon(ask, place)
+        for endpoint in configured:
+            tg.start_soon(ask, endpoint)
     others_work = any(isinstance(answer, str) for answer in answers.values())
-    for place in places:
-        answer = answers[place]
-        name = f"rpc {place.label}"
+    working: list[EndpointUrls] = []
+    expected = settings.rpc.genesis
+    for endpoint in configured:
+        answer = answers[endpoint]
+        name = f"rpc {endpoint.label}"
         if isinstance(answer, ChainError):
             say = lines.warn if others_work else lines.fail
             say(name, f"it does not answer: {answer}", "Check its URL, its key, and that the node is up.")
             continue
         expected = expected or answer
-        if answer != expected:
-            lines.fail(
-                name,
-                f"it is on another cluster: {_cluster(answer)}, not {_cluster(expected)}",
-                "Check the URL; all endpoints have to be of one cluster (rpc.genesis says which).",
-            )
+        if answer == expected:
+            lines.passed(name, f"answers, on {_cluster(answer)}")
+            working.append(endpoint)
             continue
-        lines.passed(name, f"answers, on {_cluster(answer)}")
-        working.append(place)
+        lines.fail(
+            name,
+            f"it is on another cluster: {_cluster(answer)}, not {_cluster(expected)}",
+            "Check the URL; all endpoints have to be of one cluster (rpc.genesis says which).",
+        )
     return working, expected
 
 
-async def sockets(places: Sequence[Place], lines: Lines) -> None:
-    """Does each socket bring a slot? Without one the keeper hears of nothing."""
-    for place in places:
-        name = f"socket {place.label}"
-        remedy = "Check rpc.ws_url; solana-test-validator serves it on the port after the RPC's."
+async def sockets(working: Sequence[EndpointUrls], lines: Lines) -> None:
+    """Each socket brings a slot. Without one the keeper hears of nothing."""
+    for endpoint in working:
+        name = f"socket {endpoint.label}"
+        socket = subscribed(
+            endpoint.ws_url,
+            [Subscription("slot", "slotSubscribe")],
+            label=endpoint.label,
+            silence_s=_DEADLINE_S,
+            connect_timeout_s=_DEADLINE_S,
+        )
         try:
-            async with (
-                subscribed(
-                    place.ws_url,
-                    [Subscription("slot", "slotSubscribe")],
-                    label=place.label,
-                    silence_s=_DEADLINE_S,
-                    connect_timeout_s=_DEADLINE_S,
-                ) as socket,
-                aclosing(socket.notifications()) as news,
-            ):
+            async with socket as opened, aclosing(opened.notifications()) as news:
                 slot = (await anext(news)).slot
             lines.passed(name, f"tells of slots ({slot})")
         except ChainError as e:
-            lines.fail(name, str(e).removeprefix(f"{place.label}: "), remedy)
+            remedy = "Check rpc.ws_url; solana-test-validator serves it on the port after the RPC's."
+            lines.fail(name, str(e).removeprefix(f"{endpoint.label}: "), remedy)
 
 
-def client_for(places: Sequence[Place]) -> ChainClient:
-    """A client over the endpoints that answered."""
-    transports = [Endpoint(place.label, HttpTransport(place.url, label=place.label)) for place in places]
-    return ChainClient(RpcPool(transports, PoolLimits(deadline_s=_DEADLINE_S)))
+@asynccontextmanager
+async def client_for(endpoints: Sequence[EndpointUrls]) -> AsyncIterator[ChainClient]:
+    """A client over these endpoints, with a short deadline."""
+    transports = [Endpoint(each.label, HttpTransport(each.url, label=each.label)) for each in endpoints]
+    async with aclosing(RpcPool(transports, PoolLimits(deadline_s=_DEADLINE_S))) as pool:
+        yield ChainClient(pool)
 
 
-async def program_there(client: ChainClient, program: Program, lines: Lines) -> bool:
-    """An executable program at the address."""
-    try:
-        await check_program(client, program)
-    except Misconfigured as e:
-        lines.refused("program", e)
-        return False
-    lines.passed("program", f"{program.id} is executable")
-    return True
-
-
-async def purse(client: ChainClient, keeper: Pubkey, settings: Settings, lines: Lines) -> bool:
+async def balance(client: ChainClient, keeper: Pubkey, settings: Settings, lines: Lines) -> bool:
     """Enough lamports for fees. Whether the account exists at all, because a node simulates nothing without it."""
     floor = settings.fees.min_balance_lamports
     try:
@@ -119,17 +106,6 @@ async def purse(client: ChainClient, keeper: Pubkey, settings: Settings, lines: 
     else:
         lines.passed("balance", said)
     return lamports > 0
-
-
-async def idl_fits(client: ChainClient, program: Program, payer: Pubkey, lines: Lines) -> bool:
-    """The deployed program knows the instructions that the IDL describes."""
-    try:
-        await check_idl(client, program, payer)
-    except Misconfigured as e:
-        lines.refused("idl", e)
-        return False
-    lines.passed("idl", f"revision {program.idl.version} fits the deployed program")
-    return True
 
 
 def revision(program: Program, settings: Settings, lines: Lines) -> None:
@@ -169,14 +145,15 @@ async def clock(client: ChainClient, lines: Lines) -> None:
         lines.passed("clock", detail)
 
 
-async def _identify(place: Place) -> str:
-    client = client_for([place])
+async def _identify(endpoint: EndpointUrls) -> str | ChainError:
+    """Its genesis hash, or why it can't be worked with."""
     try:
-        genesis = await client.genesis_hash()
-        await client.slot()
-    finally:
-        await client.pool.aclose()
-    return genesis
+        async with client_for([endpoint]) as client:
+            genesis = await client.genesis_hash()
+            await client.slot()
+            return genesis
+    except ChainError as e:
+        return e
 
 
 def _cluster(genesis: str) -> str:

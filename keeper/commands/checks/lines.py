@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from keeper.errors import KeeperError, Misconfigured
+
+T = TypeVar("T")
 
 
 class Outcome(enum.StrEnum):
@@ -27,34 +30,43 @@ class Line:
     remedy: str = ""
 
 
-class Lines:
-    """Collects lines in the order in which they are found."""
-
-    def __init__(self) -> None:
-        self._lines: list[Line] = []
-
-    def __iter__(self) -> Iterator[Line]:
-        return iter(self._lines)
-
-    def __repr__(self) -> str:
-        return f"Lines({', '.join(f'{line.name}: {line.outcome}' for line in self._lines)})"
+class Lines(list[Line]):
+    """The lines, in the order in which they are found."""
 
     @property
     def failed(self) -> bool:
         """Whether any check failed."""
-        return any(line.outcome is Outcome.FAIL for line in self._lines)
+        return any(line.outcome is Outcome.FAIL for line in self)
 
     def passed(self, name: str, detail: str) -> None:
         """It is as it should be."""
-        self._lines.append(Line(name, Outcome.PASS, detail))
+        self.append(Line(name, Outcome.PASS, detail))
 
     def warn(self, name: str, detail: str, remedy: str) -> None:
         """The keeper runs with it."""
-        self._lines.append(Line(name, Outcome.WARN, detail, remedy))
+        self.append(Line(name, Outcome.WARN, detail, remedy))
 
     def fail(self, name: str, detail: str, remedy: str) -> None:
         """The keeper does not start with it, or starts and sends nothing."""
-        self._lines.append(Line(name, Outcome.FAIL, detail, remedy))
+        self.append(Line(name, Outcome.FAIL, detail, remedy))
+
+    def try_to(self, name: str, work: Callable[[], T]) -> T | None:
+        """What `work` gives; None, and a line, when it raises Misconfigured."""
+        try:
+            return work()
+        except Misconfigured as e:
+            self.refused(name, e)
+            return None
+
+    async def holds(self, name: str, check: Awaitable[None], detail: str) -> bool:
+        """Whether `check` ends without Misconfigured; `detail` is what was found then."""
+        try:
+            await check
+        except Misconfigured as e:
+            self.refused(name, e)
+            return False
+        self.passed(name, detail)
+        return True
 
     def refused(self, name: str, error: KeeperError, *, remedy: str = "") -> None:
         """An error of the keeper's own says it; Misconfigured brings its remedy along."""

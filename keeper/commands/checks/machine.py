@@ -6,39 +6,34 @@ import shutil
 from typing import Final
 
 from keeper.commands.checks.lines import Lines
-from keeper.commands.checks.running import answering, url_of
-from keeper.config.inputs import load_signer
+from keeper.commands.remote import is_keeper, url_of
+from keeper.config.keys import load_signer
 from keeper.config.settings import HttpSettings, JournalSettings, KeySettings
-from keeper.errors import JournalError, KeeperError, Misconfigured
+from keeper.errors import JournalError, KeeperError
 from keeper.http.edge.server import listen
 from keeper.journal import Inspection, inspect
 from keeper.solana.transactions import Signer
 
-_ROOM_BYTES: Final = 1 << 30
+_LEAST_FREE_BYTES: Final = 1 << 30
 
 
 def key(settings: KeySettings, lines: Lines) -> Signer | None:
     """The key file: there, a keypair, and nobody else's to read."""
-    try:
-        signer = load_signer(settings)
-    except Misconfigured as e:
-        lines.refused("key", e)
-        return None
-    lines.passed("key", f"{settings.file} is the key of {signer.address}")
+    signer = lines.try_to("key", lambda: load_signer(settings))
+    if signer is not None:
+        lines.passed("key", f"{settings.file} is the key of {signer.address}")
     return signer
 
 
 def port(settings: HttpSettings, lines: Lines) -> bool:
     """The API's address: free, or a keeper answers there. Whether a keeper does."""
-    if settings.port and answering(url_of(settings)):
+    if settings.port and is_keeper(url_of(settings)):
         lines.passed("api", f"a keeper is running, and answers at {url_of(settings)}")
         return True
-    try:
-        listen(settings.host, settings.port).close()
-    except Misconfigured as e:
-        lines.refused("api", e)
-        return False
-    lines.passed("api", f"port {settings.port or '(any)'} on {settings.host} is free")
+    socket = lines.try_to("api", lambda: listen(settings.host, settings.port))
+    if socket is not None:
+        socket.close()
+        lines.passed("api", f"port {settings.port or '(any)'} on {settings.host} is free")
     return False
 
 
@@ -65,7 +60,7 @@ def journal(settings: JournalSettings, lines: Lines, *, keeper_runs: bool) -> In
         lines.passed("journal", f"{path} is writable, version {found.version}, {found.size_bytes / 1e6:.1f} MB")
     folder = next(parent for parent in path.parents if parent.exists())
     free = shutil.disk_usage(folder).free
-    if free < _ROOM_BYTES:
+    if free < _LEAST_FREE_BYTES:
         lines.warn("disk", f"{free / 1e6:.0f} MB are free in {folder}", "Make room: a full disk stops sending.")
     if "paused" in found.meta:
         lines.warn("paused", f"the journal says: {found.meta['paused']}", "keeper resume lifts it.")

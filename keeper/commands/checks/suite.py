@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from keeper.commands.checks import chain, machine
 from keeper.commands.checks.lines import Lines
-from keeper.config.inputs import Place, endpoints_of, load_program
+from keeper.config.endpoints import endpoints_of
+from keeper.config.program import load_program
 from keeper.config.settings import Settings
-from keeper.errors import Misconfigured
 from keeper.journal import Inspection
 from keeper.runtime.genesis import GENESIS
-from keeper.venue.program import Program
+from keeper.venue.deployment import check_idl, check_program
 
 
 async def look(settings: Settings) -> Lines:
@@ -17,45 +17,28 @@ async def look(settings: Settings) -> Lines:
     lines = Lines()
     lines.passed("settings", "complete and known")
     signer = machine.key(settings.key, lines)
-    program = _program(settings, lines)
-    places = _places(settings, lines)
+    program = lines.try_to("idl", lambda: load_program(settings.program))
+    endpoints = lines.try_to("rpc", lambda: endpoints_of(settings.rpc))
     keeper_runs = machine.port(settings.http, lines)
     found = machine.journal(settings.journal, lines, keeper_runs=keeper_runs)
-    if not places:
+    if endpoints is None:
         return lines
-    working, genesis = await chain.endpoints(places, settings, lines)
+    working, genesis = await chain.endpoints(endpoints, settings, lines)
     if not working:
         return lines
     _same_chain(settings, found, genesis, lines)
     await chain.sockets(working, lines)
-    client = chain.client_for(working)
-    try:
+    async with chain.client_for(working) as client:
         await chain.clock(client, lines)
-        there = program is not None and await chain.program_there(client, program, lines)
-        alive = signer is not None and await chain.purse(client, signer.address, settings, lines)
-        if program is not None and signer is not None and there and alive:
-            fits = await chain.idl_fits(client, program, signer.address, lines)
-            if fits:
+        there = program is not None and await lines.holds(
+            "program", check_program(client, program), f"{program.id} is executable"
+        )
+        funded = signer is not None and await chain.balance(client, signer.address, settings, lines)
+        if program is not None and signer is not None and there and funded:
+            fits = f"revision {program.idl.version} fits the deployed program"
+            if await lines.holds("idl", check_idl(client, program, signer.address), fits):
                 chain.revision(program, settings, lines)
-    finally:
-        await client.pool.aclose()
     return lines
-
-
-def _program(settings: Settings, lines: Lines) -> Program | None:
-    try:
-        return load_program(settings.program)
-    except Misconfigured as e:
-        lines.refused("idl", e)
-        return None
-
-
-def _places(settings: Settings, lines: Lines) -> list[Place]:
-    try:
-        return endpoints_of(settings.rpc)
-    except Misconfigured as e:
-        lines.refused("rpc", e)
-        return []
 
 
 def _same_chain(settings: Settings, found: Inspection | None, genesis: str | None, lines: Lines) -> None:
