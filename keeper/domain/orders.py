@@ -105,7 +105,7 @@ class OrderState(enum.StrEnum):
     FILLED = "filled"
     """The order reads Filled on chain and its position was read back."""
     CANCELLING = "cancelling"
-    """The user's signed cancel is being landed; the keeper's own execution is suspended."""
+    """The user's signed cancel is being landed; the keeper executes nothing meanwhile."""
     CANCELLED = "cancelled"
     EXPIRED = "expired"
     FAILED = "failed"

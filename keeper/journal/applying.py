@@ -157,11 +157,10 @@ class _Caller:
             case o.UseBudget():
                 row = self._known(base58(op.address))
                 row.budget_used += op.n
-                row.next_attempt_at = op.next_attempt_at
                 self._touch(row)
             case o.ResetBudget():
                 row = self._known(base58(op.address))
-                row.budget_used, row.next_attempt_at = 0, None
+                row.budget_used = 0
                 self._touch(row)
             case o.AddPrepared():
                 self._add_prepared(op)
@@ -229,7 +228,7 @@ class _Caller:
         source = Source.CHAIN if note is None else note.source
         row = StoredOrder(
             self.mine.next_order_id, address, "", "", 0, 0, 0, 0, 0, 0, 0, 0, None, 0, 0, 0, 0, "", 0,
-            op.reason or _FIRST_REASON[source], None, None, None, None, 0, None, 0,
+            op.reason or _FIRST_REASON[source], None, None, None, None, 0, 0,
             None if note is None else note.client_order_id, source.value, at, at, 1,
         )  # fmt: skip
         row.take_facts(order)
@@ -244,7 +243,7 @@ class _Caller:
         row.set_state(first_state(order.status) if op.state is None else op.state)
         row.reason = op.reason or _ANEW
         row.triggered_at = row.trigger_price = row.trigger_slot = row.position = None
-        row.budget_used, row.next_attempt_at, row.attempts_made, row.first_seen_at = 0, None, 0, at
+        row.budget_used, row.attempts_made, row.first_seen_at = 0, 0, at
         if isinstance(op, o.NoteOrder) and op.client_order_id is not None:
             row.client_order_id = op.client_order_id
         self._learn(row, op)

@@ -110,11 +110,10 @@ class Intend(msgspec.Struct, frozen=True, gc=False):
 
 
 class UseBudget(msgspec.Struct, frozen=True, gc=False):
-    """Take `n` from an order's retry budget; it is not tried again before `next_attempt_at` (unix seconds)."""
+    """Take `n` from an order's retry budget."""
 
     address: Pubkey
     n: int = 1
-    next_attempt_at: float | None = None
 
 
 class ResetBudget(msgspec.Struct, frozen=True, gc=False):

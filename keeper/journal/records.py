@@ -48,7 +48,7 @@ class OrderRow(NamedTuple):
 
     `order.slot` 0 means that nothing was seen on chain yet; the facts are then those of the user's request.
     `version` rises with each visible change of the order or its attempts (an ETag is made of it). `budget_used`
-    is the retry budget, `next_attempt_at` when its back-off ends. Times are unix seconds by this machine's clock.
+    is the retry budget. Times are unix seconds by this machine's clock.
     """
 
     id: int
@@ -65,7 +65,6 @@ class OrderRow(NamedTuple):
     trigger_slot: int | None = None
     position: Pubkey | None = None
     budget_used: int = 0
-    next_attempt_at: float | None = None
     attempts_made: int = 0
 
     @property

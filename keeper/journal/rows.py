@@ -83,7 +83,6 @@ class StoredOrder(msgspec.Struct):
     trigger_slot: int | None
     position: str | None
     budget_used: int
-    next_attempt_at: float | None
     attempts_made: int
     client_order_id: str | None
     source: str
@@ -243,7 +242,7 @@ def order_row(values: Values) -> OrderRow:
     (
         row_id, address, user, market, order_type, side, size, price, stop_price, distance, leverage, filled_size,
         order_id, created_at, expires_at, status, slot, state, _, reason, triggered_at, trigger_price, trigger_slot,
-        position, budget_used, next_attempt_at, attempts_made, client_order_id, source, first_seen_at, updated_at,
+        position, budget_used, attempts_made, client_order_id, source, first_seen_at, updated_at,
         version,
     ) = values  # fmt: skip
     order = Order(
@@ -279,7 +278,6 @@ def order_row(values: Values) -> OrderRow:
         from_stored_opt(trigger_slot),
         _key(position),
         budget_used,
-        next_attempt_at,
         attempts_made,
     )
 

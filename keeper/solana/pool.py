@@ -26,7 +26,6 @@ from keeper.solana.account_stream import KeyedAccount
 from keeper.solana.agreement import Agreement
 from keeper.solana.rpc import MAX_BODY_BYTES, BegunBatch, Call, Endpoint, Reply
 
-_EWMA: Final = 0.2
 _ERRORS_TO_BENCH: Final = 3
 _LONGEST_BENCH_S: Final = 60.0
 _RATE_LIMIT_BENCH_S: Final = 2.0
@@ -35,14 +34,11 @@ _FIRST_PROBE_S: Final = 2.0
 
 @dataclass(slots=True)
 class EndpointHealth:
-    """What is known of one endpoint. `latency_s` is an exponentially weighted mean of answered calls;
-    `slot_lag` is slots behind the best believed one at the last probe, None before the first. `known_genesis`: it has
-    said which chain it is on, and that is the one.
+    """What is known of one endpoint. `slot_lag` is slots behind the best believed one at the last probe, None before
+    the first. `known_genesis`: it has said which chain it is on, and that is the one.
     """
 
     label: str
-    latency_s: float | None = None
-    calls: int = 0
     errors: int = 0
     consecutive_errors: int = 0
     slot: int | None = None
@@ -329,16 +325,11 @@ class RpcPool:
 
     def _note(self, health: EndpointHealth, method: str, started: float, error: ChainError | None) -> None:
         now = self._clock()
-        health.calls += 1
         if self._observe is not None:
             self._observe(health.label, method, now - started, type(error).__name__ if error else "ok")
         # A node that has not reached a slot yet, or refuses a request, has answered: nothing is wrong with it.
         if error is None or isinstance(error, Rejected | BehindNode):
             health.consecutive_errors = 0
-            took = now - started
-            health.latency_s = (
-                took if health.latency_s is None else health.latency_s + _EWMA * (took - health.latency_s)
-            )
             return
         health.errors += 1
         health.consecutive_errors += 1

@@ -11,17 +11,17 @@ class Tombstones:
     """For each of the last removed orders, the first slot whose news may bring it back.
 
     At least half of `capacity` and at most all of it are remembered, the latest ones, at about 200 bytes each:
-    two generations, the older of which is dropped whole, so that forgetting costs nothing. An order that is
+    two halves, the older of which is dropped whole, so that forgetting costs nothing. An order that is
     resurrected because its removal was forgotten costs one attempt that the program refuses with
     OrderNotPending, and nothing else.
     """
 
-    __slots__ = ("_generation", "_newer", "_older")
+    __slots__ = ("_half", "_newer", "_older")
 
     def __init__(self, capacity: int = DEFAULT_CAPACITY) -> None:
         if capacity < 2:
             raise ValueError("tombstones need a capacity of at least 2")
-        self._generation = capacity // 2
+        self._half = capacity // 2
         self._newer: dict[bytes, int] = {}
         self._older: dict[bytes, int] = {}
 
@@ -29,12 +29,12 @@ class Tombstones:
         return len(self._newer) + len(self._older)
 
     def __repr__(self) -> str:
-        return f"Tombstones({len(self)} of {2 * self._generation})"
+        return f"Tombstones({len(self)} of {2 * self._half})"
 
     def put(self, address: bytes, returns_at_slot: int) -> None:
         """Remember that news of this order from before `returns_at_slot` is old. It is never set back."""
         self._newer[address] = max(self._returns_at(address), returns_at_slot)
-        if len(self._newer) >= self._generation:
+        if len(self._newer) >= self._half:
             self._older, self._newer = self._newer, {}
 
     def drop(self, address: bytes) -> None:

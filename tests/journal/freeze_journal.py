@@ -58,7 +58,7 @@ async def write(path: Path) -> None:
             source = Source.API if n % 3 == 0 else Source.CHAIN
             await journal.commit(NoteOrder(order, OrderState.OPEN, "it rests", source, f"client-{n}", at=AT))
             await _attempts(journal, order, n)
-            await journal.commit(UseBudget(order.address, n % 4, AT + 60 if n % 2 else None))
+            await journal.commit(UseBudget(order.address, n % 4))
             note = NoteState(order.address, state, f"it is {state}", 101, AT, 95_000_000, 101, key(), True, AT + 1)
             await journal.commit(note)
         closed = make_order(status=OnchainStatus.CANCELLED)
@@ -101,7 +101,6 @@ def told(queries: Queries) -> dict[str, Any]:
                 "state": row.state.value,
                 "reason": row.reason,
                 "budget_used": row.budget_used,
-                "next_attempt_at": row.next_attempt_at,
                 "client_order_id": row.client_order_id,
                 "source": row.source.value,
                 "attempts": [

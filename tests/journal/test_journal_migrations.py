@@ -35,7 +35,11 @@ def restored(version: int, path: Path) -> Path:
 
 
 def expected(version: int) -> Any:
-    return json.loads((FOLDER / f"version_{version}.json").read_text())
+    frozen = json.loads((FOLDER / f"version_{version}.json").read_text())
+    for order in frozen["orders"].values():
+        # Versions 1 and 2 have a column for it, which no keeper reads any more.
+        order.pop("next_attempt_at", None)
+    return frozen
 
 
 def read(path: Path) -> Any:

@@ -30,7 +30,7 @@ def test_an_end_is_an_end(old: OrderState, new: OrderState) -> None:
         assert (old, new) in ALLOWED
 
 
-def test_failed_is_not_revived_by_a_tick_and_a_cancel_suspends() -> None:
+def test_failed_is_not_revived_by_a_tick_and_a_cancel_blocks() -> None:
     assert (OrderState.FAILED, OrderState.TRIGGERED) not in ALLOWED
     assert (OrderState.FAILED, OrderState.OPEN) not in ALLOWED
     assert (OrderState.FAILED, OrderState.CANCELLING) in ALLOWED

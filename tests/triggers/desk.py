@@ -80,7 +80,7 @@ class Desk:
             pass
         return len(self.book)
 
-    def suspend(self, address: Pubkey) -> None:
+    def block(self, address: Pubkey) -> None:
         """An attempt at it was found in the journal, or is made."""
         self.orders.block(self.orders.record(address), Reason.ATTEMPT)
 

@@ -119,19 +119,19 @@ class BookHistory(RuleBasedStateMachine):
             ),
             max_size=20,
         ),
-        suspended=st.lists(st.tuples(st.integers(0, 20), st.sampled_from(ADDRESSES)), max_size=4),
+        blocked=st.lists(st.tuples(st.integers(0, 20), st.sampled_from(ADDRESSES)), max_size=4),
         resumed=st.sampled_from([None, *ADDRESSES]),
     )
     def a_first_snapshot_is_loaded(
         self,
         readings: list[tuple[int, int, int, int, int]],
-        suspended: list[tuple[int, Pubkey]],
+        blocked: list[tuple[int, Pubkey]],
         resumed: Pubkey | None,
     ) -> None:
         types = [*sorted(REVISION_0_2), OrderType.TWAP]
         loading = self.book.loading()
         for n, (number, price, distance, expires_at, slot) in enumerate(readings):
-            self._suspend([address for at, address in suspended if at == n])
+            self._block([address for at, address in blocked if at == n])
             order = make_order(
                 number, order_type=types[number % 6], side=Side(number // 2 % 2), market=MARKETS[number % 2],
                 price_1e6=price, stop_price_1e6=price + 1, trailing_distance_ppm=distance, expires_at=expires_at,
@@ -141,14 +141,14 @@ class BookHistory(RuleBasedStateMachine):
             self.plain.upsert(order)
         steps = loading.steps()
         next(steps, None)
-        self._suspend([address for at, address in suspended if at >= len(readings)])
+        self._block([address for at, address in blocked if at >= len(readings)])
         if resumed is not None:
             self.book.watch(resumed, Watched.EVERYTHING)
             self.plain.watch(resumed, Watched.EVERYTHING)
         for _ in steps:
             pass
 
-    def _suspend(self, addresses: list[Pubkey]) -> None:
+    def _block(self, addresses: list[Pubkey]) -> None:
         for address in addresses:
             self.book.watch(address, Watched.NOTHING)
             self.plain.watch(address, Watched.NOTHING)
@@ -319,7 +319,7 @@ def test_a_suspension_outlives_the_order_and_comes_before_it() -> None:
     assert [order.slot for order in book.crossed(SOL, 80_000_000)] == [21]
 
 
-def test_an_update_of_a_suspended_order_counts_when_it_is_resumed() -> None:
+def test_an_update_of_a_blocked_order_counts_when_it_is_released() -> None:
     book = Book()
     book.upsert(make_order(1, slot=10))
     book.watch(key(1), Watched.NOTHING)

@@ -117,7 +117,7 @@ def test_an_order_that_waits_for_a_price_waits_for_the_latest_refusal() -> None:
     place(desk)
     desk.on_market(market_seen(LOW, 11), NOW_S)
     release(desk, after_price_slot=20)
-    desk.suspend(key(1))  # the user's cancel is being landed, and is then refused
+    desk.block(key(1))  # the user's cancel is being landed, and is then refused
     release(desk, after_price_slot=30)
     assert desk.on_market(market_seen(LOW, 25), NOW_S) == []
     assert executed(desk.on_market(market_seen(LOW, 31), NOW_S)) == [key(1)]
@@ -135,7 +135,7 @@ def test_each_waiting_order_waits_for_its_own_slot() -> None:
     desk = decision()
     for number, after_price_slot in enumerate([20, 22, 21], start=1):
         place(desk, number)
-        desk.suspend(key(number))
+        desk.block(key(number))
         release(desk, number, after_price_slot)
     woken = [executed(desk.on_market(market_seen(LOW, slot), NOW_S)) for slot in (20, 21, 22, 23)]
     assert woken == [[], [key(1)], [key(3)], [key(2)]]
@@ -162,7 +162,7 @@ def test_a_waiting_order_still_expires() -> None:
 def test_an_attempt_found_in_the_journal_is_known_before_its_order() -> None:
     desk = decision()
     desk.on_market(market_seen(LOW, 11), NOW_S)
-    desk.suspend(key(1))
+    desk.block(key(1))
     assert place(desk) == []
     assert executed(release(desk)) == [key(1)]
 
@@ -384,7 +384,7 @@ def test_orders_that_wait_wake_in_bounded_answers_too() -> None:
     desk = decision(max_actions=10)
     for number in range(1, 26):
         place(desk, number)
-        desk.suspend(key(number))
+        desk.block(key(number))
         release(desk, number, after_price_slot=20)
     answers = [desk.on_market(market_seen(LOW, 21), NOW_S)]
     while desk.unfinished:

@@ -3,7 +3,7 @@
 Each migration runs once, forwards, inside the transaction that also raises `user_version`: a crash in the middle
 leaves the older version whole. Released migrations are never edited; a change is a new one at the end.
 
-Units are the domain's: prices and sizes x 1e6 as u64 (see `keeper.journal.integers`), times in unix seconds,
+Units are the domain's: prices and sizes x 1e6 as u64 (see `keeper.journal.rows`), times in unix seconds,
 addresses and signatures in base58. `closed` says whether `state` is terminal; it is a column of its own so that the
 moves between living states, which are nearly all of them, leave the indexes by user and by market alone.
 """

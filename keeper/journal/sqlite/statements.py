@@ -37,7 +37,7 @@ _MAX_PARAMETERS: Final = 32_000
 """SQLite's default limit is 32,766 in one statement."""
 _FEW: Final = 4
 
-_REALS: Final = frozenset({"triggered_at", "next_attempt_at", "first_seen_at", "updated_at"})
+_REALS: Final = frozenset({"triggered_at", "first_seen_at", "updated_at"})
 _REAL_PLACES: Final = tuple(i for i, column in enumerate(ORDER_COLUMNS) if column in _REALS)
 _ORDER_SQL: Final = ", ".join(ORDER_COLUMNS)
 # 17 digits bring a double back exactly; json_array itself would write 15.
