@@ -91,7 +91,7 @@ class Recovery:
 
     async def _load_tries(self) -> None:
         cursor: str | None = None
-        states = [OrderState.OPEN, OrderState.TRIGGERED, OrderState.EXECUTING, OrderState.FAILED]
+        states = [OrderState.OPEN, OrderState.TRIGGERED, OrderState.EXECUTING, OrderState.CANCELLING, OrderState.FAILED]
         while True:
             page = await self._journal.orders(states=states, cursor=cursor, limit=500)
             for row in page.items:

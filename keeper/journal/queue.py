@@ -19,6 +19,7 @@ from keeper.domain.base58 import base58
 from keeper.errors import JournalError
 from keeper.journal.ops import AddAttempt, Intend, Note, NoteOrder, NoteState, Op, ResetBudget, UseBudget
 from keeper.journal.store import Store
+from keeper.journal.transitions import ALLOWED
 
 T = TypeVar("T")
 
@@ -57,13 +58,6 @@ class Bag:
 
     notes: dict[str, Note] = field(default_factory=dict)
 
-    def add(self, note: Note) -> bool:
-        """Keep a note; whether it took a place of its own."""
-        address = address_of(note)
-        earlier = self.notes.get(address)
-        self.notes[address] = note if earlier is None else merge(earlier, note)
-        return earlier is None
-
     def take(self, count: int) -> Bag:
         """Take out the `count` notes that have waited longest, or all."""
         if len(self.notes) <= count:
@@ -95,21 +89,25 @@ class Queue:
         self.urgent += 1
 
     def post(self, note: Note, most: int) -> bool | None:
-        """Keep a note: True when it is the first that waits. None when there is no room: a note on an order that waits
-        already takes none.
+        """Keep a note: True when it is the first that waits. None when there is no room: one that is merged with a note
+        that waits already takes none.
         """
-        if not (self.items and isinstance(self.items[-1], Bag)):
-            self.items.append(Bag())
-        bag = self.items[-1]
-        assert isinstance(bag, Bag)
-        if self.notes >= most and address_of(note) not in bag.notes:
+        last = self.items[-1] if self.items else None
+        address = address_of(note)
+        earlier = last.notes.get(address) if isinstance(last, Bag) else None
+        if isinstance(last, Bag) and earlier is not None and mergeable(earlier, note):
+            last.notes[address] = merge(earlier, note)
+            return False
+        if self.notes >= most:
             return None
-        first = self.notes == 0
-        if bag.add(note):
-            if first:
-                self.first_note_at = time.perf_counter()
-            self.notes += 1
-        return first
+        if not isinstance(last, Bag) or earlier is not None:
+            last = Bag()
+            self.items.append(last)
+        last.notes[address] = note
+        self.notes += 1
+        if self.notes == 1:
+            self.first_note_at = time.perf_counter()
+        return self.notes == 1
 
     def pop(self) -> Group | Upkeep:
         """The next group, or one upkeep, which never shares one."""
@@ -145,20 +143,18 @@ class Queue:
             self.notes += len(bag)
             self.first_note_at = time.perf_counter()
 
-    def take_notes_on(self, ops: Sequence[Op]) -> Bag | None:
+    def take_notes_on(self, ops: Sequence[Op]) -> list[Bag]:
         """Take out the waiting notes on the orders of these operations, which were posted before them."""
-        taken: dict[str, Note] = {}
-        for op in ops:
-            address = order_of(op)
-            for item in self.items:
-                note = item.notes.pop(address, None) if address is not None and isinstance(item, Bag) else None
-                if note is not None and address is not None:
-                    self.notes -= 1
-                    taken[address] = note if address not in taken else merge(taken[address], note)
-        if not taken:
-            return None
+        addresses = {address for op in ops if (address := order_of(op)) is not None}
+        taken: list[Bag] = []
+        for item in self.items:
+            if isinstance(item, Bag):
+                mine = {address: item.notes.pop(address) for address in addresses & item.notes.keys()}
+                if mine:
+                    taken.append(Bag(mine))
+                    self.notes -= len(mine)
         self.items = collections.deque(item for item in self.items if not isinstance(item, Bag) or item)
-        return Bag(taken)
+        return taken
 
 
 def address_of(note: Note) -> str:
@@ -177,6 +173,20 @@ def order_of(op: Op) -> str | None:
             return base58(op.attempt.order)
         case _:
             return None
+
+
+def mergeable(earlier: Note, later: Note) -> bool:
+    """Whether one note can say both: not where the later one may be on another order that was made at the address, nor
+    where the rules would let its state not follow.
+    """
+    if isinstance(later, NoteOrder):
+        if isinstance(earlier, NoteOrder) and earlier.order.identity != later.order.identity:
+            return False
+        if isinstance(earlier, NoteState) and earlier.state.terminal:
+            return False
+    if earlier.state is None or later.state is None:
+        return True
+    return later.reopen or (earlier.state, later.state) in ALLOWED
 
 
 def merge(earlier: Note, later: Note) -> Note:

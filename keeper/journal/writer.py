@@ -110,10 +110,10 @@ class Writer:
             if not self.quick:
                 return False
             self._writing = True
-            notes = self._queue.take_notes_on(ops) if self._queue.notes else None
+            notes = self._queue.take_notes_on(ops) if self._queue.notes else []
         caller = Caller(ops, self._loop.create_future(), time.perf_counter())
         try:
-            done = self._write([caller] if notes is None else [notes, caller], inline=True)
+            done = self._write([*notes, caller], inline=True)
         finally:
             with self._cond:
                 self._writing = False

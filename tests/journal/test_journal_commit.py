@@ -187,6 +187,26 @@ async def test_posted_notes_are_merged_in_order_with_commits_and_flushed_on_leav
             await reader.commit(SetMeta("a", "b"))
 
 
+async def test_the_note_of_an_end_does_not_become_the_next_orders_at_its_address(tmp_path: Path) -> None:
+    order = make_order(slot=100)
+    again = make_order(address=order.address, user=order.user, slot=101, created_at=order.created_at + 1)
+    async with Journal.open(tmp_path / "j.db") as journal:
+        await journal.commit(NoteOrder(order))
+        journal.post(NoteState(order.address, OrderState.FILLED, "Filled.", position=key()))
+        journal.post(NoteOrder(again))
+        failed = make_order(slot=100)
+        await journal.commit(NoteOrder(failed))
+        journal.post(NoteState(failed.address, OrderState.FAILED, "Refused."))
+        journal.post(NoteOrder(failed, OrderState.OPEN, "It rests."))
+    async with Journal.open(tmp_path / "j.db", read_only=True) as reader:
+        made_again, refused = await reader.order(again.address), await reader.order(failed.address)
+        assert made_again is not None
+        assert (made_again.state, made_again.position) == (OrderState.OPEN, None)
+        assert [c.state for c in await reader.changes_of(order.address)][-2:] == [OrderState.FILLED, OrderState.OPEN]
+        assert refused is not None
+        assert refused.state is OrderState.FAILED, "only a reopening lets it rest again"
+
+
 async def test_notes_are_bounded_and_room_waits(tmp_path: Path) -> None:
     async with Journal.open(tmp_path / "j.db", max_notes=10) as journal:
         kept = [journal.post(NoteOrder(make_order())) for _ in range(30)]

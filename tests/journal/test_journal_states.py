@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from keeper.domain.orders import OnchainStatus, OrderState
 from keeper.errors import JournalError
 from keeper.journal import Journal, NoteOrder, NoteState
 from keeper.journal.applying import Rows, apply, reason_class
-from keeper.journal.queue import merge
+from keeper.journal.queue import merge, mergeable
 from keeper.journal.transitions import ALLOWED
 from tests.journal.journal_making import key, make_order
 
@@ -136,11 +136,17 @@ STATES = st.sampled_from([None, OrderState.OPEN, OrderState.TRIGGERED, OrderStat
 NOTES = st.lists(
     st.one_of(
         st.builds(
-            lambda slot, state: NoteOrder(
-                make_order(address=ADDRESS, user=USER, slot=slot, stop_price_1e6=slot), state, "Noted.", at=1.0
+            lambda slot, made_at, state, reopen: NoteOrder(
+                make_order(address=ADDRESS, user=USER, slot=slot, stop_price_1e6=slot, created_at=made_at),
+                state,
+                "Noted.",
+                reopen=reopen,
+                at=1.0,
             ),
             st.integers(1, 5),
+            st.sampled_from([7, 7, 8]),
             STATES,
+            st.booleans(),
         ),
         st.builds(
             lambda state, price: NoteState(ADDRESS, state, "Said.", trigger_price_1e6=price, at=1.0),
@@ -154,17 +160,27 @@ NOTES = st.lists(
 
 
 @given(NOTES)
-def test_merged_notes_leave_the_facts_that_the_two_would(notes: list[NoteOrder | NoteState]) -> None:
+def test_merged_notes_leave_the_order_as_the_two_would(notes: list[NoteOrder | NoteState]) -> None:
+    assume(mergeable(*notes))
     apart, merged = Rows(), Rows()
     for rows in (apart, merged):
-        apply(rows, [NoteOrder(make_order(address=ADDRESS, user=USER, slot=0), at=1.0)], 1.0)
+        apply(rows, [NoteOrder(make_order(address=ADDRESS, user=USER, slot=0, created_at=7), at=1.0)], 1.0)
     apply(apart, notes, 1.0)
     apply(merged, [merge(*notes)], 1.0)
     one, two = apart.orders[str(ADDRESS)], merged.orders[str(ADDRESS)]
     assert one is not None
     assert two is not None
-    assert (one.identity(), one.onchain_status, one.stop_price, one.filled_size, one.slot, one.trigger_price) == (
+    assert (
+        one.identity(),
+        one.state,
+        one.onchain_status,
+        one.stop_price,
+        one.filled_size,
+        one.slot,
+        one.trigger_price,
+    ) == (
         two.identity(),
+        two.state,
         two.onchain_status,
         two.stop_price,
         two.filled_size,
