@@ -60,6 +60,9 @@ class _End(msgspec.Struct):
     id: int | None = None
 
 
+NOT_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding a body raises, whatever a node may have sent: deep brackets are a RecursionError."""
+
 _accounts: Final = msgspec.json.Decoder(list[KeyedAccount])
 _reply: Final = msgspec.json.Decoder(_Reply)
 _end: Final = msgspec.json.Decoder(_End)
@@ -101,14 +104,14 @@ class AccountSplitter:
                 if not isinstance(document, dict) or "error" in document:
                     return document, []
                 reply = _reply.decode(self._buffer)
-            except msgspec.MsgspecError as e:
+            except NOT_JSON as e:
                 raise MalformedReply(f"a list of accounts does not decode: {e}") from None
             self.slot = reply.result.context.slot
             self._check_id(reply.id)
             return None, _base64_only(reply.result.value)
         try:
             end = _end.decode(b'{"result":{"value":[%b' % self._buffer)
-        except msgspec.MsgspecError as e:
+        except NOT_JSON as e:
             raise MalformedReply(f"the end of a list of accounts does not decode: {e}") from None
         self._check_id(self._id_seen if end.id is None else end.id)
         return None, _base64_only(end.result.value)
@@ -120,7 +123,7 @@ class AccountSplitter:
             return False
         try:
             head = _reply.decode(self._buffer[: found.end()] + b"]}}")
-        except msgspec.MsgspecError:
+        except NOT_JSON:
             self._whole = True
             return False
         self.slot = head.result.context.slot
@@ -132,7 +135,7 @@ class AccountSplitter:
     def _decode(self, text: bytes) -> list[KeyedAccount]:
         try:
             return _base64_only(_accounts.decode(text))
-        except msgspec.MsgspecError as e:
+        except NOT_JSON as e:
             raise MalformedReply(f"a list of accounts does not decode: {e}") from None
 
     def _check_id(self, found: int | None) -> None:

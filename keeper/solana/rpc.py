@@ -23,7 +23,7 @@ import anyio
 import msgspec
 
 from keeper.errors import BehindNode, ChainError, MalformedReply, NotServed, RateLimited, Rejected, Transient
-from keeper.solana.account_stream import AccountSplitter, KeyedAccount
+from keeper.solana.account_stream import NOT_JSON, AccountSplitter, KeyedAccount
 from keeper.solana.http1 import Begun, Response
 
 # Agave refuses request bodies above 50 KiB by default; a batch is cut to stay under it.
@@ -217,7 +217,7 @@ class Endpoint:
             self._check_status(status, headers, content)
             try:
                 return msgspec.json.decode(content)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            except NOT_JSON:
                 raise MalformedReply(f"{self.label}: HTTP {status} without JSON in it") from None
         assert scope.cancelled_caught
         raise Transient(f"{self.label}: no complete answer within {time.monotonic() - started:.1f} s")

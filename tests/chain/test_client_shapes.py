@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
-from keeper.errors import ChainError
+from keeper.errors import ChainError, MalformedReply
+from keeper.solana.account_stream import AccountSplitter
 from keeper.solana.client import ChainClient, memcmp
 from keeper.solana.http1 import Begun
 from keeper.solana.pool import PoolLimits, RpcPool
@@ -129,3 +130,11 @@ async def test_12_bodies_that_are_no_reply(body: bytes) -> None:
         client = ChainClient(RpcPool([Endpoint("node", Node())], PoolLimits()))
         with contextlib.suppress(ChainError):
             await call(client)
+
+
+@pytest.mark.parametrize("tail", [b"[" * 100_000, b'{"a":' * 100_000, b'"\xff\xfe"]}}'])
+def test_12_a_list_of_accounts_that_goes_astray_is_a_malformed_reply(tail: bytes) -> None:
+    splitter = AccountSplitter(1)
+    splitter.feed(b'{"jsonrpc":"2.0","id":1,"result":{"context":{"slot":1},"value":[')
+    with pytest.raises(MalformedReply):
+        _ = splitter.feed(tail) + splitter.close()[1]
