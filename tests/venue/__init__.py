@@ -1,0 +1,1 @@
+"""The venue as the rest of the keeper meets it."""
