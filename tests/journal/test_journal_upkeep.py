@@ -150,6 +150,12 @@ async def test_export_is_exact_json_lines(tmp_path: Path) -> None:
     assert base64.b64decode(rows[1]["wire"]) == make_attempt(key()).wire
 
 
+def test_vacuum_of_a_journal_that_is_not_there_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match="There is no journal at"):
+        vacuum(tmp_path / "j.db")
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_backup_beside_a_running_keeper_and_vacuum_only_without(tmp_path: Path) -> None:
     path = tmp_path / "j.db"
     async with Journal.open(path, retention=Retention(history_days=1)) as journal:

@@ -77,10 +77,15 @@ def open_writers(path: Path) -> tuple[Database, Database]:
     return writer, checkpointer
 
 
-def open_reader(path: Path) -> Database:
-    """A read-only connection, safe beside a running keeper."""
+def must_exist(path: Path) -> None:
+    """JournalError when there is no journal to read or to work on."""
     if not path.exists():
         raise JournalError(f"There is no journal at {path}. Start the keeper once, or set the right path.")
+
+
+def open_reader(path: Path) -> Database:
+    """A read-only connection, safe beside a running keeper."""
+    must_exist(path)
     with translated(path):
         db = _connect(f"file:{quote(str(path))}?mode=ro")
         try:

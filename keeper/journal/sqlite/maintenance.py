@@ -132,6 +132,7 @@ def vacuum(path: Path) -> tuple[int, int]:
 
     Takes the writer's lock: JournalBusy while a keeper runs. Needs as much free space as the journal's size.
     """
+    files.must_exist(path)
     with writer_lock(path):
         before = path.stat().st_size
         db = files.open_writer(path)

@@ -1,0 +1,371 @@
+"""The order's record against a small model of the chain, of what the keeper was told of it, and of what is in the air.
+
+Whatever comes, in whatever order: an order that may be acted on is acted on, one that is not acted on has a reason
+whose way out is open, nothing is tried twice at once or against its user's cancel, and nothing is kept of what is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import invariant, precondition, rule
+from solders.pubkey import Pubkey
+
+from keeper.domain.actions import RatchetStop
+from keeper.domain.attempts import AttemptKind, Fate
+from keeper.domain.events import OrderGone
+from keeper.domain.orders import OnchainStatus, Order, OrderState, OrderType, fields_of
+from keeper.execution.flights import Flight
+from keeper.execution.orders import OF_THE_ADDRESS, Orders, Reason, Record
+from keeper.triggers.book import Book
+from keeper.triggers.watchlist import Watched
+from keeper.venue.program_errors import ProgramFailure
+from tests.execution.paper_chain import ADDRESSES, LIMITS, UNREADABLE
+from tests.execution.surroundings import ANY, OFTEN, ONE, REACHED_BY_NONE, SELDOM, UNSURE, Surroundings
+from tests.triggers.order_making import SOL, key, make_order
+
+BOUNDED = settings(
+    derandomize=True,
+    deadline=None,
+    max_examples=120,
+    stateful_step_count=60,
+    report_multiple_bugs=False,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+FAILURES = {
+    "ConditionNotMet": Fate.PRICE_MOVED_BACK,
+    "ComputationalBudgetExceeded": Fate.TRANSIENT,
+    "InsufficientCollateral": Fate.CANNOT_PAY,
+    "InvalidLeverage": Fate.REFUSED,
+    "OrderNotPending": Fate.LOST_RACE,
+}
+
+
+def met(order: Order, price_1e6: int) -> bool:
+    if order.order_type is OrderType.TAKE_PROFIT:
+        return price_1e6 >= order.stop_price_1e6
+    return price_1e6 <= order.stop_price_1e6
+
+
+class OrderRecords(Surroundings):
+    """The keeper's own transactions, its restarts, and what holds after each step."""
+
+    # -- what the keeper does
+
+    @precondition(lambda self: self.life.flights.open)
+    @rule(n=ANY, failure=st.sampled_from([None, None, None, None, *FAILURES]), told=OFTEN, asked=OFTEN, anew=SELDOM)
+    def a_transaction_lands(self, n: int, failure: str | None, told: bool, asked: bool, anew: bool) -> None:
+        """`anew`: and right after that another order is made at the address."""
+        flight = self.flights()[n % len(self.flights())]
+        address, signature = flight.attempt.order, flight.signature
+        if signature in self.chain.landed or signature in self.chain.dead:
+            return
+        order = self.chain.read(address)
+        if not isinstance(order, Order) or not order.pending:
+            failure = "OrderNotPending"
+        elif failure is None and flight.attempt.kind is AttemptKind.RELAY:
+            self.end(order._replace(status=OnchainStatus.CANCELLED), told=told)
+        elif failure is None and flight.attempt.kind is AttemptKind.EXECUTE:
+            self.end(order._replace(status=OnchainStatus.FILLED), told=told)
+        elif failure is None:
+            action = self.of_attempt[signature][0].action
+            assert isinstance(action, RatchetStop)
+            if order.order_type is OrderType.TRAILING_STOP:
+                self.end(order._replace(stop_price_1e6=action.new_stop_1e6), told=told)
+        self.chain.slot += 1
+        error = None if failure is None else ProgramFailure(failure, None, None, 2, "", FAILURES[failure])
+        self.chain.landed[signature] = (self.chain.slot, error)
+        if asked:
+            self.chain.slot += 1
+            self.chain.confirm()
+            self.poll(flight)
+        if anew:
+            self.somebody_places_an_order(address, OrderType.STOP_LOSS, False, True, True)
+
+    @precondition(lambda self: self.life.flights.open)
+    @rule(n=ANY, dead=st.booleans())
+    def a_transaction_is_asked_for(self, n: int, dead: bool) -> None:
+        flight = self.flights()[n % len(self.flights())]
+        if dead and flight.signature not in self.chain.landed:
+            self.chain.dead.add(flight.signature)
+            self.chain.root()
+        self.poll(flight)
+
+    def poll(self, flight: Flight) -> None:
+        known = self.of_attempt.get(flight.signature)
+        if known is not None and flight.attempt.kind is not AttemptKind.RELAY:
+            self.failures[flight.attempt.order, known[1].created_at] += 1
+        self.loop.do(lambda: self.life.poll(flight))
+        if known is not None and flight.attempt.fate in (None, Fate.EXECUTED, Fate.RATCHETED):
+            self.failures[flight.attempt.order, known[1].created_at] -= 1
+
+    @rule(ago=st.sampled_from([0, 0, 3]), lacks=st.sets(ONE, max_size=1))
+    def the_keeper_is_killed_and_started(self, ago: int, lacks: set[Pubkey]) -> None:
+        """The first list may be old, or break off."""
+        self.loop.kill()
+        self.begin_life()
+        life, slot = self.life, max(100, self.chain.slot - ago)
+        self.chain_time_s = self.clock.time()
+
+        async def start() -> None:
+            await life.recovery.load()
+            life.tell_time()
+            load = life.router.begin_load()
+            assert load is not None
+            for address in ADDRESSES:
+                account = self.chain.read(address, slot)
+                if isinstance(account, Order) and account.pending and address not in lacks:
+                    load.add([(bytes(address), fields_of(account))], slot)
+                    self.hear(address, account, slot)
+            self.loop.start(life)
+            await life.router.end_load(load)
+            await life.recovery.reconcile()
+
+        self.loop.do(start)
+        for flight in self.flights():
+            # A start takes the order that the journal has at the address for the one that was tried.
+            if flight.order is not None and flight.signature in self.of_attempt:
+                self.of_attempt[flight.signature] = (self.of_attempt[flight.signature][0], flight.order)
+
+    # -- what holds after each of these
+
+    @invariant()
+    def what_may_be_acted_on_is_acted_on(self) -> None:
+        for address, (slot, account) in self.told.items():
+            if not isinstance(account, Order) or not account.pending:
+                continue
+            order, record = self.life.book.get(address), self.life.orders.get(address)
+            assert order is not None, f"an order that is pending in slot {slot} is not in the book"
+            assert order.identity == account.identity
+            if self.price is None or self.clock.time() - self.price[1] > 60 or not met(account, self.price[0]):
+                continue
+            assert record is not None, f"no attempt at {order}"
+            assert record.reasons, f"no attempt at {order}: {record}"
+
+    @invariant()
+    def each_reason_has_a_way_out(self) -> None:
+        orders, book = self.life.orders, self.life.book
+        for reason in Reason:
+            having = {address for address in orders.addresses() if reason in _record(orders, address).reasons}
+            assert having == set(orders.blocked(reason))
+        for address in orders.addresses():
+            record = _record(orders, address)
+            assert book.watched(address) is record.watched
+            for reason in record.reasons:
+                assert self.way_out(record, reason), (
+                    f"{reason.name} of {record} is never lifted; {self.ledger.row(address)}"
+                )
+        assert all(book.watched(a) is Watched.EVERYTHING for a in ADDRESSES if orders.get(a) is None)
+        assert not orders.freed
+
+    def way_out(self, record: Record, reason: Reason) -> bool:
+        address, detail, life = record.address, record.reasons[reason], self.life
+        if Reason.ENDED in record.reasons and reason not in OF_THE_ADDRESS:
+            return isinstance(record.reasons[Reason.ENDED], int)  # a reading of its end settles the others with it
+        match reason:
+            case Reason.ATTEMPT if detail is None:
+                return any(job.order.address == address for job in life.hands.queue)
+            case Reason.ATTEMPT:
+                return any(f.signature == detail and f.attempt.order == address for f in self.flights())
+            case Reason.CANCEL:
+                return detail == self.cancels(address) != frozenset() and detail <= life.flights.open.keys()
+            case Reason.ENDED:
+                return False
+            case Reason.EXPIRED:
+                order = life.book.get(address)
+                return order is not None and order.expired_at(int(self.clock.time()))
+            case Reason.FAILED:
+                row, known = self.ledger.row(address), self.told.get(address)
+                if any(other < Reason.FAILED for other in record.reasons) or row is None:
+                    return row is not None
+                if known is not None and isinstance(known[1], Order) and "can't be read" not in row.reason:
+                    assert self.failures[address, known[1].created_at], "another order than this one failed"
+                return row.state is OrderState.FAILED  # or an operator can't let it be tried again
+            case Reason.ACCOUNT:
+                return isinstance(detail, Pubkey)
+            case Reason.UNREADABLE:
+                known = self.told.get(address)
+                return known is None or known[1] in (UNREADABLE, UNSURE)
+            case Reason.PAUSE:
+                over_s = life.orders.next_pause_over_s()
+                return isinstance(detail, float) and over_s is not None and self.clock.s < detail >= over_s
+            case Reason.LATER_PRICE:
+                waiting = life.orders.waiting.get(SOL, [])
+                return any(slot == detail and raw == bytes(address) for slot, _, raw in waiting)
+
+    @invariant()
+    def nothing_is_kept_of_what_is_gone(self) -> None:
+        for address, (_, account) in self.told.items():
+            record = self.life.orders.get(address)
+            if record is not None and (account is None or (isinstance(account, Order) and not account.pending)):
+                assert Reason.ENDED in record.reasons or record.reasons.keys() <= OF_THE_ADDRESS, record
+
+    @invariant()
+    def an_order_that_is_made_again_has_its_whole_budget(self) -> None:
+        for address, (_, account) in self.told.items():
+            record = self.life.orders.get(address)
+            if record is not None and isinstance(account, Order) and account.pending:
+                assert record.tries.used <= record.tries.failed <= self.failures[address, account.created_at], record
+
+    def teardown(self) -> None:
+        try:
+            self.settle()
+        finally:
+            self.loop.close()
+            for patch in self._patches:
+                patch.stop()
+
+    def settle(self) -> None:
+        """When all has come to an end, records are kept of pending orders alone."""
+        self.a_price_comes(REACHED_BY_NONE)
+        for _ in range(6):
+            self.time_passes(45.0)
+            self.chain.root()
+            while self.life.hands.queue:
+                self.loop.do(self.life.sign)
+            for flight in self.flights():
+                if flight.signature not in self.chain.landed:
+                    self.chain.dead.add(flight.signature)
+                self.poll(flight)
+            self.a_list_comes(0, True, set())
+            for address in ADDRESSES:
+                self.tell(address, self.chain.slot)
+            self.the_endings_are_read()
+        assert not self.flights()
+        for address in self.life.orders.addresses():
+            account = self.chain.read(address)
+            assert account is not None, f"kept: {_record(self.life.orders, address)}"
+            assert isinstance(account, str) or account.pending, f"kept: {_record(self.life.orders, address)}"
+            assert not _record(self.life.orders, address).reasons.keys() & {Reason.ENDED, *OF_THE_ADDRESS}
+        self.what_may_be_acted_on_is_acted_on()
+        self.each_reason_has_a_way_out()
+
+
+def _record(orders: Orders, address: Pubkey) -> Record:
+    record = orders.get(address)
+    assert record is not None
+    return record
+
+
+OrderRecords.TestCase.settings = BOUNDED
+TestOrderRecords = OrderRecords.TestCase
+
+
+# -- steps that the machine takes in this order only now and then
+
+A = ADDRESSES[0]
+
+
+@pytest.fixture
+def keeper() -> Iterator[OrderRecords]:
+    """A keeper whose market has a price that meets the stop of an order at A. All that holds, holds at the end."""
+    machine = OrderRecords()
+    machine.start()
+    machine.somebody_places_an_order(A, OrderType.STOP_LOSS, False, True, False)
+    yield machine
+    try:
+        machine.what_may_be_acted_on_is_acted_on()
+        machine.each_reason_has_a_way_out()
+        machine.nothing_is_kept_of_what_is_gone()
+        machine.an_order_that_is_made_again_has_its_whole_budget()
+    finally:
+        machine.teardown()
+
+
+def reasons(keeper: OrderRecords) -> set[Reason]:
+    record = keeper.life.orders.get(A)
+    return set() if record is None else set(record.reasons)
+
+
+@pytest.mark.parametrize("failure", list(FAILURES))
+def test_an_order_that_is_made_again_is_tried_whatever_the_one_before_waited_for(
+    keeper: OrderRecords, failure: str
+) -> None:
+    keeper.a_transaction_lands(0, failure, True, True, False)
+    keeper.somebody_places_an_order(A, OrderType.STOP_LOSS, False, True, True)
+    assert reasons(keeper) == {Reason.ATTEMPT}
+
+
+@pytest.mark.parametrize("failure", list(FAILURES))
+def test_nothing_is_kept_of_an_order_once_its_end_was_read(keeper: OrderRecords, failure: str) -> None:
+    keeper.a_transaction_lands(0, failure, True, True, False)
+    keeper.a_price_comes(REACHED_BY_NONE)
+    keeper.an_order_is_filled_or_cancelled(A, OnchainStatus.CANCELLED, True, False)
+    assert Reason.ENDED in reasons(keeper)
+    keeper.the_chain_votes(True, True)
+    while keeper.flights():
+        keeper.a_transaction_is_asked_for(0, True)
+    keeper.the_endings_are_read()
+    assert keeper.life.orders.get(A) is None
+
+
+def test_a_cancel_in_the_air_holds_up_the_next_order_too(keeper: OrderRecords) -> None:
+    keeper.a_transaction_is_asked_for(0, True)
+    keeper.its_user_has_the_keeper_cancel_it(A)
+    keeper.somebody_places_an_order(A, OrderType.STOP_LOSS, False, True, True)
+    assert reasons(keeper) == {Reason.CANCEL}
+    keeper.a_transaction_is_asked_for(0, True)
+    assert reasons(keeper) == {Reason.ATTEMPT}
+
+
+def test_an_attempt_goes_on_when_the_cancel_laid_over_it_comes_to_nothing(keeper: OrderRecords) -> None:
+    keeper.its_user_has_the_keeper_cancel_it(A)
+    assert reasons(keeper) == {Reason.ATTEMPT, Reason.CANCEL}
+    keeper.a_transaction_is_asked_for(1, True)
+    assert reasons(keeper) == {Reason.ATTEMPT}
+
+
+def test_the_rooting_of_a_ratchet_does_not_end_the_next_one(keeper: OrderRecords) -> None:
+    keeper.a_price_comes(100_000_000)
+    keeper.a_transaction_is_asked_for(0, True)
+    keeper.somebody_places_an_order(A, OrderType.TRAILING_STOP, False, True, True)
+    keeper.a_transaction_lands(0, None, True, True, False)
+    keeper.a_price_comes(115_000_000)
+    first, second = keeper.flights()
+    keeper.chain.root()
+    keeper.poll(first)
+    assert keeper.flights() == [second]
+    assert reasons(keeper) == {Reason.ATTEMPT}
+
+
+def test_a_cancel_that_a_fork_dropped_is_in_the_air_again(keeper: OrderRecords) -> None:
+    keeper.a_transaction_is_asked_for(0, True)
+    keeper.its_user_has_the_keeper_cancel_it(A)
+    keeper.a_transaction_lands(0, None, True, True, False)
+    keeper.a_fork_drops_what_was_not_voted_on(True, True)
+    keeper.a_transaction_is_asked_for(0, False)
+    assert Reason.CANCEL in reasons(keeper)
+
+
+def test_a_later_price_lifts_the_wait_for_it(keeper: OrderRecords) -> None:
+    keeper.a_transaction_lands(0, "ConditionNotMet", True, True, False)
+    assert reasons(keeper) == {Reason.LATER_PRICE}
+    keeper.a_price_comes(85_000_000)
+    assert reasons(keeper) == {Reason.ATTEMPT}
+
+
+def test_an_end_that_no_node_has_reached_is_not_believed_for_ever(keeper: OrderRecords) -> None:
+    keeper.a_transaction_is_asked_for(0, True)
+    keeper.loop.do(lambda: keeper.life.router.on_event(OrderGone(A, keeper.chain.slot + 1_000)))
+    assert reasons(keeper) >= {Reason.ENDED}
+    for _ in range(2):
+        keeper.the_endings_are_read()
+        keeper.time_passes(12.0)
+    keeper.the_endings_are_read()
+    assert reasons(keeper) == {Reason.ATTEMPT}
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_each_reason_is_a_sentence_for_people(reason: Reason) -> None:
+    orders, order = Orders(Book(), LIMITS), make_order(expires_at=1_700_000_100)
+    record = orders.record(order.address, order)
+    assert record.sentence(order, 0.0) is None
+    detail: dict[Reason, Any] = {Reason.PAUSE: 12.5, Reason.LATER_PRICE: 7, Reason.UNREADABLE: UNREADABLE}
+    orders.block(record, reason, detail.get(reason, key(9)))
+    sentence = record.sentence(order, 10.0)
+    assert sentence is not None
+    assert sentence.endswith(".")
