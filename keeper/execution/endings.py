@@ -113,9 +113,13 @@ class Endings:
         return news
 
 
+UNREADABLE: Final = "Its account can't be read"
+"""How the sentence begins: a start knows these orders by it."""
+
+
 def unreadable(reason: str) -> str:
     """The sentence on an order whose account does not decode."""
-    return f"Its account can't be read ({reason}); it is watched until it can."
+    return f"{UNREADABLE} ({reason}); it is watched until it can."
 
 
 def _end(address: Pubkey, order: Order | None, slot: int) -> NoteOrder | NoteState:

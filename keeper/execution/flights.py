@@ -17,7 +17,8 @@ class Flight:
     """One open attempt. `attempt` is replaced as it moves; times are monotonic seconds.
 
     `order` is the order as it was when decided, None after a restart until it is read; `generation` is its record's
-    (`keeper.execution.orders`), 0 for a user's own transaction that places it. `triggered_at_s` is None when the
+    (`keeper.execution.orders`), 0 for a user's own transaction that places it, and for an attempt at an order that
+    was closed while no keeper ran, where another one is by now. `triggered_at_s` is None when the
     deciding news came before this process. `prepared` names a user's transaction: the id under which it was handed out,
     and what it does. `landed_slot` is the slot of a confirmed success whose read-back is still to be done (`read_back`
     False) or done. `refused` is what a node said when it refused the bytes, for people: it is not a verdict.

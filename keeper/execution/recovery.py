@@ -17,6 +17,7 @@ from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import Order, OrderState
 from keeper.domain.reports import Note, Report
 from keeper.execution.consequences import WAITS_FOR_ACCOUNT
+from keeper.execution.endings import UNREADABLE
 from keeper.execution.fees import FeePolicy
 from keeper.execution.flights import Flight
 from keeper.execution.lander import Lander
@@ -72,7 +73,9 @@ class Recovery:
     async def _flight(self, attempt: Attempt) -> Flight:
         row = await self._journal.order(attempt.order)
         now = time.monotonic()
-        flight = Flight(attempt, row.order if row else None, 0, None, now, now, now)
+        # What was signed before the order was first seen is about another one that was at its address.
+        of_another = row is not None and attempt.signed_at < row.first_seen_at
+        flight = Flight(attempt, row.order if row and not of_another else None, 0, None, now, now, now)
         flight.read_back = attempt.state is AttemptState.CONFIRMED and attempt.fate is not None
         if attempt.kind is AttemptKind.RELAY:
             for prepared in await self._journal.prepared_of(attempt.order):
@@ -82,7 +85,7 @@ class Recovery:
                 self._orders.cancel_relayed(attempt.order, attempt.signature)
             return flight
         record = self._orders.record(attempt.order, _seen(row))
-        flight.generation = record.generation
+        flight.generation = 0 if of_another else record.generation
         if not _landed_ratchet(attempt):
             self._orders.block(record, Reason.ATTEMPT, attempt.signature)
         if attempt.state.in_flight:
@@ -112,6 +115,9 @@ class Recovery:
     def _failed_before(self, row: OrderRow) -> None:
         """An operator brings it back, or a change of its user's account if it waits for that; a price tick does not."""
         record = self._orders.record(row.address, _seen(row))
+        if row.reason.startswith(UNREADABLE):
+            self._orders.block(record, Reason.UNREADABLE, "not by the keeper's last run")
+            return
         account = self._venue.user_account_of(row.order) if WAITS_FOR_ACCOUNT in row.reason else None
         self._orders.block(record, Reason.FAILED if account is None else Reason.ACCOUNT, account)
 

@@ -31,7 +31,7 @@ from keeper.execution.lander import Landing
 from keeper.execution.orders import Orders, Reason
 from keeper.execution.points import point
 from keeper.execution.verdicts import Verdict
-from keeper.journal.ops import AddSpend
+from keeper.journal.ops import AddSpend, NoteOrder
 from keeper.journal.transitions import first_state
 from keeper.solana.client import AccountBytes, ChainClient, LandedTransaction
 from keeper.venue.program_errors import ProgramFailure
@@ -193,9 +193,12 @@ class Settlement:
 
     def _filled(self, verdict: Verdict, order: Order | None, read: ReadBack) -> None:
         flight, attempt = verdict.flight, verdict.flight.attempt
-        if order is not None and order.pending:
-            self._contradiction(flight)
-            return
+        another = order if order is not None and order.pending else None
+        if another is not None:
+            if not _made_again(flight, another):
+                self._contradiction(flight)
+                return
+            order = None
         if order is not None and order.status is OnchainStatus.EXPIRED:
             fate, state = Fate.EXPIRED_ORDER, OrderState.EXPIRED
             reason = "The program marked it expired; nothing was filled."
@@ -213,6 +216,12 @@ class Settlement:
             verdict.reports.append(FillWithoutPosition(attempt.order, attempt.signature, attempt.position))
         self._confirmed(verdict, fate, reason)
         position = attempt.position if fate is Fate.EXECUTED else None
+        if another is not None:
+            # A note with the facts of its own order is ignored once the journal knows the other one.
+            known = flight.order
+            verdict.ops += [] if known is None else [NoteOrder(known, state, reason, position=position)]
+            verdict.news.append(OrderSeen(another))
+            return
         # Until an order that was closed since can be read again, its last known facts stand.
         verdict.ops += conclusion(
             attempt.order, order or flight.order, state, reason, slot=read.slot, position=position
@@ -323,3 +332,8 @@ class Settlement:
         verdict.reports.append(
             OrderSettled(attempt.order, attempt.signature, attempt.kind, fate, reason, error_name, fee)
         )
+
+
+def _made_again(flight: Flight, order: Order) -> bool:
+    """Whether this order was made at the address after the one that was closed, which the flight is about."""
+    return flight.generation == 0 if flight.order is None else flight.order.identity != order.identity

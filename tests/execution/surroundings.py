@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from typing import Any
-from unittest import mock
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from solders.pubkey import Pubkey
@@ -43,9 +43,9 @@ class Surroundings(RuleBasedStateMachine):
         self.ledger = Ledger(self.clock)
         self.failures: Counter[tuple[Pubkey, int]] = Counter()
         self.of_attempt: dict[Signature, tuple[Job, Order]] = {}
-        self._patches = [mock.patch.object(room, "time", self.clock) for room in (router, endings)]
-        for patch in self._patches:
-            patch.start()
+        self._clocks = pytest.MonkeyPatch()
+        for room in (router, endings):
+            self._clocks.setattr(room, "time", self.clock)
         self.begin_life()
         self.slow = False
 
@@ -103,7 +103,7 @@ class Surroundings(RuleBasedStateMachine):
         """`anew`: the one that is pending there is cancelled and closed first, of which the keeper hears nothing."""
         known = self.chain.read(address)
         rests = isinstance(known, Order) and known.pending
-        if isinstance(known, str) or (rests and not anew) or self.unread_fill(address):
+        if isinstance(known, str) or (rests and not anew):
             return
         if known is not None:
             self.chain.write(address, None)
@@ -112,11 +112,6 @@ class Surroundings(RuleBasedStateMachine):
         number = ADDRESSES.index(address) + 1
         fields: dict[str, Any] = {"created_at": now, "expires_at": now + 20 if expires else 0}
         self.end(make_order(number, order_type=kind, **KINDS[kind], **fields), told=told)
-
-    def unread_fill(self, address: Pubkey) -> bool:
-        """A fill that landed and was not read back yet: its read-back would take the next order for its own."""
-        fills = [f for f in self.flights() if f.attempt.kind is AttemptKind.EXECUTE and f.attempt.order == address]
-        return any(not f.read_back and self.chain.landed.get(f.signature, (0, self))[1] is None for f in fills)
 
     @rule(
         address=ONE, status=st.sampled_from([OnchainStatus.FILLED, OnchainStatus.CANCELLED]), told=OFTEN, closed=SELDOM

@@ -126,10 +126,6 @@ class OrderRecords(Surroundings):
             await life.recovery.reconcile()
 
         self.loop.do(start)
-        for flight in self.flights():
-            # A start takes the order that the journal has at the address for the one that was tried.
-            if flight.order is not None and flight.signature in self.of_attempt:
-                self.of_attempt[flight.signature] = (self.of_attempt[flight.signature][0], flight.order)
 
     # -- what holds after each of these
 
@@ -177,12 +173,14 @@ class OrderRecords(Surroundings):
                 return False
             case Reason.EXPIRED:
                 order = life.book.get(address)
-                return order is not None and order.expired_at(int(self.clock.time()))
+                if order is None:  # what can't be read is not in the book; a reading lifts both
+                    return Reason.UNREADABLE in record.reasons
+                return order.expired_at(int(self.clock.time()))
             case Reason.FAILED:
                 row, known = self.ledger.row(address), self.told.get(address)
                 if any(other < Reason.FAILED for other in record.reasons) or row is None:
                     return row is not None
-                if known is not None and isinstance(known[1], Order) and "can't be read" not in row.reason:
+                if known is not None and isinstance(known[1], Order):
                     assert self.failures[address, known[1].created_at], "another order than this one failed"
                 return row.state is OrderState.FAILED  # or an operator can't let it be tried again
             case Reason.ACCOUNT:
@@ -216,8 +214,7 @@ class OrderRecords(Surroundings):
             self.settle()
         finally:
             self.loop.close()
-            for patch in self._patches:
-                patch.stop()
+            self._clocks.undo()
 
     def settle(self) -> None:
         """When all has come to an end, records are kept of pending orders alone."""
