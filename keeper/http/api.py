@@ -27,7 +27,7 @@ from keeper.http.orders.managed import Managed, ManagedWallet
 from keeper.http.orders.preparing import Preparing
 from keeper.http.orders.relaying import RecentlyPrepared, Relaying
 from keeper.http.ports import ApiPorts
-from keeper.http.routes import ROUTES, add_routes, methods_of
+from keeper.http.routes import ROUTER, ROUTES, methods_of
 from keeper.http.stream.following import Following
 
 _ERRORS: Final = (Problem, ChainError, JournalError, HTTPException, RequestValidationError)
@@ -103,7 +103,7 @@ def application() -> FastAPI:
         openapi_url=None,
         redirect_slashes=False,
     )
-    add_routes(app)
+    app.include_router(ROUTER)
     for error in _ERRORS:
         app.add_exception_handler(error, _refuse)
     return app

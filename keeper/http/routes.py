@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends
 from starlette.routing import compile_path
 
 from keeper.http.actions import routes as actions
@@ -69,10 +69,10 @@ ROUTES: Final = (
 )
 
 
-def add_routes(app: FastAPI) -> None:
-    """Give the application every route."""
+def _router() -> APIRouter:
+    router = APIRouter()
     for route in ROUTES:
-        app.add_api_route(
+        router.add_api_route(
             route.path,
             route.endpoint.handler,
             methods=[route.method],
@@ -80,6 +80,11 @@ def add_routes(app: FastAPI) -> None:
             dependencies=None if route.any_query else [Depends(strict_query)],
             **route.endpoint.description,
         )
+    return router
+
+
+ROUTER: Final = _router()
+"""The table as the framework takes it. Made at import, before any loop runs: it takes tens of milliseconds."""
 
 
 def methods_of(path: str) -> list[str]:
