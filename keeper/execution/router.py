@@ -191,8 +191,6 @@ class Router:
                 # What the journal told of an order before it was read may be of another one that was at its address.
                 order = self._book.get(address)
                 if order is not None:
-                    if self.orders.has(address, Reason.UNREADABLE):
-                        self._notes.post(NoteOrder(order, OrderState.OPEN, RESTS, reopen=True))
                     self.orders.seen(order)
                     await anyio.lowlevel.checkpoint()
             self._notes.note_all()
