@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,22 +24,6 @@ pytestmark = pytest.mark.anyio
 
 OURS: Final = "Filled by this keeper, with its position."
 ORDER_NOT_PENDING: Final = 6010
-
-
-@pytest.fixture
-async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
-    async with Stand.open(tmp_path) as stand:
-        yield stand
-
-
-@pytest.fixture
-async def trader(stand: Stand) -> Trader:
-    return stand.world.trader()
-
-
-@pytest.fixture
-async def market(stand: Stand) -> Pubkey:
-    return stand.world.market()
 
 
 async def one_more_ends(stand: Stand, trader: Trader, market: Pubkey) -> None:

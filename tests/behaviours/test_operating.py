@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -31,12 +30,6 @@ from tests.chaos.proxy import Fault, FaultProxy, Kind, Script
 from tests.support import KeeperConfig, KeeperProcess, World, until
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
-    async with Stand.open(tmp_path) as stand:
-        yield stand
 
 
 async def filled(stand: Stand, market: Pubkey | None = None) -> Pubkey:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -21,12 +21,6 @@ from tests.behaviours.stand import USDC, Stand, stays
 from tests.support import KeeperConfig, KeeperProcess, Trader, World, until
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
-    async with Stand.open(tmp_path) as stand:
-        yield stand
 
 
 # -- how often an order was tried

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import anyio
 import pytest
@@ -17,12 +15,6 @@ from tests.behaviours.stand import USDC, Stand, stays
 from tests.support import until
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
-    async with Stand.open(tmp_path) as stand:
-        yield stand
 
 
 def cost_of(stand: Stand, attempt: Attempt) -> int:

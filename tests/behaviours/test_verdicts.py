@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -19,22 +19,6 @@ from tests.chaos.proxy import Fault, Kind
 from tests.support import Refused, Trader, until
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
-    async with Stand.open(tmp_path) as stand:
-        yield stand
-
-
-@pytest.fixture
-async def trader(stand: Stand) -> Trader:
-    return stand.world.trader()
-
-
-@pytest.fixture
-async def market(stand: Stand) -> Pubkey:
-    return stand.world.market()
 
 
 async def meanwhile(stand: Stand, order: Pubkey, market: Pubkey, act: Callable[[], object]) -> None:

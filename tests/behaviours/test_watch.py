@@ -37,16 +37,6 @@ async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
         yield stand
 
 
-@pytest.fixture
-async def trader(stand: Stand) -> Trader:
-    return stand.world.trader()
-
-
-@pytest.fixture
-async def market(stand: Stand) -> Pubkey:
-    return stand.world.market()
-
-
 async def connections(stand: Stand) -> int:
     """How often the keeper has reconnected."""
     text = (await stand.get("/metrics")).text
