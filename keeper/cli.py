@@ -22,7 +22,7 @@ from keeper.commands.localnet import localnet
 from keeper.commands.openapi import openapi
 from keeper.commands.run import run
 from keeper.commands.simulate import simulate
-from keeper.errors import KeeperError, Misconfigured
+from keeper.domain.errors import KeeperError, Misconfigured
 
 cli = typer.Typer(
     name="keeper",

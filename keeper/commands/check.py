@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from keeper.commands import EXIT_FAILED, EXIT_USAGE, options
-from keeper.errors import Misconfigured
+from keeper.domain.errors import Misconfigured
 
 if TYPE_CHECKING:
     from keeper.commands.checks.lines import Line

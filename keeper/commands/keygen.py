@@ -9,7 +9,7 @@ import secrets
 from pathlib import Path
 
 from keeper.commands import options
-from keeper.errors import Misconfigured
+from keeper.domain.errors import Misconfigured
 
 
 def keygen(file: options.NewFile) -> None:

@@ -15,7 +15,7 @@ import typer
 
 from keeper.commands import options
 from keeper.domain.decimals import decimal
-from keeper.errors import Misconfigured
+from keeper.domain.errors import Misconfigured
 
 if TYPE_CHECKING:
     from keeper.domain.attempts import Attempt

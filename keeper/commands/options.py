@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keeper.errors import Misconfigured
+from keeper.domain.errors import Misconfigured
 
 if TYPE_CHECKING:
     from solders.pubkey import Pubkey

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from keeper.commands import options
-from keeper.errors import KeeperError, Misconfigured
+from keeper.domain.errors import KeeperError, Misconfigured
 
 if TYPE_CHECKING:
     from keeper.config.settings import HttpSettings

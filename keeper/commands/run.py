@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from keeper.commands import options
-from keeper.errors import KeeperError
+from keeper.domain.errors import KeeperError
 
 if TYPE_CHECKING:
     from keeper.app import Ready

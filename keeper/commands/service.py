@@ -18,7 +18,7 @@ import structlog
 from keeper import app
 from keeper.config.reloading import changes
 from keeper.config.settings import Settings
-from keeper.errors import Misconfigured
+from keeper.domain.errors import Misconfigured
 from keeper.runtime.notify import Notifier
 from keeper.telemetry.logs import set_level
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from solders.pubkey import Pubkey
 
 from keeper.domain.attempts import AttemptKind
+from keeper.domain.errors import KeeperError
 from keeper.domain.orders import Market, Order
-from keeper.errors import KeeperError
 from keeper.solana.client import PROCESSED, ChainClient
 from keeper.triggers.conditions import is_met, trigger_of
 from keeper.venue.layouts import decode_market, decode_order

@@ -13,7 +13,7 @@ from pydantic import BaseModel, SecretStr
 
 from keeper.config.loading import read_toml
 from keeper.config.settings import Settings, setting_names
-from keeper.telemetry.logs import host_only
+from keeper.domain.secrets import host_only
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import SecretStr
 
 from keeper.config.settings import RpcSettings
-from keeper.errors import Misconfigured
+from keeper.domain.errors import Misconfigured
 
 
 @dataclass(frozen=True, slots=True)

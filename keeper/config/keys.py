@@ -9,7 +9,7 @@ import msgspec
 from solders.keypair import Keypair
 
 from keeper.config.settings import KeySettings
-from keeper.errors import Misconfigured
+from keeper.domain.errors import Misconfigured
 from keeper.solana.transactions import Signer
 
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource
 
 from keeper.config.settings import Settings, setting_names
-from keeper.errors import Misconfigured
+from keeper.domain.errors import Misconfigured
 
 
 def load_settings(file: Path | None, flags: Mapping[str, Any] | None = None) -> Settings:

@@ -7,7 +7,7 @@ from pathlib import Path
 from solders.pubkey import Pubkey
 
 from keeper.config.settings import ProgramSettings
-from keeper.errors import Misconfigured
+from keeper.domain.errors import Misconfigured
 from keeper.venue.idl import PACKAGED, load_idl
 from keeper.venue.program import Program
 

@@ -7,7 +7,7 @@ from solders.pubkey import Pubkey
 from keeper.config.keys import load_keypair
 from keeper.config.settings import ManagedSettings
 from keeper.domain.decimals import parse_1e6
-from keeper.errors import Misconfigured
+from keeper.domain.errors import Misconfigured
 from keeper.http.edge.clients import Tokens
 from keeper.http.orders.managed import ManagedWallet
 from keeper.solana.transactions import Signer

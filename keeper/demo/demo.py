@@ -33,7 +33,7 @@ from keeper.demo.story import Story
 from keeper.demo.summary import Summary, summarize
 from keeper.demo.watching import Watcher
 from keeper.demo.world import build_world
-from keeper.errors import KeeperError
+from keeper.domain.errors import KeeperError
 from keeper.solana.client import ChainClient
 from keeper.solana.http1 import HttpTransport
 from keeper.solana.pool import PoolLimits, RpcPool

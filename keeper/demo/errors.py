@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keeper.errors import KeeperError
+from keeper.domain.errors import KeeperError
 
 
 class DemoFailed(KeeperError):

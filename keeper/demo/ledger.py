@@ -11,8 +11,8 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from keeper.demo.errors import DemoFailed
+from keeper.domain.errors import ChainError
 from keeper.domain.orders import Order, Position
-from keeper.errors import ChainError
 from keeper.solana.client import CONFIRMED, ChainClient, memcmp
 from keeper.solana.rpc import Call
 from keeper.venue.layouts import ORDER_DISCRIMINATOR, POSITION_DISCRIMINATOR, decode_order, decode_position

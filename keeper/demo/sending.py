@@ -17,7 +17,7 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from keeper.demo.errors import DemoFailed
-from keeper.errors import ChainError
+from keeper.domain.errors import ChainError
 from keeper.solana.client import Blockhash, ChainClient, SignatureStatus
 from keeper.solana.rpc import Call
 

@@ -1,8 +1,10 @@
-"""A price: a number that is worth nothing without its slot and its time."""
+"""A price, a number that is worth nothing without its slot and its time, and the levels that orders wait for."""
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
+from typing import Final
 
 from solders.pubkey import Pubkey
 
@@ -24,3 +26,28 @@ class Price:
     def age_s(self, chain_time_s: float) -> float:
         """Seconds between the oracle's update and the chain's clock; never negative."""
         return max(0.0, chain_time_s - self.updated_at_s)
+
+
+class Fires(enum.IntEnum):
+    """On which side of its trigger an order fires."""
+
+    AT_OR_BELOW = 0
+    AT_OR_ABOVE = 1
+
+    def met(self, price_1e6: int, trigger_1e6: int) -> bool:
+        """Whether this price fires a trigger at `trigger_1e6`."""
+        return price_1e6 <= trigger_1e6 if self is _AT_OR_BELOW else price_1e6 >= trigger_1e6
+
+
+# Reaching an enum's member through its class costs several times as much as a name, and this is asked for every update.
+_AT_OR_BELOW: Final = Fires.AT_OR_BELOW
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The orders of one market that share a trigger and are watched for it."""
+
+    fires: Fires
+    trigger_1e6: int
+    orders: int
+    size_1e6: int

@@ -17,7 +17,7 @@ import anyio
 from solders.pubkey import Pubkey
 
 from keeper.domain.attempts import AttemptKind
-from keeper.errors import ChainError
+from keeper.domain.errors import ChainError
 from keeper.execution.orders import Orders, Reason
 from keeper.solana.client import ChainClient
 from keeper.venue.rehearsal import rehearse

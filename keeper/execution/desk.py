@@ -8,9 +8,8 @@ import time
 from solders.pubkey import Pubkey
 
 from keeper.domain.orders import Market, Order, OrderType
-from keeper.domain.prices import Price
+from keeper.domain.prices import Fires, Level, Price
 from keeper.execution.router import Router
-from keeper.triggers.conditions import Fires, Level
 
 
 class Desk:

@@ -14,9 +14,9 @@ from typing import Final
 import anyio
 from solders.pubkey import Pubkey
 
+from keeper.domain.errors import ChainError, JournalError, MalformedAccount
 from keeper.domain.events import Event, OrderSeen
 from keeper.domain.orders import OnchainStatus, Order, OrderState
-from keeper.errors import ChainError, JournalError, MalformedAccount
 from keeper.execution.orders import Orders, Reason
 from keeper.journal import Journal
 from keeper.journal.ops import NoteOrder, NoteState

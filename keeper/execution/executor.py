@@ -18,9 +18,9 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from keeper.domain.attempts import AttemptState
+from keeper.domain.errors import DuplicateAttempt, JournalError, Misconfigured, Transient
 from keeper.domain.orders import OrderState
 from keeper.domain.reports import AttemptMoved, Note, Report
-from keeper.errors import DuplicateAttempt, JournalError, Misconfigured, Transient
 from keeper.execution.drafting import Draft, Drafting, Job
 from keeper.execution.fees import DAILY_CAP, FeePolicy
 from keeper.execution.flights import Flight, Flights

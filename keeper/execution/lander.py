@@ -19,8 +19,8 @@ from typing import Final
 import anyio
 
 from keeper.domain.attempts import AttemptKind, AttemptState, blocks
+from keeper.domain.errors import ChainError, KeeperError, Rejected
 from keeper.domain.reports import Note, Report
-from keeper.errors import ChainError, KeeperError, Rejected
 from keeper.execution.flights import Flight, Flights
 from keeper.execution.limits import LandingLimits
 from keeper.execution.points import point

@@ -8,8 +8,8 @@ from typing import Final
 import anyio
 from solders.pubkey import Pubkey
 
+from keeper.domain.errors import JournalError
 from keeper.domain.orders import Order, OrderState
-from keeper.errors import JournalError
 from keeper.execution.flights import Flights
 from keeper.execution.orders import RESTS, Orders
 from keeper.journal import Journal

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from solders.pubkey import Pubkey
 
+from keeper.domain.errors import KeeperError
 from keeper.domain.orders import OrderState
 from keeper.domain.reports import Note, Report
-from keeper.errors import KeeperError
 from keeper.execution.gate import Gate
 from keeper.execution.orders import Reason
 from keeper.execution.router import Router

@@ -15,10 +15,10 @@ from anyio.abc import TaskGroup
 from solders.signature import Signature
 
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
+from keeper.domain.errors import DryRun, JournalError
 from keeper.domain.events import OrderSeen
 from keeper.domain.orders import OnchainStatus, Order, OrderState
 from keeper.domain.reports import OrderSettled, Report
-from keeper.errors import DryRun, JournalError
 from keeper.execution.consequences import WAITS_FOR_ACCOUNT, conclusion
 from keeper.execution.flights import Flight
 from keeper.execution.lander import Lander

@@ -14,8 +14,8 @@ from typing import Final
 import anyio
 
 from keeper.domain.attempts import AttemptKind, Fate
+from keeper.domain.errors import ChainError, JournalError
 from keeper.domain.orders import OrderState
-from keeper.errors import ChainError, JournalError
 from keeper.execution.consequences import following, ops_of, take_effect
 from keeper.execution.drafting import Draft, Job
 from keeper.execution.fees import FeePolicy

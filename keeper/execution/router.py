@@ -17,10 +17,10 @@ from anyio.abc import TaskStatus
 from solders.pubkey import Pubkey
 
 from keeper.domain.actions import Action, ExecuteOrder, RecordExpired
+from keeper.domain.errors import JournalError
 from keeper.domain.events import AccountUnreadable, ChainTime, Event, MarketSeen, OrderGone, OrderSeen
 from keeper.domain.orders import Market, Order, OrderFields, OrderState
 from keeper.domain.reports import Note, OrderTriggered, Report
-from keeper.errors import JournalError
 from keeper.execution.account_wait import AccountWait
 from keeper.execution.consequences import take_effect
 from keeper.execution.drafting import Job

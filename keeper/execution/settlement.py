@@ -19,10 +19,10 @@ import anyio.lowlevel
 from solders.pubkey import Pubkey
 
 from keeper.domain.attempts import AttemptKind, AttemptState, Fate
+from keeper.domain.errors import ChainError, MalformedAccount
 from keeper.domain.events import MarketSeen, OrderSeen
 from keeper.domain.orders import OnchainStatus, Order, OrderState
 from keeper.domain.reports import FillWithoutPosition, Note, OrderSettled, Report
-from keeper.errors import ChainError, MalformedAccount
 from keeper.execution import relay
 from keeper.execution.consequences import conclusion, following, ops_of
 from keeper.execution.fees import FeePolicy, fee_of

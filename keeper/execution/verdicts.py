@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from keeper.domain.attempts import Attempt, AttemptState
+from keeper.domain.errors import JournalError
 from keeper.domain.events import Event
 from keeper.domain.reports import AttemptMoved, Note, Report
-from keeper.errors import JournalError
 from keeper.execution.consequences import Following
 from keeper.execution.flights import Flight
 from keeper.execution.lifecycle import move

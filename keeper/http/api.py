@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from keeper.errors import ChainError, JournalError
+from keeper.domain.errors import ChainError, JournalError
 from keeper.http.actions.cors import ActionsCors, is_actions
 from keeper.http.edge.chain_problems import problem_of_error
 from keeper.http.edge.clients import Admission, ApiLimits, Rates, client_of

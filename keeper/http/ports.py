@@ -13,12 +13,11 @@ from solders.pubkey import Pubkey
 from keeper.domain.events import OrderGone, OrderSeen
 from keeper.domain.health import Health
 from keeper.domain.orders import Market, Order, OrderType
-from keeper.domain.prices import Price
+from keeper.domain.prices import Fires, Level, Price
 from keeper.http.edge.clients import ApiLimits, Tokens
 from keeper.journal import Journal
 from keeper.journal.records import PreparedRow
 from keeper.solana.client import Blockhash, ChainClient
-from keeper.triggers.conditions import Fires, Level
 from keeper.venue.program import Program
 
 

@@ -14,8 +14,8 @@ from typing import Final, TypeVar, assert_never
 
 from keeper.domain.attempts import BLOCKING, Attempt, AttemptKind, AttemptState
 from keeper.domain.base58 import base58
+from keeper.domain.errors import DuplicateAttempt, JournalError
 from keeper.domain.orders import Order, OrderState
-from keeper.errors import DuplicateAttempt, JournalError
 from keeper.journal import ops as o
 from keeper.journal.records import Source
 from keeper.journal.rows import (

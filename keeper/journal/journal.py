@@ -13,7 +13,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 import anyio
 import anyio.to_thread
 
-from keeper.errors import JournalError
+from keeper.domain.errors import JournalError
 from keeper.journal.ops import Note, Op
 from keeper.journal.retention import Pruned, Retention
 from keeper.journal.sqlite import files

@@ -10,8 +10,8 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from keeper.domain.attempts import Attempt, AttemptState, Fate
+from keeper.domain.errors import JournalError
 from keeper.domain.orders import Order, OrderState
-from keeper.errors import JournalError
 from keeper.journal.records import PreparedRow, PreparedStatus, Source
 
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from keeper.domain.base58 import base58
-from keeper.errors import JournalError
+from keeper.domain.errors import JournalError
 from keeper.journal.ops import AddAttempt, Intend, Note, NoteOrder, NoteState, Op, ResetBudget, UseBudget
 from keeper.journal.store import Store
 from keeper.journal.transitions import ALLOWED

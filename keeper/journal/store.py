@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from keeper.errors import DuplicateAttempt, JournalError
+from keeper.domain.errors import DuplicateAttempt, JournalError
 from keeper.journal.ops import JournalConflict, Op
 from keeper.journal.retention import Pruned, Retention
 

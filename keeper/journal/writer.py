@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from keeper.errors import JournalError
+from keeper.domain.errors import JournalError
 from keeper.journal.ops import Note, Op
 from keeper.journal.queue import Bag, Caller, Group, Queue, Upkeep, Work
 from keeper.journal.store import Store

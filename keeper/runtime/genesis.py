@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from keeper.errors import ChainError, Misconfigured
+from keeper.domain.errors import ChainError, Misconfigured
 from keeper.journal import Journal, SetMeta
 from keeper.solana.client import ChainClient
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from keeper.domain.errors import ChainError
 from keeper.domain.health import Check, Health
-from keeper.errors import ChainError
 from keeper.execution.assembly import Execution
 from keeper.journal import Journal
 from keeper.runtime.watchdog import Watchdog

@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import MutableMapping
 
-from keeper.errors import Misconfigured
+from keeper.domain.errors import Misconfigured
 
 
 class Notifier:

@@ -14,7 +14,7 @@ import anyio
 from anyio.abc import TaskGroup
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from keeper.errors import ChainError, JournalError
+from keeper.domain.errors import ChainError, JournalError
 
 
 class Schedule:

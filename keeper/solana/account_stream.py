@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from keeper.errors import MalformedReply
+from keeper.domain.errors import MalformedReply
 
 _LIST: Final = re.compile(rb'"value"\s*:\s*\[')
 _HEAD_BYTES: Final = 4_096

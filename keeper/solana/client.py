@@ -22,7 +22,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from keeper.domain.base58 import base58
-from keeper.errors import ChainError, MalformedReply, Transient
+from keeper.domain.errors import ChainError, MalformedReply, Transient
 from keeper.solana.account_stream import KeyedAccount
 from keeper.solana.pool import Broadcast, RpcPool
 from keeper.solana.rpc import Call, Reply
@@ -99,7 +99,7 @@ class LandedTransaction:
 
 
 class ChainClient:
-    """The chain, through a pool of endpoints. Raises `keeper.errors` ChainErrors and nothing else."""
+    """The chain, through a pool of endpoints. Raises `keeper.domain.errors` ChainErrors and nothing else."""
 
     def __init__(self, pool: RpcPool) -> None:
         self.pool = pool

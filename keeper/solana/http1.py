@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 import httptools
 
-from keeper.errors import Rejected, Transient
+from keeper.domain.errors import Rejected, Transient
 
 _UNREAD_BYTES: Final = 1 << 20
 """How much of a streamed body may wait to be taken before the socket is read no further."""

@@ -21,7 +21,7 @@ import anyio
 import msgspec
 from anyio.abc import TaskStatus
 
-from keeper.errors import BehindNode, ChainError, Misconfigured, RateLimited, Rejected, Transient
+from keeper.domain.errors import BehindNode, ChainError, Misconfigured, RateLimited, Rejected, Transient
 from keeper.solana.account_stream import KeyedAccount
 from keeper.solana.agreement import Agreement
 from keeper.solana.rpc import MAX_BODY_BYTES, BegunBatch, Call, Endpoint, Reply

@@ -3,7 +3,7 @@
 Why not solana-py's AsyncClient here: its request id is always 0 and replies are not matched, codes it does not
 list come back as an int "result", solders panics on some error replies, and its timeout is per read, so that a
 drip-fed reply can hold a call for ever. Here a call has one total deadline, replies are matched by id, and
-whatever goes wrong is one of `keeper.errors`, inside the call that it belongs to.
+whatever goes wrong is one of `keeper.domain.errors`, inside the call that it belongs to.
 
 No URL leaves this module: an endpoint is named by its label, because URLs hold keys.
 """
@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol
 import anyio
 import msgspec
 
-from keeper.errors import BehindNode, ChainError, MalformedReply, NotServed, RateLimited, Rejected, Transient
+from keeper.domain.errors import BehindNode, ChainError, MalformedReply, NotServed, RateLimited, Rejected, Transient
 from keeper.solana.account_stream import NOT_JSON, AccountSplitter, KeyedAccount
 from keeper.solana.http1 import Begun, Response
 

@@ -19,7 +19,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
-from keeper.errors import Rejected, Transient
+from keeper.domain.errors import Rejected, Transient
 from keeper.solana.account_stream import KeyedAccount
 
 # A node refuses client messages above 4,096 bytes, so each subscription is a message of its own.

@@ -23,7 +23,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
-from keeper.errors import ChainError, Transient
+from keeper.domain.errors import ChainError, Transient
 from keeper.solana.client import Blockhash, ChainClient
 from keeper.telemetry.turns import Turns
 

@@ -19,9 +19,9 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from solders.pubkey import Pubkey
 
+from keeper.domain.errors import ChainError, KeeperError, MalformedAccount, MalformedReply
 from keeper.domain.events import AccountUnreadable, ChainTime, Event, MarketSeen, OrderGone, OrderSeen
 from keeper.domain.orders import Market, OnchainStatus, OrderFields, order_of
-from keeper.errors import ChainError, KeeperError, MalformedAccount, MalformedReply
 from keeper.solana.account_stream import KeyedAccount
 from keeper.solana.client import PROCESSED, AccountBytes, ChainClient, memcmp
 from keeper.solana.sockets import Subscribed, Subscription, subscribed

@@ -6,7 +6,6 @@ import asyncio
 import atexit
 import datetime
 import logging
-import re
 import sys
 import threading
 from collections.abc import Callable, MutableMapping
@@ -15,9 +14,9 @@ from typing import Any, Final, Literal, TextIO, cast
 import msgspec
 import structlog
 
+from keeper.domain.secrets import host_only
 from keeper.telemetry.repeats import LimitRepeats
 
-_URL: Final = re.compile(r"\b(?P<scheme>https?|wss?)://(?P<rest>[^\s'\"<>]+)")
 _log = structlog.get_logger("keeper")
 _plain_json: Callable[[str], object] | None = None
 """Where lines of JSON go; None while lines go to a console, or nothing is configured."""
@@ -155,14 +154,3 @@ def scrub_urls(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> M
         if isinstance(value, str) and "://" in value:
             event[name] = host_only(value)
     return event
-
-
-def host_only(text: str) -> str:
-    """The text with each URL in it cut down to scheme and host: what follows, or comes before an @, may be a key."""
-    return _URL.sub(_cut, text)
-
-
-def _cut(match: re.Match[str]) -> str:
-    authority = re.split(r"[/?#]", match["rest"], maxsplit=1)
-    host = authority[0].rpartition("@")[2]
-    return f"{match['scheme']}://{host}" + ("/…" if len(authority) > 1 and authority[1] else "")

@@ -30,7 +30,8 @@ from typing import Final
 from solders.pubkey import Pubkey
 
 from keeper.domain.orders import REVISION_0_2, OnchainStatus, Order, OrderFields, OrderType, order_of
-from keeper.triggers.conditions import Fires, Level, is_earlier_stop, ratchet_threshold, ratcheted_stop
+from keeper.domain.prices import Fires, Level
+from keeper.triggers.conditions import is_earlier_stop, ratchet_threshold, ratcheted_stop
 from keeper.triggers.loading import Loading, MarketRows, Shelf
 from keeper.triggers.records import Records, pack, pack_fields, same_but_for_slot, same_order, slot_of, terms_of
 from keeper.triggers.sorted_rows import SortedRows

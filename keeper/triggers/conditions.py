@@ -15,22 +15,10 @@ Prices are quote units x 1e6, distances and steps parts per million.
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from keeper.domain.orders import PPM, REVISION_0_2, Order, OrderType, Side
-
-
-class Fires(enum.IntEnum):
-    """On which side of its trigger an order fires."""
-
-    AT_OR_BELOW = 0
-    AT_OR_ABOVE = 1
-
-    def met(self, price_1e6: int, trigger_1e6: int) -> bool:
-        """Whether this price fires a trigger at `trigger_1e6`."""
-        return price_1e6 <= trigger_1e6 if self is _AT_OR_BELOW else price_1e6 >= trigger_1e6
+from keeper.domain.prices import Fires
 
 
 class Trigger(NamedTuple):
@@ -134,13 +122,3 @@ def is_earlier_stop(order: Order, known_stop_1e6: int) -> bool:
     if order.side is _LONG:
         return order.stop_price_1e6 < known_stop_1e6
     return order.stop_price_1e6 > known_stop_1e6
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """The orders of one market that share a trigger and are watched for it."""
-
-    fires: Fires
-    trigger_1e6: int
-    orders: int
-    size_1e6: int

@@ -7,8 +7,8 @@ from typing import Final
 
 from keeper.domain.decimals import decimal
 from keeper.domain.orders import Order
-from keeper.domain.prices import Price
-from keeper.triggers.conditions import Fires, Trigger
+from keeper.domain.prices import Fires, Price
+from keeper.triggers.conditions import Trigger
 
 _SIDES: Final = {Fires.AT_OR_BELOW: "at or below", Fires.AT_OR_ABOVE: "at or above"}
 

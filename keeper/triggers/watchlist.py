@@ -11,7 +11,8 @@ from itertools import chain
 from typing import Final
 
 from keeper.domain.orders import Order, OrderType, Side
-from keeper.triggers.conditions import Fires, fires_of, threshold
+from keeper.domain.prices import Fires
+from keeper.triggers.conditions import fires_of, threshold
 from keeper.triggers.records import Terms, terms_of
 from keeper.triggers.sorted_rows import MAX_KEY, SortedRows
 

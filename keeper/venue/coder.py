@@ -20,7 +20,7 @@ from anchorpy.program.namespace.types import _build_types
 from anchorpy_core.idl import Idl as AnchorIdl
 from construct import ConstructError
 
-from keeper.errors import Misconfigured
+from keeper.domain.errors import Misconfigured
 from keeper.venue.idl import Idl, camel, snake
 
 _CODES: Final = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q", "i8": "b", "i16": "h", "i32": "i", "i64": "q"}

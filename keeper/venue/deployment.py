@@ -18,7 +18,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
-from keeper.errors import ChainError, Misconfigured
+from keeper.domain.errors import ChainError, Misconfigured
 from keeper.solana.client import ChainClient
 from keeper.venue.program import CANCEL, EXECUTE, PLACE, RATCHET, Program
 from keeper.venue.program_errors import name_failure

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 import msgspec
 from solders.pubkey import Pubkey
 
-from keeper.errors import Misconfigured
+from keeper.domain.errors import Misconfigured
 
 PACKAGED: Final[Mapping[str, Path]] = {
     revision: Path(__file__).parent / "idls" / f"quantdesk_{revision.replace('.', '_')}.json"

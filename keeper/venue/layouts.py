@@ -13,8 +13,8 @@ from typing import Final
 
 from solders.pubkey import Pubkey
 
+from keeper.domain.errors import MalformedAccount
 from keeper.domain.orders import Market, OnchainStatus, Order, OrderFields, OrderType, Position, Side, order_of
-from keeper.errors import MalformedAccount
 from keeper.venue.idl import discriminator
 
 ORDER_DISCRIMINATOR: Final = discriminator("account", "Order")

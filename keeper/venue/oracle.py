@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 import anyio
 from solders.pubkey import Pubkey
 
+from keeper.domain.errors import ChainError, MalformedAccount
 from keeper.domain.events import Event, MarketSeen
-from keeper.errors import ChainError, MalformedAccount
 from keeper.solana.client import PROCESSED, ChainClient
 from keeper.solana.watch import ProgramWatch
 from keeper.venue.venue import Venue

@@ -13,8 +13,8 @@ from typing import Final
 from solders.instruction import AccountMeta, Instruction
 from solders.pubkey import Pubkey
 
+from keeper.domain.errors import Misconfigured
 from keeper.domain.orders import REVISION_0_1, REVISION_0_2, Order, OrderType
-from keeper.errors import Misconfigured
 from keeper.venue.coder import ArgumentCoder
 from keeper.venue.idl import AccountDef, Idl, InstructionDef, Seed, seed_bytes
 

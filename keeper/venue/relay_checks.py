@@ -21,7 +21,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
-from keeper.errors import ChainError
+from keeper.domain.errors import ChainError
 from keeper.venue.program import SYSTEM_PROGRAM
 
 MAX_WIRE_BYTES: Final = 1232

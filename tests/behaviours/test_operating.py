@@ -21,8 +21,8 @@ from solders.transaction import VersionedTransaction
 from keeper.app import run
 from keeper.config.loading import load_settings
 from keeper.domain.attempts import AttemptState, Fate
+from keeper.domain.errors import Misconfigured
 from keeper.domain.orders import OrderState
-from keeper.errors import Misconfigured
 from keeper.journal import Journal, SetMeta
 from tests.behaviours.edited_node import EditedNode, as_revision_0_1
 from tests.behaviours.stand import SOL, USDC, Stand, stays

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
-from keeper.errors import ChainError, MalformedReply
+from keeper.domain.errors import ChainError, MalformedReply
 from keeper.solana.account_stream import AccountSplitter
 from keeper.solana.client import ChainClient, memcmp
 from keeper.solana.http1 import Begun

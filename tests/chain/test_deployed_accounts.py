@@ -12,8 +12,8 @@ from solders.pubkey import Pubkey
 
 from keeper.config.program import load_program
 from keeper.config.settings import ProgramSettings
+from keeper.domain.errors import MalformedAccount
 from keeper.domain.orders import OnchainStatus, OrderType, Side
-from keeper.errors import MalformedAccount
 from keeper.venue.fates import fate_of
 from keeper.venue.layouts import decode_market, decode_order, decode_position
 from keeper.venue.program import Program

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from anyio.abc import SocketStream
 
-from keeper.errors import BehindNode, ChainError, MalformedReply, NotServed, RateLimited, Rejected, Transient
+from keeper.domain.errors import BehindNode, ChainError, MalformedReply, NotServed, RateLimited, Rejected, Transient
 from keeper.solana.http1 import HttpTransport
 from keeper.solana.pool import PoolLimits, RpcPool
 from keeper.solana.rpc import MAX_BODY_BYTES, BegunBatch, Call, Endpoint

@@ -9,7 +9,7 @@ import anyio
 import msgspec
 import pytest
 
-from keeper.errors import BehindNode, Misconfigured, Rejected, Transient
+from keeper.domain.errors import BehindNode, Misconfigured, Rejected, Transient
 from keeper.solana.http1 import Begun
 from keeper.solana.pool import PoolLimits, RpcPool
 from keeper.solana.rpc import Call, Endpoint

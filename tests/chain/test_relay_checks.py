@@ -20,7 +20,7 @@ from solders.signature import Signature
 from solders.system_program import TransferParams, transfer
 from solders.transaction import VersionedTransaction
 
-from keeper.errors import ChainError
+from keeper.domain.errors import ChainError
 from keeper.venue.placing import Budget, cancel, place
 from keeper.venue.relay_checks import LIGHTHOUSE, MAX_WIRE_BYTES, RelayLimits, RelayRefused, check_relayed
 from tests.chain.placing_world import ATOMIC, BLOCKHASH, DEPLOYED, KEEPER, ORDER_ID, USER, terms

@@ -20,9 +20,9 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
+from keeper.domain.errors import JournalError, MalformedAccount
 from keeper.domain.events import AccountUnreadable, ChainTime, Event, OrderGone, OrderSeen
 from keeper.domain.orders import Market, Order, OrderState
-from keeper.errors import JournalError, MalformedAccount
 from keeper.execution.drafting import Job
 from keeper.execution.endings import Endings
 from keeper.execution.flights import Flight, Flights

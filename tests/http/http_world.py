@@ -24,7 +24,7 @@ from solders.transaction import VersionedTransaction
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState
 from keeper.domain.health import Check, Health
 from keeper.domain.orders import Market, Order, OrderState, OrderType
-from keeper.domain.prices import Price
+from keeper.domain.prices import Fires, Level, Price
 from keeper.http.api import run_api
 from keeper.http.edge.clients import ApiLimits
 from keeper.http.ports import ApiPorts
@@ -36,7 +36,6 @@ from keeper.solana.http1 import HttpTransport
 from keeper.solana.pool import PoolLimits, RpcPool
 from keeper.solana.rpc import Endpoint
 from keeper.triggers.book import Book
-from keeper.triggers.conditions import Fires, Level
 from keeper.venue.idl import PACKAGED, load_idl
 from keeper.venue.layouts import decode_market, decode_order
 from keeper.venue.program import Program

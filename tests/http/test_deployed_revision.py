@@ -16,8 +16,7 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from keeper.domain.orders import Market, Order, OrderType
-from keeper.domain.prices import Price
-from keeper.triggers.conditions import Fires, Level
+from keeper.domain.prices import Fires, Level, Price
 from keeper.venue.idl import PACKAGED, load_idl
 from keeper.venue.program import Program
 from tests.http.http_world import World, problem, serving

@@ -23,8 +23,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 
+from keeper.domain.errors import Misconfigured
 from keeper.domain.health import Check, Health
-from keeper.errors import Misconfigured
 from keeper.http.api import openapi_document
 from keeper.http.edge.server import serve
 from keeper.http.ports import ApiPorts

@@ -13,8 +13,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from solders.keypair import Keypair
 
+from keeper.domain.errors import Transient
 from keeper.domain.health import Check, Health
-from keeper.errors import Transient
 from keeper.http.edge.clients import Rates, Tokens, client_of
 from tests.http.http_world import LIMITS, World, problem, serving, signed
 

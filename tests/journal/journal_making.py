@@ -82,7 +82,7 @@ def make_prepared(prepared_id: str, **changes: object) -> PreparedRow:
 CHILD_PRELUDE = """
 import os, resource, sys
 import anyio
-from keeper.errors import JournalBusy, JournalError
+from keeper.domain.errors import JournalBusy, JournalError
 from keeper.journal import *
 from keeper.domain.attempts import *
 from keeper.domain.orders import *

@@ -9,8 +9,8 @@ import anyio
 import pytest
 
 from keeper.domain.attempts import AttemptKind, AttemptState, Fate
+from keeper.domain.errors import DuplicateAttempt, JournalError
 from keeper.domain.orders import OrderState
-from keeper.errors import DuplicateAttempt, JournalError
 from keeper.journal import (
     AddAttempt,
     AddPrepared,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from keeper.domain.errors import JournalError
 from keeper.domain.orders import OrderState
-from keeper.errors import JournalError
 from keeper.journal import Journal, NoteOrder, NoteState, verify
 from keeper.journal.sqlite.store import SqliteStore
 from keeper.journal.store import Store

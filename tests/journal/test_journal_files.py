@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from keeper.errors import JournalBusy, JournalError, JournalVersion
+from keeper.domain.errors import JournalBusy, JournalError, JournalVersion
 from keeper.journal import Journal, NoteOrder, SetMeta
 from keeper.journal.sqlite import schema
 from keeper.journal.sqlite.files import open_reader, open_writer

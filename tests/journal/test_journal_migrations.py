@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from keeper.errors import JournalVersion
+from keeper.domain.errors import JournalVersion
 from keeper.journal import Journal, Queries, verify
 from keeper.journal.sqlite import schema
 from keeper.journal.sqlite.files import open_reader, open_writer

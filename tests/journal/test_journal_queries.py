@@ -10,8 +10,8 @@ import anyio
 import pytest
 
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
+from keeper.domain.errors import JournalError
 from keeper.domain.orders import OrderState
-from keeper.errors import JournalError
 from keeper.journal import (
     AddAttempt,
     AddPrepared,

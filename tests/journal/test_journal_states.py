@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from keeper.domain.errors import JournalError
 from keeper.domain.orders import OnchainStatus, OrderState
-from keeper.errors import JournalError
 from keeper.journal import Journal, NoteOrder, NoteState
 from keeper.journal.applying import Rows, apply, reason_class
 from keeper.journal.queue import merge, mergeable

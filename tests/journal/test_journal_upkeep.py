@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from keeper.domain.attempts import AttemptKind, AttemptState, Fate
+from keeper.domain.errors import JournalBusy, JournalError
 from keeper.domain.orders import OrderState
-from keeper.errors import JournalBusy, JournalError
 from keeper.journal import (
     AddAttempt,
     AddPrepared,

@@ -9,8 +9,8 @@ import pytest
 from solders.pubkey import Pubkey
 
 from keeper.domain.attempts import AttemptKind, AttemptState, Fate
+from keeper.domain.errors import DuplicateAttempt, JournalError
 from keeper.domain.orders import OnchainStatus, OrderState
-from keeper.errors import DuplicateAttempt, JournalError
 from keeper.journal import AddAttempt, MoveAttempt, NoteOrder, NoteState, Queries, Retention, UseBudget
 from keeper.journal.ops import Intend, Op
 from keeper.journal.sqlite.files import create, open_reader

@@ -16,8 +16,8 @@ from solders.keypair import Keypair
 from typer.testing import CliRunner, Result
 
 from keeper.cli import cli
+from keeper.domain.errors import KeeperError, Misconfigured
 from keeper.domain.orders import OrderState
-from keeper.errors import KeeperError, Misconfigured
 from tests.support import KeeperConfig, KeeperProcess, World, until
 
 pytestmark = pytest.mark.anyio

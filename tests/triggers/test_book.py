@@ -12,16 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from solders.pubkey import Pubkey
 
 from keeper.domain.orders import REVISION_0_1, REVISION_0_2, OnchainStatus, Order, OrderType, Side, fields_of
+from keeper.domain.prices import Fires, Level
 from keeper.triggers.book import Book, Change
-from keeper.triggers.conditions import (
-    Fires,
-    Level,
-    is_earlier_stop,
-    is_met,
-    least_step,
-    ratcheted_stop,
-    trigger_of,
-)
+from keeper.triggers.conditions import is_earlier_stop, is_met, least_step, ratcheted_stop, trigger_of
 from keeper.triggers.watchlist import Watched
 from tests.triggers.order_making import BTC, REPEATABLE, SOL, key, make_order
 

@@ -7,15 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keeper.domain.orders import REVISION_0_1, REVISION_0_2, OrderType, Side
-from keeper.triggers.conditions import (
-    Fires,
-    Trigger,
-    is_met,
-    least_step,
-    ratchet_threshold,
-    ratcheted_stop,
-    trigger_of,
-)
+from keeper.domain.prices import Fires
+from keeper.triggers.conditions import Trigger, is_met, least_step, ratchet_threshold, ratcheted_stop, trigger_of
 from tests.triggers.order_making import REPEATABLE, make_order
 
 BELOW, ABOVE = Fires.AT_OR_BELOW, Fires.AT_OR_ABOVE

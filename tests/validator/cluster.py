@@ -23,8 +23,8 @@ from solders.transaction import VersionedTransaction
 
 from keeper.demo.ledger import Entry, read_ledger
 from keeper.demo.world import price_update
+from keeper.domain.errors import ChainError
 from keeper.domain.orders import Order, Position
-from keeper.errors import ChainError
 from keeper.solana.client import CONFIRMED, ChainClient, SignatureStatus
 from keeper.solana.http1 import HttpTransport
 from keeper.solana.pool import PoolLimits, RpcPool

@@ -20,8 +20,8 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from keeper.domain.attempts import AttemptKind, Fate
+from keeper.domain.errors import MalformedAccount, Misconfigured
 from keeper.domain.orders import OnchainStatus, Order, OrderType, Side
-from keeper.errors import MalformedAccount, Misconfigured
 from keeper.solana.client import AccountBytes, Blockhash
 from keeper.solana.transactions import Budget
 from keeper.venue.idl import PACKAGED, load_idl

@@ -13,7 +13,7 @@ from solders.pubkey import Pubkey
 from keeper.commands.checks.lines import Lines
 from keeper.config.endpoints import EndpointUrls
 from keeper.config.settings import CLUSTERS, Settings
-from keeper.errors import ChainError
+from keeper.domain.errors import ChainError
 from keeper.solana.client import ChainClient
 from keeper.solana.http1 import HttpTransport
 from keeper.solana.pool import PoolLimits, RpcPool

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from keeper.errors import KeeperError, Misconfigured
+from keeper.domain.errors import KeeperError, Misconfigured
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from keeper.commands.checks.lines import Lines
 from keeper.commands.remote import is_keeper, url_of
 from keeper.config.keys import load_signer
 from keeper.config.settings import HttpSettings, JournalSettings, KeySettings
-from keeper.errors import JournalError, KeeperError
+from keeper.domain.errors import JournalError, KeeperError
 from keeper.http.edge.server import listen
 from keeper.journal import Inspection, inspect
 from keeper.solana.transactions import Signer

@@ -9,9 +9,9 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
+from keeper.domain.errors import JournalError, KeeperError, MalformedAccount
 from keeper.domain.events import OrderGone, OrderSeen
 from keeper.domain.orders import Order
-from keeper.errors import JournalError, KeeperError, MalformedAccount
 from keeper.http.edge.answering import OrderPath, address, answer, part
 from keeper.http.edge.openapi import described
 from keeper.http.edge.problems import CHAIN_PROBLEMS, Problem

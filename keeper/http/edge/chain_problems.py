@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from keeper.errors import ChainError, JournalError, RateLimited, Rejected
+from keeper.domain.errors import ChainError, JournalError, RateLimited, Rejected
 from keeper.http.edge.problems import KINDS, Problem
 from keeper.venue.program_errors import ProgramFailure
 

@@ -19,7 +19,7 @@ from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from keeper.errors import Misconfigured
+from keeper.domain.errors import Misconfigured
 from keeper.http.edge.problems import Problem
 
 MAX_HEAD_BYTES: Final = 16 * 1024

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from keeper.domain.decimals import decimal, parse_1e6
-from keeper.errors import ChainError, JournalError
+from keeper.domain.errors import ChainError, JournalError
 from keeper.http.edge.answering import OrderPath, address, part
 from keeper.http.edge.clients import Tokens
 from keeper.http.edge.idempotency import KEY_HEADER, KeyedLock, key_of

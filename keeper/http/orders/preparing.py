@@ -12,8 +12,8 @@ import anyio
 import msgspec
 from solders.pubkey import Pubkey
 
+from keeper.domain.errors import MalformedAccount
 from keeper.domain.orders import OnchainStatus, Order, OrderState
-from keeper.errors import MalformedAccount
 from keeper.http.edge.idempotency import KeyedLock, fingerprint
 from keeper.http.edge.problems import Problem
 from keeper.http.models import CancelOrder, OrderSummary, PlaceOrder, PreparedTransaction

@@ -9,8 +9,8 @@ from typing import Final
 
 from solders.signature import Signature
 
+from keeper.domain.errors import DryRun
 from keeper.domain.orders import OrderState
-from keeper.errors import DryRun
 from keeper.http.edge.chain_problems import problem_of_failure
 from keeper.http.edge.idempotency import KeyedLock
 from keeper.http.edge.problems import Problem

@@ -15,13 +15,12 @@ from starlette.responses import Response
 from keeper.domain.decimals import decimal
 from keeper.domain.health import Health
 from keeper.domain.orders import Market, OrderType
-from keeper.domain.prices import Price
+from keeper.domain.prices import Fires, Level, Price
 from keeper.http.edge.answering import address, answer, part
 from keeper.http.edge.openapi import described
 from keeper.http.edge.problems import Problem
 from keeper.http.models import Address, Answer, Decimal, OrderTypeWord
 from keeper.http.ports import ApiPorts, Desk
-from keeper.triggers.conditions import Fires, Level
 
 _OF_ONE_MARKET: Final = frozenset({"prices"})
 """Checks of health that say nothing about the other markets; the desk says it of each."""

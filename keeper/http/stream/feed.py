@@ -19,7 +19,7 @@ import structlog
 from anyio.abc import TaskStatus
 from solders.pubkey import Pubkey
 
-from keeper.errors import JournalError
+from keeper.domain.errors import JournalError
 from keeper.http.edge.problems import Problem
 from keeper.journal import Journal, Queries
 from keeper.journal.records import ChangeRow, OrderRow

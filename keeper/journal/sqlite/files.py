@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from sqlite_utils import Database
 
-from keeper.errors import JournalError
+from keeper.domain.errors import JournalError
 from keeper.journal.sqlite import schema
 
 _WRITER_CACHE_KIB: Final = 8_192

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from sqlite_utils import Database
 
-from keeper.errors import JournalBusy, JournalError
+from keeper.domain.errors import JournalBusy, JournalError
 from keeper.journal.sqlite import files, schema
 from keeper.journal.sqlite.lock import writer_lock
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from keeper.errors import JournalBusy, JournalError
+from keeper.domain.errors import JournalBusy, JournalError
 
 
 @contextlib.contextmanager

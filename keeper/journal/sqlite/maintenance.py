@@ -20,8 +20,8 @@ import msgspec
 from sqlite_utils import Database
 
 from keeper.domain.attempts import Fate
+from keeper.domain.errors import JournalError
 from keeper.domain.orders import OrderState
-from keeper.errors import JournalError
 from keeper.journal.rows import U64_COLUMNS, from_stored_opt
 from keeper.journal.sqlite import files
 from keeper.journal.sqlite.lock import writer_lock

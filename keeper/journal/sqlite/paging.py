@@ -11,8 +11,8 @@ from typing import Any, Final
 import msgspec
 from solders.pubkey import Pubkey
 
+from keeper.domain.errors import JournalError
 from keeper.domain.orders import OrderState
-from keeper.errors import JournalError
 from keeper.journal.transitions import CLOSED_STATES
 
 MAX_PAGE: Final = 1_000

@@ -16,7 +16,7 @@ from typing import Final
 from sqlite_utils import Database
 
 from keeper.domain.attempts import IN_FLIGHT_STATES, LIVE_STATES, AttemptKind, AttemptState
-from keeper.errors import JournalError, JournalVersion
+from keeper.domain.errors import JournalError, JournalVersion
 
 APPLICATION_ID: Final = 0x514B4A31
 """`QKJ1`, in the file's header: this is a keeper's journal and not somebody's other database."""

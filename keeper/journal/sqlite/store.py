@@ -11,7 +11,7 @@ from typing import Final
 
 from sqlite_utils import Database
 
-from keeper.errors import JournalError
+from keeper.domain.errors import JournalError
 from keeper.journal.applying import Rows, Wanted, apply
 from keeper.journal.ops import Op
 from keeper.journal.retention import Pruned, Retention
