@@ -7,6 +7,6 @@ import json
 
 def openapi() -> None:
     """Print the API's description (OpenAPI 3.1, JSON)."""
-    from keeper.http.api import openapi_document
+    from keeper.http.routes import openapi_document
 
     print(json.dumps(openapi_document(), indent=2))

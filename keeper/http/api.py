@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
-from typing import Any, Final
+from typing import Final
 
 import anyio
 from anyio.abc import TaskStatus
-from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,24 +17,18 @@ from keeper.domain.errors import ChainError, JournalError
 from keeper.http.actions.cors import ActionsCors, is_actions
 from keeper.http.edge.chain_problems import problem_of_error
 from keeper.http.edge.clients import Admission, ApiLimits, Rates, client_of
-from keeper.http.edge.direct import DirectRoutes
 from keeper.http.edge.middleware import EveryRequest, Instruments
-from keeper.http.edge.openapi import DESCRIPTION, document
 from keeper.http.edge.problems import Problem
 from keeper.http.edge.server import serve
 from keeper.http.orders.managed import Managed, ManagedWallet
 from keeper.http.orders.preparing import Preparing
 from keeper.http.orders.relaying import RecentlyPrepared, Relaying
 from keeper.http.ports import ApiPorts
-from keeper.http.routes import ROUTER, ROUTES, methods_of
+from keeper.http.routes import RESOURCES
 from keeper.http.stream.following import Following
 
-_ERRORS: Final = (Problem, ChainError, JournalError, HTTPException, RequestValidationError)
+_ERRORS: Final = (Problem, ChainError, JournalError, HTTPException)
 """What a request may raise on purpose; anything else is a mistake of the keeper's."""
-_BY_STATUS: Final = {
-    404: ("not_found", "There is nothing at this path."),
-    405: ("method_not_allowed", "See the Allow header for the methods that there are."),
-}
 
 
 async def run_api(
@@ -57,12 +50,25 @@ async def run_api(
         task_status.started(await tg.start(serve, api, host, port, name="http-server"))
 
 
-def create_api(ports: ApiPorts, wallets: Sequence[ManagedWallet] = ()) -> FastAPI:
+def create_api(ports: ApiPorts, wallets: Sequence[ManagedWallet] = ()) -> Starlette:
     """The API, connected to the keeper; `wallets` are the managed ones.
 
     It registers its metrics with `ports.metrics`, so make one a registry.
     """
-    app = application()
+    rates = Rates(ports.limits.requests_per_s, ports.limits.burst)
+
+    def admit(address: str, authorization: str | None) -> Admission:
+        return rates.admit(client_of(address, ports.tokens.name_of(authorization)))
+
+    app = Starlette(
+        routes=RESOURCES,
+        middleware=[  # the outermost first
+            Middleware(EveryRequest, instruments=Instruments(ports.metrics), admit=admit),
+            Middleware(ActionsCors, genesis=ports.genesis),
+        ],
+        exception_handlers=dict.fromkeys(_ERRORS, _refuse),
+    )
+    app.router.redirect_slashes = False
     recent = RecentlyPrepared()
     preparing, relaying = Preparing(ports, recent), Relaying(ports, recent)
     app.state.parts = {
@@ -73,63 +79,19 @@ def create_api(ports: ApiPorts, wallets: Sequence[ManagedWallet] = ()) -> FastAP
         Following: Following(ports),
         Managed: Managed(ports, wallets, preparing, relaying),
     }
-    rates = Rates(ports.limits.requests_per_s, ports.limits.burst)
-
-    def admit(address: str, authorization: str | None) -> Admission:
-        return rates.admit(client_of(address, ports.tokens.name_of(authorization)))
-
-    # The last one added is the outermost.
-    direct = {(route.method, route.path): route.endpoint.handler for route in ROUTES if route.direct}
-    app.add_middleware(DirectRoutes, handlers=direct, errors=_ERRORS, refuse=_refuse)
-    app.add_middleware(ActionsCors, genesis=ports.genesis)
-    app.add_middleware(EveryRequest, instruments=Instruments(ports.metrics), admit=admit)
-    return app
-
-
-def openapi_document() -> dict[str, Any]:
-    """The API's description; no keeper has to run."""
-    return document(application())
-
-
-def application() -> FastAPI:
-    """The routes alone, connected to nothing: enough for the API's description."""
-    app = FastAPI(
-        title="QuantDesk keeper",
-        version=version("quantdesk-keeper"),
-        description=DESCRIPTION,
-        # The interactive pages would load scripts from other hosts.
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-        redirect_slashes=False,
-    )
-    app.include_router(ROUTER)
-    for error in _ERRORS:
-        app.add_exception_handler(error, _refuse)
     return app
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
     """The answer to a request that raised one of `_ERRORS`."""
-    problem = _problem(request, error)
+    match error:
+        case Problem():
+            problem = error
+        case ChainError() | JournalError():
+            problem = problem_of_error(error)
+        case _:  # Starlette has one refusal of its own.
+            problem = Problem("not_found", "There is nothing at this path.")
     if is_actions(request.url.path):
         # The member that the Actions specification gives an error.
         problem.more["message"] = problem.detail
     return problem.response()
-
-
-def _problem(request: Request, error: Exception) -> Problem:
-    match error:
-        case Problem():
-            return error
-        case ChainError() | JournalError():
-            return problem_of_error(error)
-        case RequestValidationError():
-            first = error.errors()[0]
-            name = str(first["loc"][-1])
-            return Problem("invalid_field", f"The parameter {name} is not as described: {first['msg']}.", field=name)
-    # Starlette's own refusals: no such path, no such method.
-    assert isinstance(error, HTTPException)
-    code, detail = _BY_STATUS.get(error.status_code, ("malformed_request", "The request can't be read."))
-    headers = {"Allow": ", ".join(methods_of(request.url.path))} if error.status_code == 405 else error.headers
-    return Problem(code, detail, headers=headers)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+import functools
+from typing import Any, Final
 
-from fastapi import APIRouter, Depends
-from starlette.routing import compile_path
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
 
 from keeper.http.actions import routes as actions
 from keeper.http.admin import routes as admin
-from keeper.http.edge import openapi
-from keeper.http.edge.answering import strict_query
+from keeper.http.edge.openapi import document, hidden
+from keeper.http.edge.routing import Route, resources
 from keeper.http.orders import managed as wallets
 from keeper.http.orders import routes as orders
 from keeper.http.page import routes as page
@@ -19,26 +20,23 @@ from keeper.http.reading import health, history, markets
 from keeper.http.stream import following
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A row of the table. `tag` groups routes in the description; `any_query`: parameters that it does not know are
-    ignored and not refused; `direct`: called past the framework (`keeper.http.edge.direct`).
-    """
+@functools.cache
+def openapi_document() -> dict[str, Any]:
+    """The API's description; no keeper has to run."""
+    return document(ROUTES)
 
-    method: str
-    path: str
-    endpoint: openapi.Endpoint
-    tag: str = ""
-    any_query: bool = False
-    direct: bool = False
+
+@hidden
+async def description(request: Request) -> Response:
+    """The document of the application that answers."""
+    return Response(msgspec.json.encode(openapi_document()), media_type="application/json")
 
 
 ROUTES: Final = (
-    # The stream before the orders: its path would be taken for an order's.
+    # A path with words in it comes before one that would take the words for a name.
     Route("GET", "/v1/orders/stream", following.stream, "orders"),
-    Route("POST", "/v1/orders", orders.prepare, "orders", direct=True),
-    Route("POST", "/v1/orders/execute", orders.execute, "orders", direct=True),
-    Route("GET", "/v1/orders/execute", orders.execute_is_posted, "orders"),
+    Route("POST", "/v1/orders", orders.prepare, "orders"),
+    Route("POST", "/v1/orders/execute", orders.execute, "orders"),
     Route("POST", "/v1/orders/{order}/cancel", orders.cancel, "orders"),
     Route("GET", "/v1/orders", orders.orders, "orders"),
     Route("GET", "/v1/orders/{order}", orders.order, "orders"),
@@ -65,31 +63,9 @@ ROUTES: Final = (
     Route("POST", "/v1/admin/orders/{order}/retry", admin.retry, "admin"),
     Route("POST", "/v1/admin/orders/{order}/resync", admin.resync, "admin"),
     Route("GET", "/v1/admin/settings", admin.settings, "admin"),
-    Route("GET", "/v1/openapi.json", openapi.description, any_query=True),
+    Route("GET", "/v1/openapi.json", description, any_query=True),
 )
 
 
-def _router() -> APIRouter:
-    router = APIRouter()
-    for route in ROUTES:
-        router.add_api_route(
-            route.path,
-            route.endpoint.handler,
-            methods=[route.method],
-            tags=[route.tag] if route.tag else None,
-            dependencies=None if route.any_query else [Depends(strict_query)],
-            **route.endpoint.description,
-        )
-    return router
-
-
-ROUTER: Final = _router()
-"""The table as the framework takes it. Made at import, before any loop runs: it takes tens of milliseconds."""
-
-
-def methods_of(path: str) -> list[str]:
-    """Every described method of this path, sorted; GET for a path without any."""
-    described = [route for route in ROUTES if route.endpoint.description.get("include_in_schema", True)]
-    found = [route.method for route in described if route.path == path]
-    found = found or [route.method for route in described if compile_path(route.path)[0].match(path)]
-    return sorted(set(found)) or ["GET"]
+RESOURCES: Final = resources(ROUTES)
+"""The table as the framework takes it."""

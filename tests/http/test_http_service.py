@@ -25,9 +25,9 @@ from structlog.testing import capture_logs
 
 from keeper.domain.errors import Misconfigured
 from keeper.domain.health import Check, Health
-from keeper.http.api import openapi_document
 from keeper.http.edge.server import serve
 from keeper.http.ports import ApiPorts
+from keeper.http.routes import openapi_document
 from keeper.journal import Journal
 from keeper.solana.client import ChainClient
 from keeper.solana.http1 import HttpTransport

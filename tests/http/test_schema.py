@@ -17,7 +17,7 @@ from schemathesis import checks
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi import checks as openapi_checks
 
-from keeper.http.api import openapi_document
+from keeper.http.routes import openapi_document
 from tests.http.http_world import World
 
 pytestmark = pytest.mark.anyio

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("anyio", "fastapi", "httpx", "pydantic", "solders", "structlog", "keeper.app", "keeper.config.settings")
+HEAVY = ("anyio", "starlette", "httpx", "pydantic", "solders", "structlog", "keeper.app", "keeper.config.settings")
 
 
 def test_the_help_waits_for_nothing_heavy() -> None:

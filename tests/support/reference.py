@@ -56,7 +56,7 @@ def settings_table() -> str:
 
 def routes_table() -> str:
     """The README's table of HTTP routes."""
-    from keeper.http.api import openapi_document
+    from keeper.http.routes import openapi_document
 
     rows = ["| route | what it does |", "|---|---|"]
     for path, operations in openapi_document()["paths"].items():

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Annotated, Final, Literal
 
 import msgspec
-from fastapi import Query
 from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,10 +21,10 @@ from keeper.http.orders.preparing import Preparing
 from keeper.http.ports import ApiPorts
 
 PATH: Final = "/actions/place-order"
-Market = Annotated[str, Query(max_length=65, description="Base and quote.", examples=["SOL/USDC"])]
-OrderType = Annotated[str | None, Query(max_length=32, description="Fixed by the link; else the user chooses.")]
-Number = Annotated[str | None, Query(max_length=40)]
-Side = Annotated[str | None, Query(max_length=8, description="Fixed by the link; else the user chooses.")]
+Market = Annotated[str, Meta(max_length=65, description="Base and quote.", examples=["SOL/USDC"])]
+OrderType = Annotated[str, Meta(max_length=32, description="Fixed by the link; else the user chooses.")]
+Number = Annotated[str, Meta(max_length=40)]
+Side = Annotated[str, Meta(max_length=8, description="Fixed by the link; else the user chooses.")]
 
 
 class ActionRule(Answer, frozen=True, kw_only=True):
@@ -108,7 +107,7 @@ async def rules(request: Request) -> Response:
 
 @described("Describe the Action", {200: ActionView}, problems=["invalid_field", "unknown_field"])
 async def describe(
-    request: Request, market: Market = "SOL/USDC", order_type: OrderType = None, side: Side = None
+    request: Request, market: Market = "SOL/USDC", order_type: OrderType | None = None, side: Side | None = None
 ) -> Response:
     """What a wallet shows of it: what the link fixes is fixed, the rest are fields for the user to fill in."""
     ports = part(request, ApiPorts)
@@ -149,13 +148,13 @@ async def describe(
 async def transaction(
     request: Request,
     market: Market = "SOL/USDC",
-    order_type: OrderType = None,
-    side: Side = None,
-    size: Number = None,
-    trigger_price: Number = None,
-    limit_price: Number = None,
-    trailing_distance: Number = None,
-    leverage: Annotated[int, Query(ge=1, le=255)] = 1,
+    order_type: OrderType | None = None,
+    side: Side | None = None,
+    size: Number | None = None,
+    trigger_price: Number | None = None,
+    limit_price: Number | None = None,
+    trailing_distance: Number | None = None,
+    leverage: Annotated[int, Meta(ge=1, le=255)] = 1,
 ) -> Response:
     """The unsigned `place_order` transaction for the account's wallet, which signs and sends it by itself; the keeper
     sees the order when it is on chain. Fields that a user left empty count as not given.

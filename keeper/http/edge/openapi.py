@@ -1,33 +1,33 @@
 """The API's description, OpenAPI 3.1, from the types that its code uses.
 
-msgspec makes the schemas, FastAPI the paths: an endpoint names its body and its answers here, and `document` puts the
-schemas of all types named into the description.
+An endpoint names its body and its answers here, and its parameters are those of its function; msgspec reads requests by
+the types, and makes the schemas of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, Final, get_args, get_type_hints
 
 import msgspec
-from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 from keeper.http.edge.problems import KINDS, MEDIA_TYPE
+from keeper.http.edge.routing import Endpoint, Handler, Route
 from keeper.http.models import Answer, ProblemDetails
 
-DESCRIPTION: Final = """\
+_DESCRIPTION: Final = """\
 Place conditional orders on the QuantDesk perpetuals program and see what becomes of them. Your key never leaves your
 wallet: `POST /v1/orders` prepares a transaction, your wallet signs it, `POST /v1/orders/execute` relays it.
 
 Decimals travel as strings. Errors are `application/problem+json` (RFC 9457) with a stable `code`.
 """
 
-REF_TEMPLATE: Final = "#/components/schemas/{name}"
-_PROBLEM: Final = {MEDIA_TYPE: {"schema": {"$ref": REF_TEMPLATE.format(name="Problem")}}}
+_REF_TEMPLATE: Final = "#/components/schemas/{name}"
+_PROBLEM: Final = {MEDIA_TYPE: {"schema": {"$ref": _REF_TEMPLATE.format(name="Problem")}}}
+_ALWAYS: Final = ("malformed_request", "rate_limited", "internal_error")
 
 _types: Final[list[type[msgspec.Struct]]] = [ProblemDetails]
 """Every type that an endpoint names. Filled while their modules are imported, read when the document is made."""
@@ -38,22 +38,9 @@ def also_described(*types: type[msgspec.Struct]) -> None:
     _types.extend(types)
 
 
-Handler = Callable[..., Awaitable[Response]]
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A function that answers requests, and how the description shows it: keyword arguments of FastAPI's
-    `add_api_route`. Its first parameter is the request, the others are parameters of the path and the query.
-    """
-
-    handler: Handler
-    description: Mapping[str, Any]
-
-
 def hidden(handler: Handler) -> Endpoint:
     """An endpoint that the description leaves out."""
-    return Endpoint(handler, {"response_model": None, "include_in_schema": False})
+    return Endpoint(handler, _parameters(handler), None)
 
 
 def described(
@@ -72,49 +59,53 @@ def described(
     with text of the media types `plain`), its body with an example, the problems that it can answer with, and headers
     in and out. The handler's docstring is the text.
     """
-    responses: dict[int | str, dict[str, Any]] = {}
+    responses: dict[str, dict[str, Any]] = {}
     for status, what in answers.items():
         if isinstance(what, str):
-            responses[status] = {"description": what}
+            response: dict[str, Any] = {"description": what}
             if plain:
-                responses[status]["content"] = {media_type: {"schema": {"type": "string"}} for media_type in plain}
+                response["content"] = {media_type: {"schema": {"type": "string"}} for media_type in plain}
         else:
-            _types.append(what)
-            responses[status] = {
-                "description": (what.__doc__ or what.__name__).partition("\n")[0],
-                "content": {"application/json": {"schema": {"$ref": REF_TEMPLATE.format(name=what.__name__)}}},
-            }
+            response = {"description": (what.__doc__ or what.__name__).partition("\n")[0], "content": _json(what)}
         for name, meaning in (answer_headers or {}).get(status, {}).items():
-            responses[status].setdefault("headers", {})[name] = {"description": meaning, "schema": {"type": "string"}}
-    for status, codes in _by_status((*problems, "malformed_request", "rate_limited", "internal_error")).items():
-        lines = "\n".join(f"- `{code}`: {KINDS[code].title}" for code in codes)
-        responses.setdefault(status, {"description": lines, "content": _PROBLEM})
-    extra: dict[str, Any] = {}
+            response.setdefault("headers", {})[name] = {"description": meaning, "schema": {"type": "string"}}
+        responses[str(status)] = response
+    operation: dict[str, Any] = {"summary": summary, "responses": responses}
     if body is not None:
-        _types.append(body)
-        content: dict[str, Any] = {"schema": {"$ref": REF_TEMPLATE.format(name=body.__name__)}}
+        content = _json(body)
         if example is not None:
-            content["example"] = dict(example)
-        extra["requestBody"] = {"required": body_required, "content": {"application/json": content}}
-    if headers:
-        extra["parameters"] = [
-            {
-                "name": name,
-                "in": "header",
-                "required": False,
-                "description": meaning,
-                "schema": {"type": "string", "pattern": pattern},
-            }
-            for name, (meaning, pattern) in headers.items()
-        ]
-    description = {
-        "response_model": None,
-        "summary": summary,
-        "status_code": min(answers),
-        "responses": responses,
-        "openapi_extra": extra,
-    }
-    return lambda handler: Endpoint(handler, description)
+            content["application/json"]["example"] = dict(example)
+        operation["requestBody"] = {"required": body_required, "content": content}
+    operation["parameters"] = [
+        {"name": name, "in": "header", "required": False, "description": meaning}
+        | {"schema": {"type": "string", "pattern": pattern}}
+        for name, (meaning, pattern) in (headers or {}).items()
+    ]
+
+    def make(handler: Handler) -> Endpoint:
+        parameters = _parameters(handler)
+        asked = ("invalid_field",) if parameters.__struct_fields__ else ()
+        for status, codes in _by_status((*problems, *asked, *_ALWAYS)).items():
+            lines = "\n".join(f"- `{code}`: {KINDS[code].title}" for code in codes)
+            responses.setdefault(str(status), {"description": lines, "content": _PROBLEM})
+        return Endpoint(handler, parameters, {**operation, "description": inspect.getdoc(handler)})
+
+    return make
+
+
+def _json(what: type[msgspec.Struct]) -> dict[str, Any]:
+    _types.append(what)
+    return {"application/json": {"schema": {"$ref": _REF_TEMPLATE.format(name=what.__name__)}}}
+
+
+def _parameters(handler: Handler) -> type[msgspec.Struct]:
+    """A parameter whose default is None is one that may be left out: its shape has no null."""
+    types = get_type_hints(handler, include_extras=True)
+    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
+    for name, parameter in list(inspect.signature(handler).parameters.items())[1:]:
+        kind = get_args(types[name])[0] if parameter.default is None else types[name]
+        fields.append((name, kind) if parameter.default is parameter.empty else (name, kind, parameter.default))
+    return msgspec.defstruct(handler.__name__, fields, kw_only=True, forbid_unknown_fields=True)
 
 
 def _by_status(codes: Sequence[str]) -> dict[int, list[str]]:
@@ -124,30 +115,38 @@ def _by_status(codes: Sequence[str]) -> dict[int, list[str]]:
     return dict(sorted(found.items()))
 
 
-def document(app: FastAPI) -> dict[str, Any]:
-    """The document of an application, made once."""
-    if app.openapi_schema is None:
-        made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        _, schemas = msgspec.json.schema_components(list(dict.fromkeys(_types)), ref_template=REF_TEMPLATE)
-        problem = schemas.pop("ProblemDetails")
-        problem["properties"]["code"]["enum"] = sorted(KINDS)
-        components = made.setdefault("components", {})
-        # FastAPI adds its own shape for invalid parameters, which this API never answers with.
-        components["schemas"] = dict(sorted({**schemas, "Problem": problem}.items()))
-        for path in made["paths"].values():
-            for operation in path.values():
-                _without_fastapi_error(operation["responses"])
-        app.openapi_schema = made
-    return app.openapi_schema
+def document(routes: Iterable[Route]) -> dict[str, Any]:
+    """The document of these routes."""
+    _, schemas = msgspec.json.schema_components(list(dict.fromkeys(_types)), ref_template=_REF_TEMPLATE)
+    problem = schemas.pop("ProblemDetails")
+    problem["properties"]["code"]["enum"] = sorted(KINDS)
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        if route.endpoint.operation is not None:
+            paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, route.endpoint.operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "QuantDesk keeper", "description": _DESCRIPTION, "version": version("quantdesk-keeper")},
+        "paths": paths,
+        "components": {"schemas": dict(sorted({**schemas, "Problem": problem}.items()))},
+    }
 
 
-@hidden
-async def description(request: Request) -> Response:
-    """The document of the application that answers."""
-    return JSONResponse(document(request.app))
-
-
-def _without_fastapi_error(responses: dict[str, Any]) -> None:
-    schema = responses.get("422", {}).get("content", {}).get("application/json", {}).get("schema", {})
-    if schema.get("$ref", "").endswith("HTTPValidationError"):
-        responses["422"] = {"description": "- `invalid_field`: A parameter is not valid", "content": _PROBLEM}
+def _operation(route: Route, operation: Mapping[str, Any]) -> dict[str, Any]:
+    shape = route.endpoint.parameters
+    _, schemas = msgspec.json.schema_components([shape], ref_template=_REF_TEMPLATE)
+    parameters = []
+    for name, schema in schemas[shape.__name__]["properties"].items():
+        if schema.get("default", ...) is None:
+            del schema["default"]
+        in_path = f"{{{name}}}" in route.path
+        parameter = {"name": name, "in": "path" if in_path else "query", "required": in_path, "schema": schema}
+        if "description" in schema:
+            parameter["description"] = schema.pop("description")
+        parameters.append(parameter)
+    return {
+        **({"tags": [route.tag]} if route.tag else {}),
+        **operation,
+        "operationId": re.sub(r"\W", "_", route.endpoint.handler.__name__ + route.path) + f"_{route.method.lower()}",
+        "parameters": [*parameters, *operation["parameters"]],
+    }

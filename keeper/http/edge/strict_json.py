@@ -1,4 +1,4 @@
-"""JSON bodies, read strictly: what is not exactly what the API describes is refused, naming the field.
+"""JSON bodies and parameters, read strictly: what is not exactly what the API describes is refused, naming the field.
 
 msgspec refuses wrong types, unknown fields, NaN and invalid UTF-8, and says where. It keeps the last of two equal
 keys, though, and two readers that disagree on which key counts are how a check is walked around; so the keys are
@@ -79,6 +79,24 @@ def decode(body: bytes, shape: type[T]) -> T:
     except (ValueError, RecursionError):
         # json's and msgspec's syntax errors, bad UTF-8, integers of thousands of digits, thousands of brackets.
         raise Problem("malformed_json", "The body is not a valid JSON document (RFC 8259, UTF-8).") from None
+
+
+def read_parameters(request: Request, shape: type[msgspec.Struct], *, any_query: bool) -> dict[str, Any]:
+    """The parameters of a request's path and query. What is not in `shape` is refused, because a misspelt filter would
+    answer another question, or ignored with `any_query`.
+    """
+    given: dict[str, str] = dict(request.path_params)
+    for name, value in request.query_params.multi_items():
+        if any_query and (name in given or name not in shape.__struct_fields__):
+            continue
+        if name in given:
+            raise Problem("invalid_field", f"The parameter {_shown(name)} occurs more than once.", field=_shown(name))
+        given[name] = value
+    try:
+        return msgspec.structs.asdict(msgspec.convert(given, shape, strict=False))
+    except msgspec.ValidationError as e:
+        # All parameters are text: what it is says nothing, what it should look like does.
+        raise _problem_of(str(e).replace(", got `str`", "")) from None
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Final
 
 import msgspec
-from fastapi import Path
+from msgspec import Meta
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 from starlette.requests import Request
@@ -44,7 +44,7 @@ from keeper.solana.transactions import Signer
 
 _DAY_S: Final = 86_400
 _REFUSALS: Final = ("unauthorized", "not_found", "invalid_idempotency_key")
-WalletPath = Annotated[str, Path(max_length=32, description="The wallet's name in the keeper's settings.")]
+WalletPath = Annotated[str, Meta(max_length=32, description="The wallet's name in the keeper's settings.")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import anyio
 import msgspec
-from fastapi import Query
+from msgspec import Meta
 from solders.pubkey import Pubkey
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,7 +17,7 @@ from keeper.domain.orders import OrderState
 from keeper.http.edge.answering import Cursor, Market, OrderPath, PageSize, User, address, answer, part, tagged
 from keeper.http.edge.chain_problems import page_after
 from keeper.http.edge.idempotency import KEY_HEADER, REPLAYED, REPLAYED_HEADER, key_of
-from keeper.http.edge.openapi import described, hidden
+from keeper.http.edge.openapi import described
 from keeper.http.edge.problems import BODY_PROBLEMS, CHAIN_PROBLEMS, LANDING_PROBLEMS, ORDER_PROBLEMS, Problem
 from keeper.http.edge.strict_json import read_json, read_json_if_any
 from keeper.http.models import (
@@ -83,12 +83,6 @@ async def execute(request: Request) -> Response:
     return accepted(await part(request, Relaying).execute(body))
 
 
-@hidden
-async def execute_is_posted(request: Request) -> Response:
-    """Without this the path would be taken for an order's address."""
-    raise Problem("method_not_allowed", "Send the signed transaction with POST.", headers={"Allow": "POST"})
-
-
 @described(
     "Prepare a cancel",
     {201: PreparedTransaction},
@@ -109,14 +103,14 @@ async def cancel(request: Request, order: OrderPath) -> Response:
 @described("Orders, newest first", {200: OrderPage}, problems=["invalid_field", *CHAIN_PROBLEMS])
 async def orders(
     request: Request,
-    user: User = None,
-    market: Market = None,
+    user: User | None = None,
+    market: Market | None = None,
     status: Annotated[
-        str | None,
-        Query(description="`active`, `history`, or status words with commas between.", examples=["open,triggered"]),
-    ] = None,
-    client_order_id: Annotated[str | None, Query(max_length=64)] = None,
-    cursor: Cursor = None,
+        str, Meta(description="`active`, `history`, or status words with commas between.", examples=["open,triggered"])
+    ]
+    | None = None,
+    client_order_id: Annotated[str, Meta(max_length=64)] | None = None,
+    cursor: Cursor | None = None,
     limit: PageSize = 50,
 ) -> Response:
     """A page of orders that fit every given filter."""
@@ -144,7 +138,7 @@ async def order(
     request: Request,
     order: OrderPath,
     wait_s: Annotated[
-        float, Query(ge=0, le=60, description="With If-None-Match: wait so many seconds for something new.")
+        float, Meta(ge=0, le=60, description="With If-None-Match: wait so many seconds for something new.")
     ] = 0.0,
 ) -> Response:
     """What became of an order: `status`, why in a sentence, and every attempt with its signature and outcome.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 import msgspec
-from fastapi import Query
+from msgspec import Meta
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -41,18 +41,18 @@ def health_view(health: Health) -> HealthView:
     return msgspec.convert(health, HealthView, from_attributes=True)
 
 
-Verbose = Annotated[str | None, Query(description="List every check, whatever its value.")]
+Verbose = Annotated[str, Meta(description="List every check, whatever its value.")]
 
 
 @described("Would a restart not help?", {200: "Alive.", 503: "Restart it."}, plain=["text/plain"])
-async def livez(request: Request, verbose: Verbose = None) -> Response:
+async def livez(request: Request, verbose: Verbose | None = None) -> Response:
     """200 as long as the keeper does its work or knows why it can't."""
     health = part(request, ApiPorts).health.report()
     return _plain(health, ok=health.live, verbose=verbose is not None)
 
 
 @described("Are orders watched, executed and accepted?", {200: "Ready.", 503: "Not."}, plain=["text/plain"])
-async def readyz(request: Request, verbose: Verbose = None) -> Response:
+async def readyz(request: Request, verbose: Verbose | None = None) -> Response:
     """503 with the reasons when not, one a line."""
     health = part(request, ApiPorts).health.report()
     return _plain(health, ok=health.ready, verbose=verbose is not None)

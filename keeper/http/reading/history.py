@@ -6,7 +6,6 @@ from importlib.metadata import version
 from typing import Annotated, Any, cast
 
 import msgspec
-from fastapi import Query
 from msgspec import Meta
 from solders.pubkey import Pubkey
 from starlette.requests import Request
@@ -84,6 +83,15 @@ class FailureList(Answer, frozen=True, kw_only=True):
     failures: list[FailureView]
 
 
+Outcome = Annotated[
+    str,
+    Meta(
+        description="Only those that ended so: `executed`, `refused`, ...",
+        extra_json_schema={"enum": [fate.value for fate in Fate]},
+    ),
+]
+
+
 @described("The keeper itself", {200: KeeperView}, problems=["journal_unavailable"])
 async def keeper(request: Request) -> Response:
     """Its wallet and balance, the program that it serves, and how many orders of each status it knows."""
@@ -111,15 +119,9 @@ async def keeper(request: Request) -> Response:
 )
 async def executions(
     request: Request,
-    outcome: Annotated[
-        str | None,
-        Query(
-            description="Only those that ended so: `executed`, `refused`, ...",
-            json_schema_extra={"enum": [fate.value for fate in Fate]},
-        ),
-    ] = None,
-    since: Annotated[float | None, Query(ge=0, description="Only those signed since: unix seconds.")] = None,
-    cursor: Cursor = None,
+    outcome: Outcome | None = None,
+    since: Annotated[float, Meta(ge=0, description="Only those signed since: unix seconds.")] | None = None,
+    cursor: Cursor | None = None,
     limit: PageSize = 50,
 ) -> Response:
     """Every attempt at filling an order, with how long it took and how it ended."""
@@ -138,7 +140,7 @@ async def executions(
 @described(
     "Orders that could not be executed, and why", {200: FailureList}, problems=["invalid_field", "journal_unavailable"]
 )
-async def failures(request: Request, limit: Annotated[int, Query(ge=1, le=100)] = 25) -> Response:
+async def failures(request: Request, limit: Annotated[int, Meta(ge=1, le=100)] = 25) -> Response:
     """Orders that wanted to be executed and were not, or not at once: those that failed for good first."""
     ports = part(request, ApiPorts)
     found = await ports.journal.failures(limit=limit)

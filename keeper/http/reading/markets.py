@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from decimal import Decimal as Fraction
 from typing import Annotated, Final, cast
 
-from fastapi import Query
 from msgspec import Meta
 from solders.pubkey import Pubkey
 from starlette.requests import Request
@@ -69,7 +68,7 @@ class MarketList(Answer, frozen=True, kw_only=True):
     markets: list[MarketView]
 
 
-Levels = Annotated[int, Query(ge=0, le=200, description="How many triggers to list on each side of the price.")]
+Levels = Annotated[int, Meta(ge=0, le=200, description="How many triggers to list on each side of the price.")]
 
 
 @described("Every market", {200: MarketList}, problems=["invalid_field"])

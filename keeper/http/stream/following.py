@@ -162,7 +162,7 @@ also_described(StreamSnapshot, StreamReset)
     problems=["invalid_field", "unknown_market", "too_many_streams", "journal_unavailable", "not_ready"],
     headers={"Last-Event-ID": ("The id of the last event that you saw: you get what came since.", "^[0-9]{1,18}$")},
 )
-async def stream(request: Request, user: User = None, market: Market = None) -> Response:
+async def stream(request: Request, user: User | None = None, market: Market | None = None) -> Response:
     """First a `snapshot` event (`StreamSnapshot`) of the orders that are not over, then an `order` event (`OrderView`)
     for each change of an order's status or reason, in order and without a gap. An event's id is the change's: send the
     last one as `Last-Event-ID` to go on where you were, as an EventSource does by itself. A comment comes every 15 s.

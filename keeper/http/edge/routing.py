@@ -1,0 +1,73 @@
+"""What a route is, and how a request finds its endpoint. Starlette looks for the path, a `Resource` for the method."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as PathRoute
+from starlette.types import Receive, Scope, Send
+
+from keeper.http.edge.problems import Problem
+from keeper.http.edge.strict_json import read_parameters
+
+Handler = Callable[..., Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A function that answers requests. Its first parameter is the request, the others are parameters of the path and
+    the query: `parameters` is their shape. `operation` is how the description shows it; None: not at all.
+    """
+
+    handler: Handler
+    parameters: type[msgspec.Struct]
+    operation: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A row of the table. `tag` groups routes in the description; `any_query`: parameters that it does not know are
+    ignored and not refused.
+    """
+
+    method: str
+    path: str
+    endpoint: Endpoint
+    tag: str = ""
+    any_query: bool = False
+
+
+class Resource:
+    """What answers at one path: an ASGI application."""
+
+    def __init__(self, path: str, routes: Sequence[Route]) -> None:
+        self.path = path
+        self._routes = {route.method: route for route in routes}
+
+    def __repr__(self) -> str:
+        return f"Resource({self.path!r}, {', '.join(self._routes)})"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request by its method, with its parameters read by the endpoint's shape of them."""
+        scope["route"] = self  # the metrics read its path
+        route = self._routes.get(scope["method"])
+        if route is None:
+            allowed = {"Allow": ", ".join(sorted(self._routes))}
+            raise Problem("method_not_allowed", "See the Allow header for the methods that there are.", headers=allowed)
+        request = Request(scope, receive)
+        parameters = read_parameters(request, route.endpoint.parameters, any_query=route.any_query)
+        response = await route.endpoint.handler(request, **parameters)
+        await response(scope, receive, send)
+
+
+def resources(routes: Sequence[Route]) -> list[PathRoute]:
+    """The table as the framework takes it: one entry a path, in the table's order."""
+    by_path: dict[str, list[Route]] = {}
+    for route in routes:
+        by_path.setdefault(route.path, []).append(route)
+    return [PathRoute(path, Resource(path, rows)) for path, rows in by_path.items()]
