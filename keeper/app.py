@@ -27,18 +27,15 @@ from keeper.execution.balance import RecentFees
 from keeper.execution.fees import utc_day
 from keeper.execution.relay import RelayDesk
 from keeper.execution.router import Router
-from keeper.http.api import run_api
 from keeper.http.edge.clients import Tokens
 from keeper.http.ports import ApiPorts
 from keeper.journal import Journal
 from keeper.runtime.gauges import Gauges
 from keeper.runtime.genesis import hold_to_genesis
 from keeper.runtime.health import HealthReport
-from keeper.runtime.lag import LoopLag
-from keeper.runtime.schedule import Schedule
+from keeper.runtime.outside import REAL_WORLD, Outside
 from keeper.runtime.watchdog import Loop, Watchdog
 from keeper.solana.client import ChainClient
-from keeper.solana.http1 import HttpTransport
 from keeper.solana.pool import RpcPool
 from keeper.solana.rpc import Endpoint
 from keeper.solana.transactions import Blockhashes
@@ -72,7 +69,7 @@ class Ready:
     reload: Callable[[Settings], None]
 
 
-async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
+async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside: Outside = REAL_WORLD) -> None:
     """Run the keeper until cancelled. Misconfigured, before anything is sent, when it can't work."""
     # The journal's thread needs the interpreter's lock a dozen times a commit, and would wait 5 ms for it each time.
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -88,11 +85,12 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             retention=limits.retention(settings),
             on_group=telemetry.journal_group,
             inline_below_s=settings.journal.inline_below_ms / 1e3,
+            machine=outside.machine,
         )
         journal = await stack.enter_async_context(opened)
 
         # The chain
-        endpoints = [Endpoint(p.label, HttpTransport(p.url, label=p.label)) for p in endpoints_of(settings.rpc)]
+        endpoints = [Endpoint(p.label, outside.transport(p)) for p in endpoints_of(settings.rpc)]
         pool = RpcPool(endpoints, limits.pool_limits(settings), observe=telemetry.rpc_call)
         stack.push_async_callback(pool.aclose)
         client = ChainClient(pool)
@@ -120,7 +118,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
 
         # The watch: one for each endpoint that has a socket, all into the same router; the first news wins
         listed = anyio.Event()
-        watches = _watches(settings, venue, client, router, telemetry, listed.set)
+        watches = _watches(settings, venue, client, router, telemetry, listed.set, outside)
 
         # What keeps the process honest
         loops = [Loop(blockhashes.turns), Loop(execution.lander.turns, lambda: len(execution.flights) > 0)]
@@ -141,8 +139,8 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
         )
 
         # Loops, in the order in which they need each other. `start` means: ready when it returns.
-        lag = stack.enter_context(contextlib.closing(LoopLag()))
-        schedule = await stack.enter_async_context(Schedule())
+        lag = stack.enter_context(contextlib.closing(outside.lag()))
+        schedule = await stack.enter_async_context(outside.schedule())
         async with anyio.create_task_group() as tg:
             await tg.start(blockhashes.run, name="blockhashes")
             await execution.recovery.resolve(await execution.recovery.load())
@@ -154,7 +152,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None]) -> None:
             ports = _api_ports(
                 settings, venue, client, blockhashes, journal, execution, relay, health, metrics, genesis
             )
-            port = await tg.start(run_api, ports, settings.http.host, settings.http.port, wallets, name="http")
+            port = await tg.start(outside.run_api, ports, settings.http.host, settings.http.port, wallets, name="http")
             for watch in watches:
                 tg.start_soon(watch.run, name=f"watch-{watch.label}")
             await listed.wait()
@@ -194,6 +192,7 @@ def _watches(
     router: Router,
     telemetry: Telemetry,
     on_list: Callable[[], None],
+    outside: Outside,
 ) -> list[ProgramWatch]:
     lists = anyio.Lock()
     return [
@@ -208,6 +207,7 @@ def _watches(
             on_trouble=telemetry.reconnect,
             limits=limits.watch_limits(settings),
             snapshot_lock=lists,
+            connect=outside.connect,
         )
         for place in endpoints_of(settings.rpc)
     ]

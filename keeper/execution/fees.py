@@ -10,6 +10,7 @@ fill: it is the most units seen for this kind of transaction plus a margin. The 
 from __future__ import annotations
 
 import datetime
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -52,7 +53,7 @@ class FeeRules:
 
 def utc_day() -> str:
     """Today in UTC, `YYYY-MM-DD`."""
-    return datetime.datetime.now(datetime.UTC).date().isoformat()
+    return datetime.datetime.fromtimestamp(time.time(), datetime.UTC).date().isoformat()
 
 
 def fee_of(attempt: Attempt) -> int:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 import anyio
-import anyio.to_thread
 
 from keeper.domain.errors import JournalError
+from keeper.journal.machine import REAL, Machine
 from keeper.journal.ops import Note, Op
 from keeper.journal.retention import Pruned, Retention
 from keeper.journal.sqlite import files
@@ -62,8 +62,10 @@ class Journal:
         max_notes: int,
         on_group: Callable[[GroupDone], None] | None,
         inline_below_s: float,
+        machine: Machine,
     ) -> None:
         self._path = path
+        self._machine = machine
         self._inline_below_s = inline_below_s
         self._max_notes = max_notes
         self.retention = retention
@@ -94,13 +96,14 @@ class Journal:
         max_notes: int = _MAX_NOTES,
         on_group: Callable[[GroupDone], None] | None = None,
         inline_below_s: float = 0.0,
+        machine: Machine = REAL,
     ) -> AsyncIterator[Journal]:
         """Open the journal, and on leaving write what waits and let go of it.
 
         A writer locks it, creates it when it is missing and migrates it. `read_only` is for the commands beside a
         running keeper: no lock, no writes. `on_group` is told of every group, on the loop; it must be quick.
         `max_notes` bounds the posted notes in memory. `inline_below_s`: `commit_now` does its work while the slowest
-        of the last five commits took no longer; 0 means never.
+        of the last five commits took no longer; 0 means never. `machine` is what it runs on.
 
         Raises JournalBusy, JournalVersion, or JournalError with the reason and what to do.
         """
@@ -110,6 +113,7 @@ class Journal:
             max_notes=max_notes,
             on_group=on_group,
             inline_below_s=inline_below_s,
+            machine=machine,
         )
         async with contextlib.AsyncExitStack() as stack:
             if not read_only:
@@ -120,11 +124,11 @@ class Journal:
 
     @contextlib.asynccontextmanager
     async def _writing(self) -> AsyncIterator[None]:
-        await anyio.to_thread.run_sync(files.create, self._path)
+        await self._machine.in_thread(files.create, self._path)
         # Everything the writer does lies inside the lock: it is taken first and let go of last.
         with writer_lock(self._path):
-            open_store = functools.partial(SqliteStore, self._path)
-            self._writer = await anyio.to_thread.run_sync(
+            open_store = functools.partial(SqliteStore, self._path, machine=self._machine)
+            self._writer = await self._machine.in_thread(
                 functools.partial(
                     Writer,
                     open_store,
@@ -132,6 +136,7 @@ class Journal:
                     max_notes=self._max_notes,
                     on_group=self._group,
                     inline_below_s=self._inline_below_s,
+                    machine=self._machine,
                 )
             )
             self._writer.start()
@@ -140,7 +145,7 @@ class Journal:
             finally:
                 # Shielded: a cancelled keeper still writes down what it knows.
                 with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(self._writer.close)
+                    await self._machine.in_thread(self._writer.close)
             if self.waiting_notes:
                 raise JournalError(f"{self.waiting_notes} notes were lost on closing. {self.problem}")
 
@@ -297,7 +302,8 @@ class Journal:
 
     async def read(self, work: Callable[[Queries], T]) -> T:
         """Run queries in a reader's thread. Raises JournalError when the file can't be read."""
-        return await anyio.to_thread.run_sync(self._read, work, limiter=self._reading)
+        found: T = await self._machine.in_thread(self._read, work, limiter=self._reading)
+        return found
 
     def _read(self, work: Callable[[Queries], T]) -> T:
         with files.translated(self._path):

@@ -18,13 +18,13 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from keeper.domain.errors import JournalError
+from keeper.journal.machine import REAL, Machine
 from keeper.journal.ops import Note, Op
 from keeper.journal.queue import Bag, Caller, Group, Queue, Upkeep, Work
 from keeper.journal.store import Store
@@ -66,11 +66,12 @@ class Writer:
         max_notes: int,
         on_group: Callable[[GroupDone, int], None],
         inline_below_s: float = 0.0,
+        machine: Machine = REAL,
     ) -> None:
         self._loop = loop
         self._max_notes = max_notes
         self._on_group = on_group
-        self._cond = threading.Condition(threading.Lock())
+        self._cond = machine.condition()
         self._queue = Queue()
         self._closing = False
         self._store = open_store(self._store_news)
@@ -84,7 +85,7 @@ class Writer:
         self._problem: str | None = None
         self.notes_refused = 0
         """Posted notes that the journal would not take: an unknown order, a number that does not fit."""
-        self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
+        self._thread = machine.thread(self._run, "journal-writer")
 
     # --- called from the loop's thread
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import anyio
 import msgspec
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio import client
 from websockets.exceptions import WebSocketException
 
 from keeper.domain.errors import Rejected, Transient
@@ -26,6 +26,37 @@ from keeper.solana.account_stream import KeyedAccount
 _MAX_CLIENT_MESSAGE: Final = 4096
 # An account may have 10 MiB, more than a third of that again in base64.
 _MAX_SERVER_MESSAGE: Final = 32 * 1024 * 1024
+
+
+class Socket(Protocol):
+    """An open WebSocket, as far as it is used here; one of `websockets` in life, whose errors it raises."""
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """What `abort` ends at once."""
+        ...
+
+    async def recv(self, decode: bool | None = None) -> Any:
+        """The next message; as bytes with `decode` False."""
+        ...
+
+    async def send(self, message: str) -> None:
+        """Send a message."""
+        ...
+
+    async def close(self) -> None:
+        """Close it politely."""
+        ...
+
+
+Connect = Callable[[str], Awaitable[Socket]]
+"""Opens a WebSocket to a URL. Raises WebSocketException or OSError when it can't."""
+
+
+async def connect(url: str) -> Socket:
+    """Over the network."""
+    # Compression costs more CPU than loopback or a data centre's network saves.
+    return await client.connect(url, max_size=_MAX_SERVER_MESSAGE, compression=None, ping_interval=20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +146,7 @@ class Subscribed:
     """An open socket whose subscriptions are all acknowledged. `malformed` counts the messages that were skipped."""
 
     label: str
-    _socket: ClientConnection
+    _socket: Socket
     _tags: dict[int, str]
     _repeating: frozenset[str]
     _pending: list[bytes]
@@ -184,15 +215,20 @@ class Subscribed:
 
 @asynccontextmanager
 async def subscribed(
-    url: str, subscriptions: Sequence[Subscription], *, label: str, silence_s: float, connect_timeout_s: float = 10.0
+    url: str,
+    subscriptions: Sequence[Subscription],
+    *,
+    label: str,
+    silence_s: float,
+    connect_timeout_s: float = 10.0,
+    connect: Connect = connect,
 ) -> AsyncIterator[Subscribed]:
     """Connect and subscribe. Yields when every subscription is acknowledged, so that a snapshot taken after
     can't miss a change. Transient when the node can't be reached, Rejected when it refuses a subscription.
     """
     try:
         with anyio.fail_after(connect_timeout_s):
-            # Compression costs more CPU than loopback or a data centre's network saves.
-            socket = await connect(url, max_size=_MAX_SERVER_MESSAGE, compression=None, ping_interval=20)
+            socket = await connect(url)
     except TimeoutError:
         raise Transient(f"{label}: no WebSocket within {connect_timeout_s:g} s") from None
     except (WebSocketException, OSError) as e:
@@ -213,7 +249,7 @@ async def subscribed(
 
 
 async def _subscribe(
-    socket: ClientConnection, subscriptions: Sequence[Subscription], label: str
+    socket: Socket, subscriptions: Sequence[Subscription], label: str
 ) -> tuple[dict[int, str], list[bytes]]:
     ids = itertools.count(1)
     waiting: dict[int, str] = {}

@@ -24,7 +24,7 @@ from keeper.domain.events import AccountUnreadable, ChainTime, Event, MarketSeen
 from keeper.domain.orders import Market, OnchainStatus, OrderFields, order_of
 from keeper.solana.account_stream import KeyedAccount
 from keeper.solana.client import PROCESSED, AccountBytes, ChainClient, memcmp
-from keeper.solana.sockets import Subscribed, Subscription, subscribed
+from keeper.solana.sockets import Connect, Subscribed, Subscription, connect, subscribed
 from keeper.telemetry.turns import Turns, stalls
 
 _LONGEST_BACKOFF_S: Final = 15.0
@@ -150,6 +150,7 @@ class ProgramWatch:
     on_trouble: Callable[[str], None]
     limits: WatchLimits
     snapshot_lock: anyio.Lock = field(default_factory=anyio.Lock, repr=False)
+    connect: Connect = field(default=connect, repr=False)
     health: WatchHealth = field(init=False)
     turns: Turns = field(init=False, repr=False)
     _bad: dict[Pubkey, None] = field(init=False, default_factory=dict, repr=False)
@@ -190,7 +191,11 @@ class ProgramWatch:
 
     async def _one_connection(self, became_ready: Callable[[], None]) -> None:
         async with subscribed(
-            self.ws_url, self._subscriptions(), label=self.label, silence_s=self.limits.silence_s
+            self.ws_url,
+            self._subscriptions(),
+            label=self.label,
+            silence_s=self.limits.silence_s,
+            connect=self.connect,
         ) as socket:
             self.health.connected = True
             self.health.last_heard_at = time.monotonic()  # the acknowledgements

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Final
 
 from sqlite_utils import Database
 
+from keeper.journal.machine import Machine
 from keeper.journal.sqlite import files
 
 _AFTER_ROWS: Final = 5_000
@@ -30,21 +30,27 @@ class Checkpoints:
     """The checkpointing thread. `wrote` is the writer's, the rest anybody's."""
 
     def __init__(
-        self, path: Path, db: Database, *, on_problem: Callable[[], None], on_moved: Callable[[], None]
+        self,
+        path: Path,
+        db: Database,
+        *,
+        on_problem: Callable[[], None],
+        on_moved: Callable[[], None],
+        machine: Machine,
     ) -> None:
         self._path = path
         self._wal = path.with_name(path.name + "-wal")
         self._db = db
         self._on_problem = on_problem
         self._on_moved = on_moved
-        self._cond = threading.Condition(threading.Lock())
+        self._cond = machine.condition()
         self._rows = 0
         self._wrote_at = 0.0
         self._wanted = False
         self._closing = False
         self.problem: str | None = None
         """Why the last checkpoint failed. The commits are safe in the WAL, but the disk under the file is not well."""
-        self._thread = threading.Thread(target=self._run, name="journal-checkpoint", daemon=True)
+        self._thread = machine.thread(self._run, "journal-checkpoint")
 
     def start(self) -> None:
         """Begin."""

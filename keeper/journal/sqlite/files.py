@@ -13,6 +13,7 @@ from urllib.parse import quote
 from sqlite_utils import Database
 
 from keeper.domain.errors import JournalError
+from keeper.journal.machine import REAL, Machine
 from keeper.journal.sqlite import schema
 
 _WRITER_CACHE_KIB: Final = 8_192
@@ -36,10 +37,10 @@ def create(path: Path) -> None:
         ) from error
 
 
-def open_writer(path: Path) -> Database:
+def open_writer(path: Path, machine: Machine = REAL) -> Database:
     """The one writing connection, migrated to the newest version. Call it under the writer's lock."""
     with translated(path):
-        db = _connect(f"file:{quote(str(path))}?mode=rw")
+        db = _connect(f"file:{quote(str(path))}?mode=rw", machine)
         try:
             # Before anything is changed: somebody else's database stays as it is.
             schema.version_of(db)
@@ -63,12 +64,12 @@ def open_writer(path: Path) -> Database:
         return db
 
 
-def open_writers(path: Path) -> tuple[Database, Database]:
+def open_writers(path: Path, machine: Machine = REAL) -> tuple[Database, Database]:
     """The writing connection, and one beside it that only checkpoints: it writes the file, but no rows."""
-    writer = open_writer(path)
+    writer = open_writer(path, machine)
     try:
         with translated(path):
-            checkpointer = _connect(f"file:{quote(str(path))}?mode=rw")
+            checkpointer = _connect(f"file:{quote(str(path))}?mode=rw", machine)
             checkpointer.execute("PRAGMA synchronous = FULL")
             checkpointer.execute("PRAGMA wal_autocheckpoint = 0")
     except BaseException:
@@ -122,10 +123,10 @@ def _require_version(path: Path, db: Database) -> None:
         )
 
 
-def _connect(uri: str) -> Database:
+def _connect(uri: str, machine: Machine = REAL) -> Database:
     # Autocommit at the driver: transactions begin and end only where the writer says so. Each connection is
     # used by one thread at a time, but readers pass theirs on.
-    conn = sqlite3.connect(
+    conn = machine.connect(
         uri,
         uri=True,
         timeout=_BUSY_TIMEOUT_S,

@@ -13,6 +13,7 @@ from sqlite_utils import Database
 
 from keeper.domain.errors import JournalError
 from keeper.journal.applying import Rows, Wanted, apply
+from keeper.journal.machine import REAL, Machine
 from keeper.journal.ops import Op
 from keeper.journal.retention import Pruned, Retention
 from keeper.journal.sqlite import files
@@ -30,11 +31,13 @@ class SqliteStore:
     `trouble` or `wants_turn` may have changed.
     """
 
-    def __init__(self, path: Path, on_news: Callable[[], None]) -> None:
+    def __init__(self, path: Path, on_news: Callable[[], None], *, machine: Machine = REAL) -> None:
         self._path = path
-        self._db, checkpointer = files.open_writers(path)
+        self._db, checkpointer = files.open_writers(path, machine)
         self._on_news = on_news
-        self._checkpoints = Checkpoints(path, checkpointer, on_problem=on_news, on_moved=self._begin_anew)
+        self._checkpoints = Checkpoints(
+            path, checkpointer, on_problem=on_news, on_moved=self._begin_anew, machine=machine
+        )
         self._checkpoints.start()
         self._anew = False
         """Whether the WAL is to be begun anew, so that the next commit does not have to: that costs an fsync."""
