@@ -6,6 +6,7 @@ large journal is made by copying rows inside SQLite, because what is measured is
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sqlite3
 import tempfile
@@ -21,7 +22,7 @@ from solders.signature import Signature
 from bench.figures import across, spread
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import OnchainStatus, Order, OrderState, OrderType, Side
-from keeper.journal import AddAttempt, Journal, MoveAttempt, NoteOrder, NoteState, Op, Queries
+from keeper.journal import AddAttempt, Journal, MoveAttempt, NoteOrder, NoteState, Op, Queries, Reader
 
 _BATCH = 256
 _SEEDS = 1_000
@@ -56,7 +57,7 @@ async def _writing(path: Path, intents: int) -> tuple[float, list[float]]:
         orders = [_order(i) for i in range(intents + 200)]
         for order in orders:
             journal.post(NoteOrder(order))
-        await journal.flush()
+        await journal.writer.submit(())
         batches = [
             [op for order in orders[start : min(start + _BATCH, intents)] for op in _intent(order)]
             for start in range(0, intents, _BATCH)
@@ -85,8 +86,9 @@ async def _reading(path: Path, executions: int) -> dict[str, Any]:
         ops.append(NoteOrder(seeds[500]._replace(slot=101), client_order_id="mine"))
         await journal.commit(*ops)
     _multiply(path, executions // _SEEDS)
-    async with Journal.open(path, read_only=True) as journal:
-        return {name: await _timed(journal, query) for name, query in _asked(seeds[500], journal.last_change_id)}
+    with contextlib.closing(Reader(path)) as journal:
+        last_change = await journal.read(Queries.last_change_id)
+        return {name: await _timed(journal, query) for name, query in _asked(seeds[500], last_change)}
 
 
 def _asked(one: Order, last_change: int) -> Iterator[tuple[str, Callable[[Queries], object]]]:
@@ -147,7 +149,7 @@ def _asked(one: Order, last_change: int) -> Iterator[tuple[str, Callable[[Querie
     yield "prepared_by_key", lambda queries: queries.prepared_by_key("none")
 
 
-async def _timed(journal: Journal, query: Callable[[Queries], object]) -> dict[str, float]:
+async def _timed(journal: Reader, query: Callable[[Queries], object]) -> dict[str, float]:
     samples = []
     await journal.read(query)
     for _ in range(30):

@@ -5,6 +5,7 @@ Rows are flat, with decimals as strings and times in UTC.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,7 +21,7 @@ from keeper.domain.errors import Misconfigured
 if TYPE_CHECKING:
     from keeper.domain.attempts import Attempt
     from keeper.domain.orders import OrderState
-    from keeper.journal import FailureRow, Journal, OrderRow
+    from keeper.journal import FailureRow, OrderRow, Reader
 
 ORDER_COLUMNS: Final = ["order", "type", "side", "size", "trigger", "state", "reason"]
 ATTEMPT_COLUMNS: Final = ["signed_at", "order", "kind", "number", "state", "fate", "error", "signature"]
@@ -41,7 +42,7 @@ def orders(
     """List the orders that the journal knows, newest first."""
     states = _states(state) if state else None
 
-    async def read(journal: Journal) -> list[Row]:
+    async def read(journal: Reader) -> list[Row]:
         return [_order(row) for row in (await journal.orders(states=states, limit=limit)).items]
 
     _list(options.journal_path(config, journal), read, ORDER_COLUMNS, as_json)
@@ -55,7 +56,7 @@ def executions(
 ) -> None:
     """List the keeper's attempts, newest first, with what became of them."""
 
-    async def read(journal: Journal) -> list[Row]:
+    async def read(journal: Reader) -> list[Row]:
         return [_attempt(attempt) for attempt in (await journal.executions(limit=limit)).items]
 
     _list(options.journal_path(config, journal), read, ATTEMPT_COLUMNS, as_json)
@@ -72,20 +73,20 @@ def failures(
     if context.invoked_subcommand is not None:
         return
 
-    async def read(journal: Journal) -> list[Row]:
+    async def read(journal: Reader) -> list[Row]:
         return [_failure(failure) for failure in await journal.failures(limit=limit)]
 
     _list(options.journal_path(config, journal), read, FAILURE_COLUMNS, as_json)
 
 
-def _list(path: Path, read: Callable[[Journal], Awaitable[list[Row]]], columns: Sequence[str], as_json: bool) -> None:
+def _list(path: Path, read: Callable[[Reader], Awaitable[list[Row]]], columns: Sequence[str], as_json: bool) -> None:
     import anyio
 
     from keeper.commands.table import print_table
-    from keeper.journal import Journal
+    from keeper.journal import Reader
 
     async def fetch() -> list[Row]:
-        async with Journal.open(path, read_only=True) as journal:
+        with contextlib.closing(Reader(path)) as journal:
             return await read(journal)
 
     rows = anyio.run(fetch)

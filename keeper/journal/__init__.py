@@ -5,72 +5,33 @@
 
 from __future__ import annotations
 
-from keeper.journal.journal import Journal
-from keeper.journal.ops import (
-    AddAttempt,
-    AddPrepared,
-    AddSpend,
-    JournalConflict,
-    MoveAttempt,
-    MovePrepared,
-    Note,
-    NoteOrder,
-    NoteState,
-    Op,
-    ResetBudget,
-    SetMeta,
-    UseBudget,
-)
-from keeper.journal.records import (
-    ChangePage,
-    ChangeRow,
-    FailureRow,
-    OrderRow,
-    Page,
-    PreparedKind,
-    PreparedRow,
-    PreparedStatus,
-    Source,
-)
-from keeper.journal.retention import Pruned, Retention
-from keeper.journal.sqlite.inspection import Inspection, inspect
-from keeper.journal.sqlite.maintenance import Finding, backup, export, vacuum, verify
-from keeper.journal.sqlite.queries import Queries
-from keeper.journal.writer import GroupDone
-
-__all__ = [
-    "AddAttempt",
-    "AddPrepared",
-    "AddSpend",
-    "ChangePage",
-    "ChangeRow",
-    "FailureRow",
-    "Finding",
-    "GroupDone",
-    "Inspection",
-    "Journal",
-    "JournalConflict",
-    "MoveAttempt",
-    "MovePrepared",
-    "Note",
-    "NoteOrder",
-    "NoteState",
-    "Op",
-    "OrderRow",
-    "Page",
-    "PreparedKind",
-    "PreparedRow",
-    "PreparedStatus",
-    "Pruned",
-    "Queries",
-    "ResetBudget",
-    "Retention",
-    "SetMeta",
-    "Source",
-    "UseBudget",
-    "backup",
-    "export",
-    "inspect",
-    "vacuum",
-    "verify",
-]
+from keeper.journal.journal import Journal as Journal
+from keeper.journal.journal import Reader as Reader
+from keeper.journal.ops import AddAttempt as AddAttempt
+from keeper.journal.ops import AddPrepared as AddPrepared
+from keeper.journal.ops import AddSpend as AddSpend
+from keeper.journal.ops import JournalConflict as JournalConflict
+from keeper.journal.ops import MoveAttempt as MoveAttempt
+from keeper.journal.ops import MovePrepared as MovePrepared
+from keeper.journal.ops import NoteOrder as NoteOrder
+from keeper.journal.ops import NoteState as NoteState
+from keeper.journal.ops import Op as Op
+from keeper.journal.ops import ResetBudget as ResetBudget
+from keeper.journal.ops import SetMeta as SetMeta
+from keeper.journal.ops import UseBudget as UseBudget
+from keeper.journal.records import FailureRow as FailureRow
+from keeper.journal.records import OrderRow as OrderRow
+from keeper.journal.records import PreparedKind as PreparedKind
+from keeper.journal.records import PreparedRow as PreparedRow
+from keeper.journal.records import PreparedStatus as PreparedStatus
+from keeper.journal.records import Source as Source
+from keeper.journal.retention import Pruned as Pruned
+from keeper.journal.retention import Retention as Retention
+from keeper.journal.sqlite.inspection import Inspection as Inspection
+from keeper.journal.sqlite.inspection import inspect as inspect
+from keeper.journal.sqlite.maintenance import backup as backup
+from keeper.journal.sqlite.maintenance import export as export
+from keeper.journal.sqlite.maintenance import vacuum as vacuum
+from keeper.journal.sqlite.maintenance import verify as verify
+from keeper.journal.sqlite.queries import Queries as Queries
+from keeper.journal.writer import GroupDone as GroupDone

@@ -19,6 +19,7 @@ from keeper.domain.orders import Order, OrderState
 from keeper.journal import ops as o
 from keeper.journal.records import Source
 from keeper.journal.rows import (
+    ORDERS,
     STATES,
     KnownAttempt,
     KnownPrepared,
@@ -226,12 +227,9 @@ class _Caller:
     def _new_order(self, order: Order, op: o.NoteOrder | o.Intend, address: str, at: float) -> StoredOrder:
         note = op if isinstance(op, o.NoteOrder) else None
         source = Source.CHAIN if note is None else note.source
-        row = StoredOrder(
-            self.mine.next_order_id, address, "", "", 0, 0, 0, 0, 0, 0, 0, 0, None, 0, 0, 0, 0, "", 0,
-            op.reason or _FIRST_REASON[source], None, None, None, None, 0, 0,
-            None if note is None else note.client_order_id, source.value, at, at, 1,
-        )  # fmt: skip
-        row.take_facts(order)
+        told = ("", op.reason or _FIRST_REASON[source], source.value, at, at)
+        row = StoredOrder(*(self.mine.next_order_id, *ORDERS.values(order), *told))
+        row.client_order_id = None if note is None else note.client_order_id
         row.set_state(first_state(order.status) if op.state is None else op.state)
         self.mine.next_order_id += 1
         self._learn(row, op)

@@ -50,14 +50,27 @@ class MoveAttempt(msgspec.Struct, frozen=True, gc=False):
     position: Pubkey | None = None
 
 
-class NoteOrder(msgspec.Struct, frozen=True, gc=False):
+class _Learnt(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What a note tells beside the order's state. None leaves the row's field as it is; `at` is when it was learnt,
+    unix seconds, and None is now. `reopen` lets a state follow that otherwise may not.
+    """
+
+    triggered_at: float | None = None
+    trigger_price_1e6: int | None = None
+    trigger_slot: int | None = None
+    position: Pubkey | None = None
+    reopen: bool = False
+    at: float | None = None
+
+
+class NoteOrder(_Learnt, frozen=True, gc=False):
     """An order's facts at its slot; the row is created at first sight.
 
     Facts older than the row's slot are ignored, with the state that was concluded from them. `state` None keeps
     the state; at first sight it is what the account's status says. Facts of another order than the row's (one that was
     made at its address since) begin a new generation: the budget is whole, and what was known of the other is gone.
     A state that may not follow the present one (`keeper.journal.transitions`) is ignored unless `reopen`, and an end is
-    not told twice. None leaves the other fields as they are. `at` is when it was learnt, unix seconds; None is now.
+    not told twice.
 
     A row of `changes` is added when the state or the reason really changed; sentences that differ only in their
     numbers are the same reason.
@@ -68,15 +81,9 @@ class NoteOrder(msgspec.Struct, frozen=True, gc=False):
     reason: str = ""
     source: Source = Source.CHAIN
     client_order_id: str | None = None
-    triggered_at: float | None = None
-    trigger_price_1e6: int | None = None
-    trigger_slot: int | None = None
-    position: Pubkey | None = None
-    reopen: bool = False
-    at: float | None = None
 
 
-class NoteState(msgspec.Struct, frozen=True, gc=False):
+class NoteState(_Learnt, frozen=True, gc=False):
     """What became of an order whose facts did not change. The rules of `NoteOrder` hold.
 
     `slot` is the slot of the news, for the history. Raises JournalError when the journal doesn't know the order.
@@ -86,12 +93,6 @@ class NoteState(msgspec.Struct, frozen=True, gc=False):
     state: OrderState
     reason: str
     slot: int | None = None
-    triggered_at: float | None = None
-    trigger_price_1e6: int | None = None
-    trigger_slot: int | None = None
-    position: Pubkey | None = None
-    reopen: bool = False
-    at: float | None = None
 
 
 class Intend(msgspec.Struct, frozen=True, gc=False):
@@ -117,7 +118,7 @@ class UseBudget(msgspec.Struct, frozen=True, gc=False):
 
 
 class ResetBudget(msgspec.Struct, frozen=True, gc=False):
-    """Give an order its whole retry budget back, and end its back-off."""
+    """Give an order its whole retry budget back."""
 
     address: Pubkey
 

@@ -11,7 +11,7 @@ import collections
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -21,10 +21,10 @@ from keeper.journal.ops import AddAttempt, Intend, Note, NoteOrder, NoteState, O
 from keeper.journal.store import Store
 from keeper.journal.transitions import ALLOWED
 
-T = TypeVar("T")
-
 GROUP_OPS = 2_048
 """A group takes callers until it has this many operations: it bounds how long its first caller waits."""
+
+_LEARNT: Final[tuple[str, ...]] = ("triggered_at", "trigger_price_1e6", "trigger_slot", "position")
 
 
 @dataclass(slots=True)
@@ -32,10 +32,11 @@ class Caller:
     """Somebody's operations, and the future that wakes him. Without `durable` a power cut may take them."""
 
     ops: Sequence[Op]
-    done: asyncio.Future[None]
+    done: asyncio.Future[object]
     queued_at: float
-    error: JournalError | None = None
     durable: bool = True
+    result: None = None
+    error: JournalError | None = None
 
 
 Work = Callable[[Store], object]
@@ -69,7 +70,8 @@ class Bag:
         return len(self.notes)
 
 
-Item = Caller | Bag | Upkeep
+Waiting = Caller | Upkeep
+Item = Waiting | Bag
 Group = list[Caller | Bag]
 
 
@@ -83,7 +85,7 @@ class Queue:
     urgent: int = 0
     """How many callers and upkeeps wait: without any, notes may wait for company."""
 
-    def push(self, item: Caller | Upkeep) -> None:
+    def push(self, item: Waiting) -> None:
         """Somebody waits from now on."""
         self.items.append(item)
         self.urgent += 1
@@ -191,37 +193,14 @@ def mergeable(earlier: Note, later: Note) -> bool:
 
 def merge(earlier: Note, later: Note) -> Note:
     """One note that leaves the journal as the two would, one after the other, but for the state between them."""
+    stays, names = later, _LEARNT
     if isinstance(later, NoteState):
         # A state on top of facts: the facts stay, with the later word on what became of the order.
-        return replace(
-            earlier,
-            state=later.state,
-            reason=later.reason,
-            triggered_at=_last(earlier.triggered_at, later.triggered_at),
-            trigger_price_1e6=_last(earlier.trigger_price_1e6, later.trigger_price_1e6),
-            trigger_slot=_last(earlier.trigger_slot, later.trigger_slot),
-            position=_last(earlier.position, later.position),
-            reopen=earlier.reopen or later.reopen,
-            at=_last(earlier.at, later.at),
-        )
-    stale = isinstance(earlier, NoteOrder) and later.order.slot < earlier.order.slot
-    if stale:
-        return earlier
-    keep_state = later.state is None
-    return replace(
-        later,
-        state=earlier.state if keep_state else later.state,
-        reason=earlier.reason if keep_state else later.reason,
-        client_order_id=_last(
-            earlier.client_order_id if isinstance(earlier, NoteOrder) else None, later.client_order_id
-        ),
-        triggered_at=_last(earlier.triggered_at, later.triggered_at),
-        trigger_price_1e6=_last(earlier.trigger_price_1e6, later.trigger_price_1e6),
-        trigger_slot=_last(earlier.trigger_slot, later.trigger_slot),
-        position=_last(earlier.position, later.position),
-        reopen=earlier.reopen or later.reopen,
-    )
-
-
-def _last(earlier: T | None, later: T | None) -> T | None:
-    return earlier if later is None else later
+        stays, names = earlier, (*_LEARNT, "at")
+    elif isinstance(earlier, NoteOrder):
+        if later.order.slot < earlier.order.slot:
+            return earlier
+        names = (*_LEARNT, "client_order_id")
+    known = {name: getattr(earlier if getattr(later, name) is None else later, name) for name in names}
+    word = earlier if later.state is None else later
+    return replace(stays, state=word.state, reason=word.reason, reopen=earlier.reopen or later.reopen, **known)

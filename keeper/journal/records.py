@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from solders.pubkey import Pubkey
@@ -73,8 +73,7 @@ class OrderRow(NamedTuple):
         return self.order.address
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeRow:
+class ChangeRow(NamedTuple):
     """One change of one order's state or reason. `id` rises by one from change to change, without gaps."""
 
     id: int
@@ -100,8 +99,7 @@ class ChangePage:
     gap: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedRow:
+class PreparedRow(NamedTuple):
     """An unsigned transaction that was handed to a user.
 
     `message` is the exact message bytes that were handed out, `arguments` what it was prepared with, as JSON types.
@@ -117,7 +115,7 @@ class PreparedRow:
     blockhash: str
     last_valid_block_height: int
     created_at: float
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any]
     idempotency_key: str | None = None
     body_hash: str | None = None
     client_order_id: str | None = None

@@ -70,9 +70,9 @@ def refusal(error: Exception) -> JournalError:
     """The error of one caller whose operations the store's own rules, or their numbers, do not allow."""
     text = str(error)
     found: JournalError
-    if "attempts." in text:
+    if "UNIQUE" in text and "attempts." in text:
         found = DuplicateAttempt(f"The journal's index refused the attempt: {text}.")
-    elif "prepared." in text:
+    elif "UNIQUE" in text and "prepared." in text:
         found = JournalConflict(f"The journal's index refused the prepared transaction: {text}.")
     else:
         found = JournalError(f"The journal can't keep this: {type(error).__name__}: {text}.")

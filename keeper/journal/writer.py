@@ -26,7 +26,7 @@ from typing import Final
 from keeper.domain.errors import JournalError
 from keeper.journal.machine import REAL, Machine
 from keeper.journal.ops import Note, Op
-from keeper.journal.queue import Bag, Caller, Group, Queue, Upkeep, Work
+from keeper.journal.queue import Bag, Caller, Group, Queue, Upkeep, Waiting, Work
 from keeper.journal.store import Store
 
 _NOTE_DELAY_S: Final = 0.05
@@ -44,13 +44,13 @@ class GroupDone:
     before that. `problem` is None when it committed.
     """
 
-    callers: int
-    ops: int
-    notes: int
-    refused: int
-    seconds: float
-    waited_s: float
-    problem: str | None
+    callers: int = 0
+    ops: int = 0
+    notes: int = 0
+    refused: int = 0
+    seconds: float = 0.0
+    waited_s: float = 0.0
+    problem: str | None = None
     inline: bool = False
     """Whether it was committed on the event loop's thread, which could do nothing else meanwhile."""
 
@@ -83,8 +83,6 @@ class Writer:
         self._retry_s = 0.0
         self._tried_last = False
         self._problem: str | None = None
-        self.notes_refused = 0
-        """Posted notes that the journal would not take: an unknown order, a number that does not fit."""
         self._thread = machine.thread(self._run, "journal-writer")
 
     # --- called from the loop's thread
@@ -93,8 +91,10 @@ class Writer:
         """Begin to write."""
         self._thread.start()
 
-    def submit(self, ops: Sequence[Op], *, durable: bool = True) -> asyncio.Future[None]:
-        """Queue one caller's operations; the future is done when they are durable (or else written) or refused."""
+    def submit(self, ops: Sequence[Op], *, durable: bool = True) -> asyncio.Future[object]:
+        """Queue one caller's operations; the future is done when they are durable (or else written) or refused,
+        and all that was posted before is.
+        """
         caller = Caller(ops, self._loop.create_future(), time.perf_counter(), durable=durable)
         self._push(caller)
         return caller.done
@@ -116,10 +116,7 @@ class Writer:
         try:
             done = self._write([*notes, caller], inline=True)
         finally:
-            with self._cond:
-                self._writing = False
-                if self._queue.items or self._problem is not None or self._closing:
-                    self._cond.notify()
+            self._let_go()
         self._loop.call_soon(self._after_inline, done, self._store.last_change_id)
         if caller.error is not None:
             raise caller.error
@@ -143,10 +140,14 @@ class Writer:
         try:
             self._store.tidy(idle=False)
         finally:
-            with self._cond:
-                self._writing = False
-                if self._queue.items or self._closing:
-                    self._cond.notify()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """The store is the thread's again, if it has anything to do."""
+        with self._cond:
+            self._writing = False
+            if self._queue.items or self._problem is not None or self._closing:
+                self._cond.notify()
 
     def upkeep(self, work: Work) -> asyncio.Future[object]:
         """Queue upkeep; the future has its result."""
@@ -154,7 +155,7 @@ class Writer:
         self._push(upkeep)
         return upkeep.done
 
-    def _push(self, item: Caller | Upkeep) -> None:
+    def _push(self, item: Waiting) -> None:
         with self._cond:
             if self._closing:
                 raise JournalError("The journal is closed.")
@@ -280,9 +281,7 @@ class Writer:
             for caller, refusal in zip(callers, errors, strict=True):
                 if refusal is not None:
                     refused += 1
-                    if caller is None:
-                        self.notes_refused += 1
-                    else:
+                    if caller is not None:
                         caller.error = refusal
             if durable and self._store.commit_s is not None:
                 self._commits_s.append(self._store.commit_s)
@@ -317,7 +316,7 @@ class Writer:
         except Exception as error:  # the same: the thread lives on
             upkeep.error = JournalError(self._store.explain(error))
             upkeep.error.__cause__ = error
-        self._call_loop(_wake_upkeep, upkeep)
+        self._call_loop(_settle, upkeep)
         self._store.tidy(idle=False)
 
     def _idle(self) -> None:
@@ -332,7 +331,7 @@ class Writer:
             self._failed([], error)
         else:
             self._problem, self._retry_s = None, 0.0
-        self._tell([], _nothing(self.problem))
+        self._tell([], GroupDone(problem=self.problem))
 
     def _store_news(self) -> None:
         """The store's trouble, or its wish for a turn, may have changed. From any thread."""
@@ -341,10 +340,10 @@ class Writer:
         self._call_loop(self._tell_health)
 
     def _tell_health(self) -> None:
-        self._on_group(_nothing(self.problem), self._store.last_change_id)
+        self._on_group(GroupDone(problem=self.problem), self._store.last_change_id)
 
-    def _tell(self, callers: list[Caller], done: GroupDone) -> None:
-        self._call_loop(_wake, callers, self._on_group, done, self._store.last_change_id)
+    def _tell(self, waited: Sequence[Waiting], done: GroupDone) -> None:
+        self._call_loop(_wake, waited, self._on_group, done, self._store.last_change_id)
 
     def _call_loop(self, function: Callable[..., None], *args: object) -> None:
         # A loop that is closed has nobody left to wake.
@@ -358,33 +357,23 @@ class Writer:
             left = [item for item in self._queue.items if not isinstance(item, Bag)]
         for item in left:
             item.error = JournalError(self._problem or "The journal is closed.")
-            if isinstance(item, Upkeep):
-                self._call_loop(_wake_upkeep, item)
-        callers = [item for item in left if isinstance(item, Caller)]
-        self._tell(callers, GroupDone(len(callers), 0, 0, len(callers), 0.0, 0.0, self._problem))
+        self._tell(left, GroupDone(len(left), refused=len(left), problem=self._problem))
         self._store.close()
 
 
-def _nothing(problem: str | None) -> GroupDone:
-    return GroupDone(0, 0, 0, 0, 0.0, 0.0, problem)
-
-
-def _wake(callers: list[Caller], on_group: Callable[[GroupDone, int], None], done: GroupDone, last_change: int) -> None:
-    for caller in callers:
-        # A cancelled caller's future is done already; what it asked for is in the journal all the same.
-        if caller.done.done():
-            continue
-        if caller.error is None:
-            caller.done.set_result(None)
-        else:
-            caller.done.set_exception(caller.error)
+def _wake(
+    waited: Sequence[Waiting], on_group: Callable[[GroupDone, int], None], done: GroupDone, last_change: int
+) -> None:
+    for item in waited:
+        _settle(item)
     on_group(done, last_change)
 
 
-def _wake_upkeep(upkeep: Upkeep) -> None:
-    if upkeep.done.done():
+def _settle(item: Waiting) -> None:
+    # A cancelled caller's future is done already; what it asked for is in the journal all the same.
+    if item.done.done():
         return
-    if upkeep.error is None:
-        upkeep.done.set_result(upkeep.result)
+    if item.error is None:
+        item.done.set_result(item.result)
     else:
-        upkeep.done.set_exception(upkeep.error)
+        item.done.set_exception(item.error)

@@ -8,7 +8,6 @@ is signed, a transaction lands and a status is asked for when the test says so.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from types import SimpleNamespace
@@ -161,7 +160,7 @@ class Ledger:
     async def prepared_of(self, address: Pubkey) -> list[PreparedRow]:
         known = [k for k in self.rows.prepared.values() if k.row is not None and k.row.order == address]
         return [
-            dataclasses.replace(k.row, signature=Signature.from_string(k.signature))
+            k.row._replace(signature=Signature.from_string(k.signature))
             for k in known
             if k.row is not None and k.signature is not None
         ]
@@ -334,7 +333,7 @@ class Life:
     async def relay_cancel(self, order: Order) -> None:
         signature = self.signature()
         prepared = PreparedRow(
-            str(signature), PreparedKind.CANCEL, order.address, order.user, order.market, b"", "", 0, 0.0
+            str(signature), PreparedKind.CANCEL, order.address, order.user, order.market, b"", "", 0, 0.0, {}
         )
         await self.ledger.commit(AddPrepared(prepared), NoteOrder(order))
         await self.relay.submit(prepared, b"\x01" + bytes(signature))

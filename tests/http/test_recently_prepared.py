@@ -25,6 +25,7 @@ def _row(row_id: str) -> PreparedRow:
         blockhash="",
         last_valid_block_height=0,
         created_at=0.0,
+        arguments={},
     )
 
 

@@ -59,7 +59,18 @@ async def write(path: Path) -> None:
             await journal.commit(NoteOrder(order, OrderState.OPEN, "it rests", source, f"client-{n}", at=AT))
             await _attempts(journal, order, n)
             await journal.commit(UseBudget(order.address, n % 4))
-            note = NoteState(order.address, state, f"it is {state}", 101, AT, 95_000_000, 101, key(), True, AT + 1)
+            note = NoteState(
+                order.address,
+                state,
+                f"it is {state}",
+                101,
+                triggered_at=AT,
+                trigger_price_1e6=95_000_000,
+                trigger_slot=101,
+                position=key(),
+                reopen=True,
+                at=AT + 1,
+            )
             await journal.commit(note)
         closed = make_order(status=OnchainStatus.CANCELLED)
         await journal.commit(NoteOrder(closed, at=AT))

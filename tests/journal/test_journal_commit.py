@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import anyio
@@ -23,6 +24,7 @@ from keeper.journal import (
     NoteOrder,
     NoteState,
     PreparedStatus,
+    Reader,
     ResetBudget,
     SetMeta,
     UseBudget,
@@ -51,7 +53,7 @@ async def test_an_attempt_is_what_it_was_through_its_whole_life(tmp_path: Path) 
                 position=order.user,
             )
         )
-        ended = await journal.attempt(attempt.signature)
+        ended = await journal.read(lambda queries: queries.attempt(attempt.signature))
         assert ended is not None
         assert await journal.open_attempts() == []
         assert (ended.state, ended.fate, ended.fee_lamports) == (AttemptState.FINALIZED, Fate.EXECUTED, 5_000)
@@ -111,7 +113,9 @@ async def test_two_attempts_at_one_order_in_one_group_or_one_call(tmp_path: Path
             await journal.commit(AddAttempt(make_attempt(order.address, number=3)))
         with pytest.raises(DuplicateAttempt):
             await journal.commit(AddAttempt(first))
-        assert await journal.last_attempt_number(order.address) == 2
+        row = await journal.order(order.address)
+        assert row is not None
+        assert row.attempts_made == 2
 
 
 async def test_what_an_attempt_cannot_do(tmp_path: Path) -> None:
@@ -156,7 +160,7 @@ async def test_a_cancelled_caller_leaves_the_group_whole(tmp_path: Path) -> None
                 (doomed if number % 2 else kept).start_soon(journal.commit, NoteOrder(order))
             await asyncio.sleep(0)
             doomed.cancel_scope.cancel()
-        await journal.flush()
+        await journal.writer.submit(())
         known = [await journal.order(order.address) for order in orders]
         assert all(row is not None for row in known[::2])
         assert sum(1 for row in known if row is not None) == (await journal.counts_by_state())[OrderState.OPEN]
@@ -173,8 +177,8 @@ async def test_posted_notes_are_merged_in_order_with_commits_and_flushed_on_leav
         journal.post(NoteState(order.address, OrderState.FILLED, "Filled."))
         journal.post(NoteState(key(), OrderState.FILLED, "Nobody knows this one."))
     assert sum(group.notes for group in groups) < 20
-    assert journal.notes_refused == 1
-    async with Journal.open(tmp_path / "j.db", read_only=True) as reader:
+    assert sum(group.refused for group in groups) == 1
+    with contextlib.closing(Reader(tmp_path / "j.db")) as reader:
         row = await reader.order(order.address)
         assert row is not None
         assert (row.state, row.order.slot) == (OrderState.FILLED, 1_099)
@@ -183,8 +187,6 @@ async def test_posted_notes_are_merged_in_order_with_commits_and_flushed_on_leav
             OrderState.EXECUTING,
             OrderState.FILLED,
         ]
-        with pytest.raises(JournalError, match="reading only"):
-            await reader.commit(SetMeta("a", "b"))
 
 
 async def test_the_note_of_an_end_does_not_become_the_next_orders_at_its_address(tmp_path: Path) -> None:
@@ -198,7 +200,7 @@ async def test_the_note_of_an_end_does_not_become_the_next_orders_at_its_address
         await journal.commit(NoteOrder(failed))
         journal.post(NoteState(failed.address, OrderState.FAILED, "Refused."))
         journal.post(NoteOrder(failed, OrderState.OPEN, "It rests."))
-    async with Journal.open(tmp_path / "j.db", read_only=True) as reader:
+    with contextlib.closing(Reader(tmp_path / "j.db")) as reader:
         made_again, refused = await reader.order(again.address), await reader.order(failed.address)
         assert made_again is not None
         assert (made_again.state, made_again.position) == (OrderState.OPEN, None)
@@ -207,18 +209,14 @@ async def test_the_note_of_an_end_does_not_become_the_next_orders_at_its_address
         assert refused.state is OrderState.FAILED, "only a reopening lets it rest again"
 
 
-async def test_notes_are_bounded_and_room_waits(tmp_path: Path) -> None:
+async def test_notes_are_bounded(tmp_path: Path) -> None:
     async with Journal.open(tmp_path / "j.db", max_notes=10) as journal:
         kept = [journal.post(NoteOrder(make_order())) for _ in range(30)]
-        assert kept.count(False) == journal.notes_dropped > 0
-        with anyio.fail_after(5):
-            await journal.room()
-        assert journal.waiting_notes <= 5
-        before = journal.notes_dropped
-        for _ in range(50):
-            await journal.room()
-            assert journal.post(NoteOrder(make_order()))
-        assert journal.notes_dropped == before
+        assert kept.count(False) > 0
+        await journal.writer.submit(())
+        assert journal.post(NoteOrder(make_order())), "there is room again"
+    with contextlib.closing(Reader(tmp_path / "j.db")) as reader:
+        assert sum((await reader.counts_by_state()).values()) == kept.count(True) + 1
 
 
 async def test_prepared_transactions_and_their_keys(tmp_path: Path) -> None:
@@ -299,7 +297,8 @@ async def test_the_loop_is_never_blocked_by_the_disk(tmp_path: Path) -> None:
 async def test_a_row_that_sqlite_refuses_fails_its_own_caller_only(tmp_path: Path) -> None:
     """The second guard: what the rows in memory let through, and the database does not."""
     orders = [make_order() for _ in range(10)]
-    async with Journal.open(tmp_path / "j.db") as journal:
+    groups: list[GroupDone] = []
+    async with Journal.open(tmp_path / "j.db", on_group=groups.append) as journal:
         outcomes: dict[int, bool] = {}
 
         async def add(number: int) -> None:
@@ -320,7 +319,7 @@ async def test_a_row_that_sqlite_refuses_fails_its_own_caller_only(tmp_path: Pat
         assert outcomes == {number: number != 3 for number in range(10)}
         assert await journal.order(orders[3].address) is None
         assert journal.healthy
-        assert journal.notes_refused == 1
+        assert sum(group.refused for group in groups) == 2, "the note, and the caller"
         assert sum((await journal.counts_by_state()).values()) == 10
         page = await journal.changes_after(0)
         assert [change.id for change in page.changes] == list(range(1, 11)), "refused rows leave no gap"

@@ -109,7 +109,7 @@ def test_a_full_disk_stops_the_journal_and_room_on_it_heals_it(tmp_path: Path) -
                     await anyio.sleep(0.01)
             say("healthy")
             await journal.commit(NoteOrder(failed))
-            await journal.flush()
+            await journal.writer.submit(())
             row = await journal.order(orders[-1].address)
             say(row.reason)
         """,
@@ -189,10 +189,10 @@ async def test_a_write_without_an_fsync_leaves_the_next_commit_its_own(tmp_path:
     async with Journal.open(tmp_path / "j.db") as journal:
         await journal.write(NoteOrder(order))
         assert await journal.order(order.address) is not None
-        assert await journal._the_writer().upkeep(synchronous) == 2, "FULL"
+        assert await journal.writer.upkeep(synchronous) == 2, "FULL"
         with pytest.raises(JournalError, match="does not know"):
             await journal.write(NoteState(unknown.address, OrderState.OPEN, "Unknown."))
-        assert await journal._the_writer().upkeep(synchronous) == 2
+        assert await journal.writer.upkeep(synchronous) == 2
         await journal.commit(NoteState(order.address, OrderState.FAILED, "Why not."))
     assert verify(tmp_path / "j.db") == []
     async with Journal.open(tmp_path / "j.db") as journal:

@@ -80,7 +80,7 @@ async def test_notes_that_wait_on_its_order_come_first_and_the_others_go_on_wait
     assert row is not None
     assert row.state is OrderState.EXECUTING
     assert journal.waiting_notes <= 1
-    await journal.flush()
+    await journal.writer.submit(())
     assert journal.waiting_notes == 0
     assert await journal.order(other.address) is not None
 
@@ -179,12 +179,12 @@ def test_a_full_disk_fails_the_call_and_the_thread_heals_the_journal(tmp_path: P
 
 async def test_one_slow_commit_among_the_last_ones_is_enough_to_stay_away(tmp_path: Path) -> None:
     async with Journal.open(tmp_path / "j.db", inline_below_s=0.008) as journal:
-        writer = journal._the_writer()
+        writer = journal.writer
         said = [writer.quick]
         for seconds in (0.002, 0.1, 0.001, 0.001, 0.001, 0.001, 0.001):
             writer._commits_s.append(seconds)
             said.append(writer.quick)
         assert said == [False, True, False, False, False, False, False, True]
     async with Journal.open(tmp_path / "j.db", inline_below_s=0.0) as journal:
-        journal._the_writer()._commits_s.append(0.0)
+        journal.writer._commits_s.append(0.0)
         assert not journal.quick

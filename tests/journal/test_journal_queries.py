@@ -246,7 +246,6 @@ def plans(path: Path) -> Iterator[tuple[str, str]]:
     queries.open_attempts()
     queries.attempts_of(user)
     queries.tried_since(1.0)
-    queries.last_attempt_number(user)
     queries.executions()
     queries.executions(since=1.0, outcome=Fate.EXECUTED, cursor="WzEuNSw1XQ")
     queries.executions(since=1.0, cursor="WzEuNSw1XQ")

@@ -53,7 +53,7 @@ def test_orders_and_attempts_come_back_as_they_went(
             )
             for order in orders
         ]
-        async with Journal.open(path, read_only=False) as journal:
+        async with Journal.open(path) as journal:
             await journal.commit(*map(NoteOrder, orders), *map(AddAttempt, attempts))
             # Again: the second time the facts are compared with what is stored.
             await journal.commit(*map(NoteOrder, orders))

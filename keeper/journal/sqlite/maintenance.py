@@ -7,14 +7,13 @@ Blocking functions on a path, for the commands. All but `vacuum` may run beside 
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from sqlite_utils import Database
@@ -22,7 +21,7 @@ from sqlite_utils import Database
 from keeper.domain.attempts import Fate
 from keeper.domain.errors import JournalError
 from keeper.domain.orders import OrderState
-from keeper.journal.rows import U64_COLUMNS, from_stored_opt
+from keeper.journal.rows import TABLES, U64_COLUMNS, from_stored
 from keeper.journal.sqlite import files
 from keeper.journal.sqlite.lock import writer_lock
 from keeper.journal.sqlite.schema import BLOCKING_SQL
@@ -101,20 +100,12 @@ def verify(path: Path, *, limit: int = 100) -> list[Finding]:
 def export(path: Path) -> Iterator[bytes]:
     """Every row as one line of JSON with its `table`, as of one moment. u64 are plain numbers, bytes are base64."""
     with _reading(path) as db:
-        for table, u64 in U64_COLUMNS.items():
+        for table in TABLES:
             for row in db[table].rows:
-                yield msgspec.json.encode({"table": table, **_plain(row, u64)}) + b"\n"
-
-
-def _plain(row: dict[str, Any], u64: frozenset[str]) -> dict[str, Any]:
-    return {
-        column: from_stored_opt(value)
-        if column in u64
-        else base64.b64encode(value).decode()
-        if isinstance(value, bytes)
-        else value
-        for column, value in row.items()
-    }
+                # msgspec writes bytes as base64 by itself.
+                for column in U64_COLUMNS & row.keys():
+                    row[column] = None if row[column] is None else from_stored(row[column])
+                yield msgspec.json.encode({"table": table, **row}) + b"\n"
 
 
 def backup(path: Path, target: Path) -> None:

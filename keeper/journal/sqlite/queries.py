@@ -28,11 +28,10 @@ from keeper.journal.records import (
     PreparedRow,
 )
 from keeper.journal.rows import (
-    ATTEMPT_COLUMNS,
+    ATTEMPTS,
+    CHANGES,
     ORDER_COLUMNS,
-    PREPARED_COLUMNS,
-    attempt_row,
-    change_row,
+    PREPARED,
     order_row,
     prepared_row,
 )
@@ -44,9 +43,8 @@ PRUNED_TO: Final = "changes_pruned_to"
 _CHANGES_LOOKED_AT: Final = 4_000
 
 _ORDERS: Final = f"SELECT {', '.join(ORDER_COLUMNS)} FROM orders"
-_ATTEMPTS: Final = f"SELECT {', '.join(ATTEMPT_COLUMNS)} FROM attempts"
-_PREPARED: Final = f"SELECT {', '.join(PREPARED_COLUMNS)} FROM prepared"
-_SIGNED_AT: Final = ATTEMPT_COLUMNS.index("signed_at")
+_ATTEMPTS: Final = f"SELECT id, {', '.join(ATTEMPTS.columns)} FROM attempts"
+_PREPARED: Final = f"SELECT {', '.join(PREPARED.columns)} FROM prepared"
 _CHANGES: Final = "SELECT c.id, o.address, o.user, o.market, c.state, c.reason, c.at, c.slot FROM"
 
 BAD_FATES: Final = frozenset(
@@ -166,17 +164,15 @@ class Queries:
     def attempt(self, signature: Signature) -> Attempt | None:
         """One attempt."""
         row = self._one(f"{_ATTEMPTS} WHERE signature = ?", str(signature))
-        return None if row is None else attempt_row(row)
+        return None if row is None else ATTEMPTS.record(row[1:])
 
     def open_attempts(self) -> list[Attempt]:
         """Every attempt that could still land or is not yet rooted, oldest first. A restart resolves these first."""
         rows = self._all(
-            f"{_ATTEMPTS} INDEXED BY one_live_attempt "
-            f"WHERE {BLOCKING_SQL} "
-            f"UNION ALL {_ATTEMPTS} INDEXED BY followed_attempts "
-            f"WHERE {FOLLOWED_SQL} ORDER BY id"
+            f"{_ATTEMPTS} INDEXED BY one_live_attempt WHERE {BLOCKING_SQL} "
+            f"UNION ALL {_ATTEMPTS} INDEXED BY followed_attempts WHERE {FOLLOWED_SQL} ORDER BY id"
         )
-        return [attempt_row(row) for row in rows]
+        return [ATTEMPTS.record(row[1:]) for row in rows]
 
     def tried_since(self, since: float) -> list[tuple[Pubkey, float]]:
         """When (unix seconds) the keeper signed attempts of its own after `since`, with their orders, the first one
@@ -197,7 +193,7 @@ class Queries:
     def attempts_of(self, address: Pubkey) -> list[Attempt]:
         """An order's attempts, oldest first."""
         rows = self._all(f"{_ATTEMPTS} WHERE order_address = ? ORDER BY id", str(address))
-        return [attempt_row(row) for row in rows]
+        return [ATTEMPTS.record(row[1:]) for row in rows]
 
     def explained(self, addresses: Sequence[Pubkey]) -> dict[Pubkey, Fate]:
         """Of which of these orders one of the keeper's own executions tells how it ended: it landed, and its fate says
@@ -217,16 +213,6 @@ class Queries:
             *ends,
         )
         return {Pubkey.from_string(address): Fate(fate) for address, fate in rows}
-
-    def last_attempt_number(self, address: Pubkey) -> int:
-        """The highest attempt number that the order ever had, also of attempts that retention removed; else 0."""
-        row = self._one(
-            "SELECT MAX(COALESCE((SELECT attempts_made FROM orders WHERE address = ?1), 0), "
-            "COALESCE((SELECT MAX(number) FROM attempts WHERE order_address = ?1), 0))",
-            str(address),
-        )
-        assert row is not None
-        return int(row[0])
 
     def executions(
         self,
@@ -256,9 +242,9 @@ class Queries:
             *values,
             limit + 1,
         )
-        items = tuple(attempt_row(row) for row in rows[:limit])
+        items = tuple(ATTEMPTS.record(row[1:]) for row in rows[:limit])
         more = len(rows) > limit
-        return Page(items, cursor_of(rows[limit - 1][_SIGNED_AT], rows[limit - 1][0]) if more else None)
+        return Page(items, cursor_of(items[-1].signed_at, rows[limit - 1][0]) if more else None)
 
     def failures(self, *, limit: int = 25) -> list[FailureRow]:
         """Orders in state failed, then orders with an attempt that ended badly; the latest first, each once."""
@@ -300,7 +286,7 @@ class Queries:
             f"{_CHANGES} orders o JOIN changes c ON c.order_ref = o.id WHERE o.address = ? ORDER BY c.id",
             str(address),
         )
-        return [change_row(row) for row in rows]
+        return [CHANGES.record(row) for row in rows]
 
     def changes_after(
         self, after: int, *, limit: int = 250, user: Pubkey | None = None, market: Pubkey | None = None
@@ -326,7 +312,7 @@ class Queries:
             *values,
             limit,
         )
-        changes = tuple(change_row(row) for row in rows)
+        changes = tuple(CHANGES.record(row) for row in rows)
         last = changes[-1].id if len(changes) == limit else horizon
         if not changes and last < newest:
             # A hole that retention left: skip it in one step.

@@ -19,15 +19,14 @@ from sqlite_utils import Database
 from keeper.domain.attempts import AttemptKind, AttemptState
 from keeper.journal.applying import Rows, Wanted
 from keeper.journal.rows import (
-    ATTEMPT_COLUMNS,
+    ATTEMPTS,
     CHANGE_COLUMNS,
     ORDER_COLUMNS,
-    PREPARED_COLUMNS,
+    PREPARED,
     KnownAttempt,
     KnownPrepared,
     StoredOrder,
     Values,
-    attempt_values,
     order_values,
     prepared_values,
 )
@@ -117,16 +116,13 @@ def save(db: Database, rows: Rows) -> None:
     if rows.attempts:
         _save_moves(db, rows)
     if rows.added:
-        _insert(db, "attempts", _ADDED_COLUMNS, [attempt_values(attempt) for attempt in rows.added.values()])
+        _insert(db, "attempts", ATTEMPTS.columns, [ATTEMPTS.values(attempt) for attempt in rows.added.values()])
     if rows.changes:
         orders = rows.orders
         changes = [(c.id, orders[c.order].id, c.state, c.reason, c.at, c.slot) for c in rows.changes]
         _insert(db, "changes", CHANGE_COLUMNS, changes)
     if rows.prepared or rows.meta or rows.spend:
         _save_rest(db, rows)
-
-
-_ADDED_COLUMNS: Final = ATTEMPT_COLUMNS[1:]
 
 
 def _save_orders(db: Database, rows: Rows) -> None:
@@ -139,13 +135,11 @@ def _save_orders(db: Database, rows: Rows) -> None:
             rows.bumped.pop(address, None)
             new.append(order_values(order))
         elif before is not order:
-            values = order_values(order)
-            known = order_values(before)
-            places = [i for i, value in enumerate(values) if value is not known[i] and value != known[i]]
-            if places:
+            both = zip(ORDER_COLUMNS, order_values(before), order_values(order), strict=True)
+            patch = {column: value for column, known, value in both if value is not known and value != known}
+            if patch:
                 rows.bumped.pop(address, None)
-                columns = tuple([ORDER_COLUMNS[i] for i in places])
-                changed.setdefault(columns, []).append((order.id, *[values[i] for i in places]))
+                changed.setdefault(tuple(patch), []).append((order.id, *patch.values()))
     if new:
         _insert(db, "orders", ORDER_COLUMNS, new)
     for columns, group in changed.items():
@@ -169,7 +163,7 @@ def _save_moves(db: Database, rows: Rows) -> None:
 def _save_rest(db: Database, rows: Rows) -> None:
     for known in rows.prepared.values():
         if known.row is not None:
-            _insert(db, "prepared", PREPARED_COLUMNS, [prepared_values(known)])
+            _insert(db, "prepared", PREPARED.columns, [prepared_values(known)])
         elif known.moved:
             db.conn.execute(
                 "UPDATE prepared SET status = ?, signature = ? WHERE id = ?",
