@@ -87,6 +87,10 @@ class JournalError(KeeperError):
     """The journal can't be written or read. Sending stops until it can."""
 
 
+class ForeignCursor(JournalError):
+    """A page was asked for with a cursor that this journal did not give."""
+
+
 class JournalBusy(JournalError):
     """Another keeper holds this journal. Two writers would send twice, so the second refuses to start."""
 

@@ -14,8 +14,8 @@ from starlette.responses import Response
 
 from keeper.http.edge.answering import answer, part
 from keeper.http.edge.openapi import described
-from keeper.http.edge.problems import CHAIN_PROBLEMS, ORDER_PROBLEMS
-from keeper.http.edge.strict_json import decode, read_json
+from keeper.http.edge.problems import CHAIN_PROBLEMS, TERMS_PROBLEMS
+from keeper.http.edge.strict_json import decode
 from keeper.http.models import EXAMPLE_WALLET, Address, Answer, PlaceOrder
 from keeper.http.orders.preparing import Preparing
 from keeper.http.ports import ApiPorts
@@ -105,7 +105,7 @@ async def rules(request: Request) -> Response:
     return answer(ActionRules(rules=[ActionRule(pathPattern="/actions/**", apiPath="/actions/**")]))
 
 
-@described("Describe the Action", {200: ActionView}, problems=["invalid_field", "unknown_field"])
+@described("Describe the Action", {200: ActionView})
 async def describe(
     request: Request, market: Market = "SOL/USDC", order_type: OrderType | None = None, side: Side | None = None
 ) -> Response:
@@ -141,12 +141,12 @@ async def describe(
 @described(
     "The Action's transaction",
     {200: ActionTransaction},
-    body=ActionAccount,
     example={"account": EXAMPLE_WALLET},
-    problems=[*ORDER_PROBLEMS, *CHAIN_PROBLEMS, "not_ready"],
+    problems=[*TERMS_PROBLEMS, *CHAIN_PROBLEMS, "not_ready"],
 )
 async def transaction(
     request: Request,
+    body: ActionAccount,
     market: Market = "SOL/USDC",
     order_type: OrderType | None = None,
     side: Side | None = None,
@@ -159,7 +159,6 @@ async def transaction(
     """The unsigned `place_order` transaction for the account's wallet, which signs and sends it by itself; the keeper
     sees the order when it is on chain. Fields that a user left empty count as not given.
     """
-    who = await read_json(request, ActionAccount)
     words = {
         "market": market,
         "order_type": order_type,
@@ -171,8 +170,8 @@ async def transaction(
     }
     given = {name: word for name, word in words.items() if word}
     # Through the same door as any order: what is wrong with a field is said of that field.
-    body = decode(msgspec.json.encode({"user": who.account, **given, "leverage": leverage}), PlaceOrder)
-    prepared = (await part(request, Preparing).place(body, None)).answer
+    terms_asked = decode(msgspec.json.encode({"user": body.account, **given, "leverage": leverage}), PlaceOrder)
+    prepared = (await part(request, Preparing).place(terms_asked, None)).answer
     terms = prepared.summary
     return answer(
         ActionTransaction(

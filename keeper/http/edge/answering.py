@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -13,15 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from keeper.http.edge.problems import Problem
-from keeper.http.models import BASE58, EXAMPLE_ORDER
+from keeper.http.models import EXAMPLE_ORDER
 
 T = TypeVar("T")
 
-ADDRESS_SCHEMA: Final[dict[str, Any]] = {"pattern": BASE58, "minLength": 32, "maxLength": 44}
-OrderPath = Annotated[
-    str, Meta(description="The order account's address.", examples=[EXAMPLE_ORDER], extra_json_schema=ADDRESS_SCHEMA)
-]
-User = Annotated[str, Meta(description="Only this wallet's.", extra_json_schema=ADDRESS_SCHEMA)]
+OrderPath = Annotated[Pubkey, Meta(description="The order account's address.", examples=[EXAMPLE_ORDER])]
+User = Annotated[Pubkey, Meta(description="Only this wallet's.")]
 Market = Annotated[str, Meta(description="Only this market's: a symbol or an address.")]
 Cursor = Annotated[str, Meta(max_length=256, description="From the page before.")]
 PageSize = Annotated[int, Meta(ge=1, le=200)]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator
 from typing import Final
 
-from keeper.domain.errors import ChainError, JournalError, RateLimited, Rejected
+from keeper.domain.errors import ChainError, ForeignCursor, JournalError, RateLimited, Rejected
 from keeper.http.edge.problems import KINDS, Problem
 from keeper.venue.program_errors import ProgramFailure
 
@@ -62,15 +60,6 @@ def problem_of_error(error: ChainError | JournalError) -> Problem:
             return Problem("chain_unavailable", "The chain's node refused the request.", retry_after_s=5)
         case ChainError():
             return Problem("chain_unavailable", "The chain can't be reached right now.", retry_after_s=1)
+        case ForeignCursor():
+            return Problem("invalid_cursor", "The cursor is not one of this API's.")
     return Problem("journal_unavailable", "The keeper can't use its journal right now.", retry_after_s=5)
-
-
-@contextlib.contextmanager
-def page_after(cursor: str | None) -> Iterator[None]:
-    """Read a page of the journal that its caller asked for with this cursor. The journal refuses a foreign one."""
-    try:
-        yield
-    except JournalError as e:
-        if cursor is not None and type(e) is JournalError:
-            raise Problem("invalid_cursor", "The cursor is not one of this API's.") from e
-        raise

@@ -7,11 +7,10 @@ of keys or other white space is still the same request.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
-from collections.abc import AsyncIterator
 from typing import Final
+from weakref import WeakValueDictionary
 
 import anyio
 import msgspec
@@ -30,28 +29,19 @@ _KEY: Final = re.compile(r"[!-~]{1,255}")
 
 
 class KeyedLock:
-    """Mutual exclusion among those who name the same key; others don't meet. A key's lock lives for as long as somebody
-    holds or waits for it.
+    """Mutual exclusion among those who name the same key; others don't meet. Waiters get it in the order in which they
+    came, and a key's lock lives for as long as somebody holds or waits for it.
     """
 
     def __init__(self) -> None:
-        self._locks: dict[str, tuple[anyio.Lock, int]] = {}
+        self._locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
 
     def __repr__(self) -> str:
         return f"KeyedLock({len(self._locks)} in use)"
 
-    @contextlib.asynccontextmanager
-    async def hold(self, key: str) -> AsyncIterator[None]:
-        """Hold the key's lock. Waiters get it in the order in which they came."""
-        lock, users = self._locks.get(key, (anyio.Lock(), 0))
-        self._locks[key] = (lock, users + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._locks.pop(key)
-            if users > 1:
-                self._locks[key] = (lock, users - 1)
+    def of(self, key: str) -> anyio.Lock:
+        """The key's lock, for `async with`."""
+        return self._locks.setdefault(key, anyio.Lock())
 
 
 def key_of(request: Request) -> str | None:

@@ -14,9 +14,9 @@ from typing import Any, Final, get_args, get_type_hints
 
 import msgspec
 
-from keeper.http.edge.problems import KINDS, MEDIA_TYPE
-from keeper.http.edge.routing import Endpoint, Handler, Route
-from keeper.http.models import Answer, ProblemDetails
+from keeper.http.edge.problems import BODY_PROBLEMS, KINDS, MEDIA_TYPE
+from keeper.http.edge.routing import Endpoint, Guard, Handler, Route
+from keeper.http.models import BASE58, Answer, ProblemDetails
 
 _DESCRIPTION: Final = """\
 Place conditional orders on the QuantDesk perpetuals program and see what becomes of them. Your key never leaves your
@@ -40,7 +40,7 @@ def also_described(*types: type[msgspec.Struct]) -> None:
 
 def hidden(handler: Handler) -> Endpoint:
     """An endpoint that the description leaves out."""
-    return Endpoint(handler, _parameters(handler), None)
+    return _endpoint(handler, None, None)
 
 
 def described(
@@ -48,16 +48,15 @@ def described(
     answers: Mapping[int, type[Answer] | str],
     *,
     plain: Sequence[str] = (),
-    body: type[msgspec.Struct] | None = None,
-    body_required: bool = True,
     example: Mapping[str, Any] | None = None,
     problems: Sequence[str] = (),
     headers: Mapping[str, tuple[str, str]] | None = None,
     answer_headers: Mapping[int, Mapping[str, str]] | None = None,
+    guard: Guard | None = None,
 ) -> Callable[[Handler], Endpoint]:
     """Make a handler an endpoint, described by its answers by status (a type; or a sentence for one without a body or
-    with text of the media types `plain`), its body with an example, the problems that it can answer with, and headers
-    in and out. The handler's docstring is the text.
+    with text of the media types `plain`), an example of its body, the problems that it can answer with beside those of
+    reading a request, and headers in and out. The handler's docstring is the text.
     """
     responses: dict[str, dict[str, Any]] = {}
     for status, what in answers.items():
@@ -70,27 +69,46 @@ def described(
         for name, meaning in (answer_headers or {}).get(status, {}).items():
             response.setdefault("headers", {})[name] = {"description": meaning, "schema": {"type": "string"}}
         responses[str(status)] = response
-    operation: dict[str, Any] = {"summary": summary, "responses": responses}
-    if body is not None:
-        content = _json(body)
-        if example is not None:
-            content["application/json"]["example"] = dict(example)
-        operation["requestBody"] = {"required": body_required, "content": content}
-    operation["parameters"] = [
+    parameters = [
         {"name": name, "in": "header", "required": False, "description": meaning}
         | {"schema": {"type": "string", "pattern": pattern}}
         for name, (meaning, pattern) in (headers or {}).items()
     ]
 
     def make(handler: Handler) -> Endpoint:
-        parameters = _parameters(handler)
-        asked = ("invalid_field",) if parameters.__struct_fields__ else ()
-        for status, codes in _by_status((*problems, *asked, *_ALWAYS)).items():
-            lines = "\n".join(f"- `{code}`: {KINDS[code].title}" for code in codes)
-            responses.setdefault(str(status), {"description": lines, "content": _PROBLEM})
-        return Endpoint(handler, parameters, {**operation, "description": inspect.getdoc(handler)})
+        operation: dict[str, Any] = {
+            "summary": summary,
+            "description": inspect.getdoc(handler),
+            "parameters": parameters,
+        }
+        endpoint = _endpoint(handler, guard, operation)
+        codes = [*_ALWAYS, *problems]
+        if endpoint.parameters.__struct_fields__:
+            codes += ["invalid_field", "unknown_field"]
+        if guard is not None:
+            codes += ["unauthorized", "not_found"]
+        if endpoint.body is not None:
+            codes += BODY_PROBLEMS
+            content = _json(endpoint.body)
+            if example is not None:
+                content["application/json"]["example"] = dict(example)
+            operation["requestBody"] = {"required": endpoint.body_required, "content": content}
+        operation["responses"] = _refusals(codes) | responses
+        return endpoint
 
     return make
+
+
+def _endpoint(handler: Handler, guard: Guard | None, operation: dict[str, Any] | None) -> Endpoint:
+    """A parameter whose default is None is one that may be left out: its shape has no null."""
+    types = get_type_hints(handler, include_extras=True)
+    fields: dict[str, tuple[Any, ...]] = {}
+    for name, parameter in list(inspect.signature(handler).parameters.items())[1:]:
+        kind = get_args(types[name])[0] if parameter.default is None else types[name]
+        fields[name] = (name, kind) if parameter.default is parameter.empty else (name, kind, parameter.default)
+    body = fields.pop("body", ())
+    shape = msgspec.defstruct(handler.__name__, fields.values(), kw_only=True, forbid_unknown_fields=True)
+    return Endpoint(handler, shape, body[1] if body else None, len(body) == 2, guard, operation)
 
 
 def _json(what: type[msgspec.Struct]) -> dict[str, Any]:
@@ -98,21 +116,12 @@ def _json(what: type[msgspec.Struct]) -> dict[str, Any]:
     return {"application/json": {"schema": {"$ref": _REF_TEMPLATE.format(name=what.__name__)}}}
 
 
-def _parameters(handler: Handler) -> type[msgspec.Struct]:
-    """A parameter whose default is None is one that may be left out: its shape has no null."""
-    types = get_type_hints(handler, include_extras=True)
-    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
-    for name, parameter in list(inspect.signature(handler).parameters.items())[1:]:
-        kind = get_args(types[name])[0] if parameter.default is None else types[name]
-        fields.append((name, kind) if parameter.default is parameter.empty else (name, kind, parameter.default))
-    return msgspec.defstruct(handler.__name__, fields, kw_only=True, forbid_unknown_fields=True)
-
-
-def _by_status(codes: Sequence[str]) -> dict[int, list[str]]:
-    found: dict[int, list[str]] = {}
+def _refusals(codes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """By status, each with the codes that it can have."""
+    lines: dict[int, list[str]] = {}
     for code in dict.fromkeys(codes):
-        found.setdefault(KINDS[code].status, []).append(code)
-    return dict(sorted(found.items()))
+        lines.setdefault(KINDS[code].status, []).append(f"- `{code}`: {KINDS[code].title}")
+    return {str(status): {"description": "\n".join(of), "content": _PROBLEM} for status, of in sorted(lines.items())}
 
 
 def document(routes: Iterable[Route]) -> dict[str, Any]:
@@ -132,9 +141,13 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
     }
 
 
+def _address_schema(_: type) -> dict[str, Any]:
+    return {"type": "string", "pattern": BASE58, "minLength": 32, "maxLength": 44}
+
+
 def _operation(route: Route, operation: Mapping[str, Any]) -> dict[str, Any]:
     shape = route.endpoint.parameters
-    _, schemas = msgspec.json.schema_components([shape], ref_template=_REF_TEMPLATE)
+    _, schemas = msgspec.json.schema_components([shape], schema_hook=_address_schema, ref_template=_REF_TEMPLATE)
     parameters = []
     for name, schema in schemas[shape.__name__]["properties"].items():
         if schema.get("default", ...) is None:

@@ -121,7 +121,6 @@ BODY_PROBLEMS: Final = (
     "invalid_field",
 )
 TERMS_PROBLEMS: Final = tuple(c for c, kind in KINDS.items() if kind.status == 422 and c not in BODY_PROBLEMS)
-ORDER_PROBLEMS: Final = (*BODY_PROBLEMS, *TERMS_PROBLEMS)
 CHAIN_PROBLEMS: Final = ("chain_unavailable", "journal_unavailable")
 LANDING_PROBLEMS: Final = ("blockhash_expired", "not_ready", *CHAIN_PROBLEMS)
 """What a description lists together."""
@@ -150,6 +149,8 @@ class Problem(Exception):
         self.detail = detail
         self.field = field or self.kind.field
         self.headers = dict(headers or {})
+        if self.kind.status == 401:
+            self.headers["WWW-Authenticate"] = "Bearer"
         if retry_after_s is not None:
             self.headers["Retry-After"] = str(retry_after_s)
         self.more = dict(more or {})

@@ -13,20 +13,34 @@ from starlette.routing import Route as PathRoute
 from starlette.types import Receive, Scope, Send
 
 from keeper.http.edge.problems import Problem
-from keeper.http.edge.strict_json import read_parameters
+from keeper.http.edge.strict_json import has_body, read_json, read_parameters
 
 Handler = Callable[..., Awaitable[Response]]
+Guard = Callable[[Request], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """A function that answers requests. Its first parameter is the request, the others are parameters of the path and
-    the query: `parameters` is their shape. `operation` is how the description shows it; None: not at all.
+    the query, of which `parameters` is the shape, and `body`. `guard` refuses who may not call it, before anything is
+    read. `operation` is how the description shows it; None: not at all.
     """
 
     handler: Handler
     parameters: type[msgspec.Struct]
+    body: type[msgspec.Struct] | None
+    body_required: bool
+    guard: Guard | None
     operation: Mapping[str, Any] | None
+
+    async def answer(self, request: Request, *, any_query: bool) -> Response:
+        """Read the request, and let the function answer it."""
+        if self.guard is not None:
+            self.guard(request)
+        given = read_parameters(request, self.parameters, any_query=any_query)
+        if self.body is not None and (self.body_required or has_body(request)):
+            given["body"] = await read_json(request, self.body)
+        return await self.handler(request, **given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +74,7 @@ class Resource:
             allowed = {"Allow": ", ".join(sorted(self._routes))}
             raise Problem("method_not_allowed", "See the Allow header for the methods that there are.", headers=allowed)
         request = Request(scope, receive)
-        parameters = read_parameters(request, route.endpoint.parameters, any_query=route.any_query)
-        response = await route.endpoint.handler(request, **parameters)
+        response = await route.endpoint.answer(request, any_query=route.any_query)
         await response(scope, receive, send)
 
 

@@ -90,26 +90,19 @@ async def serve(
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Misconfigured, naming the setting, when the address can't be had."""
     if not 0 <= port <= _LAST_PORT:
-        # getaddrinfo would take it modulo 65,536 and listen somewhere else.
         raise Misconfigured(f"{port} is no port.", remedy=f"Set http.port to 0 to {_LAST_PORT}.")
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except OSError as e:
+        family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
+        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()  # `::` takes connections of IPv4, too
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
+    except socket.gaierror as e:
         raise Misconfigured(f"{host!r} is no address to listen on.", remedy="Check the setting http.host.") from e
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            # Connections inherit it: a peer that takes nothing for so long, dead or unwilling, is given up.
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _PEER_TAKES_NOTHING_MS)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
     except OSError as e:
-        listener.close()
         raise _cannot_listen(host, port, e) from e
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # Connections inherit it: a peer that takes nothing for so long, dead or unwilling, is given up.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _PEER_TAKES_NOTHING_MS)
+    listener.setblocking(False)
     return listener
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 import anyio
 import msgspec
+from solders.pubkey import Pubkey
 from starlette.requests import ClientDisconnect, Request
 
 from keeper.http.edge.answering import part
@@ -36,11 +37,9 @@ async def read_json(request: Request, shape: type[T]) -> T:
     return decode(await _read_body(request, part(request, ApiLimits)), shape)
 
 
-async def read_json_if_any(request: Request, shape: type[T]) -> T | None:
-    """`read_json` where the body may be left out; None without one."""
-    if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
-        return await read_json(request, shape)
-    return None
+def has_body(request: Request) -> bool:
+    """Whether there is a body, of whatever length."""
+    return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
 
 
 async def _read_body(request: Request, limits: ApiLimits) -> bytes:
@@ -93,10 +92,18 @@ def read_parameters(request: Request, shape: type[msgspec.Struct], *, any_query:
             raise Problem("invalid_field", f"The parameter {_shown(name)} occurs more than once.", field=_shown(name))
         given[name] = value
     try:
-        return msgspec.structs.asdict(msgspec.convert(given, shape, strict=False))
+        return msgspec.structs.asdict(msgspec.convert(given, shape, strict=False, dec_hook=_address))
     except msgspec.ValidationError as e:
         # All parameters are text: what it is says nothing, what it should look like does.
         raise _problem_of(str(e).replace(", got `str`", "")) from None
+
+
+def _address(_: type, text: str) -> Pubkey:
+    """The one type of parameters that msgspec does not know."""
+    try:
+        return Pubkey.from_string(text)
+    except ValueError:
+        raise ValueError("Expected a base58 address") from None
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

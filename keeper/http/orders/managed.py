@@ -21,12 +21,11 @@ from starlette.responses import Response
 
 from keeper.domain.decimals import decimal, parse_1e6
 from keeper.domain.errors import ChainError, JournalError
-from keeper.http.edge.answering import OrderPath, address, part
+from keeper.http.edge.answering import OrderPath, part
 from keeper.http.edge.clients import Tokens
 from keeper.http.edge.idempotency import KEY_HEADER, KeyedLock, key_of
 from keeper.http.edge.openapi import described
-from keeper.http.edge.problems import LANDING_PROBLEMS, ORDER_PROBLEMS, Problem
-from keeper.http.edge.strict_json import read_json
+from keeper.http.edge.problems import LANDING_PROBLEMS, TERMS_PROBLEMS, Problem
 from keeper.http.models import (
     EXAMPLE_TERMS,
     ExecuteOrder,
@@ -43,7 +42,8 @@ from keeper.journal.ops import SetMeta
 from keeper.solana.transactions import Signer
 
 _DAY_S: Final = 86_400
-_REFUSALS: Final = ("unauthorized", "not_found", "invalid_idempotency_key")
+_KEY: Final = ("invalid_idempotency_key",)
+_CANCEL: Final = ("order_not_found", "order_not_pending", "unauthorized_user", "simulation_failed")
 WalletPath = Annotated[str, Meta(max_length=32, description="The wallet's name in the keeper's settings.")]
 
 
@@ -80,9 +80,7 @@ class Managed:
             raise Problem("not_found", "There is nothing at this path.")
         wallet = self._wallets.get(name)
         if wallet is None or wallet.tokens.name_of(authorization) is None:
-            raise Problem(
-                "unauthorized", "Send a bearer token that may use this wallet.", headers={"WWW-Authenticate": "Bearer"}
-            )
+            raise Problem("unauthorized", "Send a bearer token that may use this wallet.")
         return wallet
 
     async def place(self, wallet: ManagedWallet, body: ManagedOrder, key: str | None) -> SubmittedTransaction:
@@ -90,7 +88,7 @@ class Managed:
         order = PlaceOrder(user=str(wallet.signer.address), **msgspec.structs.asdict(body))
         _check_allowed(wallet, order)
         # One at a time, so that two at once can't both be the day's last.
-        async with self._locks.hold(wallet.name):
+        async with self._locks.of(wallet.name):
             prepared = await self._preparing.place(order, _own_key(wallet, key))
             counted = None if prepared.replayed else await self._count(wallet)
             try:
@@ -155,40 +153,37 @@ def _counter(wallet: ManagedWallet) -> str:
     return f"managed_orders {wallet.name}"
 
 
+def _allowed(request: Request) -> ManagedWallet:
+    """The wallet of the path, for one who may use it."""
+    return part(request, Managed).wallet(request.path_params["wallet"], request.headers.get("authorization"))
+
+
+def _guard(request: Request) -> None:
+    _allowed(request)
+
+
 @described(
     "Place an order with a managed wallet",
     {202: SubmittedTransaction},
-    body=ManagedOrder,
     example=EXAMPLE_TERMS,
-    problems=[*_REFUSALS, "not_allowed", "daily_limit", *ORDER_PROBLEMS, "order_exists", *LANDING_PROBLEMS],
+    problems=[*_KEY, "not_allowed", "daily_limit", *TERMS_PROBLEMS, "order_exists", *LANDING_PROBLEMS],
     headers=KEY_HEADER,
     answer_headers=LOCATION,
+    guard=_guard,
 )
-async def place(request: Request, wallet: WalletPath) -> Response:
+async def place(request: Request, wallet: WalletPath, body: ManagedOrder) -> Response:
     """The keeper signs with the wallet's key, which its operator gave it, and relays the order."""
-    managed = part(request, Managed)
-    allowed = managed.wallet(wallet, request.headers.get("authorization"))
-    body = await read_json(request, ManagedOrder)
-    return accepted(await managed.place(allowed, body, key_of(request)))
+    return accepted(await part(request, Managed).place(_allowed(request), body, key_of(request)))
 
 
 @described(
     "Cancel an order of a managed wallet",
     {202: SubmittedTransaction},
-    problems=[
-        *_REFUSALS,
-        "invalid_field",
-        "order_not_found",
-        "order_not_pending",
-        "unauthorized_user",
-        "simulation_failed",
-        *LANDING_PROBLEMS,
-    ],
+    problems=[*_KEY, *_CANCEL, *LANDING_PROBLEMS],
     headers=KEY_HEADER,
     answer_headers=LOCATION,
+    guard=_guard,
 )
 async def cancel(request: Request, order: OrderPath, wallet: WalletPath) -> Response:
     """The keeper signs the cancel with the wallet's key and relays it."""
-    managed = part(request, Managed)
-    allowed = managed.wallet(wallet, request.headers.get("authorization"))
-    return accepted(await managed.cancel(allowed, address(order, "order"), key_of(request)))
+    return accepted(await part(request, Managed).cancel(_allowed(request), order, key_of(request)))

@@ -63,7 +63,7 @@ class Preparing:
         """Prepare, or answer again what the journal has for the key; two with one key come one after the other."""
         if key is None:
             return Prepared(await prepare(), replayed=False)
-        async with self._keys.hold(key):
+        async with self._keys.of(key):
             row = await self._ports.journal.prepared_by_key(key)
             if row is None:
                 return Prepared(await prepare(), replayed=False)

@@ -69,7 +69,7 @@ class Relaying:
         """Relay a prepared transaction. When it answers, the journal has it and its first send is on its way."""
         wire = _wire(body.signed_transaction)
         # One at a time for an id: of two requests with different signatures, the second has to see the first.
-        async with self._ids.hold(body.id):
+        async with self._ids.of(body.id):
             prepared = self._recent.get(body.id) or await self._in_journal(body.id)
             signature = self._checked(wire, prepared)
             if prepared.status is PreparedStatus.PREPARED:

@@ -14,12 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from keeper.domain.orders import OrderState
-from keeper.http.edge.answering import Cursor, Market, OrderPath, PageSize, User, address, answer, part, tagged
-from keeper.http.edge.chain_problems import page_after
+from keeper.http.edge.answering import Cursor, Market, OrderPath, PageSize, User, answer, part, tagged
 from keeper.http.edge.idempotency import KEY_HEADER, REPLAYED, REPLAYED_HEADER, key_of
 from keeper.http.edge.openapi import described
-from keeper.http.edge.problems import BODY_PROBLEMS, CHAIN_PROBLEMS, LANDING_PROBLEMS, ORDER_PROBLEMS, Problem
-from keeper.http.edge.strict_json import read_json, read_json_if_any
+from keeper.http.edge.problems import CHAIN_PROBLEMS, LANDING_PROBLEMS, TERMS_PROBLEMS, Problem
 from keeper.http.models import (
     EXAMPLE_TERMS,
     EXAMPLE_WALLET,
@@ -53,54 +51,47 @@ _FIGURES: Final = re.compile(r"[\d.]+")
 @described(
     "Prepare an order",
     {201: PreparedTransaction},
-    body=PlaceOrder,
     example={"user": EXAMPLE_WALLET, **EXAMPLE_TERMS},
-    problems=[*ORDER_PROBLEMS, "invalid_idempotency_key", "order_exists", "not_ready", *CHAIN_PROBLEMS],
+    problems=[*TERMS_PROBLEMS, "invalid_idempotency_key", "order_exists", "not_ready", *CHAIN_PROBLEMS],
     headers=KEY_HEADER,
     answer_headers=REPLAYED_HEADER,
 )
-async def prepare(request: Request) -> Response:
+async def prepare(request: Request, body: PlaceOrder) -> Response:
     """An unsigned `place_order` transaction for the user's wallet. Nothing is on chain until it is signed and sent
     to `/v1/orders/execute`.
     """
-    body = await read_json(request, PlaceOrder)
     return _prepared(await part(request, Preparing).place(body, key_of(request)))
 
 
 @described(
     "Relay a signed transaction",
     {202: SubmittedTransaction},
-    body=ExecuteOrder,
     example={"id": "fD0aVh6cTg2m1kXo7mQz4A", "signed_transaction": _SIGNED},
-    problems=[*ORDER_PROBLEMS, "prepared_not_found", "already_submitted", *LANDING_PROBLEMS],
+    problems=[*TERMS_PROBLEMS, "prepared_not_found", "already_submitted", *LANDING_PROBLEMS],
     answer_headers=LOCATION,
 )
-async def execute(request: Request) -> Response:
+async def execute(request: Request, body: ExecuteOrder) -> Response:
     """Relay a prepared transaction that its user signed. It is checked against what was prepared, simulated, kept in
     the journal and sent until it lands or can no longer land. The same bytes again get the same answer.
     """
-    body = await read_json(request, ExecuteOrder)
     return accepted(await part(request, Relaying).execute(body))
 
 
 @described(
     "Prepare a cancel",
     {201: PreparedTransaction},
-    body=CancelOrder,
-    body_required=False,
-    problems=[*BODY_PROBLEMS, "invalid_idempotency_key", "order_not_found", "order_not_pending", *CHAIN_PROBLEMS],
+    problems=["invalid_idempotency_key", "order_not_found", "order_not_pending", *CHAIN_PROBLEMS],
     headers=KEY_HEADER,
     answer_headers=REPLAYED_HEADER,
 )
-async def cancel(request: Request, order: OrderPath) -> Response:
+async def cancel(request: Request, order: OrderPath, body: CancelOrder | None = None) -> Response:
     """An unsigned `cancel_order` transaction. The keeper goes on executing the order until a validly signed one
     comes to `/v1/orders/execute`.
     """
-    await read_json_if_any(request, CancelOrder)
-    return _prepared(await part(request, Preparing).cancel(address(order, "order"), key_of(request)))
+    return _prepared(await part(request, Preparing).cancel(order, key_of(request)))
 
 
-@described("Orders, newest first", {200: OrderPage}, problems=["invalid_field", *CHAIN_PROBLEMS])
+@described("Orders, newest first", {200: OrderPage}, problems=CHAIN_PROBLEMS)
 async def orders(
     request: Request,
     user: User | None = None,
@@ -115,22 +106,21 @@ async def orders(
 ) -> Response:
     """A page of orders that fit every given filter."""
     ports = part(request, ApiPorts)
-    with page_after(cursor):
-        page = await ports.journal.orders(
-            user=None if user is None else address(user, "user"),
-            market=market_filter(market, ports.desk),
-            states=_states(status),
-            client_order_id=client_order_id,
-            cursor=cursor,
-            limit=limit,
-        )
+    page = await ports.journal.orders(
+        user=user,
+        market=market_filter(market, ports.desk),
+        states=_states(status),
+        client_order_id=client_order_id,
+        cursor=cursor,
+        limit=limit,
+    )
     return answer(OrderPage(orders=[order_view(row, ports.desk) for row in page.items], cursor=page.cursor))
 
 
 @described(
     "One order",
     {200: OrderDetail, 304: "As the client has it."},
-    problems=["invalid_field", "order_not_found", "too_many_streams", *CHAIN_PROBLEMS],
+    problems=["order_not_found", "too_many_streams", *CHAIN_PROBLEMS],
     headers={"If-None-Match": ("The ETag of the answer that the client has.", "^.*$")},
     answer_headers={200: {"ETag": "Changes with the order, and with why it stands so, but not with each price."}},
 )
@@ -145,17 +135,17 @@ async def order(
 
     With `wait_s` and the ETag of what the client has, the answer comes when there is news, or as a 304 after that time.
     """
-    ports, key = part(request, ApiPorts), address(order, "order")
+    ports = part(request, ApiPorts)
     if not wait_s:
-        return await _order(request, key, ports)
-    with part(request, Following).feed.reading(Filter(order=key)) as reader:
+        return await _order(request, order, ports)
+    with part(request, Following).feed.reading(Filter(order=order)) as reader:
         with anyio.move_on_after(wait_s):
             while not reader.cut:
-                found = await _order(request, key, ports)
+                found = await _order(request, order, ports)
                 if found.status_code != 304:
                     return found
                 await reader.news()
-        return await _order(request, key, ports)
+        return await _order(request, order, ports)
 
 
 async def _order(request: Request, key: Pubkey, ports: ApiPorts) -> Response:

@@ -7,9 +7,11 @@ expiry at most 30 days ahead by the chain's clock.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-import re
-from typing import Final
+from typing import Annotated, Final
+
+import msgspec
 
 from keeper.domain.decimals import MAX_U64, InexactDecimal, decimal, parse_1e6
 from keeper.domain.orders import PPM, OrderType, Side
@@ -24,7 +26,7 @@ from keeper.venue.program import Program
 
 MAX_SIZE_1E6: Final = 1_000_000_000
 MAX_EXPIRY_S: Final = 30 * 86_400
-_RFC3339: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}")
+_RFC3339: Final = Annotated[dt.datetime, msgspec.Meta(tz=True)]
 
 Types = frozenset[OrderType]
 _NEEDS_TRIGGER: Final = frozenset({OrderType.STOP_LOSS, OrderType.TAKE_PROFIT, OrderType.STOP_LIMIT})
@@ -170,15 +172,13 @@ def _expiry(value: int | str | None, chain_time_s: float) -> int:
 
 def _instant(text: str) -> int:
     """RFC 3339 to unix seconds. A fraction of a second can't be kept, and a local time without offset means nothing."""
-    try:
-        moment = dt.datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None or moment.microsecond or not _RFC3339.match(text):
-        raise Problem(
-            "invalid_field",
-            "The field expires_at has to be unix seconds, or RFC 3339 with an offset and whole seconds, such as "
-            '"2030-01-31T12:00:00Z".',
-            field="expires_at",
-        )
-    return int(moment.timestamp())
+    with contextlib.suppress(msgspec.ValidationError):
+        moment: dt.datetime = msgspec.convert(text, _RFC3339)
+        if not moment.microsecond:
+            return int(moment.timestamp())
+    raise Problem(
+        "invalid_field",
+        "The field expires_at has to be unix seconds, or RFC 3339 with an offset and whole seconds, such as "
+        '"2030-01-31T12:00:00Z".',
+        field="expires_at",
+    )

@@ -14,7 +14,6 @@ from starlette.responses import Response
 from keeper.domain.attempts import Attempt, Fate
 from keeper.domain.orders import OrderState
 from keeper.http.edge.answering import Cursor, PageSize, answer, part
-from keeper.http.edge.chain_problems import page_after
 from keeper.http.edge.openapi import described
 from keeper.http.edge.problems import Problem
 from keeper.http.models import Address, Answer, AttemptView, Decimal, OrderTypeWord, SideWord
@@ -115,7 +114,7 @@ async def keeper(request: Request) -> Response:
 @described(
     "The keeper's executions, newest first",
     {200: ExecutionPage},
-    problems=["invalid_field", "invalid_cursor", "journal_unavailable"],
+    problems=["invalid_cursor", "journal_unavailable"],
 )
 async def executions(
     request: Request,
@@ -131,15 +130,12 @@ async def executions(
         page = queries.executions(since=since, outcome=fate, cursor=cursor, limit=limit)
         return page, queries.orders_at(attempt.order for attempt in page.items)
 
-    with page_after(cursor):
-        page, rows = await ports.journal.read(read)
+    page, rows = await ports.journal.read(read)
     views = [execution_view(attempt, rows.get(attempt.order), ports.desk) for attempt in page.items]
     return answer(ExecutionPage(executions=views, cursor=page.cursor))
 
 
-@described(
-    "Orders that could not be executed, and why", {200: FailureList}, problems=["invalid_field", "journal_unavailable"]
-)
+@described("Orders that could not be executed, and why", {200: FailureList}, problems=["journal_unavailable"])
 async def failures(request: Request, limit: Annotated[int, Meta(ge=1, le=100)] = 25) -> Response:
     """Orders that wanted to be executed and were not, or not at once: those that failed for good first."""
     ports = part(request, ApiPorts)

@@ -71,7 +71,7 @@ class MarketList(Answer, frozen=True, kw_only=True):
 Levels = Annotated[int, Meta(ge=0, le=200, description="How many triggers to list on each side of the price.")]
 
 
-@described("Every market", {200: MarketList}, problems=["invalid_field"])
+@described("Every market", {200: MarketList})
 async def markets(request: Request, levels: Levels = 1) -> Response:
     """Every market that the keeper watches, by symbol: its price, how many orders rest on it by type, and the nearest
     triggers on each side of the price.
@@ -80,7 +80,7 @@ async def markets(request: Request, levels: Levels = 1) -> Response:
     return answer(MarketList(markets=market_views(ports.desk.markets(), ports.desk, ports.health.report(), levels)))
 
 
-@described("One market", {200: MarketView}, problems=["not_found", "invalid_field"])
+@described("One market", {200: MarketView}, problems=["not_found"])
 async def market(request: Request, base: str, quote: str, levels: Levels = 20) -> Response:
     """A market by its symbol, with the triggers around its price: `/v1/markets/SOL/USDC`, or with the slash encoded,
     `/v1/markets/SOL%2FUSDC`.

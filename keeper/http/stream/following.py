@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from keeper.domain.orders import OrderState
-from keeper.http.edge.answering import Market, User, address, part
+from keeper.http.edge.answering import Market, User, part
 from keeper.http.edge.idempotency import KeyedLock
 from keeper.http.edge.openapi import also_described, described
 from keeper.http.edge.problems import Problem
@@ -121,7 +121,7 @@ class Following:
     async def _snapshot(self, reader: Reader) -> bytes:
         """One that is as new as the reader: what it hears by itself begins where the snapshot ends."""
         wanted = reader.filter
-        async with self._locks.hold(repr(wanted)):
+        async with self._locks.of(repr(wanted)):
             known = self._snapshots.get(wanted)
             if known is None or known.change_id < reader.after or time.monotonic() > known.made_at + _SNAPSHOT_LIVES_S:
                 known = await self._make_snapshot(wanted)
@@ -159,7 +159,7 @@ also_described(StreamSnapshot, StreamReset)
     "Orders as they change",
     {200: "Server-sent events: `snapshot`, then an `order` for each change; `reset` before a new snapshot."},
     plain=[MEDIA_TYPE],
-    problems=["invalid_field", "unknown_market", "too_many_streams", "journal_unavailable", "not_ready"],
+    problems=["unknown_market", "too_many_streams", "journal_unavailable", "not_ready"],
     headers={"Last-Event-ID": ("The id of the last event that you saw: you get what came since.", "^[0-9]{1,18}$")},
 )
 async def stream(request: Request, user: User | None = None, market: Market | None = None) -> Response:
@@ -169,9 +169,7 @@ async def stream(request: Request, user: User | None = None, market: Market | No
     A reader that does not keep up is disconnected and can resume.
     """
     following = part(request, Following)
-    wanted = Filter(
-        user=None if user is None else address(user, "user"), market=market_filter(market, part(request, ApiPorts).desk)
-    )
+    wanted = Filter(user=user, market=market_filter(market, part(request, ApiPorts).desk))
     last_seen = _last_seen(request)
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(following.feed.reading(wanted))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import anyio
 import msgspec
-from starlette.responses import Response
+from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from keeper.http.stream.feed import Feed, Reader
@@ -28,7 +28,7 @@ def keep_alive(event_id: int) -> bytes:
     return b": keep-alive\nid: %d\n\n" % event_id
 
 
-class EventStream(Response):
+class EventStream(StreamingResponse):
     """An open stream. `opening` is what its reader gets first; then comes what `reader` hears.
 
     It ends when the client goes, and when the reader is cut off, because it did not keep up or the API stops: the
@@ -44,43 +44,36 @@ class EventStream(Response):
         *,
         keep_alive_s: float = KEEP_ALIVE_S,
     ) -> None:
-        super().__init__(headers={"Content-Type": MEDIA_TYPE, "Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-        # Where it ends is not known beforehand.
-        del self.headers["content-length"]
-        self._feed = feed
+        super().__init__(
+            self._pieces(feed, reader, _RETRY + opening, keep_alive_s),
+            headers={"Content-Type": MEDIA_TYPE, "Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
         self._reader = reader
-        self._opening = _RETRY + opening
         self._release = release
-        self._keep_alive_s = keep_alive_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, until the end."""
-        gone = False
         try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            async with anyio.create_task_group() as tg:
-                # A writer that waits for a full socket does not see by itself that its reader was cut off.
-                self._reader.on_cut = tg.cancel_scope.cancel
-                tg.start_soon(self._write, send)
-                while not gone and not self._reader.cut:
-                    gone = (await receive())["type"] == "http.disconnect"
-                tg.cancel_scope.cancel()
+            with anyio.CancelScope() as sending:
+
+                def end_soon() -> None:
+                    # Who reads on in time sees a proper end; for who does not, the server closes the connection.
+                    sending.deadline = anyio.current_time() + _LAST_WORD_S
+
+                self._reader.on_cut = end_soon
+                await super().__call__(scope, receive, send)
         finally:
             self._release()
-        if not gone:
-            # Who reads on in time sees a proper end; for who does not, the server closes the connection.
-            with anyio.move_on_after(_LAST_WORD_S):
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _write(self, send: Send) -> None:
-        reader, feed = self._reader, self._feed
-        piece, self._opening = self._opening, b""
+    @staticmethod
+    async def _pieces(feed: Feed, reader: Reader, opening: bytes, keep_alive_s: float) -> AsyncIterator[bytes]:
+        yield opening
         while not reader.cut:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
             piece = b""
-            while not piece and not reader.cut:
-                with anyio.move_on_after(self._keep_alive_s):
-                    piece = await reader.news()
-                if not piece and reader.idle:
-                    # Everything up to the feed's position that fits was taken, and sent above.
-                    piece = keep_alive(max(feed.position, reader.after))
+            with anyio.move_on_after(keep_alive_s):
+                piece = await reader.news()
+            if piece:
+                yield piece
+            elif reader.idle and not reader.cut:
+                # Everything up to the feed's position that fits was taken, and sent above.
+                yield keep_alive(max(feed.position, reader.after))

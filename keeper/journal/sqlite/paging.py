@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 from solders.pubkey import Pubkey
 
-from keeper.domain.errors import JournalError
+from keeper.domain.errors import ForeignCursor, JournalError
 from keeper.domain.orders import OrderState
 from keeper.journal.transitions import CLOSED_STATES
 
@@ -104,11 +104,11 @@ def cursor_of(*place: float) -> str:
 
 
 def read_cursor(cursor: str | None, *types: type) -> tuple[Any, ...] | None:
-    """The place that a cursor stands for. JournalError when it is none of this journal's."""
+    """The place that a cursor stands for. ForeignCursor when it is none of this journal's."""
     if cursor is None:
         return None
     try:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         return tuple(msgspec.json.decode(raw, type=tuple[types]))  # type: ignore[valid-type]
     except (ValueError, binascii.Error, msgspec.MsgspecError):
-        raise JournalError("The cursor is not one of this journal's.") from None
+        raise ForeignCursor("The cursor is not one of this journal's.") from None

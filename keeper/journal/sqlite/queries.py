@@ -114,7 +114,7 @@ class Queries:
     ) -> Page[OrderRow]:
         """Orders that fit every given filter, those first seen last first. `states` None: all.
 
-        Raises JournalError for a cursor that this journal did not give.
+        Raises ForeignCursor for a cursor that this journal did not give.
         """
         limit = page_limit(limit)
         wanted = frozenset(OrderState) if states is None else frozenset(states)
