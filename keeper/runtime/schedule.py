@@ -6,7 +6,8 @@ keeper's own task group, where an error is seen. A loop that is slower than its 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
@@ -35,29 +36,21 @@ class Schedule:
     ) -> None:
         self._scheduler.shutdown(wait=False)
 
-    async def ticks(self, name: str, *, every_s: float) -> AsyncIterator[None]:
-        """One tick at once, then one every `every_s` seconds, until the reader stops."""
-        wake = anyio.Event()
-
-        def post() -> None:
-            wake.set()
-
-        job = self._scheduler.add_job(post, "interval", seconds=every_s, id=name, coalesce=True, max_instances=1)
-        try:
-            while True:
-                yield
-                await wake.wait()
-                wake = anyio.Event()
-        finally:
-            job.remove()
-
     def every(self, every_s: float, work: Callable[[], Awaitable[object]], name: str, tasks: TaskGroup) -> None:
-        """Do `work` at each tick, in a task of its own. What a node or the disk refuses is tried again at the next."""
+        """Do `work` at once and then every `every_s` seconds, in a task of its own. What a node or the disk refuses is
+        tried again at the next tick.
+        """
         tasks.start_soon(self._every, every_s, work, name, name=name)
 
     async def _every(self, every_s: float, work: Callable[[], Awaitable[object]], name: str) -> None:
-        async for _ in self.ticks(name, every_s=every_s):
-            try:
+        due = anyio.Event()
+
+        async def post() -> None:  # APScheduler would call a plain function in a thread, where no event may be set
+            due.set()
+
+        self._scheduler.add_job(post, "interval", seconds=every_s, id=name, coalesce=True)
+        while True:
+            with contextlib.suppress(ChainError, JournalError):  # counted where it happened; health shows what lasts
                 await work()
-            except (ChainError, JournalError):
-                continue  # counted where it happened; health shows what lasts
+            await due.wait()
+            due = anyio.Event()
