@@ -59,25 +59,17 @@ class AttemptState(enum.StrEnum):
         return self in IN_FLIGHT_STATES
 
 
-def blocks(kind: AttemptKind, state: AttemptState) -> bool:
-    """Whether no other attempt of the keeper's may be signed for its order (promise 2).
-
-    A ratchet that landed can't land again and never fills, so it blocks no longer than it is in flight; a fill
-    blocks until it is rooted. A relayed transaction is its user's own and blocks nothing here.
-    """
-    match kind:
-        case AttemptKind.EXECUTE:
-            return state.live
-        case AttemptKind.RATCHET:
-            return state.in_flight
-        case AttemptKind.RELAY:
-            return False
-
-
 IN_FLIGHT_STATES: Final = frozenset({AttemptState.SIGNED, AttemptState.SENT, AttemptState.UNKNOWN, AttemptState.SEEN})
 LIVE_STATES: Final = IN_FLIGHT_STATES | {AttemptState.CONFIRMED}
-BLOCKING: Final = frozenset((kind, state) for kind in AttemptKind for state in AttemptState if blocks(kind, state))
-"""`blocks` as a table."""
+BLOCKING: Final = frozenset(
+    [(AttemptKind.EXECUTE, state) for state in LIVE_STATES]
+    + [(AttemptKind.RATCHET, state) for state in IN_FLIGHT_STATES]
+)
+"""While an attempt is one of these, no other of the keeper's may be signed for its order (promise 2).
+
+A ratchet that landed can't land again and never fills, so it blocks no longer than it is in flight; a fill blocks until
+it is rooted. A relayed transaction is its user's own and blocks nothing here.
+"""
 
 
 class Fate(enum.StrEnum):

@@ -18,7 +18,14 @@ SIZE_SCALE: Final = 1_000_000
 PPM: Final = 1_000_000
 
 
-class OrderType(enum.IntEnum):
+class _Worded(enum.IntEnum):
+    @property
+    def word(self) -> str:
+        """The name that people and the API use: `stop_loss`."""
+        return self.name.lower()
+
+
+class OrderType(_Worded):
     """The program's OrderType; the value is its Borsh index."""
 
     MARKET = 0
@@ -34,11 +41,6 @@ class OrderType(enum.IntEnum):
     STOP_LIMIT = 10
     BRACKET = 11
 
-    @property
-    def word(self) -> str:
-        """The name that people and the API use: `stop_loss`."""
-        return self.name.lower()
-
 
 REVISION_0_1: Final = frozenset({OrderType.STOP_LOSS, OrderType.TAKE_PROFIT, OrderType.STOP_LIMIT})
 """The types that the deployed program's `execute_conditional_order` executes."""
@@ -47,19 +49,14 @@ REVISION_0_2: Final = REVISION_0_1 | {OrderType.LIMIT, OrderType.TRAILING_STOP}
 """The types that the atomic revision executes."""
 
 
-class Side(enum.IntEnum):
+class Side(_Worded):
     """The program's PositionSide."""
 
     LONG = 0
     SHORT = 1
 
-    @property
-    def word(self) -> str:
-        """`long` or `short`."""
-        return self.name.lower()
 
-
-class OnchainStatus(enum.IntEnum):
+class OnchainStatus(_Worded):
     """The program's OrderStatus: what the account says, as opposed to what the keeper makes of it."""
 
     PENDING = 0
@@ -68,11 +65,6 @@ class OnchainStatus(enum.IntEnum):
     EXPIRED = 3
     PARTIALLY_FILLED = 4
     REJECTED = 5
-
-    @property
-    def word(self) -> str:
-        """The lower-case name: `pending`."""
-        return self.name.lower()
 
 
 class TimeInForce(enum.IntEnum):
@@ -212,26 +204,6 @@ def order_of(address: Pubkey, fields: OrderFields, slot: int) -> Order:
             number,
             slot,
         ),
-    )
-
-
-def fields_of(order: Order) -> OrderFields:
-    """The other way."""
-    return (
-        bytes(order.user),
-        bytes(order.market),
-        order.order_type,
-        order.side,
-        order.size_1e6,
-        order.price_1e6,
-        order.stop_price_1e6,
-        order.trailing_distance_ppm,
-        order.leverage,
-        order.status,
-        order.created_at,
-        order.expires_at,
-        order.filled_size_1e6,
-        order.order_id,
     )
 
 

@@ -20,7 +20,6 @@ class AttemptMoved:
     news, None when the trigger was before this process; `slots_since_trigger` from the price's slot.
     """
 
-    event: ClassVar[str] = "attempt.moved"
     order: Pubkey
     attempt: Signature
     kind: AttemptKind
@@ -91,6 +90,23 @@ class Note:
     level: str = "info"
     order: Pubkey | None = None
     attempt: Signature | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupDone:
+    """One finished group of the journal's operations, for the metrics.
+
+    `seconds` is from its first operation's start to durable. `problem` is None when it committed.
+    """
+
+    callers: int = 0
+    ops: int = 0
+    notes: int = 0
+    refused: int = 0
+    seconds: float = 0.0
+    problem: str | None = None
+    inline: bool = False
+    """Whether it was committed on the event loop's thread, which could do nothing else meanwhile."""
 
 
 Report = AttemptMoved | OrderTriggered | OrderSettled | FillWithoutPosition | GateChanged | Note

@@ -18,7 +18,7 @@ from typing import Final
 
 import anyio
 
-from keeper.domain.attempts import AttemptKind, AttemptState, blocks
+from keeper.domain.attempts import BLOCKING, AttemptKind, AttemptState
 from keeper.domain.errors import ChainError, KeeperError, Rejected
 from keeper.domain.reports import Note, Report
 from keeper.execution.flights import Flight, Flights
@@ -236,7 +236,7 @@ class Lander:
             attempt = flight.attempt
             if attempt.state not in (AttemptState.SEEN, AttemptState.CONFIRMED):
                 continue
-            if attempt.kind is AttemptKind.RATCHET and not blocks(attempt.kind, attempt.state):
+            if attempt.kind is AttemptKind.RATCHET and (attempt.kind, attempt.state) not in BLOCKING:
                 continue  # a confirmed ratchet has let go of its order; it only waits to be rooted
             if attempt.seen_slot is None or slot < attempt.seen_slot:
                 continue

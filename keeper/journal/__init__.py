@@ -34,4 +34,3 @@ from keeper.journal.sqlite.maintenance import export as export
 from keeper.journal.sqlite.maintenance import vacuum as vacuum
 from keeper.journal.sqlite.maintenance import verify as verify
 from keeper.journal.sqlite.queries import Queries as Queries
-from keeper.journal.writer import GroupDone as GroupDone

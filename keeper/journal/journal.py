@@ -13,6 +13,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 import anyio
 
 from keeper.domain.errors import JournalError
+from keeper.domain.reports import GroupDone
 from keeper.journal.machine import REAL, Machine
 from keeper.journal.ops import Note, Op
 from keeper.journal.retention import Pruned, Retention
@@ -20,7 +21,7 @@ from keeper.journal.sqlite import files
 from keeper.journal.sqlite.lock import writer_lock
 from keeper.journal.sqlite.queries import Queries
 from keeper.journal.sqlite.store import SqliteStore
-from keeper.journal.writer import GroupDone, Writer
+from keeper.journal.writer import Writer
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -33,7 +33,6 @@ class Caller:
 
     ops: Sequence[Op]
     done: asyncio.Future[object]
-    queued_at: float
     durable: bool = True
     result: None = None
     error: JournalError | None = None

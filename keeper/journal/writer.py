@@ -20,10 +20,10 @@ import collections
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from keeper.domain.errors import JournalError
+from keeper.domain.reports import GroupDone
 from keeper.journal.machine import REAL, Machine
 from keeper.journal.ops import Note, Op
 from keeper.journal.queue import Bag, Caller, Group, Queue, Upkeep, Waiting, Work
@@ -34,25 +34,6 @@ _RETRY_FIRST_S: Final = 0.1
 _RETRY_LAST_S: Final = 5.0
 _REMEMBERED: Final = 5
 """So many commits tell how quick the disk is."""
-
-
-@dataclass(frozen=True, slots=True)
-class GroupDone:
-    """One finished group: for the metric and the log.
-
-    `seconds` is from its first operation's start to durable; `waited_s` how long its first caller had waited
-    before that. `problem` is None when it committed.
-    """
-
-    callers: int = 0
-    ops: int = 0
-    notes: int = 0
-    refused: int = 0
-    seconds: float = 0.0
-    waited_s: float = 0.0
-    problem: str | None = None
-    inline: bool = False
-    """Whether it was committed on the event loop's thread, which could do nothing else meanwhile."""
 
 
 class Writer:
@@ -95,7 +76,7 @@ class Writer:
         """Queue one caller's operations; the future is done when they are durable (or else written) or refused,
         and all that was posted before is.
         """
-        caller = Caller(ops, self._loop.create_future(), time.perf_counter(), durable=durable)
+        caller = Caller(ops, self._loop.create_future(), durable=durable)
         self._push(caller)
         return caller.done
 
@@ -112,7 +93,7 @@ class Writer:
                 return False
             self._writing = True
             notes = self._queue.take_notes_on(ops) if self._queue.notes else []
-        caller = Caller(ops, self._loop.create_future(), time.perf_counter())
+        caller = Caller(ops, self._loop.create_future())
         try:
             done = self._write([*notes, caller], inline=True)
         finally:
@@ -291,7 +272,6 @@ class Writer:
             notes=len(callers) - len(waiting),
             refused=refused,
             seconds=time.perf_counter() - began,
-            waited_s=began - waiting[0].queued_at if waiting else 0.0,
             problem=self._problem or self._store.trouble,
             inline=inline,
         )

@@ -43,15 +43,11 @@ class Watchdog:
     stalled_after_s: float
     report: Callable[[Report], None]
     observe: Callable[[str, float], None]
-    _stalled: list[str] = field(default_factory=list, init=False)
+    stalled: tuple[str, ...] = field(default=(), init=False)
+    """The loops that are stuck, as of the last look."""
 
     def __repr__(self) -> str:
-        return f"Watchdog({len(self.loops)} loops, stalled: {', '.join(self._stalled) or 'none'})"
-
-    @property
-    def stalled(self) -> tuple[str, ...]:
-        """The loops that are stuck, as of the last look."""
-        return tuple(self._stalled)
+        return f"Watchdog({len(self.loops)} loops, stalled: {', '.join(self.stalled) or 'none'})"
 
     def look(self) -> None:
         """Compare once."""
@@ -60,14 +56,14 @@ class Watchdog:
             name = loop.turns.name
             still_s = loop.still_for_s(now)
             self.observe(name, still_s)
-            stuck, known = still_s > self.stalled_after_s, name in self._stalled
+            stuck, known = still_s > self.stalled_after_s, name in self.stalled
             if stuck and not known:
-                self._stalled.append(name)
+                self.stalled = (*self.stalled, name)
                 self.report(
                     Note("watchdog.stalled", f"the loop {name} has not gone round for {still_s:.1f} s", "error")
                 )
             elif known and not stuck:
-                self._stalled.remove(name)
+                self.stalled = tuple(other for other in self.stalled if other != name)
                 self.report(Note("watchdog.recovered", f"the loop {name} goes round again", level="warning"))
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:

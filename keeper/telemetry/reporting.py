@@ -7,7 +7,7 @@ import enum
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any, Final, Protocol, get_args
+from typing import Any, Final, get_args
 
 from solders.pubkey import Pubkey
 from solders.signature import Signature
@@ -18,6 +18,7 @@ from keeper.domain.reports import (
     AttemptMoved,
     FillWithoutPosition,
     GateChanged,
+    GroupDone,
     Note,
     OrderSettled,
     OrderTriggered,
@@ -25,20 +26,6 @@ from keeper.domain.reports import (
 )
 from keeper.telemetry.logs import wants, write
 from keeper.telemetry.metrics import Metrics
-
-
-class Timed(Protocol):
-    """What is counted of a group of the journal's."""
-
-    @property
-    def seconds(self) -> float:
-        """How long it took."""
-        ...
-
-    @property
-    def inline(self) -> bool:
-        """Whether it was done on the event loop's thread."""
-        ...
 
 
 class Telemetry:
@@ -55,7 +42,7 @@ class Telemetry:
         """A call of an endpoint is over."""
         self.metrics.rpc_seconds.labels(endpoint, outcome).observe(seconds)
 
-    def journal_group(self, group: Timed) -> None:
+    def journal_group(self, group: GroupDone) -> None:
         """A group of operations is in the journal, or failed; by themselves those that the event loop waited for."""
         self.metrics.journal_seconds.observe(group.seconds)
         if group.inline:

@@ -12,11 +12,11 @@ import pytest
 from keeper.domain.attempts import AttemptKind, AttemptState, Fate
 from keeper.domain.errors import DuplicateAttempt, JournalError
 from keeper.domain.orders import OrderState
+from keeper.domain.reports import GroupDone
 from keeper.journal import (
     AddAttempt,
     AddPrepared,
     AddSpend,
-    GroupDone,
     Journal,
     JournalConflict,
     MoveAttempt,

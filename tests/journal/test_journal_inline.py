@@ -12,7 +12,8 @@ import pytest
 from keeper.domain.attempts import AttemptState
 from keeper.domain.errors import DuplicateAttempt, JournalError
 from keeper.domain.orders import OrderState
-from keeper.journal import AddAttempt, GroupDone, Journal, MoveAttempt, NoteOrder, NoteState, SetMeta, verify
+from keeper.domain.reports import GroupDone
+from keeper.journal import AddAttempt, Journal, MoveAttempt, NoteOrder, NoteState, SetMeta, verify
 from tests.journal.journal_making import child, key, line, make_attempt, make_order
 from tests.support import until
 

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from solders.pubkey import Pubkey
 
-from keeper.domain.orders import REVISION_0_1, REVISION_0_2, OnchainStatus, Order, OrderType, Side, fields_of
+from keeper.domain.orders import REVISION_0_1, REVISION_0_2, OnchainStatus, Order, OrderType, Side
 from keeper.domain.prices import Fires, Level
 from keeper.triggers.book import Book, Change
 from keeper.triggers.conditions import is_earlier_stop, is_met, least_step, ratcheted_stop, trigger_of
 from keeper.triggers.watchlist import Watched
+from tests.support.fields import fields_of
 from tests.triggers.order_making import BTC, REPEATABLE, SOL, key, make_order
 
 STEP_PPM = 10_000

@@ -34,7 +34,7 @@ BLOCKING_SQL: Final = (
     f"((kind = '{AttemptKind.EXECUTE.value}' AND state IN ({LIVE_SQL})) "
     f"OR (kind = '{AttemptKind.RATCHET.value}' AND state IN ({_words(IN_FLIGHT_STATES)})))"
 )
-"""`keeper.domain.attempts.blocks` in SQL: an order has one such attempt at most."""
+"""`keeper.domain.attempts.BLOCKING` in SQL: an order has one such attempt at most."""
 FOLLOWED_SQL: Final = (
     f"((kind = '{AttemptKind.RELAY.value}' AND state IN ({LIVE_SQL})) "
     f"OR (kind = '{AttemptKind.RATCHET.value}' AND state = '{AttemptState.CONFIRMED.value}'))"
