@@ -18,7 +18,7 @@ from keeper.config import limits
 from keeper.config.effective import effective
 from keeper.config.endpoints import endpoints_of
 from keeper.config.keys import load_signer
-from keeper.config.program import load_program
+from keeper.config.program import load_program, refuse_fills_without_position
 from keeper.config.settings import Settings
 from keeper.config.wallets import bearers, load_wallets
 from keeper.domain.reports import Note
@@ -27,19 +27,19 @@ from keeper.execution.balance import RecentFees
 from keeper.execution.fees import utc_day
 from keeper.execution.relay import RelayDesk
 from keeper.execution.router import Router
-from keeper.http.edge.clients import Tokens
+from keeper.http.edge.clients import ApiLimits, Tokens
 from keeper.http.ports import ApiPorts
-from keeper.journal import Journal
+from keeper.journal import Journal, Retention
 from keeper.runtime.gauges import Gauges
 from keeper.runtime.genesis import hold_to_genesis
 from keeper.runtime.health import HealthReport
 from keeper.runtime.outside import REAL_WORLD, Outside
 from keeper.runtime.watchdog import Loop, Watchdog
 from keeper.solana.client import ChainClient
-from keeper.solana.pool import RpcPool
+from keeper.solana.pool import PoolLimits, RpcPool
 from keeper.solana.rpc import Endpoint
 from keeper.solana.transactions import Blockhashes
-from keeper.solana.watch import ProgramWatch
+from keeper.solana.watch import ProgramWatch, WatchLimits
 from keeper.telemetry import Metrics, Telemetry
 from keeper.venue.deployment import check_idl, check_program
 from keeper.venue.oracle import MarketPull, PullWhenSilent
@@ -82,7 +82,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
     async with AsyncExitStack() as stack:
         opened = Journal.open(
             settings.journal.path,
-            retention=limits.retention(settings),
+            retention=Retention(history_days=settings.journal.retention_days),
             on_group=telemetry.journal_group,
             inline_below_s=settings.journal.inline_below_ms / 1e3,
             machine=outside.machine,
@@ -91,12 +91,14 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
 
         # The chain
         endpoints = [Endpoint(p.label, outside.transport(p)) for p in endpoints_of(settings.rpc)]
-        pool = RpcPool(endpoints, limits.pool_limits(settings), observe=telemetry.rpc_call)
+        r = settings.rpc
+        bounds = PoolLimits(deadline_s=r.deadline_s, probe_every_s=r.probe_every_s, max_slot_lag=r.max_slot_lag)
+        pool = RpcPool(endpoints, bounds, observe=telemetry.rpc_call)
         stack.push_async_callback(pool.aclose)
         client = ChainClient(pool)
         await check_program(client, program)
         await check_idl(client, program, signer.address)
-        limits.refuse_fills_without_position(settings, program)
+        refuse_fills_without_position(settings, program)
         genesis = await hold_to_genesis(client, journal, settings.rpc.genesis)
         blockhashes = Blockhashes(client, refresh_every_s=settings.rpc.blockhash_every_s)
 
@@ -205,7 +207,7 @@ def _watches(
             on_malformed=telemetry.malformed_account,
             on_snapshot=on_list,
             on_trouble=telemetry.reconnect,
-            limits=limits.watch_limits(settings),
+            limits=WatchLimits(silence_s=settings.rpc.silence_s, snapshot_every_s=settings.rpc.snapshot_every_s),
             snapshot_lock=lists,
             connect=outside.connect,
         )
@@ -225,6 +227,7 @@ def _api_ports(
     metrics: Metrics,
     genesis: str,
 ) -> ApiPorts:
+    http = settings.http
     return ApiPorts(
         program=venue.program,
         client=client,
@@ -236,7 +239,7 @@ def _api_ports(
         metrics=metrics.registry,
         keeper_pubkey=venue.keeper,
         balance_lamports=lambda: execution.balance.lamports,
-        limits=limits.api_limits(settings),
+        limits=ApiLimits(requests_per_s=http.requests_per_s, burst=http.burst, streams=http.streams),
         brakes=execution.operator,
         operators=limits.operators(settings),
         tokens=Tokens(bearers(settings.managed)),
@@ -244,5 +247,5 @@ def _api_ports(
         settings_shown=lambda: {setting.name: setting.value for setting in effective(settings, None, {})},
         genesis=genesis,
         busy=lambda: execution.busy,
-        public_url=settings.http.public_url,
+        public_url=http.public_url,
     )

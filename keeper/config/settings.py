@@ -11,11 +11,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from solders.pubkey import Pubkey
-
-Share = Annotated[float, Field(gt=0, le=1)]
 
 CLUSTERS: Final = {
     "mainnet": "5eykt4UsFv8P8NJdTREpY1vzqKqZKvdpKuc147dw2N9d",
@@ -27,7 +25,32 @@ CLUSTERS: Final = {
 CALLS_A_TURN: Final = 5
 """A loop may wait for so many calls, each up to its deadline, and still counts as slow, not as stuck."""
 
-_SHA256_HEX: Final = re.compile(r"[0-9a-f]{64}")
+
+def _base58(value: str) -> str:
+    try:
+        Pubkey.from_string(value)
+    except ValueError:
+        raise ValueError("it is not a base58 public key of 32 bytes") from None
+    return value
+
+
+def _genesis(value: str) -> str:
+    try:
+        return CLUSTERS.get(value) or _base58(value)  # a hash has an address's form: 32 bytes in base58
+    except ValueError:
+        raise ValueError(f"it is neither {', '.join(CLUSTERS)} nor a genesis hash") from None
+
+
+def _sha256(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[0-9a-f]{64}", value.get_secret_value()):
+        raise ValueError("it is not the SHA-256 of a token: 64 hexadecimal digits in lower case")
+    return value
+
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Address = Annotated[str, AfterValidator(_base58)]
+Genesis = Annotated[str, AfterValidator(_genesis)]
+Digest = Annotated[SecretStr, AfterValidator(_sha256)]
 
 
 class _Section(BaseModel):
@@ -49,7 +72,7 @@ class RpcSettings(_Section):
         None, description="its WebSocket URL; by default the HTTP URL with ws: and, if it names a port, the next port"
     )
     fallbacks: tuple[Fallback, ...] = Field((), description="further endpoints, in order of preference")
-    genesis: str | None = Field(
+    genesis: Genesis | None = Field(
         None,
         description='the cluster to be on: "mainnet", "devnet", "testnet" or a genesis hash; unset takes any, and the '
         "journal remembers it",
@@ -67,38 +90,17 @@ class RpcSettings(_Section):
         2.0, gt=0, le=20, description="how often a new blockhash is fetched, in seconds; each lives about a minute"
     )
 
-    @field_validator("genesis")
-    @classmethod
-    def _a_genesis_hash(cls, value: str | None) -> str | None:
-        if value is None or value in CLUSTERS:
-            return CLUSTERS.get(value or "")
-        try:
-            Pubkey.from_string(value)  # a hash has an address's form: 32 bytes in base58
-        except ValueError:
-            raise ValueError(f"it is neither {', '.join(CLUSTERS)} nor a genesis hash") from None
-        return value
-
 
 class ProgramSettings(_Section):
     """The program that the keeper serves."""
 
     idl: str = Field("0.2", description='"0.1" or "0.2" for a packaged IDL, or the path of an IDL file')
-    id: str | None = Field(None, description="program id; by default the address in the IDL")
+    id: Address | None = Field(None, description="program id; by default the address in the IDL")
     accept_fills_without_position: bool = Field(
         False,
         description="execute on a revision whose fills create no position (0.1). A trader's order is then marked "
         "filled with nothing behind it; say yes only if something else opens the position",
     )
-
-    @field_validator("id")
-    @classmethod
-    def _an_address(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                Pubkey.from_string(value)
-            except ValueError:
-                raise ValueError("it is not a base58 public key of 32 bytes") from None
-        return value
 
 
 class KeySettings(_Section):
@@ -199,18 +201,11 @@ class HttpSettings(_Section):
     )
     burst: int = Field(2_000, ge=1, description="requests that one client may send at once")
     streams: int = Field(2_000, ge=1, le=4_000, description="open streams and long polls, of all clients together")
-    admin_token_sha256: SecretStr | None = Field(
+    admin_token_sha256: Digest | None = Field(
         None,
         description="SHA-256 (hex) of the token for pause, resume and retry; unset: there are no such routes. "
         "`keeper admin-token FILE` makes one",
     )
-
-    @field_validator("admin_token_sha256")
-    @classmethod
-    def _a_digest(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not _SHA256_HEX.fullmatch(value.get_secret_value()):
-            raise ValueError("it is not 64 hexadecimal digits in lower case")
-        return value
 
 
 class ManagedWalletSettings(_Section):
@@ -221,14 +216,7 @@ class ManagedWalletSettings(_Section):
     markets: tuple[str, ...] = Field(min_length=1)
     max_size: str = Field(pattern=r"^(0|[1-9][0-9]{0,8})(\.[0-9]{1,6})?$")
     orders_per_day: int = Field(ge=1)
-    token_sha256: tuple[SecretStr, ...] = Field(min_length=1)
-
-    @field_validator("token_sha256")
-    @classmethod
-    def _digests(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        if not all(_SHA256_HEX.fullmatch(digest.get_secret_value()) for digest in value):
-            raise ValueError("each is the SHA-256 of a token: 64 hexadecimal digits in lower case")
-        return value
+    token_sha256: tuple[Digest, ...] = Field(min_length=1)
 
 
 class ManagedSettings(_Section):
@@ -294,18 +282,16 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _slow_is_not_stuck(self) -> Self:
         """A turn of a loop waits for a few calls, each up to its deadline, and the watch's for news of a slot."""
-        stalled_s, deadline_s, silence_s = self.health.stalled_after_s, self.rpc.deadline_s, self.rpc.silence_s
-        if stalled_s <= CALLS_A_TURN * deadline_s:
-            raise ValueError(
-                f"health.stalled_after_s ({stalled_s:g}) must be above {CALLS_A_TURN} x rpc.deadline_s "
-                f"({CALLS_A_TURN * deadline_s:g}), or a slow endpoint is taken for a stuck loop: raise "
-                "health.stalled_after_s, or lower rpc.deadline_s"
-            )
-        if stalled_s <= silence_s:
-            raise ValueError(
-                f"health.stalled_after_s ({stalled_s:g}) must be above rpc.silence_s ({silence_s:g}), or a silent "
-                "socket is taken for a stuck loop: raise health.stalled_after_s, or lower rpc.silence_s"
-            )
+        stalled_s = self.health.stalled_after_s
+        for least_s, said, what, setting in (
+            (CALLS_A_TURN * self.rpc.deadline_s, f"{CALLS_A_TURN} x rpc.deadline_s", "slow endpoint", "rpc.deadline_s"),
+            (self.rpc.silence_s, "rpc.silence_s", "silent socket", "rpc.silence_s"),
+        ):
+            if stalled_s <= least_s:
+                raise ValueError(
+                    f"health.stalled_after_s ({stalled_s:g}) must be above {said} ({least_s:g}), or a {what} is taken "
+                    f"for a stuck loop: raise health.stalled_after_s, or lower {setting}"
+                )
         return self
 
 

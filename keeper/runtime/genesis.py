@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 from keeper.domain.errors import ChainError, Misconfigured
@@ -28,12 +29,17 @@ async def hold_to_genesis(client: ChainClient, journal: Journal, expected: str |
             remedy="Check rpc.url, or rpc.genesis.",
         )
     known = await journal.meta(GENESIS)
-    if known is not None and known != genesis:
-        raise Misconfigured(
-            f"The journal {journal.path} belongs to another chain (genesis {known}, this one is {genesis}).",
-            remedy="Set journal.path to a file of its own for each chain.",
-        )
+    refuse_another_chain(journal.path, known, genesis)
     if known is None:
         await journal.commit(SetMeta(GENESIS, genesis))
     await client.pool.hold_to(genesis)
     return genesis
+
+
+def refuse_another_chain(journal: Path, known: str | None, genesis: str | None) -> None:
+    """Misconfigured when the journal at this path knows a chain, and it is another one."""
+    if known not in (None, genesis):
+        raise Misconfigured(
+            f"The journal {journal} belongs to another chain (genesis {known}, this one is {genesis}).",
+            remedy="Set journal.path to a file of its own for each chain.",
+        )

@@ -109,6 +109,21 @@ def a_silent_socket_would_be_a_stuck_loop(b: Broken) -> None:
     b.set("rpc", silence_s=90)
 
 
+@case("settings", "program.id is wrong: it is not a base58 public key")
+def no_program_id(b: Broken) -> None:
+    b.set("program", id="Perp")
+
+
+@case("settings", "rpc.genesis is wrong: it is neither mainnet, devnet, testnet nor a genesis hash")
+def no_cluster(b: Broken) -> None:
+    b.set("rpc", genesis="devnett")
+
+
+@case("settings", "http.admin_token_sha256 is wrong: it is not the SHA-256 of a token")
+def a_token_in_place_of_its_hash(b: Broken) -> None:
+    b.set("http", admin_token_sha256="a-token-for-all-to-read")
+
+
 @case("settings", "KEEPER_RPCC__URL is no setting")
 def unknown_variable(b: Broken) -> None:
     b.env["KEEPER_RPCC__URL"] = "http://127.0.0.1:1"
@@ -326,7 +341,7 @@ async def test_beside_a_running_keeper(world: World, tmp_path: Path) -> None:
         assert (asked.exit_code, json.loads(asked.stdout)) == (0, {"ready": True, "reasons": []})
     asked = await invoke("--config", str(config.file), "--ready", "--json")
     assert asked.exit_code == 1
-    assert "no keeper answers" in json.loads(asked.stdout)["reasons"][0]
+    assert "No keeper answers" in json.loads(asked.stdout)["reasons"][0]
 
 
 async def test_show_gives_each_setting_its_origin_and_no_secret(world: World, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from solders.pubkey import Pubkey
 
 from keeper.commands.checks.lines import Lines
 from keeper.config.endpoints import EndpointUrls
+from keeper.config.program import refuse_fills_without_position
 from keeper.config.settings import CLUSTERS, Settings
 from keeper.domain.errors import ChainError
 from keeper.solana.client import ChainClient
@@ -119,11 +120,7 @@ def revision(program: Program, settings: Settings, lines: Lines) -> None:
     elif settings.program.accept_fills_without_position:
         lines.warn("revision", f"{detail}, and you accepted that", "Be sure that something else opens the positions.")
     else:
-        lines.fail(
-            "revision",
-            f"{detail}, so the keeper will not execute",
-            "Use the atomic revision; or watch only, with execution.dry_run.",
-        )
+        lines.try_to("revision", lambda: refuse_fills_without_position(settings, program))
 
 
 async def clock(client: ChainClient, lines: Lines) -> None:

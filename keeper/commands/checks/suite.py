@@ -7,8 +7,7 @@ from keeper.commands.checks.lines import Lines
 from keeper.config.endpoints import endpoints_of
 from keeper.config.program import load_program
 from keeper.config.settings import Settings
-from keeper.journal import Inspection
-from keeper.runtime.genesis import GENESIS
+from keeper.runtime.genesis import GENESIS, refuse_another_chain
 from keeper.venue.deployment import check_idl, check_program
 
 
@@ -26,7 +25,8 @@ async def look(settings: Settings) -> Lines:
     working, genesis = await chain.endpoints(endpoints, settings, lines)
     if not working:
         return lines
-    _same_chain(settings, found, genesis, lines)
+    known = None if found is None else found.meta.get(GENESIS)
+    lines.try_to("journal", lambda: refuse_another_chain(settings.journal.path, known, genesis))
     await chain.sockets(working, lines)
     async with chain.client_for(working) as client:
         await chain.clock(client, lines)
@@ -39,13 +39,3 @@ async def look(settings: Settings) -> Lines:
             if await lines.holds("idl", check_idl(client, program, signer.address), fits):
                 chain.revision(program, settings, lines)
     return lines
-
-
-def _same_chain(settings: Settings, found: Inspection | None, genesis: str | None, lines: Lines) -> None:
-    known = None if found is None else found.meta.get(GENESIS)
-    if known is not None and known != genesis:
-        lines.fail(
-            "journal",
-            f"{settings.journal.path} belongs to another chain (genesis {known}, this one is {genesis})",
-            "Set journal.path to a file of its own for each chain.",
-        )
