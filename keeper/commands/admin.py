@@ -9,19 +9,19 @@ from typing import Annotated, Any
 import typer
 
 from keeper.commands import EXIT_FAILED, options
-from keeper.commands.remote import TOKEN_VARIABLE, call, operators_token, url_from
+from keeper.commands.remote import TOKEN_VARIABLE, call, health_of, operators_token, url_of
 
 TokenOption = Annotated[
     Path | None,
     typer.Option("--token-file", help=f"File with the operator's token; else {TOKEN_VARIABLE} in the environment."),
 ]
+_with_address = options.takes_settings("http.host", "http.port")
 
 
-def status(
-    config: options.Config = None, host: options.Host = None, port: options.Port = None, as_json: options.AsJson = False
-) -> None:
+@_with_address
+def status(given: options.Given, as_json: options.AsJson = False) -> None:
     """Show how a running keeper is: ready or not, and each part of it. Exit code 1 when it is not ready."""
-    health = call(url_from(config, host, port), "GET", "/healthz")
+    health = health_of(url_of(given.settings().http))
     if as_json:
         print(json.dumps(health))
     else:
@@ -32,45 +32,40 @@ def status(
         raise typer.Exit(EXIT_FAILED)
 
 
+@_with_address
 def pause(
+    given: options.Given,
     reason: Annotated[str, typer.Option("--reason", "-r", help="Why, for whoever finds it paused.")] = "",
-    config: options.Config = None,
-    host: options.Host = None,
-    port: options.Port = None,
     token_file: TokenOption = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Sign and send nothing new, until `keeper resume`; through restarts too. What was sent is still followed."""
-    answer = _ask("pause", url_from(config, host, port), token_file, {"reason": reason})
+    answer = _ask("pause", given, token_file, {"reason": reason})
     _say(answer, as_json, f"The keeper is {answer['paused']}.")
 
 
-def resume(
-    config: options.Config = None,
-    host: options.Host = None,
-    port: options.Port = None,
-    token_file: TokenOption = None,
-    as_json: options.AsJson = False,
-) -> None:
+@_with_address
+def resume(given: options.Given, token_file: TokenOption = None, as_json: options.AsJson = False) -> None:
     """End a pause. Orders that the present price meets are executed at once."""
-    answer = _ask("resume", url_from(config, host, port), token_file)
-    _say(answer, as_json, "The keeper goes on.")
+    _say(_ask("resume", given, token_file), as_json, "The keeper goes on.")
 
 
+@_with_address
 def retry(
+    given: options.Given,
     order: options.OrderAddress,
-    config: options.Config = None,
-    host: options.Host = None,
-    port: options.Port = None,
     token_file: TokenOption = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Give a failed order its retry budget back; it rests again, until the price meets its condition."""
-    answer = _ask(f"orders/{options.order_address(order)}/retry", url_from(config, host, port), token_file)
+    answer = _ask(f"orders/{options.order_address(order)}/retry", given, token_file)
     _say(answer, as_json, f"The order {order} rests again.")
 
 
-def _ask(path: str, url: str, token_file: Path | None, body: dict[str, Any] | None = None) -> dict[str, Any]:
+def _ask(
+    path: str, given: options.Given, token_file: Path | None, body: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    url = url_of(given.settings().http)
     return call(url, "POST", f"/v1/admin/{path}", token=operators_token(token_file), body=body)
 
 

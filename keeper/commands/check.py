@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -19,16 +18,9 @@ if TYPE_CHECKING:
 _COLOURS: Final = {"pass": "green", "warn": "yellow", "fail": "red"}
 
 
+@options.takes_settings(*options.FLAGS)
 def check(
-    config: options.Config = None,
-    rpc_url: options.RpcUrl = None,
-    ws_url: options.WsUrl = None,
-    key: options.KeyFile = None,
-    program_id: options.ProgramId = None,
-    idl: options.Idl = None,
-    journal: options.JournalFile = None,
-    host: options.Host = None,
-    port: options.Port = None,
+    given: options.Given,
     ready: Annotated[bool, typer.Option("--ready", help="Only ask a running keeper whether it is ready.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Only print the settings, each with its origin.")] = False,
     as_json: options.AsJson = False,
@@ -37,15 +29,8 @@ def check(
 
     Exit codes: 0 all is well (there may be warnings), 1 something failed, 2 the settings can't be read.
     """
-    flags = options.given(
-        rpc={"url": rpc_url, "ws_url": ws_url},
-        key={"file": key},
-        program={"id": program_id, "idl": idl},
-        journal={"path": journal},
-        http={"host": host, "port": port},
-    )
     try:
-        settings = options.settings_from(config, **flags)
+        settings = given.settings()
     except Misconfigured as e:
         from keeper.commands.checks.lines import Lines
 
@@ -54,7 +39,7 @@ def check(
         _print(lines, as_json)
         raise typer.Exit(EXIT_USAGE) from None
     if show:
-        _show(settings, config, flags, as_json)
+        _show(settings, given, as_json)
     elif not (_ready(settings, as_json) if ready else _look(settings, as_json)):
         raise typer.Exit(EXIT_FAILED)
 
@@ -80,10 +65,10 @@ def _ready(settings: Settings, as_json: bool) -> bool:
     return not reasons
 
 
-def _show(settings: Settings, config: Path | None, flags: dict[str, dict[str, Any]], as_json: bool) -> None:
+def _show(settings: Settings, given: options.Given, as_json: bool) -> None:
     from keeper.config.effective import effective
 
-    rows = effective(settings, config, flags)
+    rows = effective(settings, given.config, given.flags)
     if as_json:
         print(json.dumps({row.name: {"value": row.value, "origin": row.origin} for row in rows}))
         return

@@ -16,11 +16,12 @@ journal_cli = typer.Typer(
 
 
 @journal_cli.command()
-def verify(config: options.Config = None, journal: options.JournalFile = None, as_json: options.AsJson = False) -> None:
+@options.takes_settings("journal.path")
+def verify(given: options.Given, as_json: options.AsJson = False) -> None:
     """Look for damage in the file, and for broken promises in what it says. Exit code 1 when there is any."""
     from keeper.journal import verify as look
 
-    path = options.journal_path(config, journal)
+    path = given.settings().journal.path
     findings = look(path)
     for finding in findings:
         if as_json:
@@ -34,27 +35,30 @@ def verify(config: options.Config = None, journal: options.JournalFile = None, a
 
 
 @journal_cli.command()
-def export(config: options.Config = None, journal: options.JournalFile = None) -> None:
+@options.takes_settings("journal.path")
+def export(given: options.Given) -> None:
     """Write every row as a line of JSON to standard output, as of one moment."""
     from keeper.journal import export as rows
 
-    for line in rows(options.journal_path(config, journal)):
+    for line in rows(given.settings().journal.path):
         sys.stdout.buffer.write(line)
 
 
 @journal_cli.command()
-def backup(target: options.NewFile, config: options.Config = None, journal: options.JournalFile = None) -> None:
+@options.takes_settings("journal.path")
+def backup(given: options.Given, target: options.NewFile) -> None:
     """Copy the journal to a new file, as of one moment, while the keeper goes on."""
     from keeper.journal import backup as copy
 
-    copy(options.journal_path(config, journal), target)
+    copy(given.settings().journal.path, target)
     print(f"Wrote {target}, {target.stat().st_size / 1e6:.1f} MB.")
 
 
 @journal_cli.command()
-def vacuum(config: options.Config = None, journal: options.JournalFile = None) -> None:
+@options.takes_settings("journal.path")
+def vacuum(given: options.Given) -> None:
     """Give the space of removed rows back to the disk. The keeper must not be running."""
     from keeper.journal import vacuum as shrink
 
-    before, after = shrink(options.journal_path(config, journal))
+    before, after = shrink(given.settings().journal.path)
     print(f"{before / 1e6:.1f} MB before, {after / 1e6:.1f} MB after.")

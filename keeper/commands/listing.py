@@ -9,8 +9,7 @@ import contextlib
 import datetime
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from keeper.domain.attempts import Attempt
     from keeper.domain.orders import OrderState
     from keeper.journal import FailureRow, OrderRow, Reader
+    from keeper.journal.records import Page
 
 ORDER_COLUMNS: Final = ["order", "type", "side", "size", "trigger", "state", "reason"]
 ATTEMPT_COLUMNS: Final = ["signed_at", "order", "kind", "number", "state", "fate", "error", "signature"]
@@ -30,64 +30,53 @@ BELOW: Final = frozenset({"order", "error", "signature", "reason"})
 """Columns that stand under their row in a narrow terminal."""
 
 Row = dict[str, Any]
+T = TypeVar("T")
+_of_journal = options.takes_settings("journal.path")
 
 
+@_of_journal
 def orders(
-    config: options.Config = None,
-    journal: options.JournalFile = None,
+    given: options.Given,
     state: Annotated[list[str] | None, typer.Option("--state", help="Only orders in this state; may repeat.")] = None,
     limit: options.Limit = 50,
     as_json: options.AsJson = False,
 ) -> None:
     """List the orders that the journal knows, newest first."""
     states = _states(state) if state else None
-
-    async def read(journal: Reader) -> list[Row]:
-        return [_order(row) for row in (await journal.orders(states=states, limit=limit)).items]
-
-    _list(options.journal_path(config, journal), read, ORDER_COLUMNS, as_json)
+    _list(given, lambda journal: journal.orders(states=states, limit=limit), _order, ORDER_COLUMNS, as_json)
 
 
-def executions(
-    config: options.Config = None,
-    journal: options.JournalFile = None,
-    limit: options.Limit = 50,
-    as_json: options.AsJson = False,
-) -> None:
+@_of_journal
+def executions(given: options.Given, limit: options.Limit = 50, as_json: options.AsJson = False) -> None:
     """List the keeper's attempts, newest first, with what became of them."""
-
-    async def read(journal: Reader) -> list[Row]:
-        return [_attempt(attempt) for attempt in (await journal.executions(limit=limit)).items]
-
-    _list(options.journal_path(config, journal), read, ATTEMPT_COLUMNS, as_json)
+    _list(given, lambda journal: journal.executions(limit=limit), _attempt, ATTEMPT_COLUMNS, as_json)
 
 
+@_of_journal
 def failures(
-    context: typer.Context,
-    config: options.Config = None,
-    journal: options.JournalFile = None,
-    limit: options.Limit = 50,
-    as_json: options.AsJson = False,
+    given: options.Given, context: typer.Context, limit: options.Limit = 50, as_json: options.AsJson = False
 ) -> None:
     """List the orders that could not be executed, with the named reasons."""
-    if context.invoked_subcommand is not None:
-        return
-
-    async def read(journal: Reader) -> list[Row]:
-        return [_failure(failure) for failure in await journal.failures(limit=limit)]
-
-    _list(options.journal_path(config, journal), read, FAILURE_COLUMNS, as_json)
+    if context.invoked_subcommand is None:
+        _list(given, lambda journal: journal.failures(limit=limit), _failure, FAILURE_COLUMNS, as_json)
 
 
-def _list(path: Path, read: Callable[[Reader], Awaitable[list[Row]]], columns: Sequence[str], as_json: bool) -> None:
+def _list(
+    given: options.Given,
+    ask: Callable[[Reader], Awaitable[Page[T] | list[T]]],
+    row_of: Callable[[T], Row],
+    columns: Sequence[str],
+    as_json: bool,
+) -> None:
     import anyio
 
     from keeper.commands.table import print_table
     from keeper.journal import Reader
 
     async def fetch() -> list[Row]:
-        with contextlib.closing(Reader(path)) as journal:
-            return await read(journal)
+        with contextlib.closing(Reader(given.settings().journal.path)) as journal:
+            found = await ask(journal)
+            return [row_of(each) for each in (found if isinstance(found, list) else found.items)]
 
     rows = anyio.run(fetch)
     if as_json:

@@ -1,9 +1,14 @@
-"""The options and arguments that several commands take, and how they become settings."""
+"""The options and arguments that several commands take, and how flags become settings."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from inspect import Parameter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -14,18 +19,23 @@ if TYPE_CHECKING:
 
     from keeper.config.settings import Settings
 
-Config = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="Settings file (TOML).", show_default=False),
-]
-RpcUrl = Annotated[str | None, typer.Option("--rpc-url", help="RPC endpoint; the setting rpc.url.")]
-WsUrl = Annotated[str | None, typer.Option("--ws-url", help="WebSocket endpoint; the setting rpc.ws_url.")]
-KeyFile = Annotated[Path | None, typer.Option("--key", help="Keypair file; the setting key.file.")]
-ProgramId = Annotated[str | None, typer.Option("--program-id", help="The setting program.id.")]
-Idl = Annotated[str | None, typer.Option("--idl", help='"0.1", "0.2" or a file; the setting program.idl.')]
-JournalFile = Annotated[Path | None, typer.Option("--journal", help="Journal file; the setting journal.path.")]
-Host = Annotated[str | None, typer.Option("--host", help="Where the API listens; the setting http.host.")]
-Port = Annotated[int | None, typer.Option("--port", help="Port of the API; the setting http.port.")]
+FLAGS: Final[dict[str, Any]] = {
+    "rpc.url": Annotated[str | None, typer.Option("--rpc-url", help="RPC endpoint; the setting rpc.url.")],
+    "rpc.ws_url": Annotated[str | None, typer.Option("--ws-url", help="WebSocket endpoint; the setting rpc.ws_url.")],
+    "key.file": Annotated[Path | None, typer.Option("--key", help="Keypair file; the setting key.file.")],
+    "program.id": Annotated[str | None, typer.Option("--program-id", help="The setting program.id.")],
+    "program.idl": Annotated[
+        str | None, typer.Option("--idl", help='"0.1", "0.2" or a file; the setting program.idl.')
+    ],
+    "journal.path": Annotated[Path | None, typer.Option("--journal", help="Journal file; the setting journal.path.")],
+    "http.host": Annotated[str | None, typer.Option("--host", help="Where the API listens; the setting http.host.")],
+    "http.port": Annotated[int | None, typer.Option("--port", help="Port of the API; the setting http.port.")],
+    "execution.dry_run": Annotated[bool | None, typer.Option("--dry-run", help="Do everything but send.")],
+    "log.level": Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.")],
+}
+"""The flags that stand for settings: `keeper run` and `keeper check` take them all."""
+
+_Config = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file (TOML).", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many rows at most.")]
 NewFile = Annotated[Path, typer.Argument(help="File to write; it must not exist.")]
@@ -42,19 +52,38 @@ def order_address(text: str) -> Pubkey:
         raise Misconfigured(f"{text!r} is no address of an order.", remedy="Give 32 bytes in base58.") from None
 
 
-def given(**sections: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The flags that were given, by section: those left out are None."""
-    flags = {name: {k: v for k, v in values.items() if v is not None} for name, values in sections.items()}
-    return {name: values for name, values in flags.items() if values}
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Where a command's settings come from: the file, and the flags that were given, by section."""
+
+    config: Path | None
+    flags: dict[str, dict[str, Any]]
+
+    def settings(self) -> Settings:
+        """Settings from the flags, the environment and the file. Misconfigured names what is wrong."""
+        from keeper.config.loading import load_settings
+
+        return load_settings(self.config, self.flags)
 
 
-def settings_from(config: Path | None, **sections: dict[str, Any]) -> Settings:
-    """Settings from the file, the environment and these flags."""
-    from keeper.config.loading import load_settings
+def takes_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command `--config` and a flag for each of these settings. It gets them together, as `given`."""
+    annotations = {"config": _Config, **{name.replace(".", "_"): FLAGS[name] for name in names}}
+    flags = [Parameter(n, Parameter.KEYWORD_ONLY, default=None, annotation=a) for n, a in annotations.items()]
 
-    return load_settings(config, given(**sections))
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def called(**values: Any) -> None:
+            given = Given(values.pop("config"), {})
+            for name in names:
+                section, _, field = name.partition(".")
+                value = values.pop(name.replace(".", "_"))
+                if value is not None:
+                    given.flags.setdefault(section, {})[field] = value
+            command(given, **values)
 
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        called.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
+        return called
 
-def journal_path(config: Path | None, journal: Path | None) -> Path:
-    """The journal's file: the flag, else the setting."""
-    return journal or settings_from(config).journal.path
+    return decorate

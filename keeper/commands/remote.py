@@ -5,15 +5,14 @@ Plain standard library, one request and no retries, because a container's health
 
 from __future__ import annotations
 
+import contextlib
 import http.client
-import ipaddress
 import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from keeper.commands import options
 from keeper.domain.errors import KeeperError, Misconfigured
 
 if TYPE_CHECKING:
@@ -29,41 +28,33 @@ def url_of(settings: HttpSettings) -> str:
     """Where a keeper with these settings answers, seen from this machine. Misconfigured with a port that it picks."""
     if settings.port == 0:
         raise Misconfigured("With http.port 0 nobody knows where the keeper listens.", remedy="Set http.port.")
-    host = settings.host
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return f"http://{host}:{settings.port}"
-    if address.is_unspecified:  # it listens on every address; the loopback is one of them
-        address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
-    return f"http://{address}:{settings.port}" if address.version == 4 else f"http://[{address}]:{settings.port}"
+    # It may listen on every address; the loopback is one of them.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - no address to bind to
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
-def url_from(config: Path | None, host: str | None, port: int | None) -> str:
-    """Where the keeper of these flags and settings answers."""
-    return url_of(options.settings_from(config, http={"host": host, "port": port}).http)
+def health_of(url: str, timeout_s: float = _CALL_TIMEOUT_S) -> dict[str, Any]:
+    """What a keeper says of its health. KeeperError when none answers at `url`."""
+    found = call(url, "GET", "/healthz", timeout_s=timeout_s)
+    if not {"ready", "checks"} <= found.keys():
+        raise KeeperError(f"What answers at {url} is no keeper.")
+    return found
 
 
 def not_ready(url: str) -> tuple[str, ...]:
-    """Why the keeper at `url` is not ready, by its /readyz or because nobody answers; nothing when it is ready."""
+    """Why the keeper at `url` is not ready, by what fails or because nobody answers; nothing when it is ready."""
     try:
-        status, body = _request(url, "GET", "/readyz", _PROBE_TIMEOUT_S)
-    except ConnectionError as e:
-        return (f"no keeper answers at {url} ({e})",)
-    if status == 200:
-        return ()
-    lines = body.decode("utf-8", "replace").splitlines()
-    reasons = tuple(line.removeprefix("[-] ") for line in lines if line.startswith("[-]"))
-    return reasons or (f"{url}/readyz answered {status}",)
+        health = health_of(url, _PROBE_TIMEOUT_S)
+    except KeeperError as e:
+        return (str(e),)
+    return () if health["ready"] else tuple(f"{c['name']}: {c['detail']}" for c in health["checks"] if not c["ok"])
 
 
 def is_keeper(url: str) -> bool:
     """Whether a keeper, and not something else, answers at `url`."""
-    try:
-        status, body = _request(url, "GET", "/livez?verbose", _PROBE_TIMEOUT_S)
-    except ConnectionError:
-        return False
-    return status in (200, 503) and b"] recovery:" in body
+    with contextlib.suppress(KeeperError):
+        return bool(health_of(url, _PROBE_TIMEOUT_S))
+    return False
 
 
 def operators_token(file: Path | None) -> str:
@@ -83,18 +74,28 @@ def operators_token(file: Path | None) -> str:
 
 
 def call(
-    url: str, method: str, path: str, *, token: str | None = None, body: dict[str, Any] | None = None
+    url: str,
+    method: str,
+    path: str,
+    *,
+    token: str | None = None,
+    body: dict[str, Any] | None = None,
+    timeout_s: float = _CALL_TIMEOUT_S,
 ) -> dict[str, Any]:
     """One call; the answer's JSON. KeeperError with the keeper's own words when it refuses or does not answer."""
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    content = None
-    if body is not None:
-        headers["Content-Type"] = "application/json"
-        content = json.dumps(body).encode()
+    headers = {"Connection": "close", "Content-Type": "application/json"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
     try:
-        status, text = _request(url, method, path, _CALL_TIMEOUT_S, headers, content)
-    except ConnectionError as e:
-        raise KeeperError(f"No keeper answers at {url} ({e}).") from None
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        answer = connection.getresponse()
+        status, text = answer.status, answer.read(_MOST_BYTES)
+    except (OSError, http.client.HTTPException, ValueError) as e:
+        raise KeeperError(f"No keeper answers at {url} ({str(e) or type(e).__name__}).") from None
+    finally:
+        connection.close()
     try:
         found = json.loads(text)
     except ValueError:
@@ -106,24 +107,3 @@ def call(
     if status >= 400 and "code" in found:
         raise KeeperError(f"The keeper refuses: {found.get('detail', found['code'])}")
     return found
-
-
-def _request(
-    url: str,
-    method: str,
-    path: str,
-    timeout_s: float,
-    headers: dict[str, str] | None = None,
-    content: bytes | None = None,
-) -> tuple[int, bytes]:
-    """The status and the body. ConnectionError says why when nobody answers with HTTP."""
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
-    try:
-        connection.request(method, path, content, {"Connection": "close", **(headers or {})})
-        answer = connection.getresponse()
-        return answer.status, answer.read(_MOST_BYTES)
-    except (OSError, http.client.HTTPException, ValueError) as e:
-        raise ConnectionError(str(e) or type(e).__name__) from e
-    finally:
-        connection.close()

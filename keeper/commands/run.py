@@ -12,21 +12,11 @@ from keeper.domain.errors import KeeperError
 
 if TYPE_CHECKING:
     from keeper.app import Ready
-    from keeper.config.settings import Settings
 
 
+@options.takes_settings(*options.FLAGS)
 def run(
-    config: options.Config = None,
-    rpc_url: options.RpcUrl = None,
-    ws_url: options.WsUrl = None,
-    key: options.KeyFile = None,
-    program_id: options.ProgramId = None,
-    idl: options.Idl = None,
-    journal: options.JournalFile = None,
-    host: options.Host = None,
-    port: options.Port = None,
-    dry_run: Annotated[bool | None, typer.Option("--dry-run", help="Do everything but send.")] = None,
-    log_level: Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.")] = None,
+    given: options.Given,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line when ready.")] = False,
 ) -> None:
     """Run the keeper until SIGTERM or Ctrl-C."""
@@ -35,18 +25,6 @@ def run(
     from keeper.commands import service
     from keeper.telemetry import configure_logs
 
-    def load() -> Settings:
-        return options.settings_from(
-            config,
-            rpc={"url": rpc_url, "ws_url": ws_url},
-            key={"file": key},
-            program={"id": program_id, "idl": idl},
-            journal={"path": journal},
-            http={"host": host, "port": port},
-            execution={"dry_run": dry_run},
-            log={"level": log_level},
-        )
-
     def announce(ready: Ready) -> None:
         if as_json:
             line = {"http_url": ready.http_url, "keeper": str(ready.keeper), "program_id": str(ready.program.id)}
@@ -54,10 +32,10 @@ def run(
         else:
             print(f"The keeper {ready.keeper} is ready; its API is at {ready.http_url}.", flush=True)
 
-    settings = load()
+    settings = given.settings()
     configure_logs(settings.log.level, settings.log.format)
     try:
-        anyio.run(service.serve, settings, load, announce)
+        anyio.run(service.serve, settings, given.settings, announce)
     except* KeeperError as group:
         raise _first(group) from None
 

@@ -7,6 +7,7 @@ long as every loop that does the work goes round (`keeper.runtime.watchdog`).
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,8 +23,7 @@ from keeper.domain.errors import Misconfigured
 from keeper.runtime.notify import Notifier
 from keeper.telemetry.logs import set_level
 
-_STATUS_EVERY_S: Final = 5.0
-_PING_AT_LEAST_EVERY_S: Final = 5.0
+_AT_LEAST_EVERY_S: Final = 5.0
 _log: Any = structlog.get_logger("keeper.service")
 
 
@@ -39,9 +39,7 @@ async def serve(settings: Settings, load: Callable[[], Settings], on_ready: Call
         def ready(keeper: app.Ready) -> None:
             service.keeper = keeper
             service.tell_ready()
-            tg.start_soon(service.tell_status, keeper, name="status")
-            if notifier.watchdog_s is not None:
-                tg.start_soon(service.feed_watchdog, keeper, notifier.watchdog_s, name="watchdog-pings")
+            tg.start_soon(service.attend, keeper, name="supervisor")
             on_ready(keeper)
 
         try:
@@ -100,23 +98,20 @@ class _Service:
         self.told = self.keeper.summary()
         self.notifier.ready(self.told + more)
 
-    async def tell_status(self, keeper: app.Ready) -> None:
-        """Tell the supervisor how the keeper is, whenever it knows something else."""
+    async def attend(self, keeper: app.Ready) -> None:
+        """Tell the supervisor how the keeper is, whenever it knows something else, and ping it while no loop is stuck.
+        A stuck event loop does not even come here, which says the same.
+        """
+        told_stuck = False
         while True:
-            await anyio.sleep(_STATUS_EVERY_S)
             summary = keeper.summary()
             if summary != self.told:
                 self.told = summary
                 self.notifier.status(summary)
-
-    async def feed_watchdog(self, keeper: app.Ready, within_s: float) -> None:
-        """Ping while no loop is stuck. A stuck event loop does not even come here, which says the same."""
-        told = False
-        while True:
             stalled = keeper.stalled()
             if not stalled:
                 self.notifier.ping()
-            elif not told:
+            elif not told_stuck:
                 self.notifier.stuck(f"stuck: {', '.join(stalled)}")
-            told = bool(stalled)
-            await anyio.sleep(min(within_s / 3, _PING_AT_LEAST_EVERY_S))
+            told_stuck = bool(stalled)
+            await anyio.sleep(min(_AT_LEAST_EVERY_S, (self.notifier.watchdog_s or math.inf) / 3))

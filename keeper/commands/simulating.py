@@ -5,13 +5,13 @@ Nothing is signed and nothing is sent: the node runs the transaction without its
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 from solders.pubkey import Pubkey
 
 from keeper.domain.attempts import AttemptKind
+from keeper.domain.decimals import decimal
 from keeper.domain.errors import KeeperError
-from keeper.domain.orders import Market, Order
 from keeper.solana.client import PROCESSED, ChainClient
 from keeper.triggers.conditions import is_met, trigger_of
 from keeper.venue.layouts import decode_market, decode_order
@@ -20,29 +20,12 @@ from keeper.venue.rehearsal import rehearse
 from keeper.venue.venue import Venue
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """`verdict` is a sentence. `met` is None for an order type that the revision does not execute. `error` is the
-    program's name for it, None when the execution would succeed. `units` are compute units.
+async def simulate(client: ChainClient, program: Program, keeper: Pubkey, address: Pubkey) -> dict[str, Any]:
+    """Read the order and its market, and run its execution. KeeperError when there is no such order.
+
+    Decimals are strings. `condition_met` is None for an order type that the revision does not execute, `error` is the
+    program's name for it, `units` are compute units, `verdict` is a sentence, `logs` are the program's.
     """
-
-    order: Order
-    market: Market
-    price_age_s: int
-    met: bool | None
-    verdict: str
-    error: str | None
-    units: int
-    logs: tuple[str, ...]
-
-    @property
-    def would_execute(self) -> bool:
-        """Whether an execution would succeed now."""
-        return self.error is None
-
-
-async def simulate(client: ChainClient, program: Program, keeper: Pubkey, address: Pubkey) -> Outcome:
-    """Read the order and its market, and run its execution. KeeperError when there is no such order."""
     slot, (account,) = await client.accounts([address], commitment=PROCESSED)
     if account is None or account.owner != program.id:
         what = "no account" if account is None else "no account of this program"
@@ -67,13 +50,20 @@ async def simulate(client: ChainClient, program: Program, keeper: Pubkey, addres
         verdict = f"It would fail with {failure.name}" + (f": {failure.detail}" if failure.detail else ".")
     elif order.expires_at and order.expires_at <= chain_time_s:
         verdict = "The program would mark it expired: it is past its expiry."
-    return Outcome(
-        order=order,
-        market=market,
-        price_age_s=chain_time_s - market.last_oracle_update_s,
-        met=met,
-        verdict=verdict,
-        error=error,
-        units=found.units,
-        logs=found.logs,
-    )
+    return {
+        "order": str(order.address),
+        "type": order.order_type.word,
+        "side": order.side.word,
+        "status": order.status.word,
+        "size": decimal(order.size_1e6),
+        "trigger": decimal(order.stop_price_1e6 or order.price_1e6),
+        "market": market.symbol,
+        "price": decimal(market.last_oracle_price_1e6),
+        "price_age_s": chain_time_s - market.last_oracle_update_s,
+        "condition_met": met,
+        "would_execute": error is None,
+        "error": error,
+        "units": found.units,
+        "verdict": verdict,
+        "logs": found.logs,
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from keeper.domain.health import Health
 from keeper.execution.assembly import Execution
@@ -16,72 +17,63 @@ from keeper.solana.watch import ProgramWatch
 from keeper.telemetry import Metrics
 
 
+@dataclass(slots=True, repr=False)
 class Gauges:
     """One round at each `update`. What is gone (an order type without orders, a reason that was lifted) is gone from
     the gauges too: a gauge that keeps its last value tells of the past.
     """
 
-    def __init__(
-        self,
-        metrics: Metrics,
-        execution: Execution,
-        pool: RpcPool,
-        watches: Sequence[ProgramWatch],
-        journal: Journal,
-        health: Callable[[], Health],
-        lag: LoopLag,
-    ) -> None:
-        self._metrics = metrics
-        self._execution = execution
-        self._pool = pool
-        self._watches = watches
-        self._journal = journal
-        self._health = health
-        self._lag = lag
-        self._reconnects: dict[str, int] = {}
+    metrics: Metrics
+    execution: Execution
+    pool: RpcPool
+    watches: Sequence[ProgramWatch]
+    journal: Journal
+    health: Callable[[], Health]
+    lag: LoopLag
+    _reconnects: dict[str, int] = field(default_factory=dict, init=False)
 
     async def update(self) -> None:
         """One round. No await in it: a scrape sees all of a round or nothing of it."""
-        self._metrics.loop_lag.set(self._lag.longest_s)
-        self._metrics.loop_tasks.set(len(asyncio.all_tasks()))
+        self.metrics.loop_lag.set(self.lag.longest_s)
+        self.metrics.loop_tasks.set(len(asyncio.all_tasks()))
         self._work()
         self._market_data()
         self._endpoints()
         self._state()
 
     def _work(self) -> None:
-        m = self._metrics
-        m.in_flight.set(self._execution.flights.in_flight)
-        m.unrecorded.set(len(self._execution.flights.unrecorded))
-        m.queued.set(self._execution.executor.queued)
-        m.order_records.set(len(self._execution.orders))
+        m = self.metrics
+        m.in_flight.set(self.execution.flights.in_flight)
+        m.unrecorded.set(len(self.execution.flights.unrecorded))
+        m.queued.set(self.execution.executor.queued)
+        m.order_records.set(len(self.execution.orders))
         for reason in Reason:
-            m.orders_blocked.labels(reason.name.lower()).set(len(self._execution.orders.blocked(reason)))
-        m.journal_waiting.labels("commits").set(self._journal.waiting_callers)
-        m.journal_waiting.labels("notes").set(self._journal.waiting_notes)
+            m.orders_blocked.labels(reason.name.lower()).set(len(self.execution.orders.blocked(reason)))
+        m.journal_waiting.labels("commits").set(self.journal.waiting_callers)
+        m.journal_waiting.labels("notes").set(self.journal.waiting_notes)
 
     def _market_data(self) -> None:
-        m = self._metrics
-        m.price_reads.set(self._execution.decision.prices.reads)
-        symbols = {market.address: market.symbol for market in self._execution.desk.markets()}
+        m = self.metrics
+        m.price_reads.set(self.execution.decision.prices.reads)
+        symbols = {market.address: market.symbol for market in self.execution.desk.markets()}
         m.orders_resting.clear()
-        for (market, order_type), count in self._execution.decision.book.counts().items():
+        for (market, order_type), count in self.execution.decision.book.counts().items():
             m.orders_resting.labels(symbols.get(market, "unknown"), order_type.word).set(count)
-        now = self._execution.desk.chain_time_s()
+        now = self.execution.desk.chain_time_s()
         m.price_age.clear()
         for address, symbol in symbols.items():
-            price = self._execution.desk.price(address)
+            price = self.execution.desk.price(address)
             if price is not None and now is not None:
                 m.price_age.labels(symbol).set(price.age_s(now))
 
     def _endpoints(self) -> None:
-        m = self._metrics
+        m = self.metrics
         now = time.monotonic()
-        for health in self._pool.health:
+        for health in self.pool.health:
             m.benched.labels(health.label).set(health.benched(now))
             if health.slot_lag is not None:
                 m.slot_lag.labels(health.label).set(health.slot_lag)
-        for watch in self._watches:
+        for watch in self.watches:
             label, known = watch.label, watch.health
             m.watch_slot.labels(label).set(known.last_slot)
             m.watch_connected.labels(label).set(known.connected)
@@ -89,15 +81,15 @@ class Gauges:
             self._reconnects[label] = known.reconnects
 
     def _state(self) -> None:
-        m = self._metrics
-        health = self._health()
+        m = self.metrics
+        health = self.health()
         m.ready.set(health.ready)
         for check in health.checks:
             m.check_ok.labels(check.name).set(check.ok)
-        balance = self._execution.balance
+        balance = self.execution.balance
         if balance.lamports is not None:
             m.balance.set(balance.lamports)
         m.balance_floor.set(balance.floor_lamports)
         m.stopped.clear()
-        for reason in self._execution.gate.reasons:
+        for reason in self.execution.gate.reasons:
             m.stopped.labels(reason).set(1)

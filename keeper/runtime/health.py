@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from keeper.domain.errors import ChainError
@@ -19,28 +20,20 @@ _OF_SOME_ORDERS: Final = frozenset({"prices", "attempts"})
 """Stale prices stop the orders of their market, an attempt that can't be recorded stops its own: not the keeper."""
 
 
+@dataclass(slots=True, kw_only=True, repr=False)
 class HealthReport:
-    """Answers at once, from what is known. `live` is False only when a restart could help."""
+    """Answers at once, from what is known. `live` is False only when a restart could help. `recovered` is set when the
+    open attempts of an earlier run have been looked up.
+    """
 
-    def __init__(
-        self,
-        *,
-        pool: RpcPool,
-        watches: Sequence[ProgramWatch],
-        blockhashes: Blockhashes,
-        journal: Journal,
-        execution: Execution,
-        watchdog: Watchdog,
-        silence_s: float,
-    ) -> None:
-        self._pool = pool
-        self._watches = watches
-        self._blockhashes = blockhashes
-        self._journal = journal
-        self._execution = execution
-        self._watchdog = watchdog
-        self._silence_s = silence_s
-        self.recovered = False
+    pool: RpcPool
+    watches: Sequence[ProgramWatch]
+    blockhashes: Blockhashes
+    journal: Journal
+    execution: Execution
+    watchdog: Watchdog
+    silence_s: float
+    recovered: bool = False
 
     def report(self) -> Health:
         """The state of things now."""
@@ -49,31 +42,31 @@ class HealthReport:
             self._endpoints(),
             self._blockhash(),
             self._prices(),
-            Check("journal", self._journal.healthy, self._journal.problem or ""),
-            Check("sending", self._execution.gate.is_open, self._sending()),
+            Check("journal", self.journal.healthy, self.journal.problem or ""),
+            Check("sending", self.execution.gate.is_open, self._sending()),
             self._attempts(),
-            Check("loops", not self._watchdog.stalled, self._stuck()),
+            Check("loops", not self.watchdog.stalled, self._stuck()),
             Check("recovery", self.recovered, "" if self.recovered else "open attempts are being looked up"),
         )
         ready = all(check.ok for check in checks if check.name not in _OF_SOME_ORDERS)
-        return Health(live=not self._watchdog.stalled, ready=ready, checks=checks)
+        return Health(live=not self.watchdog.stalled, ready=ready, checks=checks)
 
     def _stuck(self) -> str:
-        stalled = self._watchdog.stalled
+        stalled = self.watchdog.stalled
         return f"stuck, and only a restart helps: {', '.join(stalled)}" if stalled else ""
 
     def _sending(self) -> str:
-        reasons = list(self._execution.gate.reasons.values())
-        if self._execution.dry_run:
-            left = self._execution.flights.in_flight
+        reasons = list(self.execution.gate.reasons.values())
+        if self.execution.dry_run:
+            left = self.execution.flights.in_flight
             earlier = f"; {left} attempts of an earlier run could still land, and are only looked up" if left else ""
             reasons.append(f"dry run: nothing is sent{earlier}")
         return "; ".join(reasons)
 
     def _attempts(self) -> Check:
-        unrecorded = self._execution.flights.unrecorded
+        unrecorded = self.execution.flights.unrecorded
         if not unrecorded:
-            return Check("attempts", True, f"{self._execution.flights.in_flight} in flight")
+            return Check("attempts", True, f"{self.execution.flights.in_flight} in flight")
         first = unrecorded[0]
         return Check(
             "attempts",
@@ -84,30 +77,30 @@ class HealthReport:
 
     def _watch(self) -> Check:
         now = time.monotonic()
-        heard = [w for w in self._watches if w.health.last_heard_at and now - w.health.last_heard_at <= self._silence_s]
-        up = [w for w in self._watches if w.health.connected and w.health.snapshots > 0]
+        heard = [w for w in self.watches if w.health.last_heard_at and now - w.health.last_heard_at <= self.silence_s]
+        up = [w for w in self.watches if w.health.connected and w.health.snapshots > 0]
         if up and heard:
             return Check("watch", True, f"slot {max(w.health.last_slot for w in up)}")
-        error = next((w.health.last_error for w in self._watches if w.health.last_error), "no snapshot yet")
+        error = next((w.health.last_error for w in self.watches if w.health.last_error), "no snapshot yet")
         return Check("watch", False, f"no endpoint tells of changes: {error}")
 
     def _endpoints(self) -> Check:
         now = time.monotonic()
-        benched = [f"{h.label}: {h.bench_reason}" for h in self._pool.health if h.benched(now)]
-        ok = len(benched) < len(self._pool.health)
+        benched = [f"{h.label}: {h.bench_reason}" for h in self.pool.health if h.benched(now)]
+        ok = len(benched) < len(self.pool.health)
         return Check("rpc", ok, "; ".join(benched))
 
     def _blockhash(self) -> Check:
         try:
-            self._blockhashes.current()
+            self.blockhashes.current()
         except ChainError as e:
             return Check("blockhash", False, str(e))
         return Check("blockhash", True)
 
     def _prices(self) -> Check:
         stale = []
-        for market in self._execution.desk.markets():
-            executing, why = self._execution.desk.executing(market)
+        for market in self.execution.desk.markets():
+            executing, why = self.execution.desk.executing(market)
             if not executing:
                 stale.append(f"{market.symbol}: {why}")
         return Check("prices", not stale, "; ".join(stale))
@@ -116,6 +109,6 @@ class HealthReport:
         """The keeper's state on one line, for a supervisor's status."""
         health = self.report()
         if health.ready:
-            resting, flying = len(self._execution.decision.book), self._execution.flights.in_flight
+            resting, flying = len(self.execution.decision.book), self.execution.flights.in_flight
             return f"ready; {resting} orders resting, {flying} attempts in flight"
         return "not ready: " + "; ".join(f"{check.name}: {check.detail}" for check in health.checks if not check.ok)

@@ -61,12 +61,14 @@ class Notifier:
         self._send(f"STATUS={status}")
 
     def ping(self) -> None:
-        """The work goes on."""
-        self._send("WATCHDOG=1")
+        """The work goes on; nothing for a supervisor that expects no pings."""
+        if self.watchdog_s is not None:
+            self._send("WATCHDOG=1")
 
     def stuck(self, status: str) -> None:
         """The work does not go on; the supervisor need not wait for a ping that will not come."""
-        self._send(f"WATCHDOG=trigger\nSTATUS={status}")
+        trigger = "" if self.watchdog_s is None else "WATCHDOG=trigger\n"
+        self._send(f"{trigger}STATUS={status}")
 
     def close(self) -> None:
         """Close the socket."""

@@ -7,7 +7,7 @@ keeper's own task group, where an error is seen. A loop that is slower than its 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
@@ -36,13 +36,8 @@ class Schedule:
     ) -> None:
         self._scheduler.shutdown(wait=False)
 
-    def every(self, every_s: float, work: Callable[[], Awaitable[object]], name: str, tasks: TaskGroup) -> None:
-        """Do `work` at once and then every `every_s` seconds, in a task of its own. What a node or the disk refuses is
-        tried again at the next tick.
-        """
-        tasks.start_soon(self._every, every_s, work, name, name=name)
-
-    async def _every(self, every_s: float, work: Callable[[], Awaitable[object]], name: str) -> None:
+    async def ticks(self, name: str, *, every_s: float) -> AsyncIterator[None]:
+        """One tick at once, then one every `every_s` seconds, until the reader stops."""
         due = anyio.Event()
 
         async def post() -> None:  # APScheduler would call a plain function in a thread, where no event may be set
@@ -50,7 +45,15 @@ class Schedule:
 
         self._scheduler.add_job(post, "interval", seconds=every_s, id=name, coalesce=True)
         while True:
-            with contextlib.suppress(ChainError, JournalError):  # counted where it happened; health shows what lasts
-                await work()
+            yield
             await due.wait()
             due = anyio.Event()
+
+    def every(self, every_s: float, work: Callable[[], Awaitable[object]], name: str, tasks: TaskGroup) -> None:
+        """Do `work` at each tick, in a task of its own. What a node or the disk refuses is tried again at the next."""
+        tasks.start_soon(self._every, every_s, work, name, name=name)
+
+    async def _every(self, every_s: float, work: Callable[[], Awaitable[object]], name: str) -> None:
+        async for _ in self.ticks(name, every_s=every_s):
+            with contextlib.suppress(ChainError, JournalError):  # counted where it happened; health shows what lasts
+                await work()
