@@ -16,7 +16,7 @@ from solders.pubkey import Pubkey
 from bench.resting import reply_accounts, reply_end, reply_head
 from keeper.localnet import Bank
 from keeper.localnet.rpc import bank_dispatcher
-from keeper.venue.layouts import ORDER_DISCRIMINATOR
+from keeper.venue.venue import ORDER_DISCRIMINATOR
 from tests.support.http_node import http_node
 
 _ORDERS = base64.b64encode(ORDER_DISCRIMINATOR)

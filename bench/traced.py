@@ -21,7 +21,7 @@ from websockets.asyncio.client import ClientConnection
 
 from keeper.cli import main
 from keeper.solana import http1
-from keeper.venue.layouts import MARKET_DISCRIMINATOR
+from keeper.venue.venue import MARKET_DISCRIMINATOR
 
 _MARKET = base64.b64encode(MARKET_DISCRIMINATOR)[:10]
 

@@ -24,7 +24,7 @@ from keeper.config.wallets import bearers, load_wallets
 from keeper.domain.reports import Note
 from keeper.execution.assembly import Execution
 from keeper.execution.balance import RecentFees
-from keeper.execution.fees import utc_day
+from keeper.execution.drafting import utc_day
 from keeper.execution.relay import RelayDesk
 from keeper.execution.router import Router
 from keeper.http.edge.clients import ApiLimits, Tokens

@@ -17,7 +17,7 @@ import anyio
 from bench.figures import across
 from bench.ledger import Ledger
 from bench.stage import CROSSING_1E6, PRICE_1E6, SOL_FOR_FEES, chain, cpu_s, keeper, metrics, place_stops, traders_for
-from keeper.venue.layouts import POSITION_DISCRIMINATOR
+from keeper.venue.venue import POSITION_DISCRIMINATOR
 from tests.support.waiting import until
 
 _LONGEST_S = 120.0

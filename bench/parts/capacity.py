@@ -27,7 +27,7 @@ from keeper.domain.events import ChainTime, MarketSeen
 from keeper.domain.orders import Market
 from keeper.triggers.book import Change
 from keeper.triggers.decision import Decision, Rules
-from keeper.venue.layouts import decode_order, order_fields
+from keeper.venue.venue import decode_order, order_fields
 from tests.support.waiting import until
 from tests.support.world import World
 

@@ -17,7 +17,7 @@ from anchorpy_core.idl import Idl as AnchorIdl
 from bench.figures import across
 from bench.resting import order_accounts
 from bench.stage import PRICE_1E6, STOP_1E6, chain
-from keeper.venue.layouts import decode_order, order_fields
+from keeper.venue.venue import decode_order, order_fields
 from tests.support.world import PROGRAM
 
 

@@ -229,7 +229,7 @@ def _attempt(order: Order) -> Attempt:
 
 
 def _intent(order: Order, attempt: Attempt | None = None) -> list[Op]:
-    reason = "The price 94 met its condition; attempt 1 is on its way."
+    reason = "Its condition is met; attempt 1 is on its way."
     return [
         NoteOrder(order),
         NoteState(order.address, OrderState.EXECUTING, reason),

@@ -14,10 +14,9 @@ from keeper.domain.decimals import decimal
 from keeper.domain.errors import KeeperError
 from keeper.solana.client import PROCESSED, ChainClient
 from keeper.triggers.conditions import is_met, trigger_of
-from keeper.venue.layouts import decode_market, decode_order
 from keeper.venue.program import Program
 from keeper.venue.rehearsal import rehearse
-from keeper.venue.venue import Venue
+from keeper.venue.venue import Venue, decode_market, decode_order
 
 
 async def simulate(client: ChainClient, program: Program, keeper: Pubkey, address: Pubkey) -> dict[str, Any]:

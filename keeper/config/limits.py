@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keeper.config.settings import Settings
-from keeper.execution.fees import FeeRules
+from keeper.execution.drafting import FeeRules
 from keeper.execution.limits import ExecutionLimits, LandingLimits
 from keeper.execution.tries import RetryLimits
 from keeper.http.edge.clients import Tokens

@@ -15,9 +15,9 @@ from keeper.domain.errors import ChainError
 from keeper.domain.orders import Order, Position
 from keeper.solana.client import CONFIRMED, ChainClient, memcmp
 from keeper.solana.rpc import Call
-from keeper.venue.layouts import ORDER_DISCRIMINATOR, POSITION_DISCRIMINATOR, decode_order, decode_position
 from keeper.venue.program import CANCEL, EXECUTE, PLACE, RATCHET, Program
 from keeper.venue.program_errors import name_failure, programs_of
+from keeper.venue.venue import ORDER_DISCRIMINATOR, POSITION_DISCRIMINATOR, decode_order, decode_position
 
 PRICE: Final = "update_oracle_price"
 _FOLLOWED: Final = frozenset({PRICE, PLACE, CANCEL, EXECUTE, RATCHET})

@@ -48,7 +48,7 @@ class Sender:
 
     async def send(self, wires: Sequence[bytes]) -> list[Signature]:
         """Hand the bytes to the node, in one request and in this order; what becomes of them is not waited for."""
-        replies = await self._client.send(wires).replies()
+        replies = await self._client.pool.send(wires).replies()
         for reply in replies:
             if isinstance(reply, ChainError):
                 raise DemoFailed(f"The chain does not take a transaction of the demo: {reply}") from reply

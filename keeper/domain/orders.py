@@ -207,6 +207,11 @@ def order_of(address: Pubkey, fields: OrderFields, slot: int) -> Order:
     )
 
 
+def fields_of(order: Order) -> OrderFields:
+    """The fields of the account that holds this order."""
+    return (bytes(order.user), bytes(order.market), *order[3:15])
+
+
 @dataclass(frozen=True, slots=True)
 class Market:
     """One market account at one slot, with the oracle price in it (`last_oracle_price_1e6`, 0: never set)."""

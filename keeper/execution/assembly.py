@@ -10,10 +10,9 @@ from keeper.domain.reports import Report
 from keeper.execution.account_wait import AccountWait
 from keeper.execution.balance import BalanceWatch
 from keeper.execution.desk import Desk
-from keeper.execution.drafting import Drafting
+from keeper.execution.drafting import Drafting, FeePolicy, FeeRules, utc_day
 from keeper.execution.endings import Endings
 from keeper.execution.executor import Executor
-from keeper.execution.fees import FeePolicy, FeeRules, utc_day
 from keeper.execution.flights import Flights
 from keeper.execution.gate import Gate
 from keeper.execution.lander import Lander

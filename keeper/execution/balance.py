@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from solders.pubkey import Pubkey
 
 from keeper.domain.errors import ChainError
-from keeper.execution.fees import DAILY_CAP, FeePolicy
+from keeper.execution.drafting import DAILY_CAP, FeePolicy
 from keeper.execution.gate import Gate
 from keeper.solana.client import ChainClient
 

@@ -1,25 +1,207 @@
-"""From a decided action to a signed transaction and the operation that has to be in the journal before it is sent."""
+"""From a decided action to a signed transaction, what it may use and pays, and the operation that has to be in the
+journal before it is sent.
+
+The fee is price x REQUESTED units, so a limit that is too high costs money and one that is too low costs the
+fill: it is the most units seen for this kind of transaction plus a margin. The price rises on retries only, and both
+are capped. A day's cap holds for what could still be paid too: an attempt's fee is reserved before it is signed away,
+and the reservation ends with the attempt. Otherwise a burst would be signed whole before the first has cost anything.
+"""
 
 from __future__ import annotations
 
+import datetime
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+from solders.signature import Signature
 
 from keeper.domain.actions import ExecuteOrder, RatchetStop
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.decimals import decimal
-from keeper.domain.orders import Order, OrderState
+from keeper.domain.orders import Order, OrderState, OrderType
 from keeper.domain.prices import Price
-from keeper.execution.fees import FeePolicy
 from keeper.execution.orders import Record
 from keeper.journal.ops import Intend
 from keeper.solana.client import Blockhash
-from keeper.solana.transactions import Signer
+from keeper.solana.transactions import Budget, Signer
 from keeper.venue.venue import Venue
+
+DAILY_CAP: Final = "daily_cap"
+"""What the gate is closed by when the day's cap is reached."""
+
+SIGNATURE_FEE_LAMPORTS: Final = 5_000
+_MICRO: Final = 1_000_000
+_MOST_UNITS: Final = 1_400_000
+
+# Finding a program address takes 1,500 units for each bump that it tries, and a fill finds two. Which order needs many
+# tries is chance: the most seen so far says little, so room for twenty more tries than any so far is always left.
+# With room for ten, one fill in two thousand ran out of units.
+_ADDRESS_SEARCH_UNITS: Final = 30_000
 
 _EXECUTE: Final = AttemptKind.EXECUTE
 _RATCHET: Final = AttemptKind.RATCHET
+
+
+@dataclass(frozen=True, slots=True)
+class FeeRules:
+    """`default_unit_limit` holds until a limit is learnt; `unit_margin` is the share on top of the most seen.
+    Prices are micro-lamports a unit. `percentile` None means a fixed price; otherwise that percentile of the
+    recent fees for the accounts that the transaction writes, at least the fixed one. `retry_factor` multiplies
+    the price at each retry. Caps are lamports: of one transaction's whole fee, and of a UTC day.
+    """
+
+    default_unit_limit: int
+    unit_margin: float
+    unit_price_micro_lamports: int
+    percentile: int | None
+    retry_factor: float
+    cap_lamports: int
+    daily_cap_lamports: int
+
+
+def utc_day() -> str:
+    """Today in UTC, `YYYY-MM-DD`."""
+    return datetime.datetime.fromtimestamp(time.time(), datetime.UTC).date().isoformat()
+
+
+def fee_of(attempt: Attempt) -> int:
+    """What an attempt of the keeper's costs if it lands, in lamports; 0 for a user's own transaction.
+
+    The priority fee is price x REQUESTED units, rounded up as the chain does.
+    """
+    limit, price = attempt.unit_limit, attempt.unit_price_micro_lamports
+    return 0 if limit is None or price is None else SIGNATURE_FEE_LAMPORTS - (-limit * price // _MICRO)
+
+
+class FeePolicy:
+    """Budgets for transactions, what the day has cost, and what it could still cost.
+
+    `today` gives the UTC day as `YYYY-MM-DD`.
+    """
+
+    def __init__(self, rules: FeeRules, *, today: Callable[[], str], spent_today_lamports: int = 0) -> None:
+        self.rules = rules
+        self._today = today
+        self._day = today()
+        self._spent = spent_today_lamports
+        self._reserved: dict[Signature, int] = {}
+        self._reserved_lamports = 0
+        self._too_much = 0
+        """What found no room last."""
+        self.learnt_units: dict[tuple[AttemptKind, OrderType], int] = {}
+        """The most that each kind of transaction is known to have used."""
+        self._recent_price = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"FeePolicy(spent {self._spent} lamports on {self._day}, {self._reserved_lamports} reserved, "
+            f"learnt {len(self.learnt_units)} limits)"
+        )
+
+    def budget(self, kind: AttemptKind, order_type: OrderType, number: int, failed: int) -> Budget:
+        """The budget of attempt `number` (1 is the first) at an order of this type, `failed` of which failed before:
+        a trailing stop that was moved ten times has made ten attempts, and none of them is a reason to bid more.
+
+        The limit rises by one unit from attempt to attempt, so that no two attempts at an order can be the same
+        transaction, whatever the caps do to the price.
+        """
+        learnt = self.learnt_units.get((kind, order_type))
+        limit = self.rules.default_unit_limit if learnt is None else self.unit_limit(kind, order_type)
+        if number > 1:
+            # The limit that was learnt from other orders may be what this one failed by.
+            limit = max(limit, self.rules.default_unit_limit) + number - 1
+        limit = min(_MOST_UNITS, limit)
+        base = max(self.rules.unit_price_micro_lamports, self._recent_price)
+        price = int(base * self.rules.retry_factor ** min(failed, 20))
+        most = max(0, self.rules.cap_lamports - SIGNATURE_FEE_LAMPORTS) * _MICRO // limit
+        return Budget(limit, min(price, most))
+
+    def unit_limit(self, kind: AttemptKind, order_type: OrderType) -> int:
+        """Compute units to request."""
+        most = self.learnt_units.get((kind, order_type))
+        if most is None:
+            return self.rules.default_unit_limit
+        return min(_MOST_UNITS - 1_000, int(most * (1 + self.rules.unit_margin)) + _ADDRESS_SEARCH_UNITS)
+
+    def learn_units(self, kind: AttemptKind, order_type: OrderType, units: int) -> None:
+        """A transaction of this kind used `units`, in a simulation or on chain."""
+        if units > 0:
+            key = (kind, order_type)
+            self.learnt_units[key] = max(units, self.learnt_units.get(key, 0))
+
+    def learn_prices(self, recent: Sequence[int]) -> None:
+        """Recent per-slot minimum prices for the accounts written; used when the policy is a percentile."""
+        if self.rules.percentile is None or not recent:
+            return
+        ordered = sorted(recent)
+        self._recent_price = ordered[min(len(ordered) - 1, len(ordered) * self.rules.percentile // 100)]
+
+    def reserve(self, attempt: Attempt) -> bool:
+        """Set aside what an attempt may cost. False, and nothing is set aside, when the cap has no room for it."""
+        if self._today() != self._day:
+            self._turn_day()
+        fee = fee_of(attempt)
+        if self._spent + self._reserved_lamports + fee > self.rules.daily_cap_lamports:
+            self._too_much = fee
+            return False
+        self._too_much = 0
+        self._reserved[attempt.signature] = fee
+        self._reserved_lamports += fee
+        return True
+
+    def hold(self, attempt: Attempt) -> None:
+        """Set it aside whatever the cap says: it was signed before the start, and could still land."""
+        self.release(attempt.signature)
+        self._reserved[attempt.signature] = fee = fee_of(attempt)
+        self._reserved_lamports += fee
+
+    def release(self, signature: Signature) -> None:
+        """Nothing is set aside for it any more: it has ended, or was not sent."""
+        self._reserved_lamports -= self._reserved.pop(signature, 0)
+
+    def spend(self, lamports: int) -> None:
+        """Count what a transaction cost."""
+        self._turn_day()
+        self._spent += lamports
+
+    @property
+    def day(self) -> str:
+        """The UTC day that spending is counted to, `YYYY-MM-DD`."""
+        self._turn_day()
+        return self._day
+
+    def may_spend(self) -> bool:
+        """Whether the day's cap leaves room: for what found none last, if anything did."""
+        self._turn_day()
+        left = self.rules.daily_cap_lamports - self._spent - self._reserved_lamports
+        return left > 0 and left >= self._too_much
+
+    @property
+    def cap_reached(self) -> str:
+        """The sentence when it has not."""
+        reserved = f", and {self._reserved_lamports} may follow" if self._reserved_lamports else ""
+        return (
+            f"today's fees ({self._spent} lamports{reserved}) have reached fees.daily_cap_lamports "
+            f"({self.rules.daily_cap_lamports})"
+        )
+
+    @property
+    def reserved_lamports(self) -> int:
+        """What is set aside for attempts that could still land."""
+        return self._reserved_lamports
+
+    @property
+    def spent_today_lamports(self) -> int:
+        """What the UTC day has cost so far."""
+        self._turn_day()
+        return self._spent
+
+    def _turn_day(self) -> None:
+        today = self._today()
+        if today != self._day:
+            self._day, self._spent, self._too_much = today, 0, 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +267,9 @@ class Drafting:
         triggered_at = now_s - (time.monotonic_ns() - job.triggered_at_ns) / 1e9
         if not job.executes:
             return Draft(job, attempt, Intend(order, attempt, "", None))
-        price = decimal(job.price.price_1e6)
         if self._dry_run:
-            reason = f"Dry run: it would have been executed at {price}."
+            reason = f"Dry run: it would have been executed at {decimal(job.price.price_1e6)}."
             return Draft(job, attempt, Intend(order, attempt, reason, None, OrderState.OPEN))
-        reason = f"The price {price} met its condition; attempt {number} is on its way."
+        # Without the price, which is the attempt's own: what is not needed before the send is not worked out before it.
+        reason = f"Its condition is met; attempt {number} is on its way."
         return Draft(job, attempt, Intend(order, attempt, reason, triggered_at, OrderState.EXECUTING))

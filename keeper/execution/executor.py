@@ -21,8 +21,7 @@ from keeper.domain.attempts import AttemptState
 from keeper.domain.errors import DuplicateAttempt, JournalError, Misconfigured, Transient
 from keeper.domain.orders import OrderState
 from keeper.domain.reports import AttemptMoved, Note, Report
-from keeper.execution.drafting import Draft, Drafting, Job
-from keeper.execution.fees import DAILY_CAP, FeePolicy
+from keeper.execution.drafting import DAILY_CAP, Draft, Drafting, FeePolicy, Job
 from keeper.execution.flights import Flight, Flights
 from keeper.execution.gate import Gate
 from keeper.execution.lander import Lander
@@ -65,6 +64,7 @@ class Executor:
         self._retries = retries
         self._blockhashes = blockhashes
         self._journal = journal
+        self._writer = journal.writer
         self._lander = lander
         self._flights = flights
         self._orders = orders
@@ -153,7 +153,7 @@ class Executor:
             # One that failed is rehearsed first, and one that was tried much may have to wait.
             if job.record.tries.failed or len(job.record.tries.recent) >= self._orders.limits.attempts_per_hour:
                 return False
-        if not self._journal.quick:
+        if not self._writer.quick:
             return False
         try:
             blockhash = self._blockhashes.current()
@@ -170,7 +170,7 @@ class Executor:
         if tried:
             point("signed")
         try:
-            committed = self._journal.commit_now(*[draft.op for draft in drafts])
+            committed = self._writer.commit_now(*[draft.op for draft in drafts])
         except DuplicateAttempt:
             committed = False  # one at a time, the loop's way: only those that have a live attempt are left out
         except JournalError as e:

@@ -112,7 +112,7 @@ class Lander:
         if self._dry_run or not flights:
             return None
         wires = [flight.attempt.wire for flight in flights]
-        return self._client.send(wires, deadline_s=self._limits.send_deadline_s)
+        return self._client.pool.send(wires, deadline_s=self._limits.send_deadline_s)
 
     async def heard(self, flights: Sequence[Flight], sending: Broadcast | None) -> None:
         """Wait for the nodes' replies and note them. They prove nothing: a refusal is no verdict, nor is an OK."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from keeper.execution.fees import FeeRules
+from keeper.execution.drafting import FeeRules
 from keeper.execution.tries import RetryLimits
 
 

@@ -17,8 +17,8 @@ from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import Order, OrderState
 from keeper.domain.reports import Note, Report
 from keeper.execution.consequences import WAITS_FOR_ACCOUNT
+from keeper.execution.drafting import FeePolicy
 from keeper.execution.endings import UNREADABLE
-from keeper.execution.fees import FeePolicy
 from keeper.execution.flights import Flight
 from keeper.execution.lander import Lander
 from keeper.execution.orders import Orders, Reason

@@ -17,8 +17,7 @@ from keeper.domain.attempts import AttemptKind, Fate
 from keeper.domain.errors import ChainError, JournalError
 from keeper.domain.orders import OrderState
 from keeper.execution.consequences import following, ops_of, take_effect
-from keeper.execution.drafting import Draft, Job
-from keeper.execution.fees import FeePolicy
+from keeper.execution.drafting import Draft, FeePolicy, Job
 from keeper.execution.orders import Orders, Reason
 from keeper.journal import Journal
 from keeper.journal.ops import NoteOrder

@@ -23,10 +23,9 @@ from keeper.domain.orders import Market, Order, OrderFields, OrderState
 from keeper.domain.reports import Note, OrderTriggered, Report
 from keeper.execution.account_wait import AccountWait
 from keeper.execution.consequences import take_effect
-from keeper.execution.drafting import Job
+from keeper.execution.drafting import FeePolicy, Job
 from keeper.execution.endings import Endings, unreadable
 from keeper.execution.executor import Executor
-from keeper.execution.fees import FeePolicy
 from keeper.execution.flights import Flights
 from keeper.execution.lander import Lander, Polled
 from keeper.execution.noting import RestingNotes

@@ -25,7 +25,7 @@ from keeper.domain.orders import OnchainStatus, Order, OrderState
 from keeper.domain.reports import FillWithoutPosition, Note, OrderSettled, Report
 from keeper.execution import relay
 from keeper.execution.consequences import conclusion, following, ops_of
-from keeper.execution.fees import FeePolicy, fee_of
+from keeper.execution.drafting import FeePolicy, fee_of
 from keeper.execution.flights import Flight
 from keeper.execution.lander import Landing
 from keeper.execution.orders import Orders, Reason

@@ -100,10 +100,11 @@ class Journal(Reader):
     """One journal file, open for writing. Make it with `Journal.open`.
 
     `commit` returns when its operations are fsynced, and a query that begins after that sees them. `post` notes what
-    nobody waits for. Lives in one asyncio event loop, and no call blocks it but `commit_now`.
+    nobody waits for. Lives in one asyncio event loop, and no call blocks it but `Writer.commit_now`.
     """
 
     writer: Writer
+    """A caller in a hurry asks it itself (`Writer.quick`, `Writer.commit_now`)."""
 
     def __init__(
         self,
@@ -138,8 +139,8 @@ class Journal(Reader):
         """Lock the journal, create it when it is missing and migrate it; on leaving, write what waits and let go of it.
 
         `on_group` is told of every group, on the loop; it must be quick. `max_notes` bounds the posted notes in memory.
-        `inline_below_s`: `commit_now` does its work while the slowest of the last five commits took no longer; 0 means
-        never. `machine` is what it runs on.
+        `inline_below_s`: `Writer.commit_now` does its work while the slowest of the last five commits took no longer; 0
+        means never. `machine` is what it runs on.
 
         Raises JournalBusy, JournalVersion, or JournalError with the reason and what to do.
         """
@@ -194,19 +195,6 @@ class Journal(Reader):
         """
         async with self._callers:
             await self.writer.submit(ops, durable=False)
-
-    @property
-    def quick(self) -> bool:
-        """Whether `commit_now` would do its work now."""
-        return self.writer.quick
-
-    def commit_now(self, *ops: Op) -> bool:
-        """`commit` on this thread, for a few operations that are in a hurry: durable when it returns, one fsync later.
-
-        False, and nothing done, while the writer writes, callers wait, or the disk was slow lately: then `commit`.
-        Raises what `commit` raises. The one call that blocks the loop (docs/decisions/0010).
-        """
-        return self.writer.commit_now(ops)
 
     def post(self, note: Note) -> bool:
         """Note something nobody waits for; it is written with the next group, or within about 50 ms.

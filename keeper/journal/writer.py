@@ -80,11 +80,11 @@ class Writer:
         self._push(caller)
         return caller.done
 
-    def commit_now(self, ops: Sequence[Op]) -> bool:
-        """Commit one caller's operations on this thread, durable when it returns; False when that would mean to wait
-        for somebody or for a slow disk, and nothing was done: then `submit` is the way.
+    def commit_now(self, *ops: Op) -> bool:
+        """`Journal.commit` on this thread, for a few operations that are in a hurry: durable when it returns, one fsync
+        later. False, and nothing done, while somebody writes or waits, or the disk was slow lately: then `commit`.
 
-        Raises what `submit`'s future would.
+        Raises what `commit` raises. The one call that blocks the loop (docs/decisions/0010).
         """
         with self._cond:
             if self._closing:

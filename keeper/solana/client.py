@@ -24,7 +24,7 @@ from solders.signature import Signature
 from keeper.domain.base58 import base58
 from keeper.domain.errors import ChainError, MalformedReply, Transient
 from keeper.solana.account_stream import KeyedAccount
-from keeper.solana.pool import Broadcast, RpcPool
+from keeper.solana.pool import RpcPool
 from keeper.solana.rpc import Call, Reply
 
 CommitmentWord = Literal["processed", "confirmed", "finalized"]
@@ -35,14 +35,6 @@ FINALIZED: Final[Commitment] = Finalized
 STATUSES_PER_CALL: Final = 256
 ACCOUNTS_PER_CALL: Final = 100
 TRANSACTIONS_PER_REQUEST: Final = 32
-
-_SENDING: Final = {
-    "encoding": "base64",
-    "skipPreflight": True,
-    # The commitment of the blockhash, even when preflight is skipped (landing rules).
-    "preflightCommitment": "confirmed",
-    "maxRetries": 0,
-}
 
 CLOCK_SYSVAR: Final = Pubkey.from_string("SysvarC1ock11111111111111111111111111111111")
 _CLOCK: Final = struct.Struct("<QqQQq")
@@ -225,15 +217,6 @@ class ChainClient:
             except ChainError as e:
                 found += [e] * len(group)
         return min(slots, default=0), found
-
-    def send(self, wires: Sequence[bytes], *, deadline_s: float | None = None) -> Broadcast:
-        """The same signed bytes to every healthy endpoint, without preflight and without the node's own
-        retries: rebroadcasting is the keeper's. They are on the wire when this returns, as far as that needs no
-        waiting. A reply is a signature, Rejected, or an error that means "unknown". An OK proves nothing but that a
-        node took it.
-        """
-        calls = [Call("sendTransaction", (base64.b64encode(wire).decode(), _SENDING)) for wire in wires]
-        return self.pool.broadcast(calls, deadline_s=deadline_s)
 
     async def simulate(
         self,

@@ -9,6 +9,7 @@ nobody, is `Agreement`'s to say.
 
 from __future__ import annotations
 
+import base64
 import itertools
 import random
 import time
@@ -30,6 +31,14 @@ _ERRORS_TO_BENCH: Final = 3
 _LONGEST_BENCH_S: Final = 60.0
 _RATE_LIMIT_BENCH_S: Final = 2.0
 _FIRST_PROBE_S: Final = 2.0
+
+_SENDING: Final = {
+    "encoding": "base64",
+    "skipPreflight": True,
+    # The commitment of the blockhash, even when preflight is skipped (landing rules).
+    "preflightCommitment": "confirmed",
+    "maxRetries": 0,
+}
 
 
 @dataclass(slots=True)
@@ -195,10 +204,14 @@ class RpcPool:
             todo = [i for i in todo if isinstance(replies[i], Transient)]
         return replies
 
-    def broadcast(self, calls: Sequence[Call], *, deadline_s: float | None = None) -> Broadcast:
-        """The same calls to every endpoint that is not benched, at once: on the wire when this returns, before any
-        other work of the event loop, wherever a connection rests. The others' are opened for `replies`.
+    def send(self, wires: Sequence[bytes], *, deadline_s: float | None = None) -> Broadcast:
+        """The same signed bytes to every endpoint that is not benched, at once: on the wire when this returns, before
+        any other work of the event loop, wherever a connection rests. The others' are opened for `replies`.
+
+        Without preflight and without the node's own retries: rebroadcasting is the keeper's. A reply is a signature,
+        Rejected, or an error that means "unknown". An OK proves nothing but that a node took it.
         """
+        calls = [Call("sendTransaction", (base64.b64encode(wire).decode(), _SENDING)) for wire in wires]
         chunk: list[tuple[int, bytes]] = []
         for call in calls:
             request_id = next(self._ids)

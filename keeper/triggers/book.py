@@ -29,12 +29,11 @@ from typing import Final
 
 from solders.pubkey import Pubkey
 
-from keeper.domain.orders import REVISION_0_2, OnchainStatus, Order, OrderFields, OrderType, order_of
+from keeper.domain.orders import REVISION_0_2, OnchainStatus, Order, OrderFields, OrderType, fields_of, order_of
 from keeper.domain.prices import Fires, Level
-from keeper.triggers.conditions import is_earlier_stop, ratchet_threshold, ratcheted_stop
+from keeper.triggers.conditions import is_earlier_stop, ratcheted_stop, threshold
 from keeper.triggers.loading import Loading, MarketRows, Shelf
-from keeper.triggers.records import Records, pack, pack_fields, same_but_for_slot, same_order, slot_of, terms_of
-from keeper.triggers.sorted_rows import SortedRows
+from keeper.triggers.rows import Records, SortedRows, pack, same_but_for_slot, same_order, slot_of, terms_of
 from keeper.triggers.tombstones import DEFAULT_CAPACITY, Tombstones
 from keeper.triggers.watchlist import Watched, Watchlist
 
@@ -122,7 +121,7 @@ class Book:
         terms = terms_of(known)
         # Comparing an address is cheaper than hashing one.
         number = terms[0] if self._markets[terms[0]].address == order.market else self._market(order.market).number
-        record = pack(address, order, number)
+        record = pack(address, fields_of(order), number, slot)
         if slot == known_slot and is_earlier_stop(order, terms[5]):
             return Change.STALE
         if same_but_for_slot(known, record):
@@ -133,10 +132,7 @@ class Book:
             return self._insert(address, order)
         self._records[row] = record
         watched = self._watched.get(address, _EVERYTHING) if self._watched else _EVERYTHING
-        if watched is _EVERYTHING:
-            self._watch.rekey(row, terms, order)
-        else:
-            self._watch.move(row, self._watch.places(known, watched), self._watch.places(record, watched))
+        self._watch.move(row, self._watch.places(known, watched), self._watch.places(record, watched))
         return Change.CHANGED
 
     def loading(self) -> Loading:
@@ -164,7 +160,7 @@ class Book:
         if row is None or number is None or fields[9] != OnchainStatus.PENDING:
             return False
         known = self._records[row]
-        if slot < slot_of(known) or not same_but_for_slot(known, pack_fields(raw, fields, number, slot)):
+        if slot < slot_of(known) or not same_but_for_slot(known, pack(raw, fields, number, slot)):
             return False
         self._records.set_slot(row, slot)
         return True
@@ -268,7 +264,7 @@ class Book:
         new_stop_1e6 = ratcheted_stop(price_1e6, order.trailing_distance_ppm, order.side)
         if not is_earlier_stop(order, new_stop_1e6):
             return None  # not even in the order's favour: so it is for nearly all
-        ratchet = ratchet_threshold(order, self._step_ppm)
+        ratchet = threshold(order.stop_price_1e6, order.trailing_distance_ppm, order.side, self._step_ppm)
         return new_stop_1e6 if ratchet is not None and ratchet.fires.met(price_1e6, ratchet.price_1e6) else None
 
     def expired(self, chain_time_s: float, limit: int | None = None) -> list[Order]:
@@ -291,8 +287,7 @@ class Book:
         number = self._numbers.get(market)
         if number is None:
             return
-        walk = self._watch.falling(number) if fires is Fires.AT_OR_BELOW else self._watch.rising(number)
-        for trigger_1e6, pairs in groupby(walk, key=lambda pair: pair[0]):
+        for trigger_1e6, pairs in groupby(self._watch.by_trigger(number, fires), key=lambda pair: pair[0]):
             sizes = [self._order(row).size_1e6 for _, row in pairs]
             yield Level(fires, trigger_1e6, len(sizes), sum(sizes))
 
@@ -369,7 +364,7 @@ class Book:
             self.close(order.address, order.slot)
             return Change.GONE
         market = self._market(order.market)
-        record = pack(address, order, market.number)
+        record = pack(address, fields_of(order), market.number, order.slot)
         row = self._records.add(record)
         self._by_address.add(_PREFIX.unpack_from(address)[0], row)
         watched = self._watched.get(address, _EVERYTHING)

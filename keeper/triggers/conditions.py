@@ -77,20 +77,9 @@ def ratcheted_stop(price_1e6: int, distance_ppm: int, side: Side) -> int:
     return price_1e6 - offset if side is _LONG else price_1e6 + offset
 
 
-def least_step(stop_price_1e6: int, step_ppm: int) -> int:
-    """The smallest move of a stop that is worth a transaction: `step_ppm` of it, rounded up, at least one unit."""
-    return max(1, -(-stop_price_1e6 * step_ppm // PPM))
-
-
-def ratchet_threshold(order: Order, step_ppm: int) -> Trigger | None:
-    """`threshold` of an order; None when it is not a trailing stop."""
-    if order.order_type is not _TRAILING_STOP:
-        return None
-    return threshold(order.stop_price_1e6, order.trailing_distance_ppm, order.side, step_ppm)
-
-
 def threshold(stop_price_1e6: int, distance_ppm: int, side: Side, step_ppm: int) -> Trigger | None:
-    """The price from which a trailing stop can be moved in its favour by at least `least_step`.
+    """The price from which a trailing stop can be moved in its favour by at least a step: `step_ppm` of
+    the stop, rounded up, one unit or more.
 
     It is a fixed number until the order itself changes: the high-water mark lives on chain, in `stop_price`, so
     a new high changes nothing for the orders whose step it does not complete. That is why they can be sorted by
@@ -99,7 +88,7 @@ def threshold(stop_price_1e6: int, distance_ppm: int, side: Side, step_ppm: int)
     None when no price can move the stop: a long that trails by 100 %, a short whose stop is at the bottom. It
     can't coincide with the order's own trigger: a price that moves the stop in its favour is on its far side.
     """
-    step = -(-stop_price_1e6 * step_ppm // PPM) or 1  # `least_step`
+    step = -(-stop_price_1e6 * step_ppm // PPM) or 1
     if side is _LONG:
         # stop(p) = p - ceil(p*d/M) = floor(p*(M-d)/M), which is at least T from the least p with p*(M-d) >= T*M.
         kept = PPM - distance_ppm

@@ -8,19 +8,22 @@ reach the book by the load alone until then; what is watched of any may change.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from solders.pubkey import Pubkey
 
 from keeper.domain.orders import OrderFields, OrderType
-from keeper.triggers.records import Records
-from keeper.triggers.sorted_rows import SortedRows
+from keeper.triggers.rows import Records, SortedRows, pack
 from keeper.triggers.tombstones import Tombstones
 from keeper.triggers.watchlist import Watchlist
 
 _UPSERTS_AT_ONCE: Final = 64
+_PART: Final = 4096
+"""So many pairs are sorted in one step."""
+_SAMPLES_A_PART: Final = 16
 
 
 @dataclass(slots=True)
@@ -72,7 +75,7 @@ class Loading:
             return
         # Names, because this loop is run a million times.
         shelf, markets, places = self._shelf, self._markets, self._places
-        put, places_of = shelf.records.put, shelf.watch.places_of
+        add, places_of = shelf.records.add, shelf.watch.places_of
         refuses = shelf.tombstones.refuses if len(shelf.tombstones) else None
         watched, prefix = shelf.watched, int.from_bytes
         add_row, add_address = self._rows.append, self._addresses.append
@@ -86,7 +89,7 @@ class Loading:
                 known = markets[market_address] = (shelf.market(market_address), [0] * len(OrderType))
             number = known[0].number
             known[1][kind] += 1
-            row = put(address, fields, number, slot)
+            row = add(pack(address, fields, number, slot))
             add_row(row)
             add_address(prefix(address[:8], "big"))
             for index, key in places_of(number, kind, side, expires, price, stop, distance):
@@ -105,8 +108,7 @@ class Loading:
         """Make them rest, in steps of at most a few milliseconds. To be run to the end; nothing shows before it."""
         shelf = self._shelf
         made: list[tuple[SortedRows, SortedRows]] = []
-        by_address = SortedRows()
-        yield from by_address.fill(self._addresses, self._rows)
+        by_address = yield from filled(self._addresses, self._rows)
         made.append((shelf.by_address, by_address))
         twins: list[int] = []
         last = -1
@@ -118,8 +120,7 @@ class Loading:
             yield
         while self._places:
             target, (keys, rows) = self._places.popitem()
-            index = SortedRows()
-            yield from index.fill(keys, rows)
+            index = yield from filled(keys, rows)
             made.append((target, index))
         if self._was_empty:
             for target, index in made:
@@ -132,3 +133,37 @@ class Loading:
             if n % _UPSERTS_AT_ONCE == 0:
                 yield
         self._later.clear()
+
+
+def filled(keys: array[int], rows: array[int]) -> Generator[None, None, SortedRows]:
+    """An index of pairs that come in any order, `rows[n]` with `keys[n]`, made in steps of about 2 ms, 0.8 us a pair.
+
+    Many pairs are first put into parts, each beyond the one before, so that no step sorts more than one part.
+    """
+    index = SortedRows()
+    parts = yield from _parts(keys, rows)
+    while parts:
+        index.extend(sorted(parts.pop()))
+        yield
+    return index
+
+
+def _parts(keys: array[int], rows: array[int]) -> Generator[None, None, list[list[int]]]:
+    """The pairs, each as `key << 32 | row`, in unsorted parts of about `_PART`, the highest part first.
+
+    Where one part ends and the next begins is read off a sorted sample, so that it holds whatever the keys are.
+    """
+    count = len(keys)
+    if count <= 2 * _PART:
+        return [[key << 32 | row for key, row in zip(keys, rows, strict=True)]]
+    picked = range(0, count, max(1, _PART // _SAMPLES_A_PART))
+    sample = sorted(keys[n] << 32 | rows[n] for n in picked)
+    borders = sample[_SAMPLES_A_PART::_SAMPLES_A_PART]
+    parts: list[list[int]] = [[] for _ in range(len(borders) + 1)]
+    for start in range(0, count, _PART):
+        yield
+        for key, row in zip(keys[start : start + _PART], rows[start : start + _PART], strict=True):
+            pair = key << 32 | row
+            parts[bisect_left(borders, pair)].append(pair)
+    parts.reverse()
+    return parts

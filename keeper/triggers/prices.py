@@ -65,11 +65,6 @@ class PriceCache:
         price = self._latest.get(market)
         return price if price is not None and chain_time_s - price.updated_at_s <= max_age_s else None
 
-    def age_s(self, market: Pubkey, chain_time_s: float) -> float | None:
-        """Seconds since the oracle's update by the chain's clock; None without a price."""
-        price = self.read(market)
-        return None if price is None else price.age_s(chain_time_s)
-
 
 @dataclass(frozen=True, slots=True)
 class BreakerRules:

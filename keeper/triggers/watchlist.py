@@ -13,8 +13,7 @@ from typing import Final
 from keeper.domain.orders import Order, OrderType, Side
 from keeper.domain.prices import Fires
 from keeper.triggers.conditions import fires_of, threshold
-from keeper.triggers.records import Terms, terms_of
-from keeper.triggers.sorted_rows import MAX_KEY, SortedRows
+from keeper.triggers.rows import MAX_KEY, SortedRows, terms_of
 
 
 class Watched(enum.IntEnum):
@@ -113,43 +112,6 @@ class Watchlist:
             places.append((self._expiries, expires_at if expires_at > 0 else 0))
         return places
 
-    def rekey(self, row: int, old: Terms, order: Order) -> bool:
-        """Watch all of an order as it is now, touching only the indices whose key that changes. Whether the program
-        executes it. `old` are the terms that it had; its market, type and side are the same.
-        """
-        number, order_type, side, expires_at, price, stop, distance = old
-        _, _, _, _, _, _, new_price, new_stop, new_distance, _, _, _, new_expires_at, _, _, _ = order
-        fires = self._fires[2 * order_type + side]
-        if expires_at != new_expires_at or distance != new_distance:
-            # Rare: it can gain or lose a place.
-            new = self.places_of(number, order_type, side, new_expires_at, new_price, new_stop, new_distance)
-            self.move(row, self.places_of(*old), new)
-            return fires is not None
-        if fires is None:
-            return False
-        if order_type == _LIMIT:
-            before, after = price, new_price
-        else:
-            before, after = stop, new_stop
-        if before == after:
-            return True
-        index = self._triggers[number][fires]
-        index.remove(before, row)
-        index.add(after, row)
-        if order_type == _TRAILING_STOP:
-            self._rekey_threshold(number, row, side, distance, stop, new_stop)
-        return True
-
-    def _rekey_threshold(self, number: int, row: int, side: int, distance: int, stop: int, new_stop: int) -> None:
-        old = threshold(stop, distance, _SIDES[side], self._step_ppm)
-        new = threshold(new_stop, distance, _SIDES[side], self._step_ppm)
-        if old == new:
-            return
-        if old is not None and old[0] <= MAX_KEY:
-            self._thresholds[number][old[1]].remove(old[0], row)
-        if new is not None and new[0] <= MAX_KEY:
-            self._thresholds[number][new[1]].add(new[0], row)
-
     @staticmethod
     def move(row: int, old: list[Place], new: list[Place]) -> None:
         """Take a row from its old places to its new ones, touching only those that differ."""
@@ -185,10 +147,7 @@ class Watchlist:
                 return
             yield row
 
-    def falling(self, market: int) -> Iterator[tuple[int, int]]:
-        """The (trigger, row) of the orders that fire on a fall, the first to fire first."""
-        return self._triggers[market][Fires.AT_OR_BELOW].descending()
-
-    def rising(self, market: int) -> Iterator[tuple[int, int]]:
-        """The (trigger, row) of the orders that fire on a rise, the first to fire first."""
-        return self._triggers[market][Fires.AT_OR_ABOVE].ascending()
+    def by_trigger(self, market: int, fires: Fires) -> Iterator[tuple[int, int]]:
+        """The (trigger, row) of the orders that fire on that side, the first to fire first."""
+        index = self._triggers[market][fires]
+        return index.descending() if fires is Fires.AT_OR_BELOW else index.ascending()

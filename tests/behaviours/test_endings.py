@@ -13,7 +13,7 @@ from solders.transaction import VersionedTransaction
 
 from keeper.domain.attempts import AttemptState, Fate
 from keeper.domain.orders import OnchainStatus, OrderState
-from keeper.venue.layouts import ORDER_DISCRIMINATOR
+from keeper.venue.venue import ORDER_DISCRIMINATOR
 from tests.behaviours.edited_node import Call
 from tests.behaviours.stand import USDC, Stand, stays
 from tests.behaviours.test_restarts import refused_once

@@ -19,8 +19,7 @@ from keeper.solana.pool import PoolLimits, RpcPool
 from keeper.solana.rpc import Endpoint
 from keeper.solana.sockets import Subscription, subscribed
 from keeper.solana.watch import ProgramWatch, WatchLimits
-from keeper.venue.layouts import MARKET_DISCRIMINATOR, ORDER_DISCRIMINATOR
-from keeper.venue.venue import Venue
+from keeper.venue.venue import MARKET_DISCRIMINATOR, ORDER_DISCRIMINATOR, Venue
 from tests.behaviours.stand import USDC, Stand, stays
 from tests.chaos.proxy import Fault, Kind
 from tests.support import PROGRAM, Trader, until

@@ -34,7 +34,7 @@ CALLS: dict[str, Callable[[ChainClient], Awaitable[object]]] = {
     "accounts": lambda c: c.accounts([ADDRESS]),
     "program_accounts": lambda c: c.program_accounts(ADDRESS, [memcmp(0, b"12345678")]),
     "statuses": lambda c: c.statuses([Signature.default()]),
-    "send": lambda c: c.send([b"\x01" * 100]).replies(),
+    "send": lambda c: c.pool.send([b"\x01" * 100]).replies(),
     "simulate": lambda c: c.simulate(b"\x01" * 100, sig_verify=True),
     "transactions": lambda c: c.transactions([Signature.default()] * 40),
     "recent_priority_fees": lambda c: c.recent_priority_fees([ADDRESS]),

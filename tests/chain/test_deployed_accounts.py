@@ -15,9 +15,9 @@ from keeper.config.settings import ProgramSettings
 from keeper.domain.errors import MalformedAccount
 from keeper.domain.orders import OnchainStatus, OrderType, Side
 from keeper.venue.fates import fate_of
-from keeper.venue.layouts import decode_market, decode_order, decode_position
 from keeper.venue.program import Program
 from keeper.venue.program_errors import name_failure
+from keeper.venue.venue import decode_market, decode_order, decode_position
 
 RECORD: dict[str, Any] = json.loads((Path(__file__).parents[1] / "fixtures" / "deployed_program.json").read_text())
 PROGRAM_ID = Pubkey.from_string(RECORD["program_id"])

@@ -83,7 +83,7 @@ async def test_a_rejection_is_final_at_once() -> None:
 
 async def test_sends_go_to_all_with_identical_bytes() -> None:
     nodes = [ScriptedNode(), ScriptedNode(), ScriptedNode(broken=True)]
-    replies = await pool_of(*nodes).broadcast([Call("sendTransaction", ("AAAA",))]).replies()
+    replies = await pool_of(*nodes).send([b"AAA"]).replies()
     assert replies == ["sig"]
     params = {msgspec.json.encode(msgspec.json.decode(node.bodies[0])[0]["params"]) for node in nodes}
     assert len(params) == 1
@@ -194,7 +194,7 @@ async def test_22_an_endpoint_on_another_genesis_is_never_used_while_it_is() -> 
     assert pool.health[1].wrong_genesis
     assert not pool.health[0].benched(clock.now), "a foreign chain's slot makes nobody late"
     before = len(other.bodies)
-    await pool.broadcast([Call("sendTransaction", ("AAAA",))]).replies()
+    await pool.send([b"AAA"]).replies()
     assert len(other.bodies) == before
     other.genesis = "genesis-a"
     other.slot = 100
@@ -223,7 +223,7 @@ async def test_a_key_that_an_endpoint_refuses_costs_that_endpoint_only() -> None
         assert await pool.call("getSlot") == 7
         assert await pool.batch([Call("getSlot")]) == [7]
         for _ in range(2):
-            assert await pool.broadcast([Call("sendTransaction", ("AAAA",))]).replies() == ["sig"]
+            assert await pool.send([b"AAA"]).replies() == ["sig"]
         assert pool.health[0].benched(clock.now)
 
 
@@ -251,7 +251,7 @@ async def test_20_an_endpoint_that_hangs_does_not_hold_up_a_send_that_another_to
     pool = RpcPool([Endpoint("a", hanging), Endpoint("b", ScriptedNode())], limits)
     with anyio.fail_after(5):
         for _ in range(3):
-            assert await pool.broadcast([Call("sendTransaction", ("AAAA",))]).replies() == ["sig"]
+            assert await pool.send([b"AAA"]).replies() == ["sig"]
     assert len(hanging.bodies) == 3
     assert "3 errors in a row" in pool.health[0].bench_reason
 
@@ -263,7 +263,7 @@ async def test_22_an_endpoint_that_never_said_its_genesis_is_asked_for_nothing_e
     await pool.hold_to("genesis-a")
     silent.broken = False
     assert await pool.call("getSlot") == 100
-    await pool.broadcast([Call("sendTransaction", ("AAAA",))]).replies()
+    await pool.send([b"AAA"]).replies()
     assert not any(b"sendTransaction" in body for body in silent.bodies)
     await pool.probe()
     assert pool.health[0].wrong_genesis

@@ -13,13 +13,12 @@ from solders.signature import Signature
 
 from keeper.domain.attempts import AttemptKind
 from keeper.domain.events import OrderGone
-from keeper.domain.orders import OnchainStatus, Order, OrderType
+from keeper.domain.orders import OnchainStatus, Order, OrderType, fields_of
 from keeper.execution import endings, router
 from keeper.execution.drafting import Job
 from keeper.execution.flights import Flight
 from keeper.execution.orders import Reason
 from tests.execution.paper_chain import ADDRESSES, UNREADABLE, Account, Chain, Clock, Ledger, Life, Loop
-from tests.support.fields import fields_of
 from tests.triggers.order_making import make_order
 
 KINDS = {

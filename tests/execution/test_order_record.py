@@ -18,7 +18,7 @@ from solders.pubkey import Pubkey
 from keeper.domain.actions import RatchetStop
 from keeper.domain.attempts import AttemptKind, Fate
 from keeper.domain.events import OrderGone
-from keeper.domain.orders import OnchainStatus, Order, OrderState, OrderType
+from keeper.domain.orders import OnchainStatus, Order, OrderState, OrderType, fields_of
 from keeper.execution.flights import Flight
 from keeper.execution.orders import OF_THE_ADDRESS, Orders, Reason, Record
 from keeper.triggers.book import Book
@@ -26,7 +26,6 @@ from keeper.triggers.watchlist import Watched
 from keeper.venue.program_errors import ProgramFailure
 from tests.execution.paper_chain import ADDRESSES, LIMITS, UNREADABLE
 from tests.execution.surroundings import ANY, OFTEN, ONE, REACHED_BY_NONE, SELDOM, UNSURE, Surroundings
-from tests.support.fields import fields_of
 from tests.triggers.order_making import SOL, key, make_order
 
 BOUNDED = settings(

@@ -14,8 +14,8 @@ from keeper.config.program import load_program
 from keeper.config.settings import ProgramSettings
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import OrderType
+from keeper.execution.drafting import FeePolicy, FeeRules, fee_of
 from keeper.execution.fates import FREE_OF_CHARGE, POLICIES, Next
-from keeper.execution.fees import FeePolicy, FeeRules, fee_of
 from keeper.execution.tries import RetryLimits, Tries
 from keeper.venue.fates import fate_of
 

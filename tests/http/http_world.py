@@ -37,8 +37,8 @@ from keeper.solana.pool import PoolLimits, RpcPool
 from keeper.solana.rpc import Endpoint
 from keeper.triggers.book import Book
 from keeper.venue.idl import PACKAGED, load_idl
-from keeper.venue.layouts import decode_market, decode_order
 from keeper.venue.program import Program
+from keeper.venue.venue import decode_market, decode_order
 
 USDC = 1_000_000
 SOL = 1_000_000_000
@@ -141,7 +141,7 @@ class OneSend:
             NoteState(prepared.order, state, "Its user's signed transaction is being landed."),
         )
         self.submitted.append(wire)
-        await self.client.send([wire]).replies()
+        await self.client.pool.send([wire]).replies()
 
 
 @dataclass

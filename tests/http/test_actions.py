@@ -15,7 +15,7 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from keeper.domain.orders import OrderType
-from keeper.venue.layouts import decode_order
+from keeper.venue.venue import decode_order
 from tests.http.http_world import World, problem, serving
 
 pytestmark = pytest.mark.anyio

@@ -18,7 +18,7 @@ from solders.transaction import VersionedTransaction
 
 from keeper.domain.orders import OnchainStatus, Order, OrderState, OrderType, Side
 from keeper.journal import NoteOrder
-from keeper.venue.layouts import decode_order
+from keeper.venue.venue import decode_order
 from tests.http.http_world import World, problem, signed
 
 pytestmark = pytest.mark.anyio

@@ -27,36 +27,36 @@ async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
     """One that takes any disk for quick, after its first commit."""
     async with Journal.open(tmp_path / "j.db", inline_below_s=ALWAYS_S) as journal:
         await journal.commit(SetMeta("first", "commit"))
-        await until(lambda: journal.quick)
+        await until(lambda: journal.writer.quick)
         yield journal
 
 
 async def test_it_is_written_when_the_call_returns(journal: Journal) -> None:
     order = make_order()
     attempt = make_attempt(order.address)
-    assert journal.commit_now(NoteOrder(order), AddAttempt(attempt))
+    assert journal.writer.commit_now(NoteOrder(order), AddAttempt(attempt))
     assert [row.signature for row in await journal.open_attempts()] == [attempt.signature]
     assert verify(journal.path) == []
 
 
 async def test_a_refusal_is_raised_and_nothing_of_the_call_is_written(journal: Journal) -> None:
     order = make_order()
-    assert journal.commit_now(NoteOrder(order), AddAttempt(make_attempt(order.address)))
+    assert journal.writer.commit_now(NoteOrder(order), AddAttempt(make_attempt(order.address)))
     with pytest.raises(DuplicateAttempt):
-        journal.commit_now(SetMeta("of this", "call"), AddAttempt(make_attempt(order.address)))
+        journal.writer.commit_now(SetMeta("of this", "call"), AddAttempt(make_attempt(order.address)))
     assert await journal.meta("of this") is None
     with pytest.raises(JournalError, match="does not know"):
-        journal.commit_now(NoteState(key(), OrderState.OPEN, "Unknown."))
+        journal.writer.commit_now(NoteState(key(), OrderState.OPEN, "Unknown."))
     assert journal.healthy
 
 
 async def test_never_unless_asked_for_nor_before_the_disk_is_known(tmp_path: Path) -> None:
     async with Journal.open(tmp_path / "never.db") as journal:
         await journal.commit(SetMeta("a", "b"))
-        assert not journal.commit_now(SetMeta("c", "d"))
+        assert not journal.writer.commit_now(SetMeta("c", "d"))
         assert await journal.meta("c") is None
     async with Journal.open(tmp_path / "new.db", inline_below_s=ALWAYS_S) as journal:
-        assert not journal.commit_now(SetMeta("c", "d"))
+        assert not journal.writer.commit_now(SetMeta("c", "d"))
 
 
 async def test_not_while_others_wait_or_write(journal: Journal) -> None:
@@ -64,7 +64,7 @@ async def test_not_while_others_wait_or_write(journal: Journal) -> None:
         tg.start_soon(journal.commit, SetMeta("theirs", "1"))
         await anyio.lowlevel.checkpoint()  # theirs is in the queue now, or the thread has it
         # Either is right: written after the other, or not at all.
-        if journal.commit_now(SetMeta("mine", "2")):
+        if journal.writer.commit_now(SetMeta("mine", "2")):
             assert await journal.meta("theirs") == "1"
         else:
             assert await journal.meta("mine") is None
@@ -74,7 +74,7 @@ async def test_notes_that_wait_on_its_order_come_first_and_the_others_go_on_wait
     order, other = make_order(), make_order()
     journal.post(NoteOrder(order, OrderState.OPEN, "Noted before."))
     journal.post(NoteOrder(other, OrderState.OPEN, "Not in a hurry."))
-    assert journal.commit_now(
+    assert journal.writer.commit_now(
         NoteState(order.address, OrderState.EXECUTING, "On its way."), AddAttempt(make_attempt(order.address))
     )
     row = await journal.order(order.address)
@@ -93,8 +93,9 @@ async def test_calls_on_either_way_keep_their_order_and_are_told_of(tmp_path: Pa
         await journal.commit(NoteOrder(order))
         for number in range(1, 30):
             attempt = make_attempt(order.address, number=number)
-            if not journal.commit_now(NoteState(order.address, OrderState.EXECUTING, "It goes."), AddAttempt(attempt)):
-                await journal.commit(NoteState(order.address, OrderState.EXECUTING, "It goes."), AddAttempt(attempt))
+            ops = NoteState(order.address, OrderState.EXECUTING, "It goes."), AddAttempt(attempt)
+            if not journal.writer.commit_now(*ops):
+                await journal.commit(*ops)
             await journal.commit(
                 MoveAttempt(attempt.signature, AttemptState.FAILED),
                 NoteState(order.address, OrderState.OPEN, f"It rests, {'again ' * number}."),
@@ -115,7 +116,7 @@ async def test_after_closing_it_says_so(tmp_path: Path) -> None:
     async with Journal.open(tmp_path / "j.db", inline_below_s=ALWAYS_S) as journal:
         await journal.commit(SetMeta("a", "b"))
     with pytest.raises(JournalError, match="closed"):
-        journal.commit_now(SetMeta("c", "d"))
+        journal.writer.commit_now(SetMeta("c", "d"))
 
 
 def test_what_it_returned_for_survives_kill_9(tmp_path: Path) -> None:
@@ -125,10 +126,10 @@ def test_what_it_returned_for_survives_kill_9(tmp_path: Path) -> None:
         async with Journal.open(path, inline_below_s=60) as journal:
             await journal.commit(SetMeta("a", "b"))
             with anyio.fail_after(10):
-                while not journal.quick:
+                while not journal.writer.quick:
                     await anyio.sleep(0)
             order = make_order()
-            done = journal.commit_now(NoteOrder(order), AddAttempt(make_attempt(order.address)))
+            done = journal.writer.commit_now(NoteOrder(order), AddAttempt(make_attempt(order.address)))
             say(f"{done} {order.address}")
             os.kill(os.getpid(), 9)
         """,
@@ -156,14 +157,14 @@ def test_a_full_disk_fails_the_call_and_the_thread_heals_the_journal(tmp_path: P
         async with Journal.open(path, inline_below_s=60) as journal:
             await journal.commit(SetMeta("a", "b"))
             with anyio.fail_after(10):
-                while not journal.quick:
+                while not journal.writer.quick:
                     await anyio.sleep(0)
             resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
             try:
-                journal.commit_now(*(NoteOrder(make_order()) for _ in range(200)))
+                journal.writer.commit_now(*(NoteOrder(make_order()) for _ in range(200)))
             except JournalError as error:
                 say(f"{journal.healthy} {journal.problem == str(error)}")
-            say(str(journal.commit_now(SetMeta("while", "unhealthy"))))
+            say(str(journal.writer.commit_now(SetMeta("while", "unhealthy"))))
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
             with anyio.fail_after(10):
                 while not journal.healthy:
@@ -188,4 +189,4 @@ async def test_one_slow_commit_among_the_last_ones_is_enough_to_stay_away(tmp_pa
         assert said == [False, True, False, False, False, False, False, True]
     async with Journal.open(tmp_path / "j.db", inline_below_s=0.0) as journal:
         journal.writer._commits_s.append(0.0)
-        assert not journal.quick
+        assert not journal.writer.quick

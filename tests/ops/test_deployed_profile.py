@@ -22,7 +22,7 @@ from keeper.config.loading import load_settings
 from keeper.config.program import load_program
 from keeper.domain.attempts import AttemptState
 from keeper.localnet.program import PROGRAM_SO
-from keeper.venue.layouts import decode_market, decode_order
+from keeper.venue.venue import decode_market, decode_order
 from tests.behaviours.edited_node import EditedNode, as_revision_0_1
 from tests.support import KeeperConfig, KeeperProcess, World, until
 

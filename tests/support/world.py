@@ -25,10 +25,10 @@ from keeper.localnet.history import Landed
 from keeper.localnet.program import PROGRAM_ID
 from keeper.solana.client import Blockhash
 from keeper.venue.idl import PACKAGED, load_idl
-from keeper.venue.layouts import decode_market, decode_order, decode_position
 from keeper.venue.placing import Budget as PlacingBudget
 from keeper.venue.placing import OrderTerms, place
 from keeper.venue.program import CANCEL, Program
+from keeper.venue.venue import decode_market, decode_order, decode_position
 
 USDC: Final = 1_000_000
 SOL: Final = 1_000_000_000

@@ -8,12 +8,11 @@ from solders.pubkey import Pubkey
 
 from keeper.domain.actions import Action, RecordExpired
 from keeper.domain.events import ChainTime, MarketSeen, OrderGone, OrderSeen
-from keeper.domain.orders import Order
+from keeper.domain.orders import Order, fields_of
 from keeper.execution.orders import Orders, Reason
 from keeper.execution.tries import RetryLimits
 from keeper.triggers.book import Book, Change
 from keeper.triggers.decision import Decision, Rules
-from tests.support.fields import fields_of
 
 LIMITS = RetryLimits(budget=5, first_pause_s=1.0, longest_pause_s=60.0, attempts_per_hour=30)
 

@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from solders.pubkey import Pubkey
 
-from keeper.domain.orders import REVISION_0_1, REVISION_0_2, OnchainStatus, Order, OrderType, Side
+from keeper.domain.orders import PPM, REVISION_0_1, REVISION_0_2, OnchainStatus, Order, OrderType, Side, fields_of
 from keeper.domain.prices import Fires, Level
 from keeper.triggers.book import Book, Change
-from keeper.triggers.conditions import is_earlier_stop, is_met, least_step, ratcheted_stop, trigger_of
+from keeper.triggers.conditions import is_earlier_stop, is_met, ratcheted_stop, trigger_of
 from keeper.triggers.watchlist import Watched
-from tests.support.fields import fields_of
 from tests.triggers.order_making import BTC, REPEATABLE, SOL, key, make_order
 
 STEP_PPM = 10_000
@@ -82,7 +81,7 @@ class PlainBook:
             if order.order_type is OrderType.TRAILING_STOP:
                 stop = ratcheted_stop(price, order.trailing_distance_ppm, order.side)
                 gained = (stop - order.stop_price_1e6) * (1 if order.side is Side.LONG else -1)
-                if gained >= least_step(order.stop_price_1e6, STEP_PPM):
+                if gained >= 1 and gained * PPM >= order.stop_price_1e6 * STEP_PPM:
                     found.add((order, stop))
         return found
 

@@ -29,8 +29,8 @@ from keeper.solana.client import CONFIRMED, ChainClient, SignatureStatus
 from keeper.solana.http1 import HttpTransport
 from keeper.solana.pool import PoolLimits, RpcPool
 from keeper.solana.rpc import Endpoint
-from keeper.venue.layouts import decode_order, decode_position
 from keeper.venue.program import Program
+from keeper.venue.venue import decode_order, decode_position
 from tests.support import KeeperConfig
 
 T = TypeVar("T")
@@ -135,7 +135,7 @@ class Cluster:
         async def confirmed() -> bool:
             nonlocal sent_at
             if anyio.current_time() - sent_at >= _RESEND_EVERY_S:
-                await self._client.send([bytes(transaction)]).replies()
+                await self._client.pool.send([bytes(transaction)]).replies()
                 sent_at = anyio.current_time()
             return await self._confirmed(signature)
 

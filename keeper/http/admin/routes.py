@@ -19,7 +19,7 @@ from keeper.http.models import Address, Answer
 from keeper.http.models import Request as Body
 from keeper.http.ports import ApiPorts, Brakes
 from keeper.http.reading.health import HealthView, health_view
-from keeper.venue.layouts import decode_order
+from keeper.venue.venue import decode_order
 
 _NO_JOURNAL: Final = "The journal can't be written now; nothing was changed."
 

@@ -24,8 +24,8 @@ from keeper.http.reading.views import summary_of
 from keeper.journal.ops import AddPrepared, NoteOrder
 from keeper.journal.records import OrderRow, PreparedKind, PreparedRow, Source
 from keeper.solana.client import AccountBytes
-from keeper.venue.layouts import decode_order
 from keeper.venue.placing import OrderTerms, Unsigned, cancel, new_order_id, place, unsigned_base64
+from keeper.venue.venue import decode_order
 
 _BLOCKHASH_LIFE_S: Final = 60
 """150 blocks at 400 ms; only for people, who can't read block heights."""

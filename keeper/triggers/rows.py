@@ -1,6 +1,11 @@
-"""Row numbers in order of a key: the one index that the book is made of.
+"""What the book is made of: orders as records, each with a row number, and row numbers in order of a key.
 
-It holds pairs (key, row) of a 64-bit key and a 32-bit row number, sorted, in chunks of plain arrays: 12 bytes a
+An `Order` with its three public keys and a dozen Python integers takes about 900 bytes; a million of them would
+not fit beside anything else. So the book keeps records of 144 bytes, whoever owns the order and whatever its market,
+and builds an `Order` when somebody asks for one. Records lie in pages of a few hundred KB rather than in one array,
+because growing one array copies all of it on some systems.
+
+An index holds pairs (key, row) of a 64-bit key and a 32-bit row number, sorted, in chunks of plain arrays: 12 bytes a
 pair and some slack, against 56 for a sorted list of Python integers. Finding is two bisections, inserting and
 removing move at most one chunk (1.5 KB), and reading the lowest or highest key is O(1). Pairs are unique, keys
 need not be: a hundred thousand stops at one round number cost no more than at as many prices.
@@ -8,20 +13,155 @@ need not be: a hundred thousand stops at one round number cost no more than at a
 
 from __future__ import annotations
 
+import struct
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import Final
+
+from solders.pubkey import Pubkey
+
+from keeper.domain.orders import OnchainStatus, Order, OrderFields, OrderType, Side
+
+_LAYOUT: Final = struct.Struct("<32s32sIBBBBqqQQQQQQQ")
+# address, user, market's number, type, side, leverage, flags, created, expires, size, price, stop, distance,
+# filled, order id, slot. What an account keeps for life comes first and the slot last, so that "the same order"
+# and "the same but for the slot" are comparisons of bytes.
+_SIZE: Final = _LAYOUT.size
+_TERMS: Final = struct.Struct("<IBB2x8xq8xQQQ")
+_TERMS_AT: Final = 64
+_IDENTITY_SIZE: Final = 80
+_SLOT: Final = struct.Struct("<Q")
+_SLOT_AT: Final = _SIZE - _SLOT.size
+_WHOLE: Final = struct.Struct(f"{_SIZE}s")
+_PAGE_BITS: Final = 12
+_PAGE_ROWS: Final = 1 << _PAGE_BITS
+_PAGE_MASK: Final = _PAGE_ROWS - 1
+
+_HAS_ID: Final = 1
+_TYPES: Final = tuple(OrderType)
+_SIDES: Final = tuple(Side)
 
 MAX_KEY: Final = 2**64 - 1
 _MAX_ROW: Final = 2**32 - 1
 _FULL: Final = 128
 """A chunk is split when it grows beyond this, and joined to a neighbour below a quarter of it. Small ones cost a few
 bytes a pair; large ones cost cache lines, which is what an update in a large book waits for."""
-_PART: Final = 4096
-"""So many pairs are sorted in one step of a load."""
-_SAMPLES_A_PART: Final = 16
+
+
+def pack(address: bytes, fields: OrderFields, market: int, slot: int) -> bytes:
+    """The record of an order with these fields, `market` being the book's number for its market.
+
+    Its status is not in it: the book holds pending orders only.
+    """
+    user, _, kind, side, size, price, stop, distance, leverage, _, created, expires, filled, order_id = fields
+    return _LAYOUT.pack(
+        address, user, market, kind, side, leverage, 0 if order_id is None else _HAS_ID,
+        created, expires, size, price, stop, distance, filled, order_id or 0, slot,
+    )  # fmt: skip
+
+
+def same_order(left: bytes, right: bytes) -> bool:
+    """Whether two records of one address are of one order, not of one that was closed and another made there."""
+    return left[:_IDENTITY_SIZE] == right[:_IDENTITY_SIZE]
+
+
+def same_but_for_slot(left: bytes, right: bytes) -> bool:
+    """Whether two records say the same of the order, perhaps as of different slots."""
+    return left[:_SLOT_AT] == right[:_SLOT_AT]
+
+
+def slot_of(record: bytes) -> int:
+    """The slot as of which the record is."""
+    slot: int = _SLOT.unpack_from(record, _SLOT_AT)[0]
+    return slot
+
+
+Terms = tuple[int, int, int, int, int, int, int]
+"""What decides where an order lies in the book: market's number, type, side, expires_at, price, stop price and
+trailing distance.
+"""
+
+
+def terms_of(record: bytes) -> Terms:
+    """The terms in a record."""
+    terms: Terms = _TERMS.unpack_from(record, _TERMS_AT)
+    return terms
+
+
+class Records:
+    """Records by row number. A freed row is used again by the next order."""
+
+    __slots__ = ("_free", "_pages", "_used")
+
+    def __init__(self) -> None:
+        self._pages: list[bytearray] = []
+        self._free: array[int] = array("I")
+        self._used = 0  # rows that were ever given out; the rest of the last page is untouched
+
+    def __len__(self) -> int:
+        return self._used - len(self._free)
+
+    def __repr__(self) -> str:
+        return f"Records({len(self)} of {len(self._pages) * _PAGE_ROWS} rows, {_SIZE} bytes each)"
+
+    def add(self, record: bytes) -> int:
+        """Keep a record; the row that it got."""
+        if self._free:
+            row = self._free.pop()
+        else:
+            row = self._used
+            self._used += 1
+            if not row & _PAGE_MASK:
+                self._pages.append(bytearray(_PAGE_ROWS * _SIZE))
+        _WHOLE.pack_into(self._pages[row >> _PAGE_BITS], (row & _PAGE_MASK) * _SIZE, record)
+        return row
+
+    def discard(self, row: int) -> None:
+        """Give a row back. What it held must not be asked for any more."""
+        self._free.append(row)
+
+    def __getitem__(self, row: int) -> bytes:
+        start = (row & _PAGE_MASK) * _SIZE
+        # One copy, where the bytes of a slice make two.
+        record: bytes = _WHOLE.unpack_from(self._pages[row >> _PAGE_BITS], start)[0]
+        return record
+
+    def __setitem__(self, row: int, record: bytes) -> None:
+        start = (row & _PAGE_MASK) * _SIZE
+        _WHOLE.pack_into(self._pages[row >> _PAGE_BITS], start, record)
+
+    def set_slot(self, row: int, slot: int) -> None:
+        """Note that the record is unchanged as of a newer slot."""
+        _SLOT.pack_into(self._pages[row >> _PAGE_BITS], (row & _PAGE_MASK) * _SIZE + _SLOT_AT, slot)
+
+    def slot(self, row: int) -> int:
+        """The slot as of which the row's record is."""
+        slot: int = _SLOT.unpack_from(self._pages[row >> _PAGE_BITS], (row & _PAGE_MASK) * _SIZE + _SLOT_AT)[0]
+        return slot
+
+    def address(self, row: int) -> bytes:
+        """The address of the row's order."""
+        start = (row & _PAGE_MASK) * _SIZE
+        return bytes(self._pages[row >> _PAGE_BITS][start : start + 32])
+
+    def is_of(self, row: int, address: bytes) -> bool:
+        """Whether the row's order has this address."""
+        start = (row & _PAGE_MASK) * _SIZE
+        return self._pages[row >> _PAGE_BITS].startswith(address, start)
+
+    def order(self, row: int, markets: Sequence[Pubkey]) -> Order:
+        """The row's order; `markets` are the book's, by number."""
+        (
+            address, user, market, order_type, side, leverage, flags, created, expires,
+            size, price, stop, distance, filled, order_id, slot,
+        ) = _LAYOUT.unpack_from(self._pages[row >> _PAGE_BITS], (row & _PAGE_MASK) * _SIZE)  # fmt: skip
+        return Order(
+            Pubkey.from_bytes(address), Pubkey.from_bytes(user), markets[market], _TYPES[order_type], _SIDES[side],
+            size, price, stop, distance, leverage, OnchainStatus.PENDING, created, expires, filled,
+            order_id if flags & _HAS_ID else None, slot,
+        )  # fmt: skip
 
 
 class SortedRows:
@@ -144,26 +284,15 @@ class SortedRows:
         """All pairs, some hundred at a time, as keys and rows; lowest first."""
         return zip(self._keys, self._rows, strict=True)
 
-    def fill(self, keys: array[int], rows: array[int]) -> Iterator[None]:
-        """Fill this empty index with pairs in any order, `rows[n]` with `keys[n]`, in steps of about 2 ms; to be run
-        to its end. About 0.8 us a pair.
-
-        Many pairs are first put into parts, each beyond the one before, so that no step sorts more than one part.
+    def extend(self, pairs: Sequence[int]) -> None:
+        """Put many pairs in, each as `key << 32 | row`, sorted, and beyond all that are there already. Chunks are made
+        three quarters full, so that the first additions after a load do not split them all.
         """
-        parts = yield from _parts(keys, rows)
-        rest: list[int] = []
-        size = _loaded_size()
-        while parts:
-            part = parts.pop()
-            part.sort()
-            part = rest + part if rest else part
-            end = len(part) - len(part) % size if parts else len(part)
-            rest = part[end:]
-            for start in range(0, end, size):
-                some = part[start : min(start + size, end)]
-                self._append(array("Q", [pair >> 32 for pair in some]), array("I", [pair & _MAX_ROW for pair in some]))
-            yield
-        self._count = len(keys)
+        size = _FULL * 3 // 4
+        for start in range(0, len(pairs), size):
+            some = pairs[start : start + size]
+            self._append(array("Q", [pair >> 32 for pair in some]), array("I", [pair & _MAX_ROW for pair in some]))
+        self._count += len(pairs)
 
     def take(self, other: SortedRows) -> None:
         """Have the pairs of `other`, which must not be used any more, instead of its own."""
@@ -188,32 +317,6 @@ class SortedRows:
         del self._lasts[chunk]
         if len(self._keys[chunk]) > _FULL:
             self._split(chunk)
-
-
-def _loaded_size() -> int:
-    """Chunks start three quarters full, so that the first additions after a load do not split them all."""
-    return _FULL * 3 // 4
-
-
-def _parts(keys: array[int], rows: array[int]) -> Generator[None, None, list[list[int]]]:
-    """The pairs, each as `key << 32 | row`, in unsorted parts of about `_PART`, the highest part first.
-
-    Where one part ends and the next begins is read off a sorted sample, so that it holds whatever the keys are.
-    """
-    count = len(keys)
-    if count <= 2 * _PART:
-        return [[key << 32 | row for key, row in zip(keys, rows, strict=True)]]
-    picked = range(0, count, max(1, _PART // _SAMPLES_A_PART))
-    sample = sorted(keys[n] << 32 | rows[n] for n in picked)
-    borders = sample[_SAMPLES_A_PART::_SAMPLES_A_PART]
-    parts: list[list[int]] = [[] for _ in range(len(borders) + 1)]
-    for start in range(0, count, _PART):
-        yield
-        for key, row in zip(keys[start : start + _PART], rows[start : start + _PART], strict=True):
-            pair = key << 32 | row
-            parts[bisect_left(borders, pair)].append(pair)
-    parts.reverse()
-    return parts
 
 
 def _position(keys: array[int], rows: array[int], key: int, row: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from array import array
 
@@ -9,17 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keeper.triggers import sorted_rows
-from keeper.triggers.sorted_rows import MAX_KEY, SortedRows
+from keeper.triggers import loading, rows
+from keeper.triggers.loading import filled
+from keeper.triggers.rows import MAX_KEY, SortedRows
 from tests.triggers.order_making import REPEATABLE
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _small_chunks() -> object:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sorted_rows, "_FULL", 8)
-        patch.setattr(sorted_rows, "_PART", 8)
-        patch.setattr(sorted_rows, "_SAMPLES_A_PART", 2)
+        patch.setattr(rows, "_FULL", 8)
+        patch.setattr(loading, "_PART", 8)
+        patch.setattr(loading, "_SAMPLES_A_PART", 2)
         yield
 
 
@@ -31,11 +33,15 @@ def columns(pairs: list[tuple[int, int]]) -> tuple[array[int], array[int]]:
     return array("Q", [key for key, _ in pairs]), array("I", [row for _, row in pairs])
 
 
-def filled(pairs: list[tuple[int, int]]) -> SortedRows:
-    index = SortedRows()
-    for _ in index.fill(*columns(pairs)):
-        assert not len(index), "nothing of it counts before the end"
-    return index
+def filled_with(pairs: list[tuple[int, int]]) -> tuple[SortedRows, int]:
+    """An index of these pairs, and in how many steps it was made."""
+    steps = filled(*columns(pairs))
+    for count in itertools.count():
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value, count
+    raise AssertionError
 
 
 def agrees(index: SortedRows, plain: list[tuple[int, int]]) -> None:
@@ -75,7 +81,7 @@ def test_it_is_a_sorted_list_of_pairs(steps: list[tuple[bool, tuple[int, int]]])
 @REPEATABLE
 @given(st.lists(PAIRS, unique=True, max_size=120), st.lists(PAIRS, unique=True, max_size=30))
 def test_a_fill_is_many_additions(first: list[tuple[int, int]], second: list[tuple[int, int]]) -> None:
-    index = filled(first)
+    index, _ = filled_with(first)
     agrees(index, sorted(first))
     more = [pair for pair in second if pair not in first]
     for pair in more:
@@ -88,14 +94,14 @@ def test_a_fill_is_many_additions(first: list[tuple[int, int]], second: list[tup
 def test_no_step_of_a_fill_is_the_whole_of_it() -> None:
     pairs = [(key % 50, key) for key in range(1_000)]
     random.Random(7).shuffle(pairs)
-    index = SortedRows()
-    assert sum(1 for _ in index.fill(*columns(pairs))) > 100
+    index, steps = filled_with(pairs)
+    assert steps > 100
     agrees(index, sorted(pairs))
 
 
 def test_removals_leave_no_trail_of_tiny_chunks() -> None:
     pairs = [(key, 0) for key in range(4_000)]
-    index = filled(pairs)
+    index, _ = filled_with(pairs)
     random.Random(7).shuffle(pairs)
     for pair in pairs[:3_900]:
         index.remove(*pair)
