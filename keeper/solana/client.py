@@ -354,16 +354,3 @@ def _field(answer: Any, name: str) -> Any:
     if not isinstance(answer, dict) or name not in answer:
         raise MalformedReply(f"a reply lacks {name}")
     return answer[name]
-
-
-__all__ = [
-    "CONFIRMED",
-    "FINALIZED",
-    "PROCESSED",
-    "AccountBytes",
-    "Blockhash",
-    "ChainClient",
-    "LandedTransaction",
-    "SignatureStatus",
-    "Simulation",
-]

@@ -13,7 +13,7 @@ import base64
 import itertools
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -143,12 +143,7 @@ class RpcPool:
         Rejected is final at once: another node would refuse the same request too.
         """
         last: ChainError | None = None
-        ends = self._clock() + (deadline_s or self.limits.deadline_s)
-        seats = self._by_preference()
-        for i, seat in enumerate(seats):
-            left = _share(ends - self._clock(), others=len(seats) - i - 1)
-            if left <= 0:
-                break
+        for seat, left in self._in_turn(deadline_s):
             try:
                 return await self._tried(seat, method, params, left)
             except Rejected:
@@ -164,12 +159,7 @@ class RpcPool:
         next endpoint only while nothing was given: two halves from two nodes are no list.
         """
         last: ChainError | None = None
-        ends = self._clock() + (deadline_s or self.limits.deadline_s)
-        seats = self._by_preference()
-        for i, seat in enumerate(seats):
-            left = _share(ends - self._clock(), others=len(seats) - i - 1)
-            if left <= 0:
-                break
+        for seat, left in self._in_turn(deadline_s):
             started = self._clock()
             given = False
             try:
@@ -191,11 +181,8 @@ class RpcPool:
         """Reads in batches; the calls that failed transiently are asked again of the next endpoint."""
         replies: list[Reply] = [Transient("no endpoint was asked")] * len(calls)
         todo = list(range(len(calls)))
-        ends = self._clock() + (deadline_s or self.limits.deadline_s)
-        seats = self._by_preference()
-        for i, seat in enumerate(seats):
-            left = _share(ends - self._clock(), others=len(seats) - i - 1)
-            if left <= 0 or not todo:
+        for seat, left in self._in_turn(deadline_s):
+            if not todo:
                 break
             asked = [calls[i] for i in todo]
             answers = await self._tried_batch(seat, asked, left)
@@ -316,6 +303,18 @@ class RpcPool:
             return sorted(awake, key=lambda s: (s.health.consecutive_errors, s.order))
         return [min(self._trusted() or self._seats, key=lambda s: s.health.benched_until)]
 
+    def _in_turn(self, deadline_s: float | None) -> Iterator[tuple[_Seat, float]]:
+        """Who to ask, one after the other while time is left, each with the seconds that it may take: half of what is
+        left while others could still be asked, so that one that hangs does not use up the time of all.
+        """
+        ends = self._clock() + (deadline_s or self.limits.deadline_s)
+        seats = self._by_preference()
+        for seat in seats:
+            left = ends - self._clock()
+            if left <= 0:
+                return
+            yield seat, left if seat is seats[-1] else left / 2
+
     async def _tried(self, seat: _Seat, method: str, params: Sequence[Any], deadline_s: float) -> Any:
         started = self._clock()
         try:
@@ -358,13 +357,6 @@ class RpcPool:
     def _bench(self, health: EndpointHealth, seconds: float, reason: str) -> None:
         health.benched_until = max(health.benched_until, self._clock() + seconds)
         health.bench_reason = reason
-
-
-def _share(left_s: float, *, others: int) -> float:
-    """How much of a call's time one endpoint may take: half of it while others could still be asked, so that one
-    that hangs does not use up the time of all.
-    """
-    return left_s / 2 if others else left_s
 
 
 def _rank(reply: Reply) -> int:

@@ -8,7 +8,8 @@ when it does not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 from solders.hash import Hash
 from solders.instruction import AccountMeta, Instruction
@@ -23,9 +24,17 @@ from keeper.solana.client import ChainClient
 from keeper.venue.program import CANCEL, EXECUTE, PLACE, RATCHET, Program
 from keeper.venue.program_errors import name_failure
 
-_FEW = ("AccountNotEnoughKeys", "NotEnoughAccountKeys")
-_UNKNOWN = ("InstructionFallbackNotFound", "InstructionMissing")
-_SHORT = ("InstructionDidNotDeserialize",)
+_UNKNOWN: Final = "The program at {program} has no instruction {name}; the IDL {version} has."
+_SHORT: Final = "The program at {program} wants more arguments for {name} than the IDL {version} has."
+_FEW: Final = "The program at {program} wants more accounts for {name} than the IDL {version} gives."
+_MISMATCHES: Final[Mapping[str, str]] = {
+    "InstructionFallbackNotFound": _UNKNOWN,
+    "InstructionMissing": _UNKNOWN,
+    "InstructionDidNotDeserialize": _SHORT,
+    "AccountNotEnoughKeys": _FEW,
+    "NotEnoughAccountKeys": _FEW,
+}
+"""What an error about the call itself says, by its name. Any other comes from a program that knows the instruction."""
 
 
 async def check_program(client: ChainClient, program: Program) -> None:
@@ -68,19 +77,10 @@ async def check_idl(client: ChainClient, program: Program, payer: Pubkey) -> Non
                 f"The IDL can't be checked against the program: {e}.", remedy="Check that the node simulates."
             ) from e
         failure = name_failure(result.err, [program.id], program.id, program.idl, result.logs)
-        if failure.name in _UNKNOWN:
+        wrong = _MISMATCHES.get(failure.name)
+        if wrong is not None:
             raise Misconfigured(
-                f"The program at {program.id} has no instruction {name}; the IDL {program.idl.version} has.",
-                remedy="Give the IDL of the deployed revision (program.idl).",
-            )
-        if failure.name in _SHORT:
-            raise Misconfigured(
-                f"The program at {program.id} wants more arguments for {name} than the IDL {program.idl.version} has.",
-                remedy="Give the IDL of the deployed revision (program.idl).",
-            )
-        if failure.name in _FEW:
-            raise Misconfigured(
-                f"The program at {program.id} wants more accounts for {name} than the IDL {program.idl.version} gives.",
+                wrong.format(program=program.id, name=name, version=program.idl.version),
                 remedy="Give the IDL of the deployed revision (program.idl).",
             )
 

@@ -80,15 +80,6 @@ class InstructionDef:
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorDef:
-    """A custom error of the program."""
-
-    code: int
-    name: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
 class Idl:
     """A program's interface. `legacy` is the same in the format before Anchor 0.30, for anchorpy's coders."""
 
@@ -96,11 +87,11 @@ class Idl:
     version: str
     address: Pubkey | None
     instructions: Mapping[str, InstructionDef]
-    account_discriminators: Mapping[str, bytes]
     struct_fields: Mapping[str, Mapping[str, Any]]
     plain_enums: Mapping[str, int]
     """How many variants each enum has whose variants carry no fields."""
-    errors: Mapping[int, ErrorDef]
+    errors: Mapping[int, str]
+    """The names of the program's own errors, by their number."""
     legacy: str
 
     def instruction(self, name: str) -> InstructionDef:
@@ -186,10 +177,9 @@ def _parse_newer(document: Mapping[str, Any]) -> Idl:
         version=document["metadata"]["version"],
         address=Pubkey.from_string(document["address"]) if document.get("address") else None,
         instructions=instructions,
-        account_discriminators={a["name"]: bytes(a["discriminator"]) for a in document.get("accounts", ())},
         struct_fields=_struct_fields(types),
         plain_enums=_plain_enums(types),
-        errors=_errors(document),
+        errors={e["code"]: e["name"] for e in document.get("errors", ())},
         legacy=msgspec.json.encode(_legacy_view(document, types)).decode(),
     )
 
@@ -238,10 +228,9 @@ def _parse_legacy(document: Mapping[str, Any]) -> Idl:
         version=document["version"],
         address=Pubkey.from_string(address) if address else None,
         instructions=instructions,
-        account_discriminators={a["name"]: discriminator("account", a["name"]) for a in accounts},
         struct_fields=_struct_fields(types),
         plain_enums=_plain_enums(types),
-        errors=_errors(document),
+        errors={e["code"]: e["name"] for e in document.get("errors", ())},
         legacy=msgspec.json.encode(document).decode(),
     )
 
@@ -252,10 +241,6 @@ def _plain_enums(types: Mapping[str, Any]) -> dict[str, int]:
         for name, found in types.items()
         if found.get("kind") == "enum" and not any(variant.get("fields") for variant in found["variants"])
     }
-
-
-def _errors(document: Mapping[str, Any]) -> dict[int, ErrorDef]:
-    return {e["code"]: ErrorDef(e["code"], e["name"], e.get("msg", e["name"])) for e in document.get("errors", ())}
 
 
 def _struct_fields(types: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -294,16 +279,6 @@ def _legacy_view(document: Mapping[str, Any], types: Mapping[str, Any]) -> dict[
         ],
         "accounts": [type_entry(name) for name in sorted(account_names)],
         "types": [type_entry(name) for name in types if name not in account_names | event_names],
-        "events": [
-            {
-                "name": name,
-                "fields": [
-                    {"name": camel(f["name"]), "type": _legacy_type(f["type"]), "index": False}
-                    for f in types[name]["fields"]
-                ],
-            }
-            for name in sorted(event_names)
-        ],
         "errors": list(document.get("errors", ())),
     }
 

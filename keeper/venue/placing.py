@@ -25,10 +25,16 @@ from solders.transaction import VersionedTransaction
 
 from keeper.domain.orders import OrderType, Side, TimeInForce
 from keeper.solana.client import Blockhash
+from keeper.solana.transactions import Budget
 from keeper.venue.program import CANCEL, PLACE, Program
 
 ORDER_ID_BITS: Final = 63
 """Ids that the keeper draws stay below 2**63, so that they survive languages and databases without u64."""
+
+BUDGET: Final = Budget(60_000, 0)
+"""What a wallet is asked to pay, unless it is set otherwise. The limit leaves room above the most that either revision
+was measured to use (22,000 units for a placement): finding an order's address costs more for some wallets than others.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +54,6 @@ class OrderTerms:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
-    """Compute units to ask for, and what to bid for each (micro-lamports). The user pays limit x price.
-
-    The default limit leaves room above the most that either revision was measured to use (22,000 units for a
-    placement), because finding an order's address costs more for some wallets than for others.
-    """
-
-    unit_limit: int = 60_000
-    unit_price_micro_lamports: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Unsigned:
     """A transaction that waits for its user's signature. It can land up to `last_valid_block_height` + 1."""
 
@@ -68,14 +62,9 @@ class Unsigned:
     blockhash: str
     last_valid_block_height: int
 
-    @property
-    def transaction_base64(self) -> str:
-        """The wire format with a zeroed signature, in base64, as wallets take it."""
-        return unsigned_base64(self.message)
-
 
 def unsigned_base64(message: bytes) -> str:
-    """A one-signer message as a transaction with a zeroed signature, in base64."""
+    """A one-signer message as a transaction with a zeroed signature, in base64, as wallets take it."""
     transaction = VersionedTransaction.populate(Message.from_bytes(message), [Signature.default()])
     return base64.b64encode(bytes(transaction)).decode()
 

@@ -85,10 +85,31 @@ class Program:
         in the list, so it goes round until nothing new is found: at most once per account.
         """
         found = dict(accounts)
+        types = dict(definition.args)
+
+        def bytes_of(seed: Seed) -> bytes | None:
+            if seed.kind == "const":
+                return seed.value
+            if seed.kind == "arg":
+                return seed_bytes(args[seed.path], types[seed.path]) if seed.path in args else None
+            if seed.path in found:
+                return bytes(found[seed.path])
+            if seed.path in fields:
+                field = seed.path.partition(".")[2]
+                return seed_bytes(fields[seed.path], self.idl.struct_fields.get(seed.of, {}).get(field, "pubkey"))
+            return None
+
         for _ in definition.accounts:
             missing = [account for account in definition.accounts if account.name not in found]
             for account in missing:
-                address = self._address(account, definition, args, found, fields)
+                address = account.address
+                if address is None and account.seeds is None:
+                    address = WELL_KNOWN.get(account.name)
+                elif address is None:
+                    seeds = [bytes_of(seed) for seed in account.seeds or ()]
+                    present = [seed for seed in seeds if seed is not None]
+                    if len(present) == len(seeds):
+                        address = Pubkey.find_program_address(present, self.id)[0]
                 if address is not None:
                     found[account.name] = address
             if not missing:
@@ -101,42 +122,6 @@ class Program:
                     remedy="Check that program.idl belongs to the deployed program.",
                 )
         return [(account, found[account.name]) for account in definition.accounts]
-
-    def _address(
-        self,
-        account: AccountDef,
-        definition: InstructionDef,
-        args: Mapping[str, object],
-        found: Mapping[str, Pubkey],
-        fields: Mapping[str, object],
-    ) -> Pubkey | None:
-        if account.address is not None:
-            return account.address
-        if account.seeds is None:
-            return WELL_KNOWN.get(account.name)
-        seeds = [self._seed(seed, definition, args, found, fields) for seed in account.seeds]
-        present = [seed for seed in seeds if seed is not None]
-        return Pubkey.find_program_address(present, self.id)[0] if len(present) == len(seeds) else None
-
-    def _seed(
-        self,
-        seed: Seed,
-        definition: InstructionDef,
-        args: Mapping[str, object],
-        found: Mapping[str, Pubkey],
-        fields: Mapping[str, object],
-    ) -> bytes | None:
-        if seed.kind == "const":
-            return seed.value
-        if seed.kind == "arg":
-            types = dict(definition.args)
-            return seed_bytes(args[seed.path], types[seed.path]) if seed.path in args else None
-        if seed.path in found:
-            return bytes(found[seed.path])
-        if seed.path in fields:
-            field = seed.path.partition(".")[2]
-            return seed_bytes(fields[seed.path], self.idl.struct_fields.get(seed.of, {}).get(field, "pubkey"))
-        return None
 
     def execute(self, order: Order, executor: Pubkey) -> Instruction:
         """`execute_conditional_order` for this order, on the market that the order itself names: a keeper

@@ -107,9 +107,7 @@ def _instruction_error(inner: Any, program: Pubkey | None, ours: Pubkey, idl: Id
     match inner:
         case {"Custom": int(code)}:
             if program == ours:
-                if code in idl.errors:
-                    return idl.errors[code].name, code
-                return ANCHOR_ERRORS.get(code, f"Custom{code}"), code
+                return idl.errors.get(code) or ANCHOR_ERRORS.get(code, f"Custom{code}"), code
             if program == SYSTEM_PROGRAM:
                 return _SYSTEM_ERRORS.get(code, f"Custom{code}"), code
             return f"Custom{code}", code

@@ -13,7 +13,8 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from keeper.domain.orders import OrderType, Side
-from keeper.venue.placing import ORDER_ID_BITS, Budget, cancel, new_order_id, place
+from keeper.solana.transactions import Budget
+from keeper.venue.placing import BUDGET, ORDER_ID_BITS, cancel, new_order_id, place, unsigned_base64
 from keeper.venue.program import Program
 from tests.chain.placing_world import ATOMIC, BLOCKHASH, DEPLOYED, ORDER_ID, USER, terms
 
@@ -28,7 +29,7 @@ def revision(request: pytest.FixtureRequest) -> tuple[Program, int | None]:
 
 def test_the_user_is_fee_payer_and_only_signer(revision: tuple[Program, int | None]) -> None:
     program, order_id = revision
-    unsigned = place(program, terms(program), order_id, BLOCKHASH, Budget())
+    unsigned = place(program, terms(program), order_id, BLOCKHASH, BUDGET)
     message = Message.from_bytes(unsigned.message)
     assert message.header.num_required_signatures == 1
     assert message.account_keys[0] == USER.pubkey()
@@ -38,8 +39,8 @@ def test_the_user_is_fee_payer_and_only_signer(revision: tuple[Program, int | No
 
 def test_the_transaction_has_a_zeroed_signature_before_the_message(revision: tuple[Program, int | None]) -> None:
     program, order_id = revision
-    unsigned = place(program, terms(program), order_id, BLOCKHASH, Budget())
-    wire = base64.b64decode(unsigned.transaction_base64, validate=True)
+    unsigned = place(program, terms(program), order_id, BLOCKHASH, BUDGET)
+    wire = base64.b64decode(unsigned_base64(unsigned.message), validate=True)
     assert wire == bytes([1]) + bytes(64) + unsigned.message
     transaction = VersionedTransaction.from_bytes(wire)
     assert transaction.signatures == [Signature.default()]
@@ -49,7 +50,7 @@ def test_the_transaction_has_a_zeroed_signature_before_the_message(revision: tup
 
 def test_the_arguments_are_those_that_were_asked_for(revision: tuple[Program, int | None]) -> None:
     program, order_id = revision
-    unsigned = place(program, terms(program), order_id, BLOCKHASH, Budget())
+    unsigned = place(program, terms(program), order_id, BLOCKHASH, BUDGET)
     message = Message.from_bytes(unsigned.message)
     ours = [ix for ix in message.instructions if message.account_keys[ix.program_id_index] == program.id]
     assert len(ours) == 1
@@ -65,7 +66,7 @@ def test_the_arguments_are_those_that_were_asked_for(revision: tuple[Program, in
 
 def test_the_order_is_the_derived_address(revision: tuple[Program, int | None]) -> None:
     program, order_id = revision
-    unsigned = place(program, terms(program), order_id, BLOCKHASH, Budget())
+    unsigned = place(program, terms(program), order_id, BLOCKHASH, BUDGET)
     assert unsigned.order == program.order_address(USER.pubkey(), order_id)
     assert unsigned.order in Message.from_bytes(unsigned.message).account_keys
 
@@ -73,7 +74,7 @@ def test_the_order_is_the_derived_address(revision: tuple[Program, int | None]) 
 def test_cancel_names_the_order_and_its_user(revision: tuple[Program, int | None]) -> None:
     program, _ = revision
     order = Pubkey.new_unique()
-    unsigned = cancel(program, order, USER.pubkey(), BLOCKHASH, Budget())
+    unsigned = cancel(program, order, USER.pubkey(), BLOCKHASH, BUDGET)
     message = Message.from_bytes(unsigned.message)
     ours = next(ix for ix in message.instructions if message.account_keys[ix.program_id_index] == program.id)
     assert program.coder.decode(bytes(ours.data)) == ("cancel_order", {})
@@ -99,7 +100,7 @@ def test_drawn_ids_survive_signed_64_bit_integers() -> None:
 
 @given(order_id=st.integers(0, 2**64 - 1))
 def test_any_u64_is_an_order_id(order_id: int) -> None:
-    unsigned = place(ATOMIC, terms(ATOMIC), order_id, BLOCKHASH, Budget())
+    unsigned = place(ATOMIC, terms(ATOMIC), order_id, BLOCKHASH, BUDGET)
     assert unsigned.order == ATOMIC.order_address(USER.pubkey(), order_id)
 
 

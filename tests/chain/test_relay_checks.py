@@ -21,11 +21,12 @@ from solders.system_program import TransferParams, transfer
 from solders.transaction import VersionedTransaction
 
 from keeper.domain.errors import ChainError
-from keeper.venue.placing import Budget, cancel, place
+from keeper.solana.transactions import Budget
+from keeper.venue.placing import BUDGET, cancel, place
 from keeper.venue.relay_checks import LIGHTHOUSE, MAX_WIRE_BYTES, RelayLimits, RelayRefused, check_relayed
 from tests.chain.placing_world import ATOMIC, BLOCKHASH, DEPLOYED, KEEPER, ORDER_ID, USER, terms
 
-PREPARED = place(ATOMIC, terms(ATOMIC), ORDER_ID, BLOCKHASH, Budget())
+PREPARED = place(ATOMIC, terms(ATOMIC), ORDER_ID, BLOCKHASH, BUDGET)
 HASH = Hash.from_string(BLOCKHASH.value)
 SYSTEM = Pubkey.default()
 
@@ -107,7 +108,7 @@ def test_what_a_wallet_may_change(message: Message | MessageV0) -> None:
 
 def test_a_cancel_and_the_other_revision() -> None:
     for program in (ATOMIC, DEPLOYED):
-        prepared = cancel(program, Pubkey.new_unique(), USER.pubkey(), BLOCKHASH, Budget(unit_price_micro_lamports=5))
+        prepared = cancel(program, Pubkey.new_unique(), USER.pubkey(), BLOCKHASH, Budget(60_000, 5))
         check(signed(Message.from_bytes(prepared.message)), prepared=prepared.message, program_id=program.id)
 
 

@@ -62,7 +62,7 @@ def test_every_error_of_the_idl_that_a_fill_can_meet_has_a_fate_of_its_own() -> 
         "PositionTooLarge", "PriceTooHigh", "PriceTooLow", "OrderExpirationTooLong", "UnauthorizedUser",
         "InvalidOrderType", "OrderStillPending", "MathOverflow", "UserAccountInactive",
     }  # fmt: skip
-    refused = {e.name for e in program.idl.errors.values() if fate_of(e.name, program.id, program.id) is Fate.REFUSED}
+    refused = {name for name in program.idl.errors.values() if fate_of(name, program.id, program.id) is Fate.REFUSED}
     assert refused <= looked_at
 
 

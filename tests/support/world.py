@@ -24,8 +24,8 @@ from keeper.localnet import Bank, Commitment, Localnet, LocalnetConfig
 from keeper.localnet.history import Landed
 from keeper.localnet.program import PROGRAM_ID
 from keeper.solana.client import Blockhash
+from keeper.solana.transactions import Budget
 from keeper.venue.idl import PACKAGED, load_idl
-from keeper.venue.placing import Budget as PlacingBudget
 from keeper.venue.placing import OrderTerms, place
 from keeper.venue.program import CANCEL, Program
 from keeper.venue.venue import decode_market, decode_order, decode_position
@@ -191,7 +191,7 @@ class World:
         blockhash = Blockhash(str(tip.blockhash), tip.height + 150, tip.slot)
         # Not the default unit limit: two orders in one slot differ by their id, whatever the rest.
         number = next(trader.ids) if order_id is None else order_id
-        unsigned = place(self.program, terms, number, blockhash, PlacingBudget(100_000))
+        unsigned = place(self.program, terms, number, blockhash, Budget(100_000, 0))
         landed = self.bank.land(VersionedTransaction(Message.from_bytes(unsigned.message), [trader.key]))
         if isinstance(landed, str) or landed.err is not None:
             raise Refused(landed if isinstance(landed, str) else landed.err)

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from keeper.http.edge.problems import Problem
-from keeper.venue.placing import Budget
+from keeper.solana.transactions import Budget
+from keeper.venue.placing import BUDGET
 from keeper.venue.relay_checks import RelayLimits
 
 _MOST_CLIENTS: Final = 10_000
@@ -66,7 +67,7 @@ class ApiLimits:
     body_timeout_s: float = 10.0
     stale_price_s: float = 300.0
     relay: RelayLimits = field(default_factory=RelayLimits)
-    budget: Budget = field(default_factory=Budget)
+    budget: Budget = BUDGET
 
 
 @dataclass(frozen=True, slots=True)
