@@ -40,6 +40,10 @@ install-check: $(STAMP) ## follow docs/install.md on a fresh Debian, under its s
 chaos: $(STAMP) ## break everything, kill the keeper, check (EPISODES=100 SEED=1)
 	@$(BIN)/python -m tests.chaos --episodes $(EPISODES) --seed $(SEED) $(ARGS)
 
+.PHONY: simulate
+simulate: $(STAMP) ## the whole keeper in virtual time: every fault, every order of steps (EPISODES=100 SEED=1)
+	@$(BIN)/python -m tests.simulate --episodes $(EPISODES) --seed $(SEED) $(ARGS)
+
 .PHONY: soak
 soak: $(STAMP) ## run a keeper at twenty times the speed of life, and see that it holds on to nothing (MINUTES=10)
 	@$(BIN)/python -m tests.behaviours.soak --minutes $(MINUTES) $(ARGS)

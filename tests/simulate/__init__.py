@@ -1,0 +1,1 @@
+"""The whole keeper in virtual time: one seed is one run, to the byte (docs/simulation.md)."""

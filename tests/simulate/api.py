@@ -1,0 +1,83 @@
+"""The keeper's API without a socket: requests go straight into the application that the server would call."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, Final
+
+import anyio
+from anyio.abc import TaskStatus
+
+from keeper.http.api import create_api
+from keeper.http.ports import ApiPorts
+from tests.simulate.threads import Killed
+
+_PORT: Final = 8080
+
+
+class Api:
+    """One life's API. The application is made when the first request comes."""
+
+    def __init__(self, ports: ApiPorts, wallets: Any) -> None:
+        self._ports, self._wallets = ports, wallets
+        self._app: Any = None
+
+    async def serve(self, task_status: TaskStatus[int]) -> None:
+        """In `run_api`'s place."""
+        task_status.started(_PORT)
+        await anyio.sleep_forever()
+
+    async def ask(self, method: str, path: str, body: dict[str, Any], *, within_s: float) -> tuple[int, Any]:
+        """One request: the status and the JSON that it is answered with; 0 when no answer comes."""
+        # A task of the keeper's, not the caller's: it may hang for ever when the keeper dies.
+        task = asyncio.get_running_loop().create_task(self._ask(method, path, body), name="request")
+        await asyncio.wait({task}, timeout=within_s)
+        if not task.done():
+            task.cancel()
+            return 0, None
+        try:
+            return task.result()
+        except Killed:
+            return 0, None
+
+    async def _ask(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        if self._app is None:
+            self._app = create_api(self._ports, self._wallets)
+        content = json.dumps(body).encode()
+        headers = [(b"host", b"keeper"), (b"content-type", b"application/json")]
+        headers.append((b"content-length", str(len(content)).encode()))
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "headers": headers,
+            "client": ("192.0.2.1", 1),
+            "server": ("192.0.2.2", _PORT),
+            "state": {},
+        }
+        status, answer = 0, b""
+        asked = False
+
+        async def receive() -> dict[str, Any]:
+            nonlocal asked
+            if asked:
+                await anyio.sleep_forever()
+            asked = True
+            return {"type": "http.request", "body": content, "more_body": False}
+
+        async def send(message: Any) -> None:
+            nonlocal status, answer
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            else:
+                answer += message.get("body", b"")
+
+        await self._app(scope, receive, send)
+        return status, json.loads(answer) if answer else None

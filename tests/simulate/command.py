@@ -1,0 +1,63 @@
+"""What `python -m tests.simulate` does: a campaign, or one episode with its story."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from tests.simulate import campaign
+from tests.simulate.campaign import Result, Totals
+from tests.simulate.scenario import draw
+from tests.simulate.table import table
+
+
+def main() -> None:
+    """Exit code 0: nothing was violated; 1: something was; 2: wrong usage."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulate", description=__doc__)
+    parser.add_argument("--episodes", type=int, default=100, help="how many, from the first one on")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", type=int, help="this episode alone")
+    parser.add_argument("--trace", action="store_true", help="tell the story of the first (or the only) episode")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--keep-going", action="store_true", help="do not end at the first violation")
+    parser.add_argument("--no-shrink", action="store_true", help="do not look for a shorter scenario")
+    options = parser.parse_args()
+    if options.episodes < 1 or options.workers < 1:
+        parser.error("--episodes and --workers must be at least 1")
+    if options.trace:
+        sys.exit(_story(options.seed, options.only or 0))
+    episodes = range(options.episodes) if options.only is None else range(options.only, options.only + 1)
+    totals = campaign.run(options.seed, episodes, min(options.workers, len(episodes)), _progress(options))
+    print(table(totals))
+    for episode, violations in totals.violations.items():
+        print(f"\nVIOLATION in episode {episode} of seed {options.seed}:")
+        print("\n".join(f"  {violation}" for violation in violations[:5]))
+        print(f"  its story: python -m tests.simulate --seed {options.seed} --only {episode} --trace")
+    print(
+        f"{len(totals.results)} episodes of seed {options.seed}, {len(totals.violations)} with violations, "
+        f"trace sha256 {totals.digest()}"
+    )
+    sys.exit(1 if totals.violations else 0)
+
+
+def _progress(options: argparse.Namespace) -> Callable[[Totals, Result], bool]:
+    def progress(totals: Totals, result: Result) -> bool:
+        done = len(totals.results)
+        text = f"{done} episodes, {totals.seconds:.0f} s, {len(totals.violations)} with violations"
+        if sys.stderr.isatty():
+            print(f"\r{text}", end="", file=sys.stderr, flush=True)
+        elif done % 100 == 0:
+            print(text, file=sys.stderr, flush=True)
+        return options.keep_going or not result.violations
+
+    return progress
+
+
+def _story(seed: int, episode: int) -> int:
+    with campaign.folder() as folder:
+        outcome = campaign.play(campaign.ground(folder), draw(seed, episode), keep=True)
+    print("\n".join(outcome.lines))
+    print(f"episode {episode} of seed {seed}, {len(outcome.violations)} violations, trace sha256 {outcome.digest}")
+    return 1 if outcome.violations else 0

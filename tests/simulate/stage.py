@@ -1,0 +1,175 @@
+"""What an episode plays on: the chain, the network, the keeper's lives, and who sees what leaves them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any, Final
+
+import anyio
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+
+from keeper.localnet import Commitment
+from keeper.localnet.chain import Block
+from keeper.localnet.history import Landed
+from keeper.localnet.observer import Observer
+from keeper.localnet.rpc import bank_dispatcher
+from keeper.localnet.subscriptions import Subscriptions
+from tests.chaos.proxy import Storm
+from tests.chaos.witness import Witness
+from tests.simulate.dice import clock
+from tests.simulate.ground import NODES, Ground
+from tests.simulate.life import Lives
+from tests.simulate.loop import VirtualLoop
+from tests.simulate.network import Network, Node
+from tests.simulate.scenario import START_1E6, Scenario
+from tests.simulate.trace import Trace
+
+_FEED_EVERY_S: Final = 4.0
+
+
+class Stage:
+    """One episode's. Blocks are made and prices told until it is left."""
+
+    def __init__(self, ground: Ground, scenario: Scenario, *, keep: bool = False) -> None:
+        random.seed(f"{scenario.seed}/keeper")
+        self.ground, self.scenario = ground, scenario
+        self.world, self.bank = ground.world, ground.bank
+        self.trace = Trace(clock, keep=keep)
+        self.loop = VirtualLoop(clock, f"{scenario.seed}/loop")
+        self.dice = random.Random(f"{scenario.seed}/episode")
+        ask = bank_dispatcher(self.bank).handle
+        self.nodes = [Node(label, f"{scenario.seed}/{label}", ask) for label in NODES]
+        for node, slow_s in zip(self.nodes, scenario.slow_s, strict=True):
+            node.slow_s = slow_s
+        self.network = Network(self.loop, self.nodes, Subscriptions(self.bank), self.trace, self._on_calls)
+        dice = random.Random(f"{scenario.seed}/lives")
+        self.lives = Lives(self.loop, self.network, ground, ground.folder, self.trace, dice)
+        self.witness = Witness(self.bank)
+        self.record = ChainRecord(self.trace, ground.key.pubkey())
+        self.bank.observe(self.record)
+        self.price_1e6 = START_1E6
+        self.fed_from = 0.0
+        """From then on the oracle speaks again, by the loop's time."""
+        self.paused_until = 0.0
+        """Until then there are no blocks."""
+        self.forks_after_fill: list[int] = []
+        self._fork_to: tuple[int, int] | None = None
+
+    def storm(self) -> None:
+        """From now until the scenario's end things break on the network."""
+        scenario = self.scenario
+        ends = self.loop.time() + scenario.seconds
+        for i, node in enumerate(self.nodes):
+            node.faults = Storm(
+                f"{scenario.seed}/storm/{i}", scenario.storms[i], until=ends, longest_s=scenario.longest_fault_s
+            )
+            node.lies, node.lies_until = dict(scenario.lies[i]), ends
+
+    def calm(self) -> None:
+        """From now on nothing breaks."""
+        for node in self.nodes:
+            node.faults, node.lies_until, node.slow_s = None, 0.0, 0.02
+        self.forks_after_fill.clear()
+        self.bank.lose_transactions(0)
+        self.bank.release_transactions()
+        self.fed_from = self.paused_until = 0.0
+        self.lives.kill_at_commit = None
+        if self.lives.life is not None:
+            self.lives.life.disk.fault, self.lives.life.disk.slow_s = None, 0.0
+
+    # -- the chain
+
+    async def make_blocks(self) -> None:
+        """A block a slot, unless the chain stands still."""
+        while True:
+            await anyio.sleep(self.scenario.slot_s)
+            if self.loop.time() < self.paused_until:
+                continue
+            self._fork_after_fill()
+            self.bank.advance()
+
+    async def feed(self) -> None:
+        """The oracle tells the present price now and then."""
+        while True:
+            await anyio.sleep(_FEED_EVERY_S * self.dice.uniform(0.5, 1.0))
+            if self.loop.time() >= self.fed_from:
+                self.set_price(self.price_1e6)
+
+    def set_price(self, price_1e6: int) -> None:
+        """The oracle tells a price, and this one from now on."""
+        self.price_1e6 = price_1e6
+        self.trace.note("price", f"{price_1e6 / 1e6:g}")
+        self.world.set_price(self.ground.market, price_1e6)
+
+    def fork(self, blocks: int) -> None:
+        """The last `blocks` blocks never were, unless one of them was confirmed: no cluster has undone that."""
+        chain = self.bank.chain
+        slot = chain.tip.slot
+        for _ in range(blocks):
+            block = chain.block(slot)
+            slot = slot if block is None else block.parent
+        self._fork(slot)
+
+    def _fork(self, slot: int) -> None:
+        chain = self.bank.chain
+        if chain.at(Commitment.CONFIRMED).slot <= slot < chain.tip.slot:
+            gone = self.bank.drop_slots_after(slot)
+            self.trace.note("fork", f"slots after {slot} never were, and {len(gone)} transactions")
+
+    def _fork_after_fill(self) -> None:
+        if self._fork_to is not None:
+            slot, left = self._fork_to
+            if left > 0:
+                self._fork_to = (slot, left - 1)
+            else:
+                self._fork_to = None
+                self._fork(slot)
+        elif self.forks_after_fill:
+            tip = self.bank.chain.tip
+            if any(landed.keys[0] == self.ground.key.pubkey() and landed.err is None for landed in tip.transactions):
+                self._fork_to = (tip.parent, self.forks_after_fill.pop(0))
+
+    # -- what leaves the keeper
+
+    def _on_calls(self, label: str, calls: Sequence[dict[str, Any]]) -> None:
+        self.trace.note("ask", f"{label} {' '.join(str(call.get('method')) for call in calls)}")
+        if not any(call.get("method") == "sendTransaction" for call in calls):
+            return
+        life, reader, witness = self.lives.life, self.lives.reader(), self.witness
+        if life is None or reader is None:
+            witness.violations.append("something was sent before there was a journal")
+            return
+        witness.journal = reader
+        before = witness.newest
+        witness.on_calls(label, calls)
+        newest = witness.newest
+        # A commit without an fsync came last: is what is sent among what would outlive a power cut?
+        new = newest is not None and newest is not before
+        if new and newest is not None and life.disk.unsynced and not life.disk.holds(newest.signature):
+            witness.violations.append(f"{newest.signature} was sent, and no fsync has it (promise 1)")
+
+
+class ChainRecord(Observer):
+    """Writes down what lands."""
+
+    def __init__(self, trace: Trace, keeper: Pubkey) -> None:
+        self._trace, self._keeper = trace, keeper
+        self.blocks = 0
+
+    def received(self, signature: Signature) -> None:
+        pass
+
+    def written(self, slot: int, accounts: Any) -> None:
+        pass
+
+    def landed(self, landed: Landed) -> None:
+        who = "keeper" if landed.keys[0] == self._keeper else "other"
+        self._trace.note("land", f"slot {landed.slot} {who} {landed.signature} {landed.err or 'ok'}")
+
+    def advanced(self, tip: Block, confirmed: Sequence[Block], final: Sequence[Block]) -> None:
+        self.blocks += 1
+
+    def reverted(self, tip: Block, accounts: Any, confirmed: bool) -> None:
+        pass

@@ -1,0 +1,158 @@
+"""Users: they place, by their wallets or through the keeper's API, and cancel, close, place again, or are overtaken."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+from solders.pubkey import Pubkey
+from solders.transaction import VersionedTransaction
+
+from keeper.domain.orders import OrderType
+from tests.simulate.scenario import START_1E6, Deed, OrderPlan
+from tests.simulate.stage import Stage
+from tests.support.world import Refused, Trader
+
+_ANSWER_WITHIN_S: Final = 8.0
+
+
+@dataclass(slots=True)
+class Placed:
+    """An order that was placed, or may have been."""
+
+    plan: OrderPlan
+    user: Trader
+    address: Pubkey
+    number: int
+
+
+class Users:
+    """`placed` are their orders, `accepted` those whose placing the keeper's API took."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._world = stage.world
+        self.placed: list[Placed] = []
+        self.accepted: list[Pubkey] = []
+        self.violations: list[str] = []
+
+    async def follow(self, number: int, plan: OrderPlan) -> None:
+        """One order, from its placing to what is done about it."""
+        user = self._stage.ground.users[plan.purse]
+        await anyio.sleep(plan.at_s)
+        placed = await self._place_by_api(number, plan, user) if plan.by_api else self._place(number, plan, user)
+        if placed is None:
+            return
+        self.placed.append(placed)
+        await anyio.sleep(max(0.0, plan.deed_at_s - plan.at_s))
+        try:
+            if await self._do(placed):
+                self._stage.trace.note("user", f"order {number}: {plan.deed}")
+        except Refused as refused:
+            self._stage.trace.note("user", f"order {number}: {plan.deed} was refused: {refused}")
+
+    async def _do(self, placed: Placed) -> bool:
+        world = self._world
+        match placed.plan.deed:
+            case Deed.CANCEL:
+                world.cancel(placed.user, placed.address)
+            case Deed.CANCEL_BY_API:
+                await self._cancel_by_api(placed)
+            case Deed.RIVAL if world.order(placed.address) is not None:
+                world.execute(placed.address, self._stage.ground.rival)
+            case Deed.CLOSE_AND_PLACE:
+                # Not of a filled one: its position is in the way of another at this address.
+                world.cancel(placed.user, placed.address)
+                world.close(placed.user, placed.address)
+                self._place(placed.number, placed.plan, placed.user)
+            case _:
+                return False
+        return True
+
+    def _place(self, number: int, plan: OrderPlan, user: Trader) -> Placed | None:
+        trigger_1e6 = _trigger_1e6(plan)
+        kind = plan.order_type
+        trace = self._stage.trace
+        try:
+            address = self._world.place(
+                user,
+                self._stage.ground.market,
+                kind,
+                plan.side,
+                price_1e6=trigger_1e6 if kind in (OrderType.LIMIT, OrderType.STOP_LIMIT) else 0,
+                stop_price_1e6=0 if kind in (OrderType.LIMIT, OrderType.TRAILING_STOP) else trigger_1e6,
+                trailing_distance_ppm=plan.away_ppm if kind is OrderType.TRAILING_STOP else 0,
+                expires_at=self._expires_at(plan),
+                order_id=number,
+            )
+        except Refused as refused:
+            trace.note("user", f"order {number} was not placed: {refused}")
+            return None
+        trace.note("user", f"order {number} is placed at {address}: {kind.word} {plan.side.word} {trigger_1e6}")
+        return Placed(plan, user, address, number)
+
+    def _expires_at(self, plan: OrderPlan) -> int:
+        return self._stage.bank.chain.tip.time + plan.expires_in_s if plan.expires_in_s else 0
+
+    # -- by the API
+
+    async def _place_by_api(self, number: int, plan: OrderPlan, user: Trader) -> Placed | None:
+        trigger = f"{_trigger_1e6(plan) / 1e6:g}"
+        body: dict[str, Any] = {
+            "user": str(user.address),
+            "market": "SOL/USDC",
+            "order_type": plan.order_type.word,
+            "side": plan.side.word,
+            "size": "1",
+            "leverage": 5,
+            "order_id": str(number),
+            "expires_at": self._expires_at(plan),
+        }
+        match plan.order_type:
+            case OrderType.TRAILING_STOP:
+                body["trailing_distance"] = f"{plan.away_ppm / 1e6:g}"
+            case OrderType.LIMIT:
+                body["limit_price"] = trigger
+            case _:
+                body["trigger_price"] = trigger
+        prepared = await self._ask(f"order {number}", "/v1/orders", body)
+        if prepared is None:
+            return None
+        address = Pubkey.from_string(prepared["order"])
+        if await self._sign(f"order {number}", prepared, user):
+            self.accepted.append(address)
+        return Placed(plan, user, address, number)
+
+    async def _cancel_by_api(self, placed: Placed) -> None:
+        about = f"cancel of order {placed.number}"
+        prepared = await self._ask(about, f"/v1/orders/{placed.address}/cancel", {})
+        if prepared is not None:
+            await self._sign(about, prepared, placed.user)
+
+    async def _sign(self, about: str, prepared: dict[str, Any], user: Trader) -> bool:
+        """Sign what was prepared, after a moment, and send it back; whether it was accepted."""
+        unsigned = VersionedTransaction.from_bytes(base64.b64decode(prepared["transaction"]))
+        wire = bytes(VersionedTransaction(unsigned.message, [user.key]))
+        body = {"id": prepared["id"], "signed_transaction": base64.b64encode(wire).decode()}
+        await anyio.sleep(self._stage.dice.uniform(0.0, 1.5))
+        return await self._ask(about, "/v1/orders/execute", body) is not None
+
+    async def _ask(self, about: str, path: str, body: dict[str, Any]) -> Any:
+        """The API's answer; None when it gave none, or refused."""
+        life = self._stage.lives.up
+        status, answer = 0, None
+        if life is not None and life.api is not None:
+            status, answer = await life.api.ask("POST", path, body, within_s=_ANSWER_WITHIN_S)
+            if life.dead:
+                status = 0  # nobody was left to answer
+        code = answer.get("code", "") if isinstance(answer, dict) else ""
+        self._stage.trace.note("api", f"{about}: {path.split('/')[-1]} {status} {code}".rstrip())
+        if status >= 500 and code in ("", "internal_error"):
+            self.violations.append(f"the API answered {status} {code} to {path}: {answer}")
+        return answer if 200 <= status < 300 else None
+
+
+def _trigger_1e6(plan: OrderPlan) -> int:
+    return START_1E6 + (-1 if plan.below else 1) * START_1E6 * plan.away_ppm // 1_000_000
