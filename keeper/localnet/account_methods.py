@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from keeper.localnet.accounts import address_text, check_base58_size, encode_account, parse_filters
+from keeper.localnet.accounts import address_text, check_base58_size, parse_filters
 from keeper.localnet.bank import Bank
 from keeper.localnet.params import Params, parse_pubkey
+from keeper.localnet.parsed import show_account
 from keeper.localnet.view import view_of
 
 MAX_MULTIPLE_ACCOUNTS = 100
@@ -30,7 +31,7 @@ def get_account_info(bank: Bank, params: Params) -> Any:
     if account is None:
         return view.answer(None)
     check_base58_size(account, encoding, data_slice)
-    return view.answer(encode_account(account, encoding, data_slice))
+    return view.answer(show_account(address, account, encoding, bank.reader(view.commitment), data_slice))
 
 
 def get_multiple_accounts(bank: Bank, params: Params) -> Any:
@@ -40,13 +41,14 @@ def get_multiple_accounts(bank: Bank, params: Params) -> Any:
     view = view_of(bank, config)
     encoding, data_slice = config.encoding("base64"), config.data_slice()
     shown: list[dict[str, Any] | None] = []
+    read = bank.reader(view.commitment)
     for address in addresses:
         account = bank.account(address, view.commitment)
         if account is None:
             shown.append(None)
             continue
         check_base58_size(account, encoding, data_slice)
-        shown.append(encode_account(account, encoding, data_slice))
+        shown.append(show_account(address, account, encoding, read, data_slice))
     return view.answer(shown)
 
 
@@ -58,8 +60,10 @@ def get_program_accounts(bank: Bank, params: Params) -> Any:
     view = view_of(bank, config)
     encoding, data_slice = config.encoding("binary"), config.data_slice()
     shown = []
+    read = bank.reader(view.commitment)
     for address, account in bank.owned_by(program, view.commitment):
         if filters.allow(account):
             check_base58_size(account, encoding, data_slice)
-            shown.append({"pubkey": address_text(address), "account": encode_account(account, encoding, data_slice)})
+            data = show_account(address, account, encoding, read, data_slice)
+            shown.append({"pubkey": address_text(address), "account": data})
     return view.answer(shown) if config.flag("withContext") else shown

@@ -10,6 +10,7 @@ from typing import Any
 
 import zstandard
 from solders.account import Account
+from solders.pubkey import Pubkey
 
 from keeper.localnet import base58
 from keeper.localnet.errors import INVALID_REQUEST, RpcError, invalid_params
@@ -22,16 +23,21 @@ MAX_MEMCMP_BYTES = 128
 address_text = lru_cache(maxsize=65_536)(str)
 """The base58 text of an address; remembered, because making it takes longer than the rest of a reply."""
 
+_EXEMPT = (1 << 64) - 1
+_OWN = frozenset(
+    (
+        Pubkey.from_string("Sysvar1111111111111111111111111111111111111"),
+        Pubkey.from_string("NativeLoader1111111111111111111111111111111"),
+    )
+)
+
 _compressor = zstandard.ZstdCompressor(level=3)
 
 DataSlice = tuple[int, int]
 
 
 def encode_account(account: Account, encoding: str, data_slice: DataSlice | None = None) -> dict[str, Any]:
-    """One account in `encoding`, its data cut to `data_slice` (offset, length).
-
-    jsonParsed falls back to base64, as it does in a validator for programs that it has no parser for.
-    """
+    """One account in `encoding`, its data cut to `data_slice` (offset, length); jsonParsed as base64."""
     data = account.data
     shown = data if data_slice is None else data[data_slice[0] : data_slice[0] + data_slice[1]]
     return {
@@ -39,7 +45,8 @@ def encode_account(account: Account, encoding: str, data_slice: DataSlice | None
         "executable": account.executable,
         "lamports": account.lamports,
         "owner": address_text(account.owner),
-        "rentEpoch": account.rent_epoch,
+        # A validator marks every account that pays no rent so, which by now are all but its own.
+        "rentEpoch": account.rent_epoch if account.owner in _OWN else _EXEMPT,
         "space": len(data),
     }
 

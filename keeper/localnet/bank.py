@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -30,21 +31,25 @@ from keeper.localnet.fees import fee_of
 from keeper.localnet.history import History, Landed
 from keeper.localnet.messages import resolve_keys
 from keeper.localnet.observer import Observer
+from keeper.localnet.tokens import NATIVE_MINT, names_a_token_program, native_mint, token_balances
 from keeper.localnet.versions import Versions
 from keeper.localnet.vm import BORN_WITH, Outcome, Vm, VmPanicError
 
-_ELF64_LITTLE = b"\x7fELF\x02\x01"
-_SBF_MACHINES = (247, 263)  # EM_BPF and EM_SBPF
+_LOADED_BASE = 64  # what each loaded account counts beside its data (TRANSACTION_ACCOUNT_BASE_SIZE)
 
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """What a transaction would do on top of `block`. `meta` is None when it was refused before it ran."""
+    """What a transaction would do on top of `block`. `meta` is None when it was refused before it ran.
+
+    `loaded_bytes` is the size of the accounts that it loads, as their limit counts it (SIMD-0186).
+    """
 
     block: Block
     err: Any
     meta: TransactionMetadata | None
     post_accounts: Mapping[Pubkey, Account]
+    loaded_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +106,9 @@ class Bank:
         self._to_lose = 0
         self.slots_behind: int | None = None
         """Set it to make the node call itself unhealthy by that many slots; None is healthy."""
+        self.genesis_lamports = FAUCET_LAMPORTS
         self.set_account(self._faucet.address, Account(FAUCET_LAMPORTS, b"", Pubkey.default()))
+        self.set_account(NATIVE_MINT, native_mint())
         self._vm.begin_block(0, self.chain.tip.time, self.chain.slot_hashes)
 
     def __repr__(self) -> str:
@@ -168,6 +175,10 @@ class Bank:
             return self._vm.account(address)
         return self._versions.at(address, self.chain.at(commitment).slot)
 
+    def reader(self, commitment: Commitment) -> Callable[[Pubkey], Account | None]:
+        """What reads accounts at that commitment, for those who need several."""
+        return partial(self.account, commitment=commitment)
+
     def account_at(self, address: Pubkey, slot: int) -> Account | None:
         """The account at the end of `slot`, which must not be before the final slot."""
         return self._versions.at(address, slot)
@@ -188,14 +199,12 @@ class Bank:
 
     def add_program(self, program_id: Pubkey, program: Path | bytes) -> None:
         """Deploy an SBF program from its `.so`. Raises ValueError when it is none, OSError when unreadable."""
-        elf = program if isinstance(program, bytes) else program.read_bytes()
-        if not elf.startswith(_ELF64_LITTLE) or int.from_bytes(elf[18:20], "little") not in _SBF_MACHINES:
-            raise ValueError("not an ELF file of Solana's machine")
-        try:
-            self._vm.add_program(program_id, elf)
-        except VmPanicError as exc:
-            raise ValueError(f"not a program that the VM can load: {exc}") from exc
+        self._vm.add_program(program_id, program if isinstance(program, bytes) else program.read_bytes())
         self._versions.index(program_id)
+
+    def now_ms(self) -> int:
+        """The chain's time in unix milliseconds, finer than a block's."""
+        return int((self._clock() + self._clock_offset_s) * 1000)
 
     @property
     def epoch_schedule(self) -> EpochSchedule:
@@ -241,6 +250,8 @@ class Bank:
         payer, fee = keys[0], fee_of(message)
         before = {key: vm.account(key) for key, writes in zip(keys, writable, strict=True) if writes}
         pre_balances = tuple([vm.balance(key) for key in keys])
+        moves_tokens = names_a_token_program(keys)
+        pre_tokens = token_balances(keys, vm.account) if moves_tokens else []
         if fee.priority:
             # LiteSVM charges the base fee only: take the priority fee first, as a validator takes both.
             if pre_balances[0] < fee.total:
@@ -254,7 +265,7 @@ class Bank:
         if outcome.err is not None and vm.balance(payer) == pre_balances[0] - fee.priority:
             # It could not even pay: no validator would put it in a block.
             vm.put(payer, before[payer])
-            return _name(outcome.err)
+            return outcome.err if isinstance(outcome.err, str) else str(next(iter(outcome.err)))
         # A failed transaction stores its fee payer and nothing else.
         stored = before if outcome.err is None else (payer,)
         after = {key: self._versions.written(tip, key, before[key]) for key in stored}
@@ -271,6 +282,8 @@ class Bank:
             loaded_writable=loaded_writable,
             pre_balances=pre_balances,
             post_balances=tuple([vm.balance(key) for key in keys]),
+            pre_tokens=pre_tokens,
+            post_tokens=token_balances(keys, vm.account) if moves_tokens else [],
         )
         self.history.add(landed)
         tip.add(landed, before, fee.price)
@@ -305,8 +318,9 @@ class Bank:
         except LookupError as exc:
             return Simulation(block, str(exc), None, {})
         with self._as_of(block, keys):
+            loaded = sum(_LOADED_BASE + len(found.data) for key in keys if (found := self._vm.account(key)) is not None)
             outcome = self._simulate_with_fee(transaction, keys[0])
-        return Simulation(block, outcome.err, outcome.meta, outcome.post_accounts)
+        return Simulation(block, outcome.err, outcome.meta, outcome.post_accounts, loaded)
 
     def airdrop(self, address: Pubkey, lamports: int) -> Signature:
         """Send lamports from the faucet, in a transaction like any other; returns its signature."""
@@ -384,7 +398,3 @@ def _less(account: Account | None, lamports: int) -> Account | None:
     if account is None:
         return None
     return Account(account.lamports - lamports, account.data, account.owner, account.executable, account.rent_epoch)
-
-
-def _name(err: Any) -> str:
-    return err if isinstance(err, str) else str(next(iter(err)))

@@ -100,6 +100,11 @@ class Chain:
         return self._fork[-1]
 
     @property
+    def complete(self) -> Block:
+        """The newest block that gets no more transactions; the tip while there is no other."""
+        return self._fork[-2] if len(self._fork) > 1 else self._fork[-1]
+
+    @property
     def root(self) -> Block:
         """The last final block."""
         return self._fork[0]
@@ -142,6 +147,10 @@ class Chain:
         newest_first = list(islice(reversed(self._by_slot.values()), count))
         newest_first.reverse()
         return newest_first
+
+    def slots(self, first: int, last: int) -> list[int]:
+        """The slots from `first` to `last` that have a block which is still known, in order."""
+        return [slot for slot in self._by_slot if first <= slot <= last]
 
     def extend(self, time: int, *, skip: int = 0) -> tuple[list[Block], list[Block]]:
         """Close the tip and begin the next block, leaving out `skip` slot numbers.

@@ -9,19 +9,12 @@ from solders.pubkey import Pubkey
 
 from keeper.localnet.bank import Bank
 from keeper.localnet.chain import MAX_BLOCKHASH_AGE
-from keeper.localnet.commitment import Commitment
-from keeper.localnet.errors import (
-    BLOCK_CLEANED_UP,
-    BLOCK_NOT_AVAILABLE,
-    SLOT_SKIPPED,
-    RpcError,
-    node_unhealthy,
-)
+from keeper.localnet.errors import node_unhealthy
 from keeper.localnet.fees import fee_of
 from keeper.localnet.params import Params, parse_pubkey
 from keeper.localnet.transactions import decode_message
 from keeper.localnet.view import View, view_of
-from keeper.localnet.vm import RUNTIME_VERSION
+from keeper.localnet.vm import FEATURE_SET, RUNTIME_VERSION
 
 MAX_FEE_ACCOUNTS = 128
 
@@ -33,8 +26,8 @@ def get_health(bank: Bank, params: Params) -> Any:
 
 
 def get_version(bank: Bank, params: Params) -> Any:
-    """The release of the runtime. No feature set: the VM does not tell its number."""
-    return {"solana-core": RUNTIME_VERSION}
+    """The release of the runtime, and what tells its set of features from others."""
+    return {"feature-set": FEATURE_SET, "solana-core": RUNTIME_VERSION}
 
 
 def get_genesis_hash(bank: Bank, params: Params) -> Any:
@@ -71,23 +64,6 @@ def get_transaction_count(bank: Bank, params: Params) -> Any:
 def get_first_available_block(bank: Bank, params: Params) -> Any:
     """The oldest slot that getBlockTime can answer for."""
     return bank.chain.first_slot
-
-
-def get_block_time(bank: Bank, params: Params) -> Any:
-    """Unix seconds of a confirmed block."""
-    slot = params.number(0, "slot")
-    if slot > bank.chain.at(Commitment.CONFIRMED).slot:
-        raise RpcError(BLOCK_NOT_AVAILABLE, f"Block not available for slot {slot}")
-    block = bank.chain.block(slot)
-    if block is not None:
-        return block.time
-    first = bank.chain.first_slot
-    if slot < first:
-        raise RpcError(
-            BLOCK_CLEANED_UP,
-            f"Block {slot} cleaned up, does not exist on node. First available block: {first}",
-        )
-    raise RpcError(SLOT_SKIPPED, f"Slot {slot} was skipped, or missing due to ledger jump to recent snapshot")
 
 
 def get_epoch_info(bank: Bank, params: Params) -> Any:

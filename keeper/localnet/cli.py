@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m ke
     logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
     try:
         options = parse_options(sys.argv[1:] if arguments is None else arguments, program=program)
-        announce = _announce_json if options.json else _announce
+        announce = {"text": _announce, "json": _announce_json, "nothing": lambda net: None}[options.announce]
         anyio.run(lambda: run_localnet(options.config, announce=announce))
     except UsageError as exc:
         print(f"{program}: {exc}", file=sys.stderr)

@@ -17,8 +17,9 @@ class LocalnetConfig:
 
     Ports: HTTP on `rpc_port`, WebSocket on the next one; 0 picks a free pair. `slot_ms` is the time
     between blocks in milliseconds; 0 leaves them to `Bank.advance`. The reference program is deployed
-    unless `reference_program` is off or `programs` puts another at its address. `seed` makes hashes and
-    the node's keys repeatable. The other fields are limits: those of requests are Agave's.
+    unless `reference_program` is off or `programs` puts another at its address. `first_slot` is final from
+    the beginning. `seed` makes hashes and the node's keys repeatable. The other fields are limits: those of requests
+    are Agave's.
     """
 
     rpc_port: int = DEFAULT_RPC_PORT
@@ -29,6 +30,7 @@ class LocalnetConfig:
     reference_program: bool = True
     programs: tuple[tuple[Pubkey, Path], ...] = ()
     accounts: tuple[tuple[Pubkey, Account], ...] = ()
+    first_slot: int = 0
     seed: int | None = None
     history_transactions: int = 50_000
     history_slots: int = 10_000

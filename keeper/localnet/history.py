@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ class Landed:
 
     `err` is None or the error in the RPC interface's JSON form; `fee` and balances are lamports, balances
     in the order of `keys`: the static ones, then those from lookup tables, of which the first
-    `loaded_writable` are writable. `time` is unix seconds.
+    `loaded_writable` are writable. `time` is unix seconds. Token balances are in the RPC interface's form.
     """
 
     signature: Signature
@@ -34,6 +34,8 @@ class Landed:
     loaded_writable: int
     pre_balances: tuple[int, ...]
     post_balances: tuple[int, ...]
+    pre_tokens: list[dict[str, Any]]
+    post_tokens: list[dict[str, Any]]
 
 
 class History:
@@ -48,6 +50,9 @@ class History:
         self.recent_blocks = recent_blocks
         self._by_signature: dict[Signature, Landed] = {}
         self._by_address: dict[Pubkey, deque[Landed]] = {}
+        self._by_slot: dict[int, deque[Landed]] = {}
+        self.complete_from = 0
+        """From this slot on every transaction of a block is here."""
 
     def __len__(self) -> int:
         return len(self._by_signature)
@@ -65,6 +70,7 @@ class History:
     def add(self, landed: Landed) -> None:
         """Append a transaction."""
         self._by_signature[landed.signature] = landed
+        self._by_slot.setdefault(landed.slot, deque()).append(landed)
         for key in landed.keys:
             mentions = self._by_address.get(key)
             if mentions is None:
@@ -74,8 +80,9 @@ class History:
     def drop_last(self, landed: Landed) -> None:
         """Take the newest transaction back: a fork did not have it."""
         del self._by_signature[landed.signature]
+        _shorten(self._by_slot, landed.slot, newest=True)
         for key in landed.keys:
-            self._shorten(key, newest=True)
+            _shorten(self._by_address, key, newest=True)
 
     def forget(self, tip_height: int) -> None:
         """Drop the oldest transactions beyond the limit."""
@@ -84,18 +91,25 @@ class History:
             if tip_height - oldest.height <= self.recent_blocks:
                 return
             del self._by_signature[oldest.signature]
+            _shorten(self._by_slot, oldest.slot, newest=False)
+            self.complete_from = oldest.slot + 1
             for key in oldest.keys:
-                self._shorten(key, newest=False)
+                _shorten(self._by_address, key, newest=False)
 
     def mentioning(self, address: Pubkey) -> Iterator[Landed]:
         """Transactions that name `address`, newest first."""
         return reversed(self._by_address.get(address, deque()))
 
-    def _shorten(self, key: Pubkey, *, newest: bool) -> None:
-        mentions = self._by_address[key]
-        if newest:
-            mentions.pop()
-        else:
-            mentions.popleft()
-        if not mentions:
-            del self._by_address[key]
+    def of_slot(self, slot: int) -> Sequence[Landed]:
+        """The transactions of a slot, in their order."""
+        return self._by_slot.get(slot, ())
+
+
+def _shorten(index: dict[Any, deque[Landed]], key: Any, *, newest: bool) -> None:
+    entries = index[key]
+    if newest:
+        entries.pop()
+    else:
+        entries.popleft()
+    if not entries:
+        del index[key]

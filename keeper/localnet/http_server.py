@@ -10,12 +10,14 @@ import anyio
 import uvicorn
 from anyio.abc import TaskStatus
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from keeper.localnet.rpc import Dispatcher
 
 _PLAIN = b"text/plain; charset=utf-8"
 _JSON = b"application/json"
 _GOODBYE_S = 1.0
+_KEEP_ALIVE_S = 60
 
 
 class RpcApp:
@@ -86,7 +88,7 @@ async def serve_http(
     """Serve until cancelled; started when requests are taken."""
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=_Protocol,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -94,6 +96,8 @@ async def serve_http(
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        # web3.js takes it that a connection is good for 20 s after its last reply; a validator keeps it for longer.
+        timeout_keep_alive=_KEEP_ALIVE_S,
     )
     server = _Server(config, task_status)
     try:
@@ -101,6 +105,13 @@ async def serve_http(
     finally:
         with anyio.CancelScope(shield=True):
             await server.stop()
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's protocol, which answers a WebSocket's greeting like any GET: with 405, as a validator does."""
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """uvicorn's advice is for who runs uvicorn; here the client has the wrong port."""
 
 
 class _Server(uvicorn.Server):

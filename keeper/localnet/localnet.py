@@ -70,6 +70,11 @@ class Localnet:
                 raise ProgramError(f"{program_id}: cannot deploy {path}: {exc}") from exc
         for address, account in self.config.accounts:
             self.bank.set_account(address, account)
+        if self.config.first_slot:
+            self.bank.advance(skip=self.config.first_slot - 1)
+            # Nothing behind it is to be read any more.
+            while self.bank.chain.root.slot < self.config.first_slot:
+                self.bank.advance()
         http, websocket = listen_pair(self.config.bind_address, self.config.rpc_port)
         self._ports = (http.getsockname()[1], websocket.getsockname()[1])
         async with AsyncExitStack() as stack:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import msgspec
 from solders.account import Account
 from solders.pubkey import Pubkey
 
 from keeper.localnet.config import DEFAULT_RPC_PORT, LocalnetConfig
+
+_SLOTS_END = 1 << 48
+"""Above it a chain at any pace would run out of what JavaScript's numbers hold."""
 
 
 class UsageError(Exception):
@@ -25,7 +28,7 @@ class Options:
     """What the command line asked for."""
 
     config: LocalnetConfig
-    json: bool
+    announce: Literal["text", "json", "nothing"]
 
 
 def parse_options(arguments: Sequence[str], *, program: str) -> Options:
@@ -38,6 +41,8 @@ def parse_options(arguments: Sequence[str], *, program: str) -> Options:
         raise UsageError("--rpc-port must be 0 (free ports) or 1 to 65534: the WebSocket takes the next port")
     if parsed.slot_ms < 1:
         raise UsageError("--slot-ms must be at least 1 millisecond")
+    if not 0 <= parsed.warp_slot < _SLOTS_END:
+        raise UsageError(f"--warp-slot must be 0 to {_SLOTS_END - 1}")
     if not 1 <= parsed.confirmed_slots <= parsed.finalized_slots:
         raise UsageError("--confirmed-slots must be at least 1, and --finalized-slots at least as many")
     return Options(
@@ -49,10 +54,11 @@ def parse_options(arguments: Sequence[str], *, program: str) -> Options:
             finalized_slots=parsed.finalized_slots,
             reference_program=not parsed.no_program,
             programs=tuple(_program(*pair) for pair in parsed.bpf_program),
-            accounts=tuple(_account(*pair) for pair in parsed.account),
+            accounts=tuple(_account(*pair) for pair in (*_of_directories(parsed.account_dir), *parsed.account)),
+            first_slot=parsed.warp_slot,
             seed=parsed.seed,
         ),
-        json=parsed.json,
+        announce="json" if parsed.json else "nothing" if parsed.quiet else "text",
     )
 
 
@@ -89,7 +95,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar=("ID", "FILE"),
-        help="deploy the program FILE.so at address ID; can be repeated",
+        help="deploy the program FILE.so at address ID; can be repeated (over RPC no program can be deployed)",
     )
     add(
         "--account",
@@ -99,6 +105,13 @@ def _parser(program: str) -> argparse.ArgumentParser:
         metavar=("ADDRESS", "FILE"),
         help="load an account as `solana account --output json` writes it; ADDRESS - takes the file's own; "
         "can be repeated",
+    )
+    add(
+        "--account-dir",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="load every account file (*.json) in DIR; can be repeated",
     )
     add("--no-program", action="store_true", help="do not deploy the reference program")
     add(
@@ -124,11 +137,23 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )
     add("--seed", type=int, metavar="N", help="make the genesis hash, blockhashes and keys repeatable")
     add(
-        "--reset",
-        action="store_true",
-        help="taken for compatibility, and always so: the chain is in memory and starts fresh",
+        "--warp-slot",
+        "-w",
+        type=int,
+        default=0,
+        metavar="SLOT",
+        help="begin at this slot: it is final when the node takes requests (default: %(default)s)",
     )
-    add("--json", action="store_true", help="print one JSON object when ready, and nothing else")
+    said = parser.add_mutually_exclusive_group()
+    said.add_argument("--json", action="store_true", help="print one JSON object when ready, and nothing else")
+    said.add_argument("--quiet", "-q", action="store_true", help="print nothing when ready")
+    in_memory = parser.add_argument_group(
+        "taken so that a script for solana-test-validator runs as it is",
+        "They change nothing: the chain is in memory, starts fresh and leaves no file.",
+    )
+    in_memory.add_argument("--reset", "-r", action="store_true", help="it always starts fresh")
+    in_memory.add_argument("--ledger", "-l", metavar="DIR", help="nothing is written there")
+    in_memory.add_argument("--limit-ledger-size", metavar="SHREDS", help="the history's memory has its own bound")
     return parser
 
 
@@ -183,6 +208,14 @@ def _account(address: str, file: str) -> tuple[Pubkey, Account]:
         fields.rent_epoch,
     )
     return _address(read.pubkey if address == "-" else address, "--account"), account
+
+
+def _of_directories(directories: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What `--account` would be given for each account file of the directories."""
+    for directory in directories:
+        if not Path(directory).is_dir():
+            raise UsageError(f"--account-dir: {directory} is no directory; give one with account files (*.json)")
+        yield from (("-", str(file)) for file in sorted(Path(directory).glob("*.json")))
 
 
 def _address(text: str, where: str) -> Pubkey:

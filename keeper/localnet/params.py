@@ -121,6 +121,15 @@ class Config:
             raise invalid_params(f"unsupported encoding: {value}. Supported encodings: {', '.join(allowed)}")
         return str(value)
 
+    def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> str:
+        """One of a few words."""
+        value = self._members.get(name)
+        if value is None:
+            return default
+        if value not in allowed:
+            raise invalid_params(f"Invalid params: unknown variant `{value}`, expected one of {', '.join(allowed)}.")
+        return str(value)
+
     def data_slice(self) -> DataSlice | None:
         """Offset and length of the data wanted."""
         match self._members.get("dataSlice"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from keeper.localnet import account_methods, chain_methods, transaction_methods
+from keeper.localnet import account_methods, block_methods, chain_methods, token_methods, transaction_methods
 from keeper.localnet.bank import Bank
 from keeper.localnet.errors import (
     INTERNAL_ERROR,
@@ -27,11 +27,25 @@ BANK_METHODS: Mapping[str, Callable[[Bank, Params], Any]] = {
     "getBalance": account_methods.get_balance,
     "getMultipleAccounts": account_methods.get_multiple_accounts,
     "getProgramAccounts": account_methods.get_program_accounts,
+    "getTokenAccountBalance": token_methods.get_token_account_balance,
+    "getTokenAccountsByDelegate": token_methods.get_token_accounts_by_delegate,
+    "getTokenAccountsByOwner": token_methods.get_token_accounts_by_owner,
+    "getTokenLargestAccounts": token_methods.get_token_largest_accounts,
+    "getTokenSupply": token_methods.get_token_supply,
+    "getBlock": block_methods.get_block,
+    "getBlocks": block_methods.get_blocks,
+    "getBlocksWithLimit": block_methods.get_blocks_with_limit,
+    "getClusterNodes": block_methods.get_cluster_nodes,
+    "getEpochSchedule": block_methods.get_epoch_schedule,
+    "getRecentPerformanceSamples": block_methods.get_recent_performance_samples,
+    "getSupply": block_methods.get_supply,
+    "getVoteAccounts": block_methods.get_vote_accounts,
     "getBlockHeight": chain_methods.get_block_height,
-    "getBlockTime": chain_methods.get_block_time,
+    "getBlockTime": block_methods.get_block_time,
     "getEpochInfo": chain_methods.get_epoch_info,
     "getFeeForMessage": chain_methods.get_fee_for_message,
     "getFirstAvailableBlock": chain_methods.get_first_available_block,
+    "minimumLedgerSlot": chain_methods.get_first_available_block,
     "getGenesisHash": chain_methods.get_genesis_hash,
     "getHealth": chain_methods.get_health,
     "getIdentity": chain_methods.get_identity,

@@ -109,6 +109,10 @@ def _slot(params: Params) -> dict[str, Any]:
     return {"topic": ("slot",)}
 
 
+def _slots_updates(params: Params) -> dict[str, Any]:
+    return {"topic": ("slotsUpdates",)}
+
+
 def _root(params: Params) -> dict[str, Any]:
     return {"topic": ("root",)}
 
@@ -120,4 +124,5 @@ _KINDS: Mapping[str, Callable[[Params], dict[str, Any]]] = {
     "root": _root,
     "signature": _signature,
     "slot": _slot,
+    "slotsUpdates": _slots_updates,
 }

@@ -1,9 +1,11 @@
 """Who wants to hear of what: the subscriptions of all clients, and the notifications they get.
 
-`processed` is told at once, on execution, where a validator waits for the end of the slot: an account that
-is written twice in a slot is told twice. `confirmed` and `finalized` are told when the slot gets there, with
-the last state in that slot. As with a validator, a program subscription says nothing when an account is
-closed, leaves the program, or is restored by a fork; an account subscription says all of it.
+`processed` is told of accounts and logs at once, on execution, where a validator waits for the end of the slot: an
+account that is written twice in a slot is told twice. Of a signature it is told at the end of the slot, as a
+validator tells it: clients ask for the status of what they have just sent, and take a failure that is there already
+for another. `confirmed` and `finalized` are told when the slot gets there, with the last state in that slot. As with
+a validator, a program subscription says nothing when an account is closed, leaves the program, or is restored by a
+fork; an account subscription says all of it.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ from solders.account import Account
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
-from keeper.localnet.accounts import Filters, address_text, encode_account
+from keeper.localnet.accounts import Filters, address_text
 from keeper.localnet.bank import Bank
 from keeper.localnet.chain import Block
 from keeper.localnet.commitment import Commitment
 from keeper.localnet.history import Landed
+from keeper.localnet.parsed import show_account
+from keeper.localnet.tokens import Reader
 
 _encoder = msgspec.json.Encoder()
 _CLOSED = Account(0, b"", Pubkey.default())
@@ -90,7 +94,8 @@ class Subscriptions:
     def tell_status(self, subscription: Subscription) -> None:
         """Tell a new signature subscription what is known already."""
         landed = self._bank.history.get(subscription.topic[1])
-        slot = self._bank.chain.at(subscription.commitment).slot
+        chain = self._bank.chain
+        slot = min(chain.at(subscription.commitment).slot, chain.complete.slot)
         if landed is not None and landed.slot <= slot:
             self._tell_signature(subscription, slot, landed)
 
@@ -109,19 +114,27 @@ class Subscriptions:
 
     def landed(self, landed: Landed) -> None:
         """See Observer."""
-        self._tell_landed(Commitment.PROCESSED, landed.slot, landed)
+        self._tell_logs(Commitment.PROCESSED, landed.slot, landed)
 
     def advanced(self, tip: Block, confirmed: Sequence[Block], final: Sequence[Block]) -> None:
         """See Observer."""
+        full = self._bank.chain.complete
+        for landed in full.transactions:
+            self._tell_signatures(Commitment.PROCESSED, full.slot, landed)
         for commitment, blocks in ((Commitment.CONFIRMED, confirmed), (Commitment.FINALIZED, final)):
             for block in blocks:
                 states = self._states_after(block)
                 self._tell_accounts(commitment, block.slot, states, programs=True)
                 for landed in block.transactions:
-                    self._tell_landed(commitment, block.slot, landed)
+                    self._tell_signatures(commitment, block.slot, landed)
+                    self._tell_logs(commitment, block.slot, landed)
         for subscription in self._of(("slot",)):
             root = self._bank.chain.root.slot
             self._push(subscription, _encoder.encode({"parent": tip.parent, "root": root, "slot": tip.slot}))
+        if updates := self._of(("slotsUpdates",)):
+            for update in self._slots_updates(tip, confirmed, final):
+                for subscription in updates:
+                    self._push(subscription, update)
         for subscription in self._of(("root",)):
             for block in final:
                 self._push(subscription, _encoder.encode(block.slot))
@@ -131,6 +144,30 @@ class Subscriptions:
         levels = [Commitment.PROCESSED, Commitment.CONFIRMED] if confirmed else [Commitment.PROCESSED]
         for commitment in levels:
             self._tell_accounts(commitment, tip.slot, accounts.items(), programs=False)
+
+    def _slots_updates(self, tip: Block, confirmed: Sequence[Block], final: Sequence[Block]) -> Iterator[bytes]:
+        """What became of slots, as a validator's own leader sees it."""
+        now_ms = self._bank.now_ms()
+
+        def update(kind: str, slot: int, **more: Any) -> bytes:
+            return _encoder.encode({"slot": slot, "timestamp": now_ms, "type": kind} | more)
+
+        full = self._bank.chain.block(tip.parent)
+        if full is not None:
+            failed = sum(landed.err is not None for landed in full.transactions)
+            stats = {
+                "maxTransactionsPerEntry": min(1, len(full.transactions)),
+                "numFailedTransactions": failed,
+                "numSuccessfulTransactions": len(full.transactions) - failed,
+                "numTransactionEntries": len(full.transactions),
+            }
+            yield update("completed", full.slot)
+            yield update("frozen", full.slot, stats=stats)
+        yield update("createdBank", tip.slot, parent=tip.parent)
+        for block in confirmed:
+            yield update("optimisticConfirmation", block.slot)
+        for block in final:
+            yield update("root", block.slot)
 
     # -- inside -------------------------------------------------------------------------------------
 
@@ -147,7 +184,7 @@ class Subscriptions:
         programs: bool,
     ) -> None:
         for address, account in states:
-            shown = _Encodings(slot, address, account or _CLOSED)
+            shown = _Encodings(slot, address, account or _CLOSED, self._bank.reader(commitment))
             for subscription in self._of(("account", address, commitment)):
                 self._push(subscription, shown.account(subscription.encoding))
             if account is None or not programs:
@@ -156,10 +193,12 @@ class Subscriptions:
                 if subscription.filters.allow(account):
                     self._push(subscription, shown.keyed(subscription.encoding))
 
-    def _tell_landed(self, commitment: Commitment, slot: int, landed: Landed) -> None:
+    def _tell_signatures(self, commitment: Commitment, slot: int, landed: Landed) -> None:
         for subscription in self._of(("signature", landed.signature)):
             if subscription.commitment is commitment:
                 self._tell_signature(subscription, slot, landed)
+
+    def _tell_logs(self, commitment: Commitment, slot: int, landed: Landed) -> None:
         wanting = self._of(("logs", None, commitment))
         for address in landed.keys:
             wanting += self._of(("logs", address, commitment))
@@ -198,8 +237,9 @@ class Subscriptions:
 class _Encodings:
     """An account as a notification's result; each form is made once, however many want it."""
 
-    def __init__(self, slot: int, address: Pubkey, account: Account) -> None:
+    def __init__(self, slot: int, address: Pubkey, account: Account, read: Reader) -> None:
         self._slot = slot
+        self._read = read
         self._address = address
         self._account = account
         self._made: dict[tuple[str, bool], bytes] = {}
@@ -217,7 +257,7 @@ class _Encodings:
     def _get(self, encoding: str, *, keyed: bool, value: Callable[[dict[str, Any]], Any]) -> bytes:
         made = self._made.get((encoding, keyed))
         if made is None:
-            shown = encode_account(self._account, encoding)
+            shown = show_account(self._address, self._account, encoding, self._read)
             made = _result(self._slot, _encoder.encode(value(shown)))
             self._made[encoding, keyed] = made
         return made

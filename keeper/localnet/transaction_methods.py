@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from solders.account import Account
+from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
-from keeper.localnet.accounts import encode_account
 from keeper.localnet.bank import Bank, Simulation
 from keeper.localnet.chain import MAX_BLOCKHASH_AGE
 from keeper.localnet.chain_methods import check_health
@@ -20,6 +21,7 @@ from keeper.localnet.errors import (
 from keeper.localnet.history import Landed
 from keeper.localnet.messages import resolve_keys
 from keeper.localnet.params import Config, Params, parse_pubkey, parse_signature
+from keeper.localnet.parsed import show_account
 from keeper.localnet.transaction_errors import sentence
 from keeper.localnet.transactions import (
     ENCODINGS,
@@ -30,7 +32,7 @@ from keeper.localnet.transactions import (
     memo_of,
     return_data,
 )
-from keeper.localnet.view import view_of
+from keeper.localnet.view import at_least_confirmed, encoding_or_config, view_of
 
 MAX_SIGNATURE_STATUSES = 256
 MAX_SIGNATURES_FOR_ADDRESS = 1_000
@@ -87,17 +89,19 @@ def simulate_transaction(bank: Bank, params: Params) -> Any:
 def get_signature_statuses(bank: Bank, params: Params) -> Any:
     """What became of up to 256 signatures; null for one that is unknown here.
 
-    Without searchTransactionHistory only the recent past is looked at.
+    Without searchTransactionHistory only the recent past is looked at. As with a validator, nothing is told of a
+    transaction before its block is complete.
     """
     texts = params.texts(0, "signatures", MAX_SIGNATURE_STATUSES)
     signatures = [parse_signature(text) for text in texts]
     search = params.config(1).flag("searchTransactionHistory")
     view = view_of(bank, _PROCESSED)
     oldest = view.block.height - bank.settings.status_cache_blocks
+    complete = bank.chain.complete
     statuses = []
     for signature in signatures:
         landed = bank.history.get(signature)
-        known = landed is not None and (search or landed.height >= oldest)
+        known = landed is not None and landed.slot <= complete.slot and (search or landed.height >= oldest)
         statuses.append(_status(bank, landed) if landed is not None and known else None)
     return view.answer(statuses)
 
@@ -106,7 +110,7 @@ def get_signatures_for_address(bank: Bank, params: Params) -> Any:
     """Transactions that name an address, newest first, between `before` and `until`."""
     address, config = params.pubkey(0, "address"), params.config(1)
     view = view_of(bank, config)
-    _at_least_confirmed(view.commitment)
+    at_least_confirmed(view.commitment)
     limit = config.number("limit")
     limit = MAX_SIGNATURES_FOR_ADDRESS if limit is None else limit
     if not 1 <= limit <= MAX_SIGNATURES_FOR_ADDRESS:
@@ -137,9 +141,9 @@ def get_signatures_for_address(bank: Bank, params: Params) -> Any:
 
 def get_transaction(bank: Bank, params: Params) -> Any:
     """A landed transaction with its meta data, or null."""
-    signature, config = params.signature(0, "signature"), _encoding_or_config(params, 1)
+    signature, config = params.signature(0, "signature"), encoding_or_config(params, 1)
     view = view_of(bank, config)
-    _at_least_confirmed(view.commitment)
+    at_least_confirmed(view.commitment)
     landed = bank.history.get(signature)
     if landed is None or landed.slot > view.block.slot:
         return None
@@ -173,6 +177,7 @@ def _simulation(simulation: Simulation) -> dict[str, Any]:
     return {
         "err": simulation.err,
         "innerInstructions": None,
+        "loadedAccountsDataSize": simulation.loaded_bytes,
         "logs": [] if meta is None else meta.logs(),
         "replacementBlockhash": None,
         "returnData": None if meta is None else return_data(meta),
@@ -201,12 +206,15 @@ def _simulated_accounts(
         raise invalid_params(f"Too many accounts provided; max {most}")
     if simulation.err is not None:
         return [None] * len(addresses)
+
+    def after(address: Pubkey) -> Account | None:
+        return simulation.post_accounts.get(address) or bank.account(address, commitment)
+
     shown: list[dict[str, Any] | None] = []
-    for text in addresses:
-        address = parse_pubkey(text)
-        account = simulation.post_accounts.get(address) or bank.account(address, commitment)
+    for address in map(parse_pubkey, addresses):
+        account = after(address)
         gone = account is None or account.lamports == 0
-        shown.append(None if account is None or gone else encode_account(account, encoding))
+        shown.append(None if account is None or gone else show_account(address, account, encoding, after))
     return shown
 
 
@@ -220,13 +228,3 @@ def _status(bank: Bank, landed: Landed) -> dict[str, Any]:
         "status": {"Ok": None} if landed.err is None else {"Err": landed.err},
         "confirmationStatus": level.value,
     }
-
-
-def _encoding_or_config(params: Params, index: int) -> Config:
-    value = params.optional(index)
-    return Config({"encoding": value}) if isinstance(value, str) else params.config(index)
-
-
-def _at_least_confirmed(commitment: Commitment) -> None:
-    if commitment is Commitment.PROCESSED:
-        raise invalid_params("Method does not support commitment below `confirmed`")

@@ -66,18 +66,22 @@ def version_of(transaction: VersionedTransaction) -> str | int:
 def encode_transaction(landed: Landed, encoding: str, max_version: int | None) -> dict[str, Any]:
     """A landed transaction with its meta data, as getTransaction shows it.
 
-    Token balances are null: this node does not record them. Raises RpcError when the transaction has a
-    version that the caller does not take.
+    Raises RpcError when the transaction has a version that the caller does not take.
     """
+    return _shown(landed, max_version, _meta(landed, encoding), _transaction(landed, encoding))
+
+
+def transaction_accounts(landed: Landed, max_version: int | None) -> dict[str, Any]:
+    """A landed transaction's accounts and balances alone, as getBlock shows it. Raises RpcError as above."""
+    keys = {"accountKeys": _parsed_keys(landed), "signatures": [str(s) for s in landed.transaction.signatures]}
+    return _shown(landed, max_version, _outcome(landed), keys)
+
+
+def _shown(landed: Landed, max_version: int | None, meta: dict[str, Any], transaction: Any) -> dict[str, Any]:
     version = version_of(landed.transaction)
     if isinstance(version, int) and (max_version is None or version > max_version):
         raise unsupported_transaction_version(version)
-    shown: dict[str, Any] = {
-        "blockTime": landed.time,
-        "meta": _meta(landed, encoding),
-        "slot": landed.slot,
-        "transaction": _transaction(landed, encoding),
-    }
+    shown = {"blockTime": landed.time, "meta": meta, "slot": landed.slot, "transaction": transaction}
     if max_version is not None:
         shown["version"] = version
     return shown
@@ -141,18 +145,10 @@ def _meta(landed: Landed, encoding: str) -> dict[str, Any]:
     meta = landed.meta
     static = len(landed.transaction.message.account_keys)
     readonly_from = static + landed.loaded_writable
-    shown = {
+    shown = _outcome(landed) | {
         "computeUnitsConsumed": meta.compute_units_consumed(),
-        "err": landed.err,
-        "fee": landed.fee,
         "innerInstructions": inner_instructions(meta, landed.keys, encoding),
         "logMessages": meta.logs(),
-        "postBalances": landed.post_balances,
-        "postTokenBalances": None,
-        "preBalances": landed.pre_balances,
-        "preTokenBalances": None,
-        "rewards": [],
-        "status": {"Ok": None} if landed.err is None else {"Err": landed.err},
     }
     if encoding != "jsonParsed":  # there the key list says it
         shown["loadedAddresses"] = {
@@ -162,6 +158,20 @@ def _meta(landed: Landed, encoding: str) -> dict[str, Any]:
     if (returned := return_data(meta)) is not None:
         shown["returnData"] = returned
     return shown
+
+
+def _outcome(landed: Landed) -> dict[str, Any]:
+    """The error, the fee, and each account's lamports and tokens before and after."""
+    return {
+        "err": landed.err,
+        "fee": landed.fee,
+        "postBalances": landed.post_balances,
+        "postTokenBalances": landed.post_tokens,
+        "preBalances": landed.pre_balances,
+        "preTokenBalances": landed.pre_tokens,
+        "rewards": [],
+        "status": {"Ok": None} if landed.err is None else {"Err": landed.err},
+    }
 
 
 def _transaction(landed: Landed, encoding: str) -> Any:
@@ -181,10 +191,7 @@ def _message(landed: Landed, encoding: str) -> dict[str, Any]:
     parsed = encoding == "jsonParsed"
     shown: dict[str, Any] = {
         "accountKeys": _parsed_keys(landed) if parsed else [str(key) for key in message.account_keys],
-        "instructions": [
-            _instruction(instruction, landed.keys, encoding, 1 if parsed else None)
-            for instruction in message.instructions
-        ],
+        "instructions": [_instruction(instruction, landed.keys, encoding, 1) for instruction in message.instructions],
         "recentBlockhash": str(message.recent_blockhash),
     }
     if not parsed:

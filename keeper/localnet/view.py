@@ -8,8 +8,8 @@ from typing import Any
 from keeper.localnet.bank import Bank
 from keeper.localnet.chain import Block
 from keeper.localnet.commitment import Commitment
-from keeper.localnet.errors import min_context_slot_not_reached
-from keeper.localnet.params import Config
+from keeper.localnet.errors import invalid_params, min_context_slot_not_reached
+from keeper.localnet.params import Config, Params
 from keeper.localnet.vm import RUNTIME_VERSION
 
 
@@ -35,3 +35,15 @@ def view_of(
     if wanted is not None and view.block.slot < wanted:
         raise min_context_slot_not_reached(view.block.slot)
     return view
+
+
+def encoding_or_config(params: Params, index: int) -> Config:
+    """The configuration of a call that also takes an encoding alone, as it did once."""
+    value = params.optional(index)
+    return Config({"encoding": value}) if isinstance(value, str) else params.config(index)
+
+
+def at_least_confirmed(commitment: Commitment) -> None:
+    """Raises RpcError for a level that whole blocks and transactions are not shown at."""
+    if commitment is Commitment.PROCESSED:
+        raise invalid_params("Method does not support commitment below `confirmed`")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -15,13 +16,21 @@ from solders.account import Account
 from solders.clock import Clock
 from solders.epoch_schedule import EpochSchedule
 from solders.hash import Hash
-from solders.litesvm import LiteSVM
+from solders.litesvm import FeatureSet, LiteSVM
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 from solders.transaction_metadata import FailedTransactionMetadata, TransactionMetadata
 
 RUNTIME_VERSION = "2.2.0"
 """The Agave release whose runtime crates solders 0.26 is built with; getVersion reports it."""
+
+_FEATURES = sorted(map(bytes, FeatureSet.all_enabled().active))
+FEATURE_SET = int.from_bytes(sha256(b"".join(_FEATURES)).digest()[:4], "little")
+"""The number that tells a release's list of features from others, made as Agave makes it; getVersion reports it.
+
+All of them are on, and LiteSVM takes no other choice for its runtime. One of them ends deployments with the upgradeable
+loader, which no cluster has done yet: over RPC a program can be written to a buffer here, and not deployed from it.
+"""
 
 BORN_WITH = tuple(
     Pubkey.from_string(address)
@@ -45,6 +54,8 @@ BORN_WITH = tuple(
 )
 """The programs and sysvars that LiteSVM makes by itself, and cannot list."""
 
+_ELF64_LITTLE = b"\x7fELF\x02\x01"
+_SBF_MACHINES = (247, 263)  # EM_BPF and EM_SBPF
 _NOTHING = Account(0, b"", Pubkey.default())
 
 
@@ -91,10 +102,14 @@ class Vm:
 
     def add_program(self, program_id: Pubkey, elf: bytes) -> None:
         """Make `elf` executable at `program_id`. Raises ValueError when the VM cannot load it."""
+        if not elf.startswith(_ELF64_LITTLE) or int.from_bytes(elf[18:20], "little") not in _SBF_MACHINES:
+            raise ValueError("not an ELF file of Solana's machine")
         try:
             self._svm.add_program(program_id, elf)
         except BaseException as exc:
-            raise _translated(exc, "loading a program") from exc
+            if not _is_panic(exc):
+                raise
+            raise ValueError(f"not a program that the VM can load: {exc}") from exc
 
     def rent_exempt_minimum(self, size: int) -> int:
         """Lamports that an account of `size` bytes must hold."""
@@ -158,7 +173,10 @@ def _error(result: FailedTransactionMetadata) -> Any:
 
 
 def _translated(exc: BaseException, doing: str) -> BaseException:
-    """A Rust panic arrives as a BaseException of a class that cannot be imported: make it an Exception."""
-    if type(exc).__name__ != "PanicException":
-        return exc
-    return VmPanicError(f"the VM panicked while {doing}: {exc}")
+    """What a caller can catch of an exception that came out of the VM."""
+    return VmPanicError(f"the VM panicked while {doing}: {exc}") if _is_panic(exc) else exc
+
+
+def _is_panic(exc: BaseException) -> bool:
+    """A Rust panic arrives as a BaseException of a class that cannot be imported."""
+    return type(exc).__name__ == "PanicException"

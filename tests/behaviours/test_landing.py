@@ -24,11 +24,18 @@ pytestmark = pytest.mark.anyio
 async def forked(stand: Stand) -> tuple[Pubkey, Pubkey]:
     """As `triggered`; and the price and the fill were in a block that never was. No blocks come by themselves."""
     market, order = await triggered(stand, before=stand.bank.advance)
-    await until(lambda: stand.attempt_state(order) is AttemptState.SEEN)
+    await seen(stand, order)
     landed = stand.bank.history.get(stand.attempts(order)[0].signature)
     assert landed is not None
-    assert landed.signature in stand.bank.drop_slots_after(stand.world.market_state(market).slot - 1)
+    assert landed.signature in stand.bank.drop_slots_after(landed.slot - 1)
     return market, order
+
+
+async def seen(stand: Stand, order: Pubkey) -> None:
+    """The attempt is in a block that is complete, and the keeper knows. No blocks come by themselves."""
+    await until(lambda: bool(stand.attempts(order)) and stand.attempts(order)[0].signature in stand.bank.history)
+    stand.bank.advance()
+    await until(lambda: stand.attempt_state(order) is AttemptState.SEEN)
 
 
 async def triggered(stand: Stand, *, before: Callable[[], object] = lambda: None) -> tuple[Pubkey, Pubkey]:
@@ -214,8 +221,7 @@ async def test_5_a_confirmed_fill_closes_although_only_the_history_knows_it(stan
     async with stand.keeper():
         with stand.held():
             _, order = await triggered(stand)
-            await until(lambda: stand.attempt_state(order) is AttemptState.SEEN)
-            stand.bank.advance()
+            await seen(stand, order)
             stand.bank.advance()
             await until(lambda: stand.attempt_state(order) is AttemptState.CONFIRMED)
     for _ in range(stand.bank.settings.status_cache_blocks + 10):

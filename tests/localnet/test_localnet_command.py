@@ -133,11 +133,25 @@ def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
         (["--rpc-port", "x"], "--rpc-port"),
         (["--slot-ms", "0"], "--slot-ms must be"),
         (["--confirmed-slots", "5", "--finalized-slots", "4"], "--confirmed-slots must be"),
+        (["--warp-slot", "-1"], "--warp-slot must be"),
+        (["--account-dir", "missing"], "--account-dir: missing is no directory"),
+        (["--json", "--quiet"], "not allowed with"),
         (["--nonsense"], "--nonsense"),
     ):
         with pytest.raises(UsageError) as usage:
             parse_options(arguments, program="localnet")
         assert words in str(usage.value)
+
+
+def test_a_script_for_solana_test_validator_runs_as_it_is(tmp_path: Path) -> None:
+    address = Pubkey.new_unique()
+    account_file(tmp_path, address, ["AQID", "base64"])
+    (tmp_path / "notes.txt").write_text("no account")
+    script = ["-r", "-q", "--ledger", "test-ledger", "--limit-ledger-size", "10000", "--account-dir", str(tmp_path)]
+    options = parse_options([*script, "--warp-slot", "1000"], program="localnet")
+    assert options.announce == "nothing"
+    assert options.config.first_slot == 1000
+    assert [(loaded, account.data) for loaded, account in options.config.accounts] == [(address, b"\1\2\3")]
 
 
 async def test_many_at_once_know_nothing_of_each_other() -> None:

@@ -63,7 +63,8 @@ async def test_simulated_inner_instructions(net: Localnet, rpc: Rpc, payer: Paye
 
 
 async def test_inner_instructions_of_a_landed_transaction(net: Localnet, rpc: Rpc, payer: Payer) -> None:
-    address, transaction = create_token_account(payer, put_mint(net))
+    mint = put_mint(net)
+    address, transaction = create_token_account(payer, mint)
     signature = str(net.bank.submit(transaction))
     make_blocks(net, 1)
     owned = [found for found, _ in net.bank.owned_by(TOKEN)]
@@ -74,7 +75,8 @@ async def test_inner_instructions_of_a_landed_transaction(net: Localnet, rpc: Rp
     keys = (await rpc("getTransaction", signature, config))["transaction"]["message"]["accountKeys"]
     assert keys[group["instructions"][1]["programIdIndex"]] == str(SYSTEM)
     assert group["instructions"][1]["stackHeight"] == 2
-    assert meta["preTokenBalances"] is meta["postTokenBalances"] is None  # not recorded here
+    assert meta["preTokenBalances"] == []
+    assert [balance["mint"] for balance in meta["postTokenBalances"]] == [str(mint)]
 
 
 async def test_return_data(net: Localnet, rpc: Rpc, payer: Payer) -> None:

@@ -46,7 +46,7 @@ def context(net: Localnet) -> dict[str, Any]:
 
 async def test_node_methods(net: Localnet, rpc: Rpc) -> None:
     assert await rpc("getHealth") == "ok"
-    assert await rpc("getVersion") == {"solana-core": "2.2.0"}
+    assert await rpc("getVersion") == {"feature-set": 3_294_202_862, "solana-core": "2.2.0"}
     assert await rpc("getGenesisHash") == str(net.bank.chain.genesis_hash)
     assert await rpc("getIdentity") == {"identity": str(net.bank.identity.pubkey())}
     assert await rpc("getSlotLeader", PROCESSED) == str(net.bank.identity.pubkey())
@@ -280,13 +280,15 @@ async def test_send_in_both_encodings_and_read_back(net: Localnet, rpc: Rpc, pay
             config["encoding"] = encoding
         signature = await rpc("sendTransaction", text(bytes(transaction)), config)
         assert signature == str(transaction.signatures[0])
+        slot = net.bank.chain.tip.slot
+        net.bank.advance()
         status = (await rpc("getSignatureStatuses", [signature]))["value"][0]
         assert status == {
-            "slot": net.bank.chain.tip.slot,
-            "confirmations": 0,
+            "slot": slot,
+            "confirmations": 1,
             "err": None,
             "status": {"Ok": None},
-            "confirmationStatus": "processed",
+            "confirmationStatus": "confirmed",
         }
 
 
@@ -305,6 +307,7 @@ async def test_a_failed_transaction_lands_and_pays(net: Localnet, rpc: Rpc, paye
     assert data["accounts"] is data["returnData"] is data["replacementBlockhash"] is None
 
     signature = await rpc("sendTransaction", wire(transaction), NO_PREFLIGHT)
+    make_blocks(net, 1)
     status = (await rpc("getSignatureStatuses", [signature]))["value"][0]
     assert status["err"] == {"InstructionError": [0, {"Custom": 1}]}
     assert status["status"] == {"Err": status["err"]}
@@ -570,7 +573,7 @@ def call(method: str, **members: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": 1, "method": method} | members
 
 
-@pytest.mark.parametrize("method", ["getVoteAccounts", "simulateBundle", "", "getslot"])
+@pytest.mark.parametrize("method", ["getInflationReward", "simulateBundle", "", "getslot"])
 async def test_what_is_not_known_is_not_made_up(rpc: Rpc, method: str) -> None:
     with pytest.raises(RpcFailure) as refused:
         await rpc(method)
