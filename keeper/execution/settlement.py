@@ -141,7 +141,7 @@ class Settlement:
         for i, (verdict, (failure, fee)) in enumerate(zip(verdicts, named, strict=True)):
             if i % _STEP == _STEP - 1:
                 await anyio.lowlevel.checkpoint()
-            order = read.order(verdict.flight.attempt.order)
+            order = self._newest(read, verdict.flight.attempt.order)
             if verdict.flight.attempt.kind is AttemptKind.RELAY:
                 relay.failed(verdict, failure, order, self._orders)
                 continue
@@ -170,7 +170,7 @@ class Settlement:
         verdicts = [Verdict.of(flight) for flight in flights]
         for verdict in verdicts:
             flight = verdict.flight
-            order = read.order(flight.attempt.order)
+            order = self._newest(read, flight.attempt.order)
             if flight.attempt.kind is AttemptKind.RELAY:
                 relay.expired(verdict, order, self._orders)
                 continue
@@ -322,6 +322,14 @@ class Settlement:
         if read_slot < slot:
             return None  # a node that ignored minContextSlot: its answer is older than the verdict
         return ReadBack(read_slot, dict(zip(unique, accounts, strict=True)), self._venue)
+
+    def _newest(self, read: ReadBack, address: Pubkey) -> Order | None:
+        """The order as it was read back; or as the book has it, pending, from a later slot, where news came first.
+
+        Otherwise the journal would hold for gone what the book goes on watching.
+        """
+        known = self._orders.book.get(address)
+        return known if known is not None and known.slot > read.slot else read.order(address)
 
     def _settled(self, verdict: Verdict, fate: Fate, reason: str, error_name: str | None, fee: int) -> None:
         """It has cost `fee`, and will cost no more."""
