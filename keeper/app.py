@@ -27,6 +27,7 @@ from keeper.execution.balance import RecentFees
 from keeper.execution.drafting import utc_day
 from keeper.execution.relay import RelayDesk
 from keeper.execution.router import Router
+from keeper.http.api import run_api
 from keeper.http.edge.clients import ApiLimits, Tokens
 from keeper.http.ports import ApiPorts
 from keeper.journal import Journal, Retention
@@ -90,7 +91,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
         journal = await stack.enter_async_context(opened)
 
         # The chain
-        endpoints = [Endpoint(p.label, outside.transport(p)) for p in endpoints_of(settings.rpc)]
+        endpoints = [Endpoint(p.label, outside.transport(p.url, p.label)) for p in endpoints_of(settings.rpc)]
         r = settings.rpc
         bounds = PoolLimits(deadline_s=r.deadline_s, probe_every_s=r.probe_every_s, max_slot_lag=r.max_slot_lag)
         pool = RpcPool(endpoints, bounds, observe=telemetry.rpc_call)
@@ -154,7 +155,8 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
             ports = _api_ports(
                 settings, venue, client, blockhashes, journal, execution, relay, health, metrics, genesis
             )
-            port = await tg.start(outside.run_api, ports, settings.http.host, settings.http.port, wallets, name="http")
+            serve = outside.run_api or run_api
+            port = await tg.start(serve, ports, settings.http.host, settings.http.port, wallets, name="http")
             for watch in watches:
                 tg.start_soon(watch.run, name=f"watch-{watch.label}")
             await listed.wait()

@@ -1,6 +1,6 @@
 """What a keeper reaches of the world outside itself: nodes, the machine, what ticks, and who calls its API.
 
-In life these are sockets, threads and files. A simulation gives its own in place of each, and nothing else of the
+For a daemon these are sockets, threads and files. A simulation gives its own in place of each, and nothing else of the
 keeper knows the difference (docs/simulation.md).
 """
 
@@ -10,8 +10,6 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from keeper.config.endpoints import EndpointUrls
-from keeper.http.api import run_api
 from keeper.journal.machine import REAL, Machine
 from keeper.runtime.lag import LoopLag
 from keeper.runtime.schedule import Schedule
@@ -20,23 +18,19 @@ from keeper.solana.rpc import Transport
 from keeper.solana.sockets import Connect, connect
 
 
-def http_transport(place: EndpointUrls) -> Transport:
-    """Connections to an endpoint's URL."""
-    return HttpTransport(place.url, label=place.label)
-
-
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """`transport` is the way to an endpoint's HTTP, `connect` to its socket; `machine` is the journal's; `schedule`
-    keeps the time of what happens now and then; `lag` watches the event loop; `run_api` serves the API.
+    """`transport` is the way to an endpoint's HTTP, given its URL and label, `connect` to its socket; `machine` is the
+    journal's; `schedule` keeps the time of what happens now and then; `lag` watches the event loop; `run_api` serves
+    the API in place of the real server.
     """
 
-    transport: Callable[[EndpointUrls], Transport] = http_transport
+    transport: Callable[[str, str], Transport] = HttpTransport
     connect: Connect = connect
     machine: Machine = REAL
     schedule: Callable[[], Schedule] = Schedule
     lag: Callable[[], LoopLag] = LoopLag
-    run_api: Callable[..., Coroutine[Any, Any, None]] = run_api
+    run_api: Callable[..., Coroutine[Any, Any, None]] | None = None
 
 
 REAL_WORLD = Outside()

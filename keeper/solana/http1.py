@@ -330,7 +330,7 @@ _FRAMED: Final = frozenset({"content-length", "transfer-encoding"})
 class HttpTransport:
     """Keep-alive connections to one URL. It never logs, and its repr hides the URL."""
 
-    def __init__(self, url: str, *, label: str, connections: int = 8) -> None:
+    def __init__(self, url: str, label: str, *, connections: int = 8) -> None:
         self._label = label
         try:
             self._http: Http1 | None = Http1(url, connections=connections)

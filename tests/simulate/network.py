@@ -21,7 +21,6 @@ import msgspec
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.http11 import Response as WebSocketResponse
 
-from keeper.config.endpoints import EndpointUrls
 from keeper.domain.errors import Transient
 from keeper.localnet.subscription_methods import Session
 from keeper.localnet.subscriptions import Subscriptions
@@ -139,9 +138,9 @@ class Link:
         self.network = network
         self.dead = False
 
-    def transport(self, place: EndpointUrls) -> SimTransport:
+    def transport(self, _url: str, label: str) -> SimTransport:
         """See Outside."""
-        return SimTransport(self, self._node(place.label))
+        return SimTransport(self, self._node(label))
 
     async def connect(self, url: str) -> SimSocket:
         """See Outside."""
