@@ -28,9 +28,16 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## start a chain and a keeper, place orders, watch them execute
 	@$(BIN)/keeper demo $(ARGS)
 
+# In parallel; -n0 in ARGS runs them in one process.
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
+
 .PHONY: test
-test: $(STAMP) ## run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## run the tests, but for the long ones
+	@$(PYTEST) -m 'not long' $(ARGS)
+
+.PHONY: test-long
+test-long: $(STAMP) ## run the long ones: a short campaign, recovery of 10,000 orders, a slow chain, the compiler
+	@$(PYTEST) -m long $(ARGS)
 
 .PHONY: install-check
 install-check: $(STAMP) ## follow docs/install.md on a fresh Debian, under its systemd (root, debootstrap, systemd-container)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,11 @@ _ON_ANY_CHAIN: Final = Path(__file__).parent / "validator"
 def anyio_backend() -> str:
     """The keeper runs anyio on asyncio, because its HTTP server and WebSocket client do."""
     return "asyncio"
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two a processor: about half of what a test does is to wait for blocks and sockets."""
+    return min(8, 2 * (os.cpu_count() or 1))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -34,7 +34,7 @@ from keeper.localnet import Bank
 from tests.behaviours.edited_node import EditedNode
 from tests.chaos.proxy import FaultProxy, Script
 from tests.chaos.witness import Witness
-from tests.support import KeeperConfig, Trader, World, until
+from tests.support import BOUND_S, KeeperConfig, Trader, World, until
 
 USDC: Final = 1_000_000
 SOL: Final = 1_000_000_000
@@ -149,7 +149,7 @@ class Stand:
         ready: list[Ready] = []
         async with anyio.create_task_group() as tg:
             tg.start_soon(partial(run, settings, on_ready=ready.append), name="keeper")
-            await until(lambda: ready, within_s=20)
+            await until(lambda: ready)
             self.ready = ready[0]
             yield ready[0]
             tg.cancel_scope.cancel()
@@ -227,7 +227,7 @@ class Stand:
         """Wait until the keeper rests these orders."""
         await until(lambda: all(self.state(order) is not None for order in orders))
 
-    async def reach(self, order: Pubkey, state: OrderState, *, within_s: float = 10.0) -> OrderRow:
+    async def reach(self, order: Pubkey, state: OrderState, *, within_s: float = BOUND_S) -> OrderRow:
         """Wait for the order's state in the journal."""
         try:
             await until(lambda: self.state(order) is state, within_s=within_s)
@@ -238,7 +238,7 @@ class Stand:
         assert row is not None
         return row
 
-    async def reason(self, order: Pubkey, part: str, *, within_s: float = 10.0) -> OrderRow:
+    async def reason(self, order: Pubkey, part: str, *, within_s: float = BOUND_S) -> OrderRow:
         """Wait until the journal's sentence on the order has this part."""
         try:
             await until(lambda: part in (((row := self.row(order)) and row.reason) or ""), within_s=within_s)
@@ -279,7 +279,7 @@ class Stand:
         found = next(c for c in checks if c["name"] == check)
         return bool(found["ok"]), str(found["detail"] or "")
 
-    async def told(self, check: str, wanted: Callable[[str], bool], *, within_s: float = 10.0) -> None:
+    async def told(self, check: str, wanted: Callable[[str], bool], *, within_s: float = BOUND_S) -> None:
         """Wait until the sentence of a check is as wanted."""
         with anyio.fail_after(within_s):
             while not wanted((await self.readiness(check))[1]):  # noqa: ASYNC110 - asked over HTTP

@@ -17,7 +17,7 @@ from keeper.domain.attempts import AttemptState, Fate
 from keeper.domain.orders import OrderState
 from tests.behaviours.stand import USDC, Stand, stays
 from tests.chaos.proxy import Fault, Kind
-from tests.support import until
+from tests.support import BOUND_S, until
 
 pytestmark = pytest.mark.anyio
 
@@ -95,15 +95,15 @@ async def test_1_what_the_journal_does_not_take_is_not_sent_and_is_tried_again(
             assert {order: len(stand.attempts(order)) for order in orders} == made
             other.execute("DROP TRIGGER refuse" if what == "one row" else "ROLLBACK")
         # Each attempt that was not made was given back: the ceiling of three an hour is not reached by them.
-        await until(lambda: all(stand.state(order) is OrderState.FILLED for order in orders), within_s=30)
+        await until(lambda: all(stand.state(order) is OrderState.FILLED for order in orders))
         assert {order: len(stand.attempts(order)) for order in orders} == {order: n + 1 for order, n in made.items()}
 
 
 async def told(stand: Stand, what: str) -> None:
     """Wait until the keeper has met the failure: the disk's shows in health, one row's in what waits to be signed."""
     if what == "the disk":
-        await stand.told("journal", lambda sentence: bool(sentence), within_s=30)
+        await stand.told("journal", lambda sentence: bool(sentence))
         return
-    with anyio.fail_after(15):
+    with anyio.fail_after(BOUND_S):
         while "keeper_jobs_queued 5.0" not in (await stand.get("/metrics")).text:  # noqa: ASYNC110 - over HTTP
             await anyio.sleep(0.05)

@@ -212,11 +212,11 @@ async def test_a_slot_that_the_chain_has_not_reached_holds_up_no_other_orders_en
         for order in others:
             stand.world.cancel(trader, order)
         for order in others:
-            row = await stand.reach(order, OrderState.CANCELLED, within_s=5.0)
+            row = await stand.reach(order, OrderState.CANCELLED)
             assert row.reason == "Its user cancelled it."
         assert {stand.state(order) for order in misdated} == {OrderState.OPEN}, "they wait for such a reading"
         for order in misdated:  # and not for ever
-            row = await stand.reach(order, OrderState.CANCELLED, within_s=20.0)
+            row = await stand.reach(order, OrderState.CANCELLED)
             assert row.reason == "Its user cancelled it."
 
 

@@ -16,7 +16,7 @@ from keeper.domain.attempts import AttemptKind, AttemptState
 from keeper.domain.orders import OnchainStatus, OrderState, OrderType
 from tests.behaviours.stand import USDC, Stand, stays
 from tests.http.http_world import signed
-from tests.support import Trader, until
+from tests.support import BOUND_S, Trader, until
 
 pytestmark = pytest.mark.anyio
 
@@ -148,7 +148,9 @@ async def test_an_order_that_is_made_again_while_the_keeper_is_down_is_executed(
 # -- a user's cancel in the air
 
 
-PAUSES = {"first_pause_s": 0.6, "longest_pause_s": 0.6, "resend_every_s": 0.3}
+PAUSES = {"first_pause_s": 2.0, "longest_pause_s": 2.0, "resend_every_s": 0.3}
+PAUSE_OVER_S = 2.6
+"""After so long a pause is over, with its jitter. It is long enough to relay a cancel meanwhile."""
 
 
 async def one_that_expired(stand: Stand, order: Pubkey, market: Pubkey) -> None:
@@ -178,8 +180,9 @@ async def test_no_execution_is_signed_while_a_users_cancel_is_in_the_air_though_
             await relay_cancel(stand, trader, order)
             await stand.reach(order, OrderState.CANCELLING)
             told = stand.journal.changes_of(order)
-            # A hundred blocks take a second, and the pause less: it ends, and the cancel can still land.
-            await stays(lambda: executions(stand, order) == 1, stand, blocks=100)
+            with stand.held():  # so that the cancel can still land when the pause ends
+                await anyio.sleep(PAUSE_OVER_S)
+            await stays(lambda: executions(stand, order) == 1, stand)
             assert stand.journal.changes_of(order) == told
             stand.bank.release_transactions()
             await stand.reach(order, OrderState.CANCELLED)
@@ -204,7 +207,9 @@ async def test_an_order_whose_relayed_cancel_can_no_longer_land_is_executed_agai
             await relay_cancel(stand, trader, order)
             stand.world.set_price(market, 94 * USDC)
             await stand.reach(order, OrderState.CANCELLING)
-            await stays(lambda: executions(stand, order) == tried, stand, blocks=100)
+            with stand.held():
+                await anyio.sleep(PAUSE_OVER_S)
+            await stays(lambda: executions(stand, order) == tried, stand)
             stand.outlive_blockhashes()
             stand.bank.lose_transactions(0)
             await filled_once(stand, order)
@@ -271,7 +276,7 @@ async def test_orders_that_are_cancelled_and_closed_leave_nothing(tmp_path: Path
                 await stand.reach(order, OrderState.CANCELLED)
             for trader, order in [*trailing, *failing]:
                 stand.world.close(trader, order)
-            with anyio.fail_after(10):
+            with anyio.fail_after(BOUND_S):
                 while await records(stand):  # noqa: ASYNC110 - asked over HTTP
                     await anyio.sleep(0.05)
             assert all(stand.state(order) is OrderState.CANCELLED for _, order in [*trailing, *failing])

@@ -103,7 +103,7 @@ async def test_23_what_can_no_longer_land_gives_its_part_of_the_cap_back(tmp_pat
             stand.bank.lose_transactions(0)
             await until(lambda: stand.attempts(first)[0].state is AttemptState.EXPIRED)
             # Room for one again, whichever it is; it is looked for every ten seconds.
-            await until(lambda: any(stand.state(order) is OrderState.FILLED for order in orders), within_s=20)
+            await until(lambda: any(stand.state(order) is OrderState.FILLED for order in orders))
 
 
 def signed(stand: Stand, orders: Sequence[Pubkey]) -> list[Pubkey]:

@@ -12,7 +12,7 @@ from solders.pubkey import Pubkey
 from keeper.domain.attempts import Attempt, Fate
 from keeper.domain.orders import OrderState
 from tests.behaviours.stand import USDC, Stand, stays
-from tests.support import until
+from tests.support import BOUND_S, until
 
 pytestmark = pytest.mark.anyio
 
@@ -102,7 +102,7 @@ async def test_a_refused_end_is_counted_and_after_a_restart_it_is_looked_up_agai
             )
             stand.world.set_price(market, 94 * USDC)
             await stand.told("attempts", lambda sentence: "not now" in sentence)
-            with anyio.fail_after(10):
+            with anyio.fail_after(BOUND_S):
                 while "keeper_attempts_unrecorded 1.0" not in (await stand.get("/metrics")).text:  # noqa: ASYNC110 - asked over HTTP
                     await anyio.sleep(0.1)
             assert stand.attempts(order)[0].state.live

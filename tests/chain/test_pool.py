@@ -240,7 +240,7 @@ async def test_a_node_that_has_not_reached_a_slot_yet_is_not_benched() -> None:
 
 async def test_21_an_endpoint_that_hangs_leaves_time_for_the_next() -> None:
     pool = RpcPool([Endpoint("a", ScriptedNode(hangs=True)), Endpoint("b", ScriptedNode(slot=7))], PoolLimits())
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         assert await pool.call("getSlot", deadline_s=0.2) == 7
         assert await pool.batch([Call("getSlot")], deadline_s=0.2) == [7]
 
@@ -249,7 +249,7 @@ async def test_20_an_endpoint_that_hangs_does_not_hold_up_a_send_that_another_to
     hanging = ScriptedNode(hangs=True)
     limits = PoolLimits(deadline_s=60, straggler_s=0.02)
     pool = RpcPool([Endpoint("a", hanging), Endpoint("b", ScriptedNode())], limits)
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         for _ in range(3):
             assert await pool.send([b"AAA"]).replies() == ["sig"]
     assert len(hanging.bodies) == 3

@@ -17,7 +17,7 @@ from typing import Self
 import anyio
 from anyio.abc import Process, TaskGroup
 
-from tests.support import KeeperConfig
+from tests.support import BOUND_S, KeeperConfig
 
 _READY_WITHIN_S = 60.0
 _END_WITHIN_S = 20.0
@@ -164,7 +164,7 @@ class Lives:
         request = {"arguments": config.arguments, "crash_at": crash_at, "log": str(config.log), "cold": cold}
         assert self._zygote.stdin is not None
         await self._zygote.stdin.send(json.dumps(request).encode() + b"\n")
-        with anyio.fail_after(10):
+        with anyio.fail_after(BOUND_S):
             while not life.pid:  # noqa: ASYNC110 - what is waited for is outside this process
                 await anyio.sleep(0.002)
 

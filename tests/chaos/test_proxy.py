@@ -15,7 +15,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedOK, InvalidStatus
 
 from tests.chaos.proxy import Fault, FaultProxy, Kind, Script
-from tests.support import World
+from tests.support import BOUND_S, World
 
 pytestmark = pytest.mark.anyio
 
@@ -225,7 +225,7 @@ class TestNews:
             script.break_news(Fault(kind, seconds=0.05))
             for _ in range(3):
                 world.bank.advance()
-            with anyio.fail_after(5):
+            with anyio.fail_after(BOUND_S):
                 got += [self.number(await socket.recv(), first) for _ in arrive[1:]]
             assert got == arrive
 

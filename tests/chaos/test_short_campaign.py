@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from keeper.execution.points import POINTS
 from tests.chaos.scenario import Scenario, draw
 
@@ -14,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 EPISODES = 16
 
 
+@pytest.mark.long
 def test_a_short_campaign_finds_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.chaos", "--episodes", str(EPISODES), "--seed", "5", "--json"]
     run = subprocess.run(

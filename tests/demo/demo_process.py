@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support import BOUND_S
+
 END_WITHIN_S = 150.0
 """A demo of 40 orders takes 20 s; a busy machine may take its time."""
 
@@ -35,7 +37,7 @@ class DemoProcess:
     def interrupt(self) -> int:
         """Ctrl-C; the exit code."""
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=BOUND_S)
 
     def errors(self) -> str:
         """What it wrote to standard error."""
@@ -63,6 +65,6 @@ def demo_running(folder: Path, arguments: Sequence[str]) -> Iterator[DemoProcess
     finally:
         if process.poll() is None:
             process.terminate()
-        process.wait(timeout=60)
+        process.wait(timeout=BOUND_S)
         assert process.stdout is not None
         process.stdout.close()

@@ -17,6 +17,7 @@ from solders.pubkey import Pubkey
 from keeper.localnet.program import PROGRAM_ID
 from keeper.venue.idl import discriminator
 from tests.demo.demo_process import demo_running
+from tests.support import BOUND_S
 
 pytestmark = pytest.mark.anyio
 
@@ -77,11 +78,12 @@ def _place_one_more(summary: dict[str, Any]) -> None:
     """The example script, against the held demo: a take profit that the price has passed already."""
     script = [sys.executable, str(EXAMPLE), "--api", summary["http_url"], "--key", summary["trader_key"]]
     terms = ["--type", "take_profit", "--side", "long", "--trigger", "1"]
-    done = subprocess.run([*script, *terms], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*script, *terms], capture_output=True, text=True, timeout=BOUND_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "filled     Filled by this keeper, with its position." in done.stdout
 
 
+@pytest.mark.long
 def test_an_interrupt_stops_both_processes_and_says_so(tmp_path: Path) -> None:
     with demo_running(tmp_path, ["--json", "--orders", "30"]) as demo:
         while "placed, " not in demo.errors():

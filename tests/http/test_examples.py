@@ -19,7 +19,7 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from keeper.domain.orders import OnchainStatus
-from tests.support import KeeperConfig, KeeperProcess, World
+from tests.support import BOUND_S, KeeperConfig, KeeperProcess, World
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ async def run(*command: str, **environment: str) -> subprocess.CompletedProcess[
             command,
             capture_output=True,
             text=True,
-            timeout=40,
+            timeout=BOUND_S,
             env={**os.environ, **environment},
             check=False,
             cwd=ROOT,
@@ -104,7 +104,7 @@ async def test_curl_with_a_managed_wallet(anyio_chain: World, tmp_path: Path) ->
         assert f'"order":"{placed["order"]}"' in seen
         cancelled = json.loads(await shell(cancel, ORDER=placed["order"]))
         assert cancelled["kind"] == "cancel"
-        with anyio.fail_after(10):
+        with anyio.fail_after(BOUND_S):
             while True:
                 account = anyio_chain.order(trader_order := _address(placed))
                 if account is not None and account.status is OnchainStatus.CANCELLED:

@@ -19,6 +19,7 @@ from schemathesis.specs.openapi import checks as openapi_checks
 
 from keeper.http.routes import openapi_document
 from tests.http.http_world import World
+from tests.support import BOUND_S
 
 pytestmark = pytest.mark.anyio
 EXAMPLES = int(os.environ.get("QUANTDESK_SCHEMA_EXAMPLES", "12"))
@@ -64,7 +65,7 @@ async def test_an_operation_does_what_its_description_says(world: World, method:
     @SETTINGS
     @hypothesis.given(case=cases_of(operation))
     def check(case: Any) -> None:
-        case.call_and_validate(checks=CHECKS, timeout=10)
+        case.call_and_validate(checks=CHECKS, timeout=BOUND_S)
 
     # In a thread: the API under test lives in this event loop.
     await anyio.to_thread.run_sync(check)
@@ -82,7 +83,7 @@ async def test_the_stream_does_what_its_description_says(world: World) -> None:
     def check(case: Any) -> None:
         # A session of its own, closed with its answer: a stream is never read to its end.
         request = case.as_transport_kwargs(base_url=base_url)
-        with requests.Session() as session, session.request(**request, stream=True, timeout=10) as answer:
+        with requests.Session() as session, session.request(**request, stream=True, timeout=BOUND_S) as answer:
             if answer.status_code != 200:
                 case.validate_response(answer, checks=CHECKS)
                 return

@@ -25,6 +25,7 @@ from keeper.http.stream.sse import EventStream
 from keeper.journal import NoteState
 from keeper.journal.records import ChangeRow, OrderRow
 from tests.http.http_world import LIMITS, World, problem, serving
+from tests.support import BOUND_S
 
 pytestmark = pytest.mark.anyio
 
@@ -48,7 +49,7 @@ class Stream:
     retry: str = ""
     seen: list[Event] = field(default_factory=list)
 
-    async def next(self, within_s: float = 5.0) -> Event:
+    async def next(self, within_s: float = BOUND_S) -> Event:
         name, data, event_id = "message", "", None
         with anyio.fail_after(within_s):
             async for line in self.lines:
@@ -193,7 +194,7 @@ async def test_open_streams_are_limited_and_given_back(world: World) -> None:
             refused = await http.get("/v1/orders/stream")
             assert problem(refused)["code"] == "too_many_streams"
             assert refused.headers["retry-after"] == "5"
-        with anyio.fail_after(5):
+        with anyio.fail_after(BOUND_S):
             while True:
                 async with http.stream("GET", "/v1/orders/stream") as answer:
                     if answer.status_code == 200:
@@ -216,7 +217,7 @@ async def test_a_reader_that_does_not_read_is_cut_off_and_costs_nobody_else(worl
 
                 async def read() -> None:
                     for n in range(rounds):
-                        event = await events.next(20)
+                        event = await events.next()
                         assert event.data["status_reason"] == f"{n} {reason}"
 
                 tg.start_soon(read)
@@ -244,7 +245,7 @@ async def test_a_stopping_api_ends_its_streams_at_once(world: World) -> None:
             await tg.start(until_its_end, http)
             began = anyio.current_time()
         assert anyio.current_time() - began < 2
-        with anyio.fail_after(2):
+        with anyio.fail_after(BOUND_S):
             await ended.wait()
 
 
@@ -267,7 +268,7 @@ async def test_a_quiet_stream_is_kept_alive_and_its_id_goes_on(world: World, wal
             answer = EventStream(feed, reader, b"", lambda: None, keep_alive_s=0.05)
             tg.start_soon(answer, {"type": "http"}, receive, send)
             await world.prepare(wallet)  # somebody else's news
-            with anyio.fail_after(5):
+            with anyio.fail_after(BOUND_S):
                 while b": keep-alive\nid: %d\n\n" % world.journal.last_change_id not in sent:  # noqa: ASYNC110
                     await anyio.sleep(0.01)
             tg.cancel_scope.cancel()
@@ -282,7 +283,7 @@ async def test_a_mistake_in_showing_an_order_does_not_end_the_keeper(world: Worl
         await tg.start(feed.run)
         with feed.reading(Filter()) as reader:
             await world.prepare(wallet)
-            with anyio.fail_after(5):
+            with anyio.fail_after(BOUND_S):
                 assert await reader.news() == b""
             assert reader.cut
         tg.cancel_scope.cancel()
@@ -306,7 +307,7 @@ async def test_readers_wait_for_the_execution_of_orders_and_not_for_ever(
         await tg.start(feed.run)
         with feed.reading(Filter()) as reader:
             await world.prepare(wallet)
-            with anyio.fail_after(5):
+            with anyio.fail_after(BOUND_S):
                 assert int(await reader.news()) == world.journal.last_change_id
         tg.cancel_scope.cancel()
     assert asked >= 10
@@ -336,7 +337,7 @@ async def test_everybody_gets_every_change_of_a_burst_once_and_in_order(world: W
                 got[n] += [int(word) for word in (await readers[n].news()).split()]
 
         async with anyio.create_task_group() as tg:
-            with anyio.fail_after(10):
+            with anyio.fail_after(BOUND_S):
                 async with anyio.create_task_group() as reading:
                     for n in range(4):
                         reading.start_soon(read, n)
@@ -362,7 +363,7 @@ async def test_waiting_for_one_order(world: World, wallet: Keypair) -> None:
     path = f"/v1/orders/{(prepared := await world.prepare(wallet))['order']}"
     seen = await world.http.get(path, params={"wait_s": 5})
     have = {"If-None-Match": seen.headers["etag"]}
-    with anyio.fail_after(3):
+    with anyio.fail_after(BOUND_S):
         same = await world.http.get(path, params={"wait_s": 0.1}, headers=have)
     assert (same.status_code, same.headers["etag"]) == (304, have["If-None-Match"])
 
@@ -371,7 +372,7 @@ async def test_waiting_for_one_order(world: World, wallet: Keypair) -> None:
     async def wait() -> None:
         answers.append(await world.http.get(path, params={"wait_s": 30}, headers=have))
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(BOUND_S):
         async with anyio.create_task_group() as tg:
             for _ in range(5):
                 tg.start_soon(wait)

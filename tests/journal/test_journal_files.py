@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from keeper.journal import Journal, NoteOrder, Reader, SetMeta
 from keeper.journal.sqlite import schema
 from keeper.journal.sqlite.files import open_reader, open_writer
 from tests.journal.journal_making import child, line, make_order, reap
+from tests.support import BOUND_S
 
 pytestmark = pytest.mark.anyio
 
@@ -96,7 +98,7 @@ def test_a_second_process_is_refused_and_told_who_holds_it(tmp_path: Path) -> No
             path,
         )
         refusal = line(second)
-        second.communicate(timeout=10)
+        second.communicate(timeout=BOUND_S)
         assert f"process id {holder.pid}." in refusal
         assert "Stop that one first" in refusal
     finally:
@@ -109,7 +111,7 @@ def test_a_second_process_is_refused_and_told_who_holds_it(tmp_path: Path) -> No
         path,
     )
     assert line(third) == "open", "a killed holder holds nothing"
-    third.communicate(timeout=10)
+    third.communicate(timeout=BOUND_S)
 
 
 async def test_a_second_writer_in_the_same_process_is_refused_and_a_reader_is_not(tmp_path: Path) -> None:
@@ -192,9 +194,10 @@ async def test_a_path_that_can_not_be(tmp_path: Path) -> None:
 
 def test_a_read_only_folder_or_file(tmp_path: Path) -> None:
     """As a user without special rights: root may write anywhere."""
-    tmp_path.chmod(0o755)
-    for parent in list(tmp_path.parents)[:2]:
-        parent.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder == Path(tempfile.gettempdir()):
+            break
+        folder.chmod(0o755)
     locked = tmp_path / "locked"
     locked.mkdir()
     old = tmp_path / "old"
@@ -224,7 +227,7 @@ def test_a_read_only_folder_or_file(tmp_path: Path) -> None:
         tmp_path,
     )
     said = [line(process) for _ in range(3)]
-    process.communicate(timeout=10)
+    process.communicate(timeout=BOUND_S)
     assert "locked/j.db" in said[0]
     assert "Permission denied" in said[0]
     assert "old/j.db" in said[1]

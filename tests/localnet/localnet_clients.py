@@ -23,7 +23,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from keeper.localnet import Localnet
 
 SOL = 1_000_000_000
-BOUND_S = 10.0
+BOUND_S = 60.0
 """Within this everything that a test waits for must have come."""
 
 

@@ -39,7 +39,7 @@ def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 def refused(*arguments: str) -> str:
     """The one line that a command is refused with."""
-    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=BOUND_S, check=False)
     assert done.returncode == 2
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()

@@ -27,6 +27,7 @@ SLOW = ("--slot-ms", "150", "--confirmed-slots", "3", "--finalized-slots", "12")
 END_WITHIN_S = 480.0
 
 
+@pytest.mark.long
 async def test_the_end_to_end_tests_pass_on_a_chain_known_by_its_url_alone(tmp_path: Path) -> None:
     payer, program_id = Keypair(), str(Keypair().pubkey())
     key_file = tmp_path / "payer.json"

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from keeper.cli import cli
 from keeper.telemetry.repeats import LimitRepeats
-from tests.support import KeeperConfig, KeeperProcess, World, until
+from tests.support import BOUND_S, KeeperConfig, KeeperProcess, World, until
 
 KEY, WS_KEY, USER, DIGEST = "k3y-IN-URL-71af", "ws-k3y-IN-URL-90bd", "us3r-IN-URL", "d1e9" * 16
 SECRETS = (KEY, WS_KEY, USER, DIGEST)
@@ -49,7 +49,8 @@ async def test_no_credential_leaves_the_keeper_even_at_debug(tmp_path: Path) -> 
         await until(lambda: world.position(order))
         said = await _everything(keeper, config)
     try:
-        await anyio.sleep(3)  # the chain is gone: refused connections, reconnects, benches
+        # The chain is gone: refused connections, reconnects, benches.
+        await until(lambda: config.log.read_text().count("watch.reconnect") >= 3)
         said += await _everything(keeper, config)
     finally:
         await keeper.stop()
@@ -62,7 +63,7 @@ async def test_no_credential_leaves_the_keeper_even_at_debug(tmp_path: Path) -> 
 
 async def _everything(keeper: KeeperProcess, config: KeeperConfig) -> str:
     said = ""
-    async with httpx.AsyncClient(base_url=keeper.url, timeout=10) as api:
+    async with httpx.AsyncClient(base_url=keeper.url, timeout=BOUND_S) as api:
         for path in ("metrics", "healthz", "readyz?verbose", "v1/markets", "v1/orders", "v1/admin/status", "nothing"):
             said += (await api.get(f"/{path}")).text
     commands = (["check"], ["check", "--json"], ["check", "--show"], ["journal", "export"], ["executions", "--json"])

@@ -12,6 +12,8 @@ from typing import Any
 
 import httpx
 
+from tests.support import BOUND_S
+
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 
 
@@ -92,7 +94,7 @@ def browser(profile: Path) -> Iterator[Browser]:
             },
             "goog:loggingPrefs": {"browser": "ALL"},
         }
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=BOUND_S) as http:
             made = http.post("/session", json={"capabilities": {"alwaysMatch": wanted}}).json()["value"]
             assert "sessionId" in made, made
             try:

@@ -14,11 +14,13 @@ from keeper.localnet.program import build as build_module
 from keeper.localnet.program.build import SOURCE_DIR, build, main
 
 
+@pytest.mark.long
 def test_check_agrees_with_the_committed_program(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--check"]) == 0
     assert "is what its source builds" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_check_tells_a_program_that_was_not_rebuilt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -31,6 +33,7 @@ def test_check_tells_a_program_that_was_not_rebuilt(
     assert stale.read_bytes() == PROGRAM_SO.read_bytes()
 
 
+@pytest.mark.long
 def test_the_bytes_do_not_depend_on_where_the_source_lies(tmp_path: Path) -> None:
     elsewhere = tmp_path / "another place"
     shutil.copytree(SOURCE_DIR, elsewhere)

@@ -11,7 +11,7 @@ async with World.open() as world:
 """
 
 from tests.support.keeper_process import KeeperConfig, KeeperProcess
-from tests.support.waiting import until
+from tests.support.waiting import BOUND_S, until
 from tests.support.world import PROGRAM, Refused, Trader, World
 
-__all__ = ["PROGRAM", "KeeperConfig", "KeeperProcess", "Refused", "Trader", "World", "until"]
+__all__ = ["BOUND_S", "PROGRAM", "KeeperConfig", "KeeperProcess", "Refused", "Trader", "World", "until"]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import anyio
 
+BOUND_S: Final = 60.0
+"""How long a test waits for what has to come. Only one that fails waits so long, however busy the machine is."""
 
-async def until(holds: Callable[[], object], *, within_s: float = 10.0, every_s: float = 0.005) -> None:
+
+async def until(holds: Callable[[], object], *, within_s: float = BOUND_S, every_s: float = 0.005) -> None:
     """Return when `holds()` is true. TimeoutError names the condition that did not come."""
     with anyio.move_on_after(within_s):
         while not holds():  # noqa: ASYNC110 - what is waited for is outside this process

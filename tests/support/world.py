@@ -76,7 +76,7 @@ class World:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, *, slot_ms: int = 20, confirmed_slots: int = 2, finalized_slots: int = 8, **config: Any
+        cls, *, slot_ms: int = 50, confirmed_slots: int = 2, finalized_slots: int = 8, **config: Any
     ) -> AsyncIterator[World]:
         """A running chain on free ports; `config` are further fields of LocalnetConfig."""
         wanted = LocalnetConfig(
