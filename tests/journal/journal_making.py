@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 
 from solders.pubkey import Pubkey
@@ -14,6 +16,7 @@ from solders.signature import Signature
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState
 from keeper.domain.orders import OnchainStatus, Order, OrderType, Side
 from keeper.journal import PreparedKind, PreparedRow
+from tests.support import BOUND_S
 
 U64_MAX = 2**64 - 1
 MARKET = Pubkey(b"m" * 32)
@@ -93,7 +96,7 @@ def say(word):
 """
 
 
-def child(body: str, path: Path) -> subprocess.Popen[str]:
+def child(body: str, path: Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """A real process that runs `async def main()` made of `body`; it talks by lines on stdout."""
     code = f"{CHILD_PRELUDE}\nasync def main():\n{textwrap.indent(textwrap.dedent(body), '    ')}\nanyio.run(main)\n"
     return subprocess.Popen(
@@ -101,6 +104,7 @@ def child(body: str, path: Path) -> subprocess.Popen[str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        env={**os.environ, **(environment or {})},
     )
 
 
@@ -112,4 +116,4 @@ def line(process: subprocess.Popen[str]) -> str:
 
 def reap(process: subprocess.Popen[str]) -> None:
     process.kill()
-    process.communicate(timeout=10)
+    process.communicate(timeout=BOUND_S)
