@@ -1,9 +1,8 @@
-"""A keeper's API over a real socket, on the embedded chain and a real journal; only the executor is small."""
+"""A keeper's API over a real socket, on the embedded chain, with a real journal and relay."""
 
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 
 import anyio
 import httpx
+from anyio.abc import TaskGroup
 from prometheus_client import CollectorRegistry
 from solders.instruction import Instruction
 from solders.keypair import Keypair
@@ -21,14 +21,21 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
-from keeper.domain.attempts import Attempt, AttemptKind, AttemptState
+from keeper.domain.attempts import AttemptState
 from keeper.domain.health import Check, Health
-from keeper.domain.orders import Market, Order, OrderState, OrderType
+from keeper.domain.orders import Market, Order, OrderType
 from keeper.domain.prices import Fires, Level, Price
+from keeper.domain.reports import Report
+from keeper.execution.flights import Flights
+from keeper.execution.lander import Lander
+from keeper.execution.limits import LandingLimits
+from keeper.execution.orders import Orders
+from keeper.execution.relay import RelayDesk
+from keeper.execution.tries import RetryLimits
 from keeper.http.api import run_api
 from keeper.http.edge.clients import ApiLimits
 from keeper.http.ports import ApiPorts
-from keeper.journal import AddAttempt, Journal, MovePrepared, NoteState, PreparedKind, PreparedStatus
+from keeper.journal import Journal
 from keeper.journal.records import PreparedRow
 from keeper.localnet import Commitment, Localnet, LocalnetConfig
 from keeper.solana.client import Blockhash, ChainClient
@@ -39,6 +46,7 @@ from keeper.triggers.book import Book
 from keeper.venue.idl import PACKAGED, load_idl
 from keeper.venue.program import Program
 from keeper.venue.venue import decode_market, decode_order
+from tests.support import until
 
 USDC = 1_000_000
 SOL = 1_000_000_000
@@ -113,35 +121,26 @@ class TipBlockhash:
         return Blockhash(str(tip.blockhash), tip.height + 150, tip.slot)
 
 
-class OneSend:
-    """Journals like the executor's relay, sends once, and leaves the rest to the chain."""
+class Relay:
+    """The keeper's own relay desk. The first send is over when `submit` returns, so that tests need not wait for it."""
 
-    def __init__(self, journal: Journal, client: ChainClient) -> None:
-        self.journal = journal
-        self.client = client
+    def __init__(self, journal: Journal, client: ChainClient, tasks: TaskGroup) -> None:
+        self.flights = Flights()
+        self.orders = Orders(Book(), RetryLimits(budget=5, first_pause_s=1, longest_pause_s=1, attempts_per_hour=30))
+        limits = LandingLimits(final_poll_s=1, resend_every_s=60, height_every_s=1, send_deadline_s=10)
+        lander = Lander(client, journal, self.flights, limits, _unreported)
+        self._desk = RelayDesk(journal, lander, self.orders, tasks, _unreported)
         self.submitted: list[bytes] = []
 
     async def submit(self, prepared: PreparedRow, wire: bytes) -> None:
-        signature = Signature.from_bytes(wire[1:65])
-        state = OrderState.CANCELLING if prepared.kind is PreparedKind.CANCEL else OrderState.SUBMITTED
-        attempt = Attempt(
-            signature=signature,
-            kind=AttemptKind.RELAY,
-            order=prepared.order,
-            wire=wire,
-            blockhash=prepared.blockhash,
-            last_valid_block_height=prepared.last_valid_block_height,
-            state=AttemptState.SIGNED,
-            number=1,
-            signed_at=time.time(),
-        )
-        await self.journal.commit(
-            AddAttempt(attempt),
-            MovePrepared(prepared.id, PreparedStatus.SUBMITTED, signature, expected=PreparedStatus.PREPARED),
-            NoteState(prepared.order, state, "Its user's signed transaction is being landed."),
-        )
+        await self._desk.submit(prepared, wire)
         self.submitted.append(wire)
-        await self.client.pool.send([wire]).replies()
+        flight = self.flights.open[Signature.from_bytes(wire[1:65])]
+        await until(lambda: flight.attempt.state is not AttemptState.SIGNED)
+
+
+def _unreported(report: Report) -> None:
+    """Logs and metrics are not what these tests are about."""
 
 
 @dataclass
@@ -163,7 +162,7 @@ class World:
     client: ChainClient
     journal: Journal
     desk: ChainDesk
-    relay: OneSend
+    relay: Relay
     health: SetHealth
     ports: ApiPorts
     port: int
@@ -186,6 +185,7 @@ class World:
         self.net.bank.advance()
 
     def set_price(self, price_1e6: int) -> None:
+        self.net.bank.advance()  # a block as of now: another test may have moved the chain's clock
         accounts = {
             "market": self.program.market_address("SOL", "USDC"),
             "price_feed": Pubkey.default(),
@@ -258,11 +258,12 @@ async def world(directory: Path, limits: ApiLimits | None = None) -> AsyncIterat
     async with (
         Localnet(LocalnetConfig(rpc_port=0, slot_ms=0, finalized_slots=2)) as net,
         Journal.open(directory / "journal.sqlite") as journal,
+        anyio.create_task_group() as tasks,
     ):
         program = Program(net.program_id, load_idl(PACKAGED["0.2"]))
         pool = RpcPool([Endpoint("local", HttpTransport(net.rpc_url, label="local"))], PoolLimits())
         client = ChainClient(pool)
-        desk, relay, health = ChainDesk(net, program), OneSend(journal, client), SetHealth()
+        desk, relay, health = ChainDesk(net, program), Relay(journal, client, tasks), SetHealth()
         ports = ApiPorts(
             program=program,
             client=client,

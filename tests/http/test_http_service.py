@@ -33,7 +33,8 @@ from keeper.solana.client import ChainClient
 from keeper.solana.http1 import HttpTransport
 from keeper.solana.pool import PoolLimits, RpcPool
 from keeper.solana.rpc import Endpoint
-from tests.http.http_world import LIMITS, OneSend, SetHealth, World, problem, serving, signed
+from tests.http.http_world import LIMITS, Relay, SetHealth, World, problem, serving, signed
+from tests.support import BOUND_S
 
 pytestmark = pytest.mark.anyio
 
@@ -146,8 +147,8 @@ async def test_a_restart_changes_nothing_for_keys_and_submissions(
     path, headers = tmp_path / "journal.sqlite", {"Idempotency-Key": "over-a-restart"}
     answers = []
     for _ in range(2):
-        async with Journal.open(path) as journal:
-            relay = OneSend(journal, world.client)
+        async with Journal.open(path) as journal, anyio.create_task_group() as tasks:
+            relay = Relay(journal, world.client, tasks)
             async with talking(ports_of(world, journal=journal, relay=relay)) as http:
                 prepared = await http.post("/v1/orders", json=world.body(wallet), headers=headers)
                 wire = signed(prepared.json(), wallet)
@@ -189,7 +190,7 @@ async def test_a_port_in_use_names_the_setting() -> None:
 
 @pytest.mark.parametrize(("host", "port"), [("no.such.host.invalid", 0), ("127.0.0.1", 70_000), ("192.0.2.1", 0)])
 async def test_an_address_that_is_none(host: str, port: int) -> None:
-    with anyio.fail_after(10), pytest.raises(Misconfigured, match=r"http\.(host|port)"):
+    with anyio.fail_after(BOUND_S), pytest.raises(Misconfigured, match=r"http\.(host|port)"):
         await serve(hello, host, port)
 
 
@@ -221,7 +222,7 @@ async def test_a_request_that_never_ends_does_not_hold_up_the_stop() -> None:
     started, texts = anyio.Event(), []
 
     async def ask(port: int) -> None:
-        async with httpx.AsyncClient(timeout=30) as http:
+        async with httpx.AsyncClient(timeout=BOUND_S) as http:
             with contextlib.suppress(httpx.HTTPError):
                 texts.append((await http.get(f"http://127.0.0.1:{port}/")).text)
 

@@ -58,7 +58,8 @@ async def test_an_order_goes_from_words_to_the_chain(world: World, wallet: Keypa
     assert seen["status_reason"]
     (attempt,) = seen["attempts"]
     assert attempt["signature"] == answer.json()["signature"]
-    assert (attempt["kind"], attempt["state"], attempt["error"]) == ("relay", "signed", None)
+    assert (attempt["kind"], attempt["error"]) == ("relay", None)
+    assert attempt["state"] in ("signed", "sent")
 
 
 @pytest.mark.parametrize(

@@ -28,12 +28,12 @@ KINDS = {
         await journal.commit(SetMeta('b', token('after a write')))""",
     "inline": """
         with anyio.fail_after(60):
-            while not journal.commit_now(SetMeta('c', token('inline'))):
+            while not journal.writer.commit_now(SetMeta('c', token('inline'))):
                 await anyio.sleep(0)""",
     "inline after a write": """
         await journal.write(NoteOrder(make_order(), OrderState.OPEN, 'Written, and not made durable.'))
         with anyio.fail_after(60):
-            while not journal.commit_now(SetMeta('d', token('inline after a write'))):
+            while not journal.writer.commit_now(SetMeta('d', token('inline after a write'))):
                 await anyio.sleep(0)""",
     "beside a refused one": """
         async def refused():
@@ -60,7 +60,7 @@ KINDS = {
             tg.start_soon(journal.commit, SetMeta('f', token('one by one')))""",
     "flushed notes": """
         journal.post(NoteOrder(make_order(), OrderState.OPEN, token('flushed notes')))
-        await journal.flush()""",
+        await journal.writer.submit(())""",
     "notes by themselves": """
         journal.post(NoteOrder(make_order(), OrderState.OPEN, token('notes by themselves')))
         with anyio.fail_after(60):

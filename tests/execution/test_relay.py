@@ -1,0 +1,198 @@
+"""The relay desk, with the real journal and the real records: what it takes in, when, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+import anyio.lowlevel
+import pytest
+from anyio.abc import TaskGroup
+from solders.signature import Signature
+
+from keeper.domain.attempts import AttemptKind, AttemptState
+from keeper.domain.errors import DryRun, JournalError
+from keeper.domain.orders import Order, OrderState
+from keeper.domain.reports import Report
+from keeper.execution.flights import Flight
+from keeper.execution.orders import Orders, Reason
+from keeper.execution.relay import RelayDesk
+from keeper.execution.tries import RetryLimits
+from keeper.journal import (
+    AddPrepared,
+    Journal,
+    JournalConflict,
+    NoteOrder,
+    PreparedKind,
+    PreparedStatus,
+    SetMeta,
+)
+from keeper.journal.records import PreparedRow
+from keeper.journal.sqlite.files import open_reader
+from keeper.journal.sqlite.queries import Queries
+from keeper.triggers.book import Book
+from keeper.triggers.watchlist import Watched
+from tests.journal.journal_making import make_order, make_prepared
+from tests.support import until
+
+pytestmark = pytest.mark.anyio
+
+
+class Hands:
+    """In the lander's place: what is tracked and launched, and what the journal's file held at that moment."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.tracked: list[Flight] = []
+        self.launched: list[Flight] = []
+        self.durable: set[Signature] = set()
+        self._journal = journal
+
+    def track(self, flight: Flight) -> None:
+        self.tracked.append(flight)
+
+    def begin(self, flights: Sequence[Flight]) -> None:
+        queries = Queries(open_reader(self._journal.path))
+        self.durable |= {attempt.signature for attempt in queries.open_attempts()}
+        queries.close()
+
+    async def launch(self, flights: Sequence[Flight], sending: None) -> None:
+        self.launched += flights
+
+
+class Desk:
+    """A relay desk on a journal that knows one resting order and its prepared cancel."""
+
+    def __init__(self, journal: Journal, tasks: TaskGroup, *, dry_run: bool = False) -> None:
+        self.journal = journal
+        self.book = Book()
+        self.orders = Orders(self.book, RetryLimits(5, 1.0, 1.0, 30))
+        self.hands = Hands(journal)
+        self.relay = RelayDesk(journal, cast(Any, self.hands), self.orders, tasks, _unreported, dry_run=dry_run)
+        self.order: Order = make_order()
+        self.cancel: PreparedRow = make_prepared("c", kind=PreparedKind.CANCEL, order=self.order.address)
+        self.book.upsert(self.order)
+
+    async def rest(self) -> None:
+        await self.journal.commit(NoteOrder(self.order, OrderState.OPEN, "It rests."), AddPrepared(self.cancel))
+
+    @property
+    def cancels(self) -> object:
+        """The signatures that the order's record knows as cancels in the air; None without any."""
+        record = self.orders.get(self.order.address)
+        return None if record is None else record.reasons.get(Reason.CANCEL)
+
+
+def _unreported(report: Report) -> None:
+    """Logs are not what these tests are about."""
+
+
+def signed(number: int) -> bytes:
+    """As far as the desk looks at it, a signed transaction is one byte, a signature, and more."""
+    return b"\x01" + number.to_bytes(64, "big") + b"the message"
+
+
+def signature(number: int) -> Signature:
+    return Signature.from_bytes(signed(number)[1:65])
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    async with Journal.open(tmp_path / "j.db") as journal, anyio.create_task_group() as tasks:
+        made = Desk(journal, tasks)
+        await made.rest()
+        yield made
+
+
+async def test_what_it_took_is_durable_before_it_is_sent(desk: Desk) -> None:
+    await desk.relay.submit(desk.cancel, signed(1))
+    await until(lambda: desk.hands.launched)
+    (flight,) = desk.hands.launched
+    assert desk.hands.tracked == [flight]
+    assert flight.signature in desk.hands.durable
+    assert flight.cancels
+    assert flight.prepared == ("c", PreparedKind.CANCEL)
+    (attempt,) = await desk.journal.open_attempts()
+    assert (attempt.kind, attempt.state, attempt.wire) == (AttemptKind.RELAY, AttemptState.SIGNED, signed(1))
+    assert attempt.blockhash == desk.cancel.blockhash
+    assert attempt.last_valid_block_height == desk.cancel.last_valid_block_height
+    row = await desk.journal.order(desk.order.address)
+    assert row is not None
+    assert row.state is OrderState.CANCELLING
+
+
+async def test_a_cancel_suspends_its_order_before_the_journal_has_it(desk: Desk) -> None:
+    """While the journal writes, no execution of the order may be signed."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.relay.submit, desk.cancel, signed(1))
+        await anyio.lowlevel.checkpoint()
+        assert not desk.hands.tracked
+        assert desk.cancels == {signature(1)}
+        assert desk.book.watched(desk.order.address) is Watched.NOTHING
+    assert desk.cancels == {signature(1)}
+
+
+async def test_a_placing_suspends_nothing(desk: Desk) -> None:
+    order = make_order(slot=0)
+    placed = make_prepared("p", order=order.address)
+    await desk.journal.commit(NoteOrder(order, OrderState.PREPARED, "Prepared."), AddPrepared(placed))
+    await desk.relay.submit(placed, signed(1))
+    assert desk.orders.get(placed.order) is None
+    row = await desk.journal.order(placed.order)
+    assert row is not None
+    assert row.state is OrderState.SUBMITTED
+
+
+async def test_a_cancel_that_the_journal_refuses_releases_its_order(desk: Desk) -> None:
+    unknown = make_prepared("of another journal", kind=PreparedKind.CANCEL, order=desk.order.address)
+    with pytest.raises(JournalError):
+        await desk.relay.submit(unknown, signed(1))
+    assert desk.cancels is None
+    assert desk.book.watched(desk.order.address) is Watched.EVERYTHING
+    assert desk.order.address in desk.orders.freed, "it is looked at again"
+    assert not desk.hands.tracked
+    assert await desk.journal.open_attempts() == []
+
+
+async def test_of_two_with_the_same_prepared_one_goes_on(desk: Desk) -> None:
+    """The second may come from another wallet's session, so with another signature."""
+    refused: list[JournalConflict] = []
+
+    async def submit(number: int) -> None:
+        try:
+            await desk.relay.submit(desk.cancel, signed(number))
+        except JournalConflict as error:
+            refused.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for number in (1, 2):
+            tasks.start_soon(submit, number)
+    assert len(refused) == 1
+    (attempt,) = await desk.journal.open_attempts()
+    assert [flight.signature for flight in desk.hands.tracked] == [attempt.signature]
+    assert desk.cancels == {attempt.signature}, "the refusal of one is not the other's end"
+    (prepared,) = await desk.journal.prepared_of(desk.order.address)
+    assert (prepared.status, prepared.signature) == (PreparedStatus.SUBMITTED, attempt.signature)
+
+
+async def test_a_caller_that_goes_away_leaves_nothing_that_nobody_follows(desk: Desk) -> None:
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await desk.relay.submit(desk.cancel, signed(1))
+    attempts = await desk.journal.open_attempts()
+    assert [flight.signature for flight in desk.hands.tracked] == [attempt.signature for attempt in attempts]
+    assert desk.cancels == (frozenset({signature(1)}) if attempts else None)
+
+
+async def test_a_dry_run_takes_nothing(tmp_path: Path) -> None:
+    async with Journal.open(tmp_path / "j.db") as journal, anyio.create_task_group() as tasks:
+        desk = Desk(journal, tasks, dry_run=True)
+        await desk.rest()
+        with pytest.raises(DryRun):
+            await desk.relay.submit(desk.cancel, signed(1))
+        await journal.commit(SetMeta("after", "that"))
+        assert desk.cancels is None
+        assert await journal.open_attempts() == []
+        (prepared,) = await journal.prepared_of(desk.order.address)
+        assert prepared.status is PreparedStatus.PREPARED
