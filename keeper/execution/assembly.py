@@ -57,8 +57,9 @@ class Execution:
         self.orders = orders = Orders(decision.book, limits.retries)
         self.fees = fees = FeePolicy(limits.fees, today=utc_day, spent_today_lamports=spent_today_lamports)
         self.lander = lander = Lander(client, journal, flights, limits.landing, report, dry_run=dry_run)
+        executor_limits = ExecutorLimits(limits.max_in_flight)
         self.executor = executor = Executor(
-            drafting=Drafting(venue, signer, fees, dry_run=dry_run),
+            drafting=Drafting(venue, signer, fees, keeps_s=executor_limits.keeps_s, dry_run=dry_run),
             retries=Retries(client, venue, journal, orders, fees),
             blockhashes=blockhashes,
             journal=journal,
@@ -68,7 +69,7 @@ class Execution:
             fees=fees,
             gate=gate,
             report=report,
-            limits=ExecutorLimits(limits.max_in_flight),
+            limits=executor_limits,
             dry_run=dry_run,
         )
         bare = limits.accept_fills_without_position

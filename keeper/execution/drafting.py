@@ -229,10 +229,11 @@ class Draft:
 class Drafting:
     """Builds and signs. Nothing leaves here."""
 
-    def __init__(self, venue: Venue, signer: Signer, fees: FeePolicy, *, dry_run: bool = False) -> None:
+    def __init__(self, venue: Venue, signer: Signer, fees: FeePolicy, *, keeps_s: float, dry_run: bool = False) -> None:
         self._venue = venue
         self._signer = signer
         self._fees = fees
+        self._keeps_s = keeps_s
         self._dry_run = dry_run
 
     def draft(self, job: Job, blockhash: Blockhash) -> Draft:
@@ -265,11 +266,12 @@ class Drafting:
         )
         # When the news arrived, not now: the time that the job queued and was signed in belongs to the latency.
         triggered_at = now_s - (time.monotonic_ns() - job.triggered_at_ns) / 1e9
+        keeps = now_s + self._keeps_s
         if not job.executes:
-            return Draft(job, attempt, Intend(order, attempt, "", None))
+            return Draft(job, attempt, Intend(order, attempt, "", None, None, keeps))
         if self._dry_run:
             reason = f"Dry run: it would have been executed at {decimal(job.price.price_1e6)}."
-            return Draft(job, attempt, Intend(order, attempt, reason, None, OrderState.OPEN))
+            return Draft(job, attempt, Intend(order, attempt, reason, None, OrderState.OPEN, keeps))
         # Without the price, which is the attempt's own: what is not needed before the send is not worked out before it.
         reason = f"Its condition is met; attempt {number} is on its way."
-        return Draft(job, attempt, Intend(order, attempt, reason, triggered_at, OrderState.EXECUTING))
+        return Draft(job, attempt, Intend(order, attempt, reason, triggered_at, OrderState.EXECUTING, keeps))

@@ -30,7 +30,7 @@ from keeper.execution.orders import RESTS, Orders, Reason
 from keeper.execution.points import point, tried
 from keeper.execution.retries import Retries
 from keeper.journal import Journal
-from keeper.journal.ops import NoteOrder
+from keeper.journal.ops import NoteOrder, TooLate
 from keeper.solana.client import Blockhash
 from keeper.solana.pool import Broadcast
 from keeper.solana.transactions import Blockhashes
@@ -76,7 +76,8 @@ class Executor:
         self._queue: deque[Job] = deque()
         self._ratchets: deque[Job] = deque()
         self._wake = anyio.Event()
-        self._rest_until_s = 0.0
+        self._rest_until_s: float | None = None
+        """Set by an outage of the journal: what waits was decided before it, and is decided again after this time."""
         self._sends = anyio.Semaphore(limits.concurrent_sends)
         self._idle: TaskGroup | None = None
         """The loop's own, while the loop waits for work."""
@@ -124,9 +125,13 @@ class Executor:
                         await self._gate.opened()
                     self._decide_again()
                     continue
-                rest_s = self._rest_until_s - time.monotonic()
-                if rest_s > 0:
-                    await anyio.sleep(rest_s)
+                if self._rest_until_s is not None:
+                    rest_s = max(self._rest_until_s - time.monotonic(), 0.0 if self._journal.healthy else 0.1)
+                    if rest_s > 0:
+                        await anyio.sleep(rest_s)
+                    else:
+                        self._rest_until_s = None
+                        self._decide_again()
                     continue
                 room = self._limits.max_in_flight - self._flights.in_flight
                 if room <= 0:
@@ -175,7 +180,7 @@ class Executor:
             committed = False  # one at a time, the loop's way: only those that have a live attempt are left out
         except JournalError as e:
             self._undo(drafts)
-            self._report(Note("executor.journal", str(e), level="error"))
+            self._not_taken(e)
             return True
         if not committed:
             for draft in drafts:
@@ -245,10 +250,11 @@ class Executor:
                 self._not_taken(e)
 
     def _not_taken(self, error: JournalError, draft: Draft | None = None) -> None:
-        """The journal did not take what was signed: it was undone, and waits. Not tried again at once, whoever met it:
-        each try signs anew, and a retry asks a node first.
+        """The journal did not take what was signed: it was undone, and waits to be decided again. Not at once, whoever
+        met it, but where it only came too late: each try signs anew, and a retry asks a node first.
         """
-        self._rest_until_s = time.monotonic() + self._limits.journal_rest_s
+        rest_s = 0.0 if isinstance(error, TooLate) else self._limits.journal_rest_s
+        self._rest_until_s = time.monotonic() + rest_s
         self._report(Note("executor.journal", str(error), "error", None if draft is None else draft.attempt.order))
 
     async def _send(self, drafts: Sequence[Draft], tg: TaskGroup) -> None:
@@ -350,6 +356,7 @@ class Executor:
 
     async def _journaled(self, drafts: Sequence[Draft]) -> list[Flight]:
         """Commit the batch. If an order turns out to have a live attempt, only that one is left out."""
+        began_s = time.monotonic()
         try:
             await self._journal.commit(*[draft.op for draft in drafts])
         except DuplicateAttempt as e:
@@ -360,6 +367,8 @@ class Executor:
             self._undo(drafts)
             raise
         else:
+            if time.monotonic() - began_s > self._limits.keeps_s:
+                self._rest_until_s = began_s  # the disk was slow: so long what is queued has waited, too
             return self._flown(drafts)
         flights: list[Flight] = []
         for draft in drafts:

@@ -17,7 +17,8 @@ class ExecutorLimits:
     journaled together at first, so that the first of a burst do not wait for the others; twice as many each time while
     more wait, up to `batch`, so that an fsync is shared by many. `one_send`: how many go to a node in one request,
     which must stay below its body limit; `concurrent_sends`: requests on the wire at once. `journal_rest_s`: the
-    pause, in seconds, after the journal has not taken something. `at_once`: so many orders are signed, journaled and
+    pause, in seconds, after the journal has not taken something. `keeps_s`: so long, in seconds, a decision that is
+    signed may wait for the journal; then it is decided again. `at_once`: so many orders are signed, journaled and
     sent in one step of the event loop. `step`: transactions signed before the event loop may do something else, which
     is about 3 ms.
     """
@@ -28,6 +29,7 @@ class ExecutorLimits:
     one_send: int = 64
     concurrent_sends: int = 4
     journal_rest_s: float = 1.0
+    keeps_s: float = 1.0
     at_once: int = 4
     step: int = 32
 

@@ -145,6 +145,8 @@ class _Caller:
     def do(self, op: o.Op) -> None:
         match op:
             case o.Intend():
+                if op.not_after is not None and self._now > op.not_after:
+                    raise o.TooLate(f"The attempt at {base58(op.order.address)} waited too long for the journal.")
                 self._note_order(op.order, op)
                 self._add_attempt(op.attempt)
             case o.MoveAttempt():

@@ -19,6 +19,10 @@ class JournalConflict(JournalError):
     """The journal already holds something else: this idempotency key, or another status than the expected one."""
 
 
+class TooLate(JournalError):
+    """What was decided waited for the journal for so long that it has to be decided again."""
+
+
 class AddAttempt(msgspec.Struct, frozen=True, gc=False):
     """Journal a signed transaction, before it leaves (promise 1).
 
@@ -100,7 +104,8 @@ class Intend(msgspec.Struct, frozen=True, gc=False):
     attempt, and the state and the reason that the order then has. One operation, because a tick waits for it.
 
     The facts are NoteOrder's, the attempt AddAttempt's, with what each is refused for. `state` None keeps the state.
-    The trigger's price and slot are the attempt's; `triggered_at` is when the price came in, unix seconds.
+    The trigger's price and slot are the attempt's; `triggered_at` is when the price came in, unix seconds. Raises
+    TooLate when it can be written only after `not_after`, unix seconds.
     """
 
     order: Order
@@ -108,6 +113,7 @@ class Intend(msgspec.Struct, frozen=True, gc=False):
     reason: str
     triggered_at: float | None = None
     state: OrderState | None = None
+    not_after: float | None = None
 
 
 class UseBudget(msgspec.Struct, frozen=True, gc=False):

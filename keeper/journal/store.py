@@ -13,6 +13,10 @@ from keeper.journal.ops import JournalConflict, Op
 from keeper.journal.retention import Pruned, Retention
 
 
+class StoreBusy(Exception):
+    """Another program has the store, and was not to be waited for."""
+
+
 class Store(Protocol):
     """Rows that survive a power cut. The only way into the database is `apply` (and `prune`, the way out of it)."""
 
@@ -31,12 +35,14 @@ class Store(Protocol):
         """What is not well with the store beside the last `apply`, in words for an operator; None when all is."""
         ...
 
-    def apply(self, callers: Sequence[Sequence[Op]], *, durable: bool) -> list[JournalError | None]:
+    def apply(self, callers: Sequence[Sequence[Op]], *, durable: bool, waits: bool = True) -> list[JournalError | None]:
         """Each caller's operations, all of theirs or none, and all callers' in one transaction: for each what it was
         refused with, or None. With `durable` it is on disk when this returns; without, after the next that is.
 
-        What is refused for one caller is not the others' loss. Any other exception means that the store failed, and
-        that nothing of it may be relied on: `explain` says why.
+        While another program has the store this waits for some seconds; without `waits`, which is for durable writes
+        alone, it raises StoreBusy at once, and nothing was done. What is refused for one caller is not the others'
+        loss. Any other exception means that the store failed, and that nothing of it may be relied on: `explain` says
+        why.
         """
         ...
 

@@ -27,7 +27,7 @@ from keeper.domain.reports import GroupDone
 from keeper.journal.machine import REAL, Machine
 from keeper.journal.ops import Note, Op
 from keeper.journal.queue import Bag, Caller, Group, Queue, Upkeep, Waiting, Work
-from keeper.journal.store import Store
+from keeper.journal.store import Store, StoreBusy
 
 _NOTE_DELAY_S: Final = 0.05
 _RETRY_FIRST_S: Final = 0.1
@@ -82,7 +82,8 @@ class Writer:
 
     def commit_now(self, *ops: Op) -> bool:
         """`Journal.commit` on this thread, for a few operations that are in a hurry: durable when it returns, one fsync
-        later. False, and nothing done, while somebody writes or waits, or the disk was slow lately: then `commit`.
+        later. False, and nothing done, while somebody writes or waits, another program has the file, or the disk was
+        slow lately: then `commit`.
 
         Raises what `commit` raises. The one call that blocks the loop (docs/decisions/0010).
         """
@@ -94,10 +95,17 @@ class Writer:
             self._writing = True
             notes = self._queue.take_notes_on(ops) if self._queue.notes else []
         caller = Caller(ops, self._loop.create_future())
+        done: GroupDone | None = None
         try:
-            done = self._write([*notes, caller], inline=True)
+            with contextlib.suppress(StoreBusy):
+                done = self._write([*notes, caller], inline=True)
         finally:
+            if done is None:
+                with self._cond:
+                    self._queue.put_back(notes)
             self._let_go()
+        if done is None:
+            return False
         self._loop.call_soon(self._after_inline, done, self._store.last_change_id)
         if caller.error is not None:
             raise caller.error
@@ -235,7 +243,9 @@ class Writer:
         return failed
 
     def _write(self, group: Group, *, inline: bool = False) -> GroupDone:
-        """The group in one transaction, durable, its callers' errors set; or, when the store fails, nothing of it."""
+        """The group in one transaction, durable, its callers' errors set; or, when the store fails, nothing of it.
+        `inline` waits for no other program: StoreBusy.
+        """
         began = time.perf_counter()
         asked: list[Sequence[Op]] = []
         callers: list[Caller | None] = []
@@ -254,7 +264,9 @@ class Writer:
                 durable, ops = durable or item.durable, ops + len(item.ops)
         refused = 0
         try:
-            errors = self._store.apply(asked, durable=durable)
+            errors = self._store.apply(asked, durable=durable, waits=not inline)
+        except StoreBusy:
+            raise
         except Exception as error:  # whatever it is: the thread lives on, and the callers hear of it
             refused = self._failed(group, error)
         else:

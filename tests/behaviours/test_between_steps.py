@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sqlite3
+import time
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from solders.pubkey import Pubkey
 
 from keeper.domain.attempts import AttemptState, Fate
 from keeper.domain.orders import OrderState
+from keeper.execution.orders import RESTS
 from tests.behaviours.stand import USDC, Stand, stays
 from tests.chaos.proxy import Fault, Kind
 from tests.support import BOUND_S, until
@@ -107,3 +109,58 @@ async def told(stand: Stand, what: str) -> None:
     with anyio.fail_after(BOUND_S):
         while "keeper_jobs_queued 5.0" not in (await stand.get("/metrics")).text:  # noqa: ASYNC110 - over HTTP
             await anyio.sleep(0.05)
+
+
+# -- a decision that waits for the journal
+
+
+async def met(stand: Stand, market: Pubkey, price_1e6: int) -> None:
+    """Set the price, and wait until the keeper decides by it."""
+    stand.world.set_price(market, price_1e6)
+    with anyio.fail_after(10):
+        while price_1e6 != await known_price(stand, market):  # noqa: ASYNC110 - over HTTP
+            await anyio.sleep(0.01)
+
+
+async def known_price(stand: Stand, market: Pubkey) -> int:
+    (shown,) = [one for one in (await stand.get("/v1/markets")).json()["markets"] if one["address"] == str(market)]
+    return round(float(shown["price"]) * USDC)
+
+
+@pytest.mark.parametrize("until_it_fails", [True, False], ids=["until the journal fails", "for a second and a half"])
+async def test_a_decision_that_waited_for_the_journal_is_decided_again(tmp_path: Path, until_it_fails: bool) -> None:
+    """A shell holds the journal's file while a price meets an order, and has moved back before the shell lets go."""
+    async with Stand.open(tmp_path) as stand, stand.keeper():
+        market = stand.world.market()
+        first, order = (stand.order(stand.world.trader(), market, stop) for stop in (99, 95))
+        await stand.known(first, order)
+        stand.world.set_price(market, 98 * USDC)  # commits on the loop's own thread, from here on
+        await until(lambda: stand.attempt_state(first) is AttemptState.FINALIZED)
+        longest_s = 0.0
+
+        async def measure() -> None:
+            nonlocal longest_s
+            while True:
+                began_s = time.monotonic()
+                await anyio.sleep(0.01)
+                longest_s = max(longest_s, time.monotonic() - began_s)
+
+        async with anyio.create_task_group() as tg:
+            with contextlib.closing(sqlite3.connect(stand.config.journal, isolation_level=None)) as shell:
+                shell.execute("BEGIN IMMEDIATE")
+                held_at_s = time.monotonic()
+                tg.start_soon(measure)
+                await met(stand, market, 94 * USDC)
+                if until_it_fails:
+                    await told(stand, "the disk")
+                await met(stand, market, 100 * USDC)
+                await until(lambda: time.monotonic() - held_at_s > 1.5)
+                shell.execute("ROLLBACK")
+            await stand.told("journal", lambda sentence: not sentence)
+            tg.cancel_scope.cancel()
+        await stand.reason(order, RESTS)
+        await stays(lambda: not stand.attempts(order), stand)
+        assert longest_s < 2.5, "the event loop waited for the shell"
+        stand.world.set_price(market, 94 * USDC)
+        await stand.reach(order, OrderState.FILLED)
+        assert len(stand.attempts(order)) == 1

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import sqlite3
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -112,6 +115,26 @@ async def test_calls_on_either_way_keep_their_order_and_are_told_of(tmp_path: Pa
     assert sum(group.inline for group in groups) == 14
     assert sum(group.callers for group in groups if not group.inline) == 1 + 15 + 29
     assert verify(tmp_path / "j.db") == []
+
+
+async def test_another_program_that_has_the_file_is_not_waited_for(journal: Journal) -> None:
+    order = make_order()
+    journal.post(NoteOrder(order, OrderState.OPEN, "Noted before."))
+    with contextlib.closing(sqlite3.connect(journal.path, isolation_level=None)) as shell:
+        shell.execute("BEGIN IMMEDIATE")
+        began_s = time.monotonic()
+        assert not journal.writer.commit_now(NoteOrder(order), AddAttempt(make_attempt(order.address)))
+        assert time.monotonic() - began_s < 2.5, "SQLite waits for five seconds where it may"
+        assert journal.healthy
+        assert await journal.order(order.address) is None
+        shell.execute("ROLLBACK")
+    await journal.commit(SetMeta("after", "it"))
+    row = await journal.order(order.address)
+    assert row is not None, "the note waits on"
+    assert row.reason == "Noted before."
+    assert await journal.open_attempts() == []
+    await until(lambda: journal.writer.quick)
+    assert journal.writer.commit_now(AddAttempt(make_attempt(order.address)))
 
 
 async def test_after_closing_it_says_so(tmp_path: Path) -> None:

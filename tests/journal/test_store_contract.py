@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from keeper.domain.attempts import AttemptKind, AttemptState, Fate
 from keeper.domain.errors import DuplicateAttempt, JournalError
 from keeper.domain.orders import OnchainStatus, OrderState
 from keeper.journal import AddAttempt, MoveAttempt, NoteOrder, NoteState, Queries, Retention, UseBudget
-from keeper.journal.ops import Intend, Op
+from keeper.journal.ops import Intend, Op, TooLate
 from keeper.journal.sqlite.files import create, open_reader
 from keeper.journal.sqlite.store import SqliteStore
 from keeper.journal.store import Store
@@ -111,6 +112,20 @@ def test_an_intent_is_one_operation(opened: Opened) -> None:
     assert (row.state, row.reason, row.order.slot) == (OrderState.EXECUTING, "Met at 7.", 50)
     assert (row.triggered_at, row.trigger_price_1e6, row.trigger_slot, row.attempts_made) == (9.5, 7, 8, 1)
     assert queries.open_attempts() == [attempt]
+
+
+def test_an_intent_that_comes_too_late_is_refused_alone(opened: Opened) -> None:
+    store, queries = opened
+    late, order = make_order(), make_order()
+    now = time.time()
+    found = refused(
+        store,
+        (Intend(late, make_attempt(late.address), "Met.", None, OrderState.EXECUTING, now - 0.1),),
+        (Intend(order, make_attempt(order.address), "Met.", None, OrderState.EXECUTING, now + 60),),
+    )
+    assert found == [TooLate, None]
+    assert queries.order(late.address) is None
+    assert [attempt.order for attempt in queries.open_attempts()] == [order.address]
 
 
 @pytest.mark.parametrize("way", ["note", "intent"])

@@ -19,6 +19,7 @@ from keeper.journal.sqlite import schema
 _WRITER_CACHE_KIB: Final = 8_192
 _READER_CACHE_KIB: Final = 2_048
 _BUSY_TIMEOUT_S: Final = 5.0
+"""So long another program is waited for that has the file: a SQL shell, a backup."""
 _WAL_KEPT_BYTES: Final = 64 << 20
 """A WAL that a burst blew up is cut back to this when it is next begun anew."""
 
@@ -138,6 +139,22 @@ def _connect(uri: str, machine: Machine = REAL) -> Database:
 
 
 @contextlib.contextmanager
+def patient(db: Database) -> Iterator[None]:
+    """Wait for whoever has the file. Outside of this the writing connection does not: it may be the event loop's."""
+    db.conn.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_S * 1e3:.0f}")
+    try:
+        yield
+    finally:
+        db.conn.execute("PRAGMA busy_timeout = 0")
+
+
+def is_busy(error: Exception) -> bool:
+    """Whether another program has the file."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+@contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into JournalError."""
     try:
@@ -162,7 +179,7 @@ def explain(path: Path, error: BaseException) -> str:
             f"The journal {path} can't be opened or written ({error}). "
             "Give the keeper's user write permission on the file and its folder."
         )
-    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    if isinstance(error, Exception) and is_busy(error):
         return (
             f"The journal {path} is locked by another program ({error}). "
             "Close the SQL shell or the backup that holds it."

@@ -20,7 +20,7 @@ from keeper.journal.sqlite import files
 from keeper.journal.sqlite.checkpoints import Checkpoints, checkpoint_at_end, checkpoint_in_line
 from keeper.journal.sqlite.pruning import prune_step
 from keeper.journal.sqlite.statements import load, save
-from keeper.journal.store import refusal
+from keeper.journal.store import StoreBusy, refusal
 
 _FEW_ROWS: Final = 64
 """What a commit of so many rows takes says how quick the disk is; a large one's says how large it is."""
@@ -34,6 +34,7 @@ class SqliteStore:
     def __init__(self, path: Path, on_news: Callable[[], None], *, machine: Machine = REAL) -> None:
         self._path = path
         self._db, checkpointer = files.open_writers(path, machine)
+        self._db.conn.execute("PRAGMA busy_timeout = 0")  # see `files.patient`
         self._on_news = on_news
         self._checkpoints = Checkpoints(
             path, checkpointer, on_problem=on_news, on_moved=self._begin_anew, machine=machine
@@ -61,11 +62,20 @@ class SqliteStore:
         """See Store."""
         return self._anew
 
-    def apply(self, callers: Sequence[Sequence[Op]], *, durable: bool) -> list[JournalError | None]:
+    def apply(self, callers: Sequence[Sequence[Op]], *, durable: bool, waits: bool = True) -> list[JournalError | None]:
         """See Store."""
         self._written, self.commit_s = 0, None
-        if durable:
+        if waits:
+            with files.patient(self._db):
+                return self._applied(callers) if durable else self._unsynced(callers)
+        try:
             return self._applied(callers)
+        except sqlite3.OperationalError as error:
+            if files.is_busy(error):
+                raise StoreBusy from error
+            raise
+
+    def _unsynced(self, callers: Sequence[Sequence[Op]]) -> list[JournalError | None]:
         # NORMAL leaves out the one fsync of this commit. The next durable commit syncs the same WAL, and with it all
         # that was written before: nothing durable ever stands on something that is not.
         self._db.conn.execute("PRAGMA synchronous = NORMAL")
@@ -138,7 +148,8 @@ class SqliteStore:
     def prune(self, retention: Retention, now: float | None) -> Pruned:
         """See Store."""
         try:
-            pruned = prune_step(self._db, retention, now)
+            with files.patient(self._db):
+                pruned = prune_step(self._db, retention, now)
         except BaseException:
             self._rollback()
             raise
@@ -149,7 +160,8 @@ class SqliteStore:
         """See Store. It begins the WAL anew, too."""
         self._anew = False
         try:
-            self._db.conn.execute("INSERT OR REPLACE INTO meta VALUES ('probed_at', ?)", (str(time.time()),))
+            with files.patient(self._db):
+                self._db.conn.execute("INSERT OR REPLACE INTO meta VALUES ('probed_at', ?)", (str(time.time()),))
         except sqlite3.Error:
             self._rollback()
             raise
