@@ -60,7 +60,7 @@ async def keeper(
         log={"level": "info", "format": "json"},
         # A burst of 10,000 costs more than a careful operator's default allows a key in a day, and one client of the
         # API stands for many.
-        fees={"daily_cap_lamports": 10**12},
+        fees={"daily_outflow_cap_lamports": 10**12},
         http={"requests_per_s": 100_000, "burst": 1_000_000},
         # Some parts give a call two minutes, and nobody here listens to the watchdog.
         health={"stalled_after_s": 900},

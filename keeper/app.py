@@ -24,7 +24,7 @@ from keeper.config.wallets import bearers, load_wallets
 from keeper.domain.reports import Note
 from keeper.execution.assembly import Execution
 from keeper.execution.balance import RecentFees
-from keeper.execution.drafting import utc_day
+from keeper.execution.purse import spent_before, utc_day
 from keeper.execution.relay import RelayDesk
 from keeper.execution.router import Router
 from keeper.http.api import run_api
@@ -113,7 +113,8 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
             journal=journal,
             rules=limits.decision_rules(settings, program),
             limits=limits.execution_limits(settings),
-            spent_today_lamports=await journal.spent(utc_day()),
+            rent_lamports=0 if venue.position_size is None else await client.rent_exempt_minimum(venue.position_size),
+            spent=await spent_before(journal, utc_day()),
             report=telemetry.report,
         )
         router = execution.router
@@ -182,7 +183,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
                 program=program,
                 summary=health.summary,
                 stalled=lambda: watchdog.stalled,
-                reload=lambda new: execution.reload(limits.fee_rules(new), new.fees.min_balance_lamports),
+                reload=lambda new: execution.reload(limits.fee_rules(new), limits.purse_limits(new)),
             )
             on_ready(ready)
             telemetry.report(Note("keeper.ready", f"{program!r}, {len(execution.decision.book)} orders resting"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from keeper.config.settings import Settings
 from keeper.execution.drafting import FeeRules
 from keeper.execution.limits import ExecutionLimits, LandingLimits
+from keeper.execution.purse import PurseLimits
 from keeper.execution.tries import RetryLimits
 from keeper.http.edge.clients import Tokens
 from keeper.triggers.decision import Rules
@@ -42,9 +43,9 @@ def execution_limits(settings: Settings) -> ExecutionLimits:
             send_deadline_s=min(5.0, settings.rpc.deadline_s),
         ),
         fees=fee_rules(settings),
+        purse=purse_limits(settings),
         max_in_flight=e.max_in_flight,
         account_every_s=e.account_every_s,
-        min_balance_lamports=settings.fees.min_balance_lamports,
         accept_fills_without_position=settings.program.accept_fills_without_position,
         dry_run=e.dry_run,
     )
@@ -60,8 +61,12 @@ def fee_rules(settings: Settings) -> FeeRules:
         percentile=f.percentile,
         retry_factor=f.retry_factor,
         cap_lamports=f.cap_lamports,
-        daily_cap_lamports=f.daily_cap_lamports,
     )
+
+
+def purse_limits(settings: Settings) -> PurseLimits:
+    """What may leave the keeper's key."""
+    return PurseLimits(settings.fees.daily_outflow_cap_lamports, settings.fees.min_balance_lamports)
 
 
 def operators(settings: Settings) -> Tokens:

@@ -164,7 +164,7 @@ class ExecutionSettings(_Section):
 
 
 class FeeSettings(_Section):
-    """What a transaction may cost."""
+    """What a transaction may cost, and what may leave the keeper's key."""
 
     unit_limit: int = Field(120_000, ge=1_000, le=1_400_000, description="compute units until a limit is learnt")
     unit_margin: float = Field(0.15, ge=0, le=2, description="share of units requested on top of the most seen")
@@ -176,10 +176,20 @@ class FeeSettings(_Section):
         description="pay at least this percentile of the recent priority fees for the markets; unset: a fixed price",
     )
     retry_factor: float = Field(1.5, ge=1, le=10, description="the price is multiplied by it at each retry")
-    cap_lamports: int = Field(1_000_000, ge=5_000, description="most that one transaction may cost, in lamports")
-    daily_cap_lamports: int = Field(1_000_000_000, ge=5_000, description="most that a UTC day may cost, in lamports")
+    cap_lamports: int = Field(
+        1_000_000, ge=5_000, description="most that the fee of one transaction may be, in lamports"
+    )
+    daily_outflow_cap_lamports: int = Field(
+        20_000_000_000,
+        ge=5_000,
+        description="most that may leave the keeper's key on a UTC day, in lamports: fees, and the rent of the "
+        "positions that fills create (about 3,720,000 each)",
+    )
     min_balance_lamports: int = Field(
-        50_000_000, ge=0, description="below this balance of the keeper's key nothing is sent, in lamports"
+        50_000_000,
+        ge=0,
+        description="what would take the balance of the keeper's key below this is not sent, in lamports; what is in "
+        "flight counts",
     )
 
 

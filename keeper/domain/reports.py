@@ -49,7 +49,7 @@ class OrderTriggered:
 class OrderSettled:
     """An attempt's end was applied to its order: `fate` says what it means, `reason` is for people.
 
-    `fee_lamports` is what the attempt cost the keeper, when it landed.
+    `fee_lamports` is the fee that the keeper paid when it landed, `rent_lamports` what it put into the position.
     """
 
     event: ClassVar[str] = "order.settled"
@@ -60,6 +60,7 @@ class OrderSettled:
     reason: str
     error_name: str | None = None
     fee_lamports: int = 0
+    rent_lamports: int = 0
 
 
 @dataclass(frozen=True, slots=True)

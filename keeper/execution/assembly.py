@@ -10,7 +10,7 @@ from keeper.domain.reports import Report
 from keeper.execution.account_wait import AccountWait
 from keeper.execution.balance import BalanceWatch
 from keeper.execution.desk import Desk
-from keeper.execution.drafting import Drafting, FeePolicy, FeeRules, utc_day
+from keeper.execution.drafting import Drafting, FeePolicy, FeeRules
 from keeper.execution.endings import Endings
 from keeper.execution.executor import Executor
 from keeper.execution.flights import Flights
@@ -19,6 +19,7 @@ from keeper.execution.lander import Lander
 from keeper.execution.limits import ExecutionLimits, ExecutorLimits
 from keeper.execution.operator import Operator
 from keeper.execution.orders import Orders
+from keeper.execution.purse import Purse, PurseLimits
 from keeper.execution.recovery import Recovery
 from keeper.execution.relay import RelayDesk
 from keeper.execution.retries import Retries
@@ -45,7 +46,8 @@ class Execution:
         journal: Journal,
         rules: Rules,
         limits: ExecutionLimits,
-        spent_today_lamports: int,
+        rent_lamports: int,
+        spent: tuple[str, int],
         report: Callable[[Report], None],
     ) -> None:
         self._journal = journal
@@ -55,7 +57,8 @@ class Execution:
         self.flights = flights = Flights()
         self.decision = decision = Decision(rules)
         self.orders = orders = Orders(decision.book, limits.retries)
-        self.fees = fees = FeePolicy(limits.fees, today=utc_day, spent_today_lamports=spent_today_lamports)
+        self.fees = fees = FeePolicy(limits.fees)
+        self.purse = purse = Purse(signer.address, limits.purse, rent_lamports=rent_lamports, spent=spent)
         self.lander = lander = Lander(client, journal, flights, limits.landing, report, dry_run=dry_run)
         executor_limits = ExecutorLimits(limits.max_in_flight)
         self.executor = executor = Executor(
@@ -66,7 +69,7 @@ class Execution:
             lander=lander,
             flights=flights,
             orders=orders,
-            fees=fees,
+            purse=purse,
             gate=gate,
             report=report,
             limits=executor_limits,
@@ -79,18 +82,18 @@ class Execution:
             orders=orders,
             journal=journal,
             flights=flights,
-            fees=fees,
+            purse=purse,
             executor=executor,
             lander=lander,
-            settlement=Settlement(client, venue, orders, fees, report, accept_fills_without_position=bare),
+            settlement=Settlement(client, venue, orders, purse, report, accept_fills_without_position=bare),
             endings=Endings(client, venue, journal, orders),
             accounts=AccountWait(client, venue, orders, every_s=limits.account_every_s),
             report=report,
         )
         self.desk = Desk(router)
         self.operator = Operator(journal, gate, router, report)
-        self.recovery = Recovery(journal, lander, router, orders, fees, venue, report, dry_run=dry_run)
-        self.balance = BalanceWatch(client, signer.address, gate, fees, floor_lamports=limits.min_balance_lamports)
+        self.recovery = Recovery(journal, lander, router, orders, purse, venue, report, dry_run=dry_run)
+        self.balance = BalanceWatch(client, signer.address, gate, purse)
 
     def relay(self, tasks: TaskGroup) -> RelayDesk:
         """Who takes users' own transactions in; their first sends run in `tasks`."""
@@ -101,7 +104,6 @@ class Execution:
         """Whether there are orders to sign, or a commit that a send waits for."""
         return self.executor.has_work or self._journal.waiting_callers > 0
 
-    def reload(self, rules: FeeRules, min_balance_lamports: int) -> None:
+    def reload(self, fees: FeeRules, purse: PurseLimits) -> None:
         """What the next attempt may cost. Attempts that are under way keep what they were signed with."""
-        self.fees.rules = rules
-        self.balance.floor_lamports = min_balance_lamports
+        self.fees.rules, self.purse.limits = fees, purse

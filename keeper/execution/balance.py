@@ -1,58 +1,37 @@
-"""The keeper's own money: below the floor it stops sending, says so, and goes on by itself when funded; and what others
-pay, for a fee policy that wants to know.
-"""
+"""What is asked of the chain about money: the balance of the keeper's key, and what others pay."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 
 from solders.pubkey import Pubkey
 
 from keeper.domain.errors import ChainError
-from keeper.execution.drafting import DAILY_CAP, FeePolicy
+from keeper.execution.drafting import FeePolicy
 from keeper.execution.gate import Gate
+from keeper.execution.purse import Purse
 from keeper.solana.client import ChainClient
-
-_NAME = "balance"
 
 
 class BalanceWatch:
-    """Closes and lifts the gate by the keeper's balance and the day's spending. Lamports."""
+    """Reads the balance, and has the purse close and lift the gate by it: sending goes on by itself when funded."""
 
-    def __init__(
-        self,
-        client: ChainClient,
-        keeper: Pubkey,
-        gate: Gate,
-        fees: FeePolicy,
-        *,
-        floor_lamports: int,
-    ) -> None:
+    def __init__(self, client: ChainClient, keeper: Pubkey, gate: Gate, purse: Purse) -> None:
         self._client = client
         self._keeper = keeper
         self._gate = gate
-        self._fees = fees
-        self.floor_lamports = floor_lamports
+        self._purse = purse
         self.lamports: int | None = None
+        """As it was read last."""
 
     async def look(self) -> None:
-        """Read the balance once. A node that does not answer changes nothing."""
-        if self._fees.may_spend():
-            self._gate.lift(DAILY_CAP)
-        else:
-            self._gate.close(DAILY_CAP, self._fees.cap_reached)
-        try:
-            self.lamports = await self._client.balance(self._keeper)
-        except ChainError:
-            return
-        if self.lamports < self.floor_lamports:
-            self._gate.close(
-                _NAME,
-                f"the keeper's balance is {self.lamports} lamports, below fees.min_balance_lamports "
-                f"({self.floor_lamports}): send SOL to {self._keeper}",
-            )
-        else:
-            self._gate.lift(_NAME)
+        """Read the balance once. A node that does not answer changes nothing of it."""
+        with contextlib.suppress(ChainError):
+            slot, (account,) = await self._client.accounts([self._keeper])
+            self.lamports = 0 if account is None else account.lamports
+            self._purse.balance_read(self.lamports, slot)
+        self._purse.brake(self._gate)
 
 
 class RecentFees:

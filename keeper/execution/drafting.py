@@ -3,19 +3,15 @@ journal before it is sent.
 
 The fee is price x REQUESTED units, so a limit that is too high costs money and one that is too low costs the
 fill: it is the most units seen for this kind of transaction plus a margin. The price rises on retries only, and both
-are capped. A day's cap holds for what could still be paid too: an attempt's fee is reserved before it is signed away,
-and the reservation ends with the attempt. Otherwise a burst would be signed whole before the first has cost anything.
+are capped.
 """
 
 from __future__ import annotations
 
-import datetime
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
-
-from solders.signature import Signature
 
 from keeper.domain.actions import ExecuteOrder, RatchetStop
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
@@ -27,9 +23,6 @@ from keeper.journal.ops import Intend
 from keeper.solana.client import Blockhash
 from keeper.solana.transactions import Budget, Signer
 from keeper.venue.venue import Venue
-
-DAILY_CAP: Final = "daily_cap"
-"""What the gate is closed by when the day's cap is reached."""
 
 SIGNATURE_FEE_LAMPORTS: Final = 5_000
 _MICRO: Final = 1_000_000
@@ -49,7 +42,7 @@ class FeeRules:
     """`default_unit_limit` holds until a limit is learnt; `unit_margin` is the share on top of the most seen.
     Prices are micro-lamports a unit. `percentile` None means a fixed price; otherwise that percentile of the
     recent fees for the accounts that the transaction writes, at least the fixed one. `retry_factor` multiplies
-    the price at each retry. Caps are lamports: of one transaction's whole fee, and of a UTC day.
+    the price at each retry. `cap_lamports` is the most that one transaction's whole fee may be.
     """
 
     default_unit_limit: int
@@ -58,16 +51,10 @@ class FeeRules:
     percentile: int | None
     retry_factor: float
     cap_lamports: int
-    daily_cap_lamports: int
-
-
-def utc_day() -> str:
-    """Today in UTC, `YYYY-MM-DD`."""
-    return datetime.datetime.fromtimestamp(time.time(), datetime.UTC).date().isoformat()
 
 
 def fee_of(attempt: Attempt) -> int:
-    """What an attempt of the keeper's costs if it lands, in lamports; 0 for a user's own transaction.
+    """The fee of an attempt of the keeper's if it lands, in lamports; 0 for a user's own transaction.
 
     The priority fee is price x REQUESTED units, rounded up as the chain does.
     """
@@ -76,29 +63,16 @@ def fee_of(attempt: Attempt) -> int:
 
 
 class FeePolicy:
-    """Budgets for transactions, what the day has cost, and what it could still cost.
+    """Budgets for transactions."""
 
-    `today` gives the UTC day as `YYYY-MM-DD`.
-    """
-
-    def __init__(self, rules: FeeRules, *, today: Callable[[], str], spent_today_lamports: int = 0) -> None:
+    def __init__(self, rules: FeeRules) -> None:
         self.rules = rules
-        self._today = today
-        self._day = today()
-        self._spent = spent_today_lamports
-        self._reserved: dict[Signature, int] = {}
-        self._reserved_lamports = 0
-        self._too_much = 0
-        """What found no room last."""
         self.learnt_units: dict[tuple[AttemptKind, OrderType], int] = {}
         """The most that each kind of transaction is known to have used."""
         self._recent_price = 0
 
     def __repr__(self) -> str:
-        return (
-            f"FeePolicy(spent {self._spent} lamports on {self._day}, {self._reserved_lamports} reserved, "
-            f"learnt {len(self.learnt_units)} limits)"
-        )
+        return f"FeePolicy(learnt {len(self.learnt_units)} limits)"
 
     def budget(self, kind: AttemptKind, order_type: OrderType, number: int, failed: int) -> Budget:
         """The budget of attempt `number` (1 is the first) at an order of this type, `failed` of which failed before:
@@ -138,71 +112,6 @@ class FeePolicy:
         ordered = sorted(recent)
         self._recent_price = ordered[min(len(ordered) - 1, len(ordered) * self.rules.percentile // 100)]
 
-    def reserve(self, attempt: Attempt) -> bool:
-        """Set aside what an attempt may cost. False, and nothing is set aside, when the cap has no room for it."""
-        if self._today() != self._day:
-            self._turn_day()
-        fee = fee_of(attempt)
-        if self._spent + self._reserved_lamports + fee > self.rules.daily_cap_lamports:
-            self._too_much = fee
-            return False
-        self._too_much = 0
-        self._reserved[attempt.signature] = fee
-        self._reserved_lamports += fee
-        return True
-
-    def hold(self, attempt: Attempt) -> None:
-        """Set it aside whatever the cap says: it was signed before the start, and could still land."""
-        self.release(attempt.signature)
-        self._reserved[attempt.signature] = fee = fee_of(attempt)
-        self._reserved_lamports += fee
-
-    def release(self, signature: Signature) -> None:
-        """Nothing is set aside for it any more: it has ended, or was not sent."""
-        self._reserved_lamports -= self._reserved.pop(signature, 0)
-
-    def spend(self, lamports: int) -> None:
-        """Count what a transaction cost."""
-        self._turn_day()
-        self._spent += lamports
-
-    @property
-    def day(self) -> str:
-        """The UTC day that spending is counted to, `YYYY-MM-DD`."""
-        self._turn_day()
-        return self._day
-
-    def may_spend(self) -> bool:
-        """Whether the day's cap leaves room: for what found none last, if anything did."""
-        self._turn_day()
-        left = self.rules.daily_cap_lamports - self._spent - self._reserved_lamports
-        return left > 0 and left >= self._too_much
-
-    @property
-    def cap_reached(self) -> str:
-        """The sentence when it has not."""
-        reserved = f", and {self._reserved_lamports} may follow" if self._reserved_lamports else ""
-        return (
-            f"today's fees ({self._spent} lamports{reserved}) have reached fees.daily_cap_lamports "
-            f"({self.rules.daily_cap_lamports})"
-        )
-
-    @property
-    def reserved_lamports(self) -> int:
-        """What is set aside for attempts that could still land."""
-        return self._reserved_lamports
-
-    @property
-    def spent_today_lamports(self) -> int:
-        """What the UTC day has cost so far."""
-        self._turn_day()
-        return self._spent
-
-    def _turn_day(self) -> None:
-        today = self._today()
-        if today != self._day:
-            self._day, self._spent, self._too_much = today, 0, 0
-
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -219,11 +128,14 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A signed transaction that is not in the journal yet: nothing of it may leave before `op` is durable."""
+    """A signed transaction that is not in the journal yet: nothing of it may leave before `op` is durable. `unlearnt`:
+    how many units its kind uses is not known.
+    """
 
     job: Job
     attempt: Attempt
     op: Intend
+    unlearnt: bool
 
 
 class Drafting:
@@ -266,12 +178,14 @@ class Drafting:
         )
         # When the news arrived, not now: the time that the job queued and was signed in belongs to the latency.
         triggered_at = now_s - (time.monotonic_ns() - job.triggered_at_ns) / 1e9
-        keeps = now_s + self._keeps_s
+        not_after = now_s + self._keeps_s
         if not job.executes:
-            return Draft(job, attempt, Intend(order, attempt, "", None, None, keeps))
-        if self._dry_run:
+            op = Intend(order, attempt, "", None, None, not_after)
+        elif self._dry_run:
             reason = f"Dry run: it would have been executed at {decimal(job.price.price_1e6)}."
-            return Draft(job, attempt, Intend(order, attempt, reason, None, OrderState.OPEN, keeps))
-        # Without the price, which is the attempt's own: what is not needed before the send is not worked out before it.
-        reason = f"Its condition is met; attempt {number} is on its way."
-        return Draft(job, attempt, Intend(order, attempt, reason, triggered_at, OrderState.EXECUTING, keeps))
+            op = Intend(order, attempt, reason, None, OrderState.OPEN, not_after)
+        else:
+            # Without the price, which is the attempt's own: what is not needed before the send waits until after it.
+            reason = f"Its condition is met; attempt {number} is on its way."
+            op = Intend(order, attempt, reason, triggered_at, OrderState.EXECUTING, not_after)
+        return Draft(job, attempt, op, (kind, order.order_type) not in self._fees.learnt_units)

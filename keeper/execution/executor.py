@@ -21,13 +21,14 @@ from keeper.domain.attempts import AttemptState
 from keeper.domain.errors import DuplicateAttempt, JournalError, Misconfigured, Transient
 from keeper.domain.orders import OrderState
 from keeper.domain.reports import AttemptMoved, Note, Report
-from keeper.execution.drafting import DAILY_CAP, Draft, Drafting, FeePolicy, Job
+from keeper.execution.drafting import Draft, Drafting, Job
 from keeper.execution.flights import Flight, Flights
 from keeper.execution.gate import Gate
 from keeper.execution.lander import Lander
 from keeper.execution.limits import ExecutorLimits
 from keeper.execution.orders import RESTS, Orders, Reason
 from keeper.execution.points import point, tried
+from keeper.execution.purse import Purse
 from keeper.execution.retries import Retries
 from keeper.journal import Journal
 from keeper.journal.ops import NoteOrder, TooLate
@@ -54,7 +55,7 @@ class Executor:
         lander: Lander,
         flights: Flights,
         orders: Orders,
-        fees: FeePolicy,
+        purse: Purse,
         gate: Gate,
         report: Callable[[Report], None],
         limits: ExecutorLimits,
@@ -68,7 +69,7 @@ class Executor:
         self._lander = lander
         self._flights = flights
         self._orders = orders
-        self._fees = fees
+        self._purse = purse
         self._gate = gate
         self._report = report
         self._limits = limits
@@ -76,11 +77,9 @@ class Executor:
         self._queue: deque[Job] = deque()
         self._ratchets: deque[Job] = deque()
         self._wake = anyio.Event()
-        self._rest_until_s: float | None = None
-        """Set by an outage of the journal: what waits was decided before it, and is decided again after this time."""
+        self._rest_until_s: float | None = None  # what waits was decided before an outage: again after this time
         self._sends = anyio.Semaphore(limits.concurrent_sends)
-        self._idle: TaskGroup | None = None
-        """The loop's own, while the loop waits for work."""
+        self._idle: TaskGroup | None = None  # the loop's own, while the loop waits for work
         self.turns = Turns("executor")
 
     def __repr__(self) -> str:
@@ -152,14 +151,13 @@ class Executor:
         jobs = [*self._queue, *self._ratchets]
         if tg is None or len(jobs) > limits.at_once or self._dry_run or not self._gate.is_open:
             return False
-        if len(self._flights.open) + len(jobs) > limits.max_in_flight or self._sends.value == 0:
+        room = limits.max_in_flight - len(self._flights.open)
+        if len(jobs) > room or self._sends.value == 0 or not self._writer.quick:
             return False
         for job in jobs:
             # One that failed is rehearsed first, and one that was tried much may have to wait.
             if job.record.tries.failed or len(job.record.tries.recent) >= self._orders.limits.attempts_per_hour:
                 return False
-        if not self._writer.quick:
-            return False
         try:
             blockhash = self._blockhashes.current()
         except Transient:
@@ -184,7 +182,7 @@ class Executor:
             return True
         if not committed:
             for draft in drafts:
-                self._fees.release(draft.attempt.signature)  # asked for anew, on the long way
+                self._purse.release(draft.attempt.signature)  # asked for anew, on the long way
             tg.start_soon(self._beside, self._send, drafts)
             return True
         if tried:
@@ -219,12 +217,9 @@ class Executor:
         blockhash = await self._blockhash(jobs)
         if blockhash is None:
             return
-        first: list[Job] = []
-        again: list[Job] = []
-        for job in jobs:
-            if not self._retries.too_often(job):
-                (again if job.record.tries.failed else first).append(job)
-        if again:
+        jobs = [job for job in jobs if not self._retries.too_often(job)]
+        first = [job for job in jobs if not job.record.tries.failed]
+        if again := [job for job in jobs if job.record.tries.failed]:
             # Beside the others: an order that never failed does not wait for what a node says of those that did.
             tg.start_soon(self._beside, self._retry, again)
         drafts, step = list[Draft](), self._limits.step
@@ -253,8 +248,7 @@ class Executor:
         """The journal did not take what was signed: it was undone, and waits to be decided again. Not at once, whoever
         met it, but where it only came too late: each try signs anew, and a retry asks a node first.
         """
-        rest_s = 0.0 if isinstance(error, TooLate) else self._limits.journal_rest_s
-        self._rest_until_s = time.monotonic() + rest_s
+        self._rest_until_s = time.monotonic() + (0.0 if isinstance(error, TooLate) else self._limits.journal_rest_s)
         self._report(Note("executor.journal", str(error), "error", None if draft is None else draft.attempt.order))
 
     async def _send(self, drafts: Sequence[Draft], tg: TaskGroup) -> None:
@@ -272,15 +266,14 @@ class Executor:
             await self._sends.acquire()
             some = flights[start : start + self._limits.one_send]
             tg.start_soon(self._launch, some, self._lander.begin(some))
-        step = self._limits.step
-        for start in range(0, len(flights), step):
+        for start in range(0, len(flights), self._limits.step):
             await anyio.lowlevel.checkpoint()  # the bytes go first, the log's lines after
-            self._tell(flights[start : start + step])
+            self._tell(flights[start : start + self._limits.step])
 
     def _learn_one(self, drafts: Sequence[Draft], tg: TaskGroup) -> None:
         """Learn of the first kind of which nothing is known, beside its own way out: the next ones profit."""
         for draft in drafts:
-            if (draft.attempt.kind, draft.job.order.order_type) not in self._fees.learnt_units:
+            if draft.unlearnt:
                 tg.start_soon(self._retries.learn_units, draft)
                 break
 
@@ -316,15 +309,15 @@ class Executor:
         return drafts
 
     def _allowed(self, drafts: Sequence[Draft]) -> Sequence[Draft]:
-        """Those that may go, their fees set aside; the others wait. Asked last before the journal: an operator may have
+        """Those that may go, their cost set aside; the others wait. Asked last before the journal: an operator may have
         paused, and the day's cap may be reached, meanwhile.
         """
         allowed = 0
         if self._gate.is_open:
-            while allowed < len(drafts) and (self._dry_run or self._fees.reserve(drafts[allowed].attempt)):
+            while allowed < len(drafts) and (self._dry_run or self._purse.reserve(drafts[allowed].attempt)):
                 allowed += 1
             if allowed < len(drafts):
-                self._gate.close(DAILY_CAP, self._fees.cap_reached)
+                self._purse.brake(self._gate)
         if allowed < len(drafts):
             self._undo(drafts[allowed:])
             for draft in drafts[allowed:]:
@@ -339,7 +332,7 @@ class Executor:
     def _undo(self, drafts: Sequence[Draft]) -> None:
         for draft in drafts:
             draft.job.record.tries.undo()
-            self._fees.release(draft.attempt.signature)
+            self._purse.release(draft.attempt.signature)
         self._put_back([draft.job for draft in drafts])
 
     async def _blockhash(self, jobs: Sequence[Job]) -> Blockhash | None:
@@ -383,7 +376,7 @@ class Executor:
         is tried again a little later, under another number.
         """
         attempt = draft.attempt
-        self._fees.release(attempt.signature)
+        self._purse.release(attempt.signature)
         self._report(Note("executor.duplicate", str(error), "error", attempt.order, attempt.signature))
         self._orders.pause(draft.job.record, time.monotonic() + self._orders.limits.first_pause_s)
         self._orders.attempt_over(attempt.order, None)

@@ -1,6 +1,6 @@
 """What bounds execution, and what of that an operator can set (`keeper.config.limits` makes these of the settings).
 
-The bounds of retries are beside what they bound, in `tries`, and those of fees in `fees`.
+The bounds of retries are beside what they bound, in `tries`, and those of money in `drafting` and `purse`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from keeper.execution.drafting import FeeRules
+from keeper.execution.purse import PurseLimits
 from keeper.execution.tries import RetryLimits
 
 
@@ -57,8 +58,8 @@ class ExecutionLimits:
     retries: RetryLimits
     landing: LandingLimits
     fees: FeeRules
+    purse: PurseLimits
     max_in_flight: int
     account_every_s: float
-    min_balance_lamports: int
     accept_fills_without_position: bool
     dry_run: bool

@@ -17,12 +17,12 @@ from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import Order, OrderState
 from keeper.domain.reports import Note, Report
 from keeper.execution.consequences import WAITS_FOR_ACCOUNT
-from keeper.execution.drafting import FeePolicy
 from keeper.execution.endings import UNREADABLE
 from keeper.execution.flights import Flight
 from keeper.execution.lander import Lander
 from keeper.execution.orders import Orders, Reason
 from keeper.execution.points import point
+from keeper.execution.purse import Purse
 from keeper.execution.router import Router
 from keeper.execution.tries import HOUR_S
 from keeper.journal import Journal
@@ -45,7 +45,7 @@ class Recovery:
         lander: Lander,
         router: Router,
         orders: Orders,
-        fees: FeePolicy,
+        purse: Purse,
         venue: Venue,
         report: Callable[[Report], None],
         *,
@@ -55,7 +55,7 @@ class Recovery:
         self._lander = lander
         self._router = router
         self._orders = orders
-        self._fees = fees
+        self._purse = purse
         self._venue = venue
         self._report = report
         self._dry_run = dry_run
@@ -89,7 +89,7 @@ class Recovery:
         if not _landed_ratchet(attempt):
             self._orders.block(record, Reason.ATTEMPT, attempt.signature)
         if attempt.state.in_flight:
-            self._fees.hold(attempt)  # what landed already is among what was spent
+            self._purse.hold(attempt)  # what landed already is among what was spent
         return flight
 
     async def _load_tries(self) -> None:

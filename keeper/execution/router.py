@@ -23,13 +23,14 @@ from keeper.domain.orders import Market, Order, OrderFields, OrderState
 from keeper.domain.reports import Note, OrderTriggered, Report
 from keeper.execution.account_wait import AccountWait
 from keeper.execution.consequences import take_effect
-from keeper.execution.drafting import FeePolicy, Job
+from keeper.execution.drafting import Job
 from keeper.execution.endings import Endings, unreadable
 from keeper.execution.executor import Executor
 from keeper.execution.flights import Flights
 from keeper.execution.lander import Lander, Polled
 from keeper.execution.noting import RestingNotes
 from keeper.execution.orders import RESTS, Orders, Reason
+from keeper.execution.purse import Purse
 from keeper.execution.settlement import Settlement
 from keeper.execution.verdicts import Recorder, Verdict
 from keeper.journal import Journal
@@ -58,7 +59,7 @@ class Router:
         orders: Orders,
         journal: Journal,
         flights: Flights,
-        fees: FeePolicy,
+        purse: Purse,
         executor: Executor,
         lander: Lander,
         settlement: Settlement,
@@ -73,7 +74,7 @@ class Router:
         self._book = decision.book
         self._journal = journal
         self._flights = flights
-        self._fees = fees
+        self._purse = purse
         self._executor = executor
         self._lander = lander
         self._settlement = settlement
@@ -307,9 +308,9 @@ class Router:
         flight, address, signature = verdict.flight, verdict.flight.attempt.order, verdict.flight.signature
         for report in verdict.reports:
             self._report(report)
-        if verdict.fee_lamports is not None:
-            self._fees.spend(verdict.fee_lamports)
-            self._fees.release(signature)
+        if verdict.paid is not None:
+            self._purse.spend(*verdict.paid)
+            self._purse.release(signature)
         if verdict.read_back:
             # Only now: if the journal had not taken it, the next poll would read it back again.
             flight.read_back = True

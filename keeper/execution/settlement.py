@@ -25,11 +25,12 @@ from keeper.domain.orders import OnchainStatus, Order, OrderState
 from keeper.domain.reports import FillWithoutPosition, Note, OrderSettled, Report
 from keeper.execution import relay
 from keeper.execution.consequences import conclusion, following, ops_of
-from keeper.execution.drafting import FeePolicy, fee_of
+from keeper.execution.drafting import fee_of
 from keeper.execution.flights import Flight
 from keeper.execution.lander import Landing
 from keeper.execution.orders import Orders, Reason
 from keeper.execution.points import point
+from keeper.execution.purse import Purse
 from keeper.execution.verdicts import Verdict
 from keeper.journal.ops import AddSpend, NoteOrder
 from keeper.journal.transitions import first_state
@@ -91,7 +92,7 @@ class Settlement:
         client: ChainClient,
         venue: Venue,
         orders: Orders,
-        fees: FeePolicy,
+        purse: Purse,
         report: Callable[[Report], None],
         *,
         accept_fills_without_position: bool,
@@ -99,7 +100,7 @@ class Settlement:
         self._client = client
         self._venue = venue
         self._orders = orders
-        self._fees = fees
+        self._purse = purse
         self._report = report
         self._accept_bare_fills = accept_fills_without_position
 
@@ -239,6 +240,8 @@ class Settlement:
     def _confirmed(self, verdict: Verdict, fate: Fate, reason: str) -> None:
         flight = verdict.flight
         fee = fee_of(flight.attempt)
+        # A position that is not there any more was paid for all the same.
+        rent = self._purse.rent_of(flight.attempt) if fate in (Fate.EXECUTED, Fate.NO_POSITION) else 0
         verdict.move(
             AttemptState.CONFIRMED,
             confirmed_at=time.time(),
@@ -246,7 +249,7 @@ class Settlement:
             fate=fate,
             fee_lamports=fee,
         )
-        self._settled(verdict, fate, reason, None, fee)
+        self._settled(verdict, fate, reason, None, fee, rent, flight.landed_slot or 0)
         verdict.read_back = True
 
     def _contradiction(self, flight: Flight) -> None:
@@ -303,7 +306,7 @@ class Settlement:
         follows = following(self._orders, self._venue, address, flight.generation, fate, failure, order, slot)
         verdict.following = follows
         verdict.ops += ops_of(follows)
-        self._settled(verdict, fate, follows.reason, failure.name, fee)
+        self._settled(verdict, fate, follows.reason, failure.name, fee, 0, slot)
         if order is not None and order.pending:
             # The journal now holds the order as of this reading: the book must not go on with an older one, or what
             # is noted of the order next is older news to the journal and is ignored.
@@ -331,14 +334,16 @@ class Settlement:
         known = self._orders.book.get(address)
         return known if known is not None and known.slot > read.slot else read.order(address)
 
-    def _settled(self, verdict: Verdict, fate: Fate, reason: str, error_name: str | None, fee: int) -> None:
-        """It has cost `fee`, and will cost no more."""
+    def _settled(
+        self, verdict: Verdict, fate: Fate, reason: str, error_name: str | None, fee: int, rent: int, slot: int
+    ) -> None:
+        """It has cost this fee and rent by `slot`, and will cost no more."""
         attempt = verdict.flight.attempt
-        verdict.fee_lamports = fee
-        if fee:
-            verdict.ops.append(AddSpend(self._fees.day, fee))
+        verdict.paid = fee + rent, slot
+        if fee + rent:
+            verdict.ops.append(AddSpend(self._purse.day, fee + rent))
         verdict.reports.append(
-            OrderSettled(attempt.order, attempt.signature, attempt.kind, fate, reason, error_name, fee)
+            OrderSettled(attempt.order, attempt.signature, attempt.kind, fate, reason, error_name, fee, rent)
         )
 
 

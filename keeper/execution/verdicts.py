@@ -29,10 +29,11 @@ _REFUSED_LAST_S: Final = 60.0
 
 @dataclass(slots=True)
 class Verdict:
-    """`ops` is for the journal. Once that holds them: `news` was read on the way, `fee_lamports` is what it cost (None:
-    nothing is known of that yet), `read_back` says that it landed and waits to be rooted, `closed` that its entry is
-    closed, `frees` that its signature can't land (again), so that it holds up its order no longer. `following` is what
-    a failure means for the order; `ended_slot` is the slot as of which the order is known not to be pending.
+    """`ops` is for the journal. Once that holds them: `news` was read on the way, `paid` is what left the key, in
+    lamports, and in which slot (None: nothing is known of that yet), `read_back` says that it landed and waits to be
+    rooted, `closed` that its entry is closed, `frees` that its signature can't land (again), so that it holds up its
+    order no longer. `following` is what a failure means for the order; `ended_slot` is the slot as of which the order
+    is known not to be pending.
     """
 
     flight: Flight
@@ -40,7 +41,7 @@ class Verdict:
     ops: list[Op] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
     news: list[Event] = field(default_factory=list)
-    fee_lamports: int | None = None
+    paid: tuple[int, int] | None = None
     read_back: bool = False
     closed: bool = False
     frees: bool = False

@@ -157,7 +157,7 @@ class SetMeta(msgspec.Struct, frozen=True, gc=False):
 
 
 class AddSpend(msgspec.Struct, frozen=True, gc=False):
-    """Add to what a day's transactions cost. `day` is `YYYY-MM-DD`, UTC."""
+    """Add to what left the keeper's key on a day: fees, and the rent of positions. `day` is `YYYY-MM-DD`, UTC."""
 
     day: str
     lamports: int

@@ -89,7 +89,11 @@ class Gauges:
         balance = self.execution.balance
         if balance.lamports is not None:
             m.balance.set(balance.lamports)
-        m.balance_floor.set(balance.floor_lamports)
+        purse = self.execution.purse
+        m.balance_floor.set(purse.limits.min_balance_lamports)
+        m.outflow_today.labels("spent").set(purse.spent_today_lamports)
+        m.outflow_today.labels("reserved").set(purse.reserved_lamports)
+        m.outflow_today.labels("cap").set(purse.limits.daily_cap_lamports)
         m.stopped.clear()
         for reason in self.execution.gate.reasons:
             m.stopped.labels(reason).set(1)

@@ -123,6 +123,10 @@ class ChainClient:
         answer = await self.pool.call("getBalance", str(address), {"commitment": commitment})
         return _number(_field(answer, "value"))
 
+    async def rent_exempt_minimum(self, size: int) -> int:
+        """Lamports that an account of so many bytes must hold to stay."""
+        return _number(await self.pool.call("getMinimumBalanceForRentExemption", size))
+
     async def chain_time(self, commitment: Commitment = PROCESSED) -> tuple[int, int]:
         """The clock sysvar: (slot, unix seconds). The program judges staleness and expiry by this clock."""
         slot, accounts = await self.accounts([CLOCK_SYSVAR], commitment=commitment)

@@ -59,10 +59,21 @@ class Metrics:
             buckets=SLOT_BUCKETS,
             registry=self.registry,
         )
-        self.fees = counter("keeper_fees_lamports_total", "What landed attempts cost the keeper.")
+        self.outflow = counter(
+            "keeper_outflow_lamports_total",
+            "What left the keeper's key: the fees of what landed, and the rent of the positions that fills create.",
+            ["what"],
+        )
+        self.outflow_today = gauge(
+            "keeper_daily_outflow_lamports",
+            "What left the key on this UTC day (spent), what is set aside for attempts in flight (reserved), and the "
+            "most that may leave it on a day (cap: fees.daily_outflow_cap_lamports).",
+            ["what"],
+        )
         self.balance = gauge("keeper_balance_lamports", "Balance of the keeper's key.")
         self.balance_floor = gauge(
-            "keeper_balance_floor_lamports", "Below this balance nothing is sent (fees.min_balance_lamports)."
+            "keeper_balance_floor_lamports",
+            "What would take the balance below this is not sent (fees.min_balance_lamports).",
         )
         self.price_age = gauge(
             "keeper_price_age_seconds", "Age of a market's oracle price by the chain's clock.", ["market"]

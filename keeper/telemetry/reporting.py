@@ -35,6 +35,7 @@ class Telemetry:
         self.metrics = metrics
         # Found once: looking a labelled metric up takes longer than counting.
         self._states = {(k, s): metrics.states.labels(k, s) for k in AttemptKind for s in AttemptState}
+        self._fees, self._rents = (metrics.outflow.labels(what) for what in ("fee", "rent"))
         self._settled = functools.cache(metrics.settled.labels)
         self._since_trigger = {s: metrics.since_trigger.labels(s) for s in AttemptState}
 
@@ -81,7 +82,8 @@ class Telemetry:
                 _write("info", report.event, report)
             case OrderSettled():
                 self._settled(report.kind, report.fate).inc()
-                m.fees.inc(report.fee_lamports)
+                self._fees.inc(report.fee_lamports)
+                self._rents.inc(report.rent_lamports)
                 if report.error_name is not None:
                     m.failures.labels(report.error_name).inc()
                 _write("info", report.event, report)

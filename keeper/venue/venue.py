@@ -46,6 +46,8 @@ _PARENT_AT: Final = _ORDER_HEAD.size - 1
 _ORDER_ID_OFFSET: Final = _ORDER_HEAD.size + 16
 # user_account, user, market, index, side, status, size, entry price ... up to leverage
 _POSITION: Final = struct.Struct("<8x32s32s32sHBBQQQQqqqqqQQHQQ160sqqqq")
+_POSITION_SIZE: Final = _POSITION.size + 1
+"""A position's bytes: what is read of it, and its bump."""
 _MARKET_TAIL: Final = struct.Struct("<QQQqqq32sBHH?QqB")
 _U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
@@ -65,6 +67,8 @@ class Venue:
         self.program = program
         self.keeper = keeper
         self.id = program.id
+        self.position_size = _POSITION_SIZE if program.creates_position else None
+        """Bytes of the account that a fill creates; None when the revision creates none."""
         self.market_discriminator = MARKET_DISCRIMINATOR
         self.order_discriminator = ORDER_DISCRIMINATOR
         self.pending_filter: Mapping[str, Any] = memcmp(STATUS_OFFSET, bytes((OnchainStatus.PENDING,)))

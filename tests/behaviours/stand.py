@@ -38,6 +38,8 @@ from tests.support import BOUND_S, KeeperConfig, Trader, World, until
 
 USDC: Final = 1_000_000
 SOL: Final = 1_000_000_000
+A_FILL_LAMPORTS: Final = 3_723_600 + 5_300
+"""A little more than what a fill takes from the keeper's key: the rent of a position's 407 bytes, and a fee."""
 BLOCK_S: Final = 0.01
 BLOCKHASH_LIFE: Final = 150
 
@@ -160,6 +162,12 @@ class Stand:
     def bank(self) -> Bank:
         """The chain's bank."""
         return self.world.bank
+
+    @property
+    def lamports(self) -> int:
+        """What the keeper's key has by now."""
+        account = self.bank.account(self.config.key.pubkey())
+        return 0 if account is None else account.lamports
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -25,7 +25,7 @@ from keeper.domain.errors import Misconfigured
 from keeper.domain.orders import OrderState
 from keeper.journal import Journal, SetMeta
 from tests.behaviours.edited_node import EditedNode, as_revision_0_1
-from tests.behaviours.stand import SOL, USDC, Stand, stays
+from tests.behaviours.stand import A_FILL_LAMPORTS, SOL, USDC, Stand, stays
 from tests.chaos.proxy import Fault, FaultProxy, Kind, Script
 from tests.support import BOUND_S, KeeperConfig, KeeperProcess, World, until
 
@@ -220,7 +220,7 @@ async def test_23_below_the_floor_nothing_is_sent_and_funding_goes_on_by_itself(
 
 
 async def test_23_the_daily_cap_stops_sending(tmp_path: Path) -> None:
-    async with Stand.open(tmp_path, fees={"daily_cap_lamports": 6_000}) as stand:
+    async with Stand.open(tmp_path, fees={"daily_outflow_cap_lamports": A_FILL_LAMPORTS}) as stand:
         market = stand.world.market()
         async with stand.keeper():
             await filled(stand, market)
@@ -229,7 +229,7 @@ async def test_23_the_daily_cap_stops_sending(tmp_path: Path) -> None:
         async with stand.keeper():
             order = stand.order(stand.world.trader(), market, 101)
             row = await stand.reach(order, OrderState.TRIGGERED)
-            assert "daily_cap_lamports" in row.reason
+            assert "daily_outflow_cap_lamports" in row.reason
             await stays(lambda: len(stand.sends) == sends, stand)
 
 

@@ -46,7 +46,9 @@ async def test_failures_that_come_together_are_read_in_a_few_requests(stand: Sta
         assert sum(asked) == 40
         assert max(asked) <= 32
         assert len(asked) <= 6, "they land in a block or two"
-        assert f"keeper_fees_lamports_total {float(cost)}" in (await stand.get("/metrics")).text
+        metrics = (await stand.get("/metrics")).text
+        assert f'keeper_outflow_lamports_total{{what="fee"}} {float(cost)}' in metrics
+        assert 'keeper_outflow_lamports_total{what="rent"} 0.0' in metrics
 
 
 @pytest.mark.parametrize("end", ["confirmed", "failed", "finalized", "expired"])

@@ -37,6 +37,7 @@ CALLS: dict[str, Callable[[ChainClient], Awaitable[object]]] = {
     "send": lambda c: c.pool.send([b"\x01" * 100]).replies(),
     "simulate": lambda c: c.simulate(b"\x01" * 100, sig_verify=True),
     "transactions": lambda c: c.transactions([Signature.default()] * 40),
+    "rent_exempt_minimum": lambda c: c.rent_exempt_minimum(407),
     "recent_priority_fees": lambda c: c.recent_priority_fees([ADDRESS]),
 }
 

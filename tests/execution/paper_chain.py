@@ -28,6 +28,7 @@ from keeper.execution.flights import Flight, Flights
 from keeper.execution.lander import Polled
 from keeper.execution.operator import Operator
 from keeper.execution.orders import Orders, Reason
+from keeper.execution.purse import Purse, PurseLimits
 from keeper.execution.recovery import Recovery
 from keeper.execution.relay import RelayDesk
 from keeper.execution.router import Router
@@ -264,18 +265,19 @@ class Life:
         self.hands = Hands(self.flights)
         journal, venue, node, hands = cast(Any, ledger), cast(Any, PaperVenue()), cast(Any, self), cast(Any, self.hands)
         nothing = cast(Any, lambda *_: None)
-        fees = cast(Any, SimpleNamespace(day="", spend=nothing, release=nothing, hold=nothing))
+        limits = PurseLimits(daily_cap_lamports=10**12, min_balance_lamports=0)
+        purse = Purse(key(9), limits, rent_lamports=0, spent=("2026-01-31", 0), today=lambda: "2026-01-31")
         self.endings = AskedEndings(node, venue, journal, self.orders)
         self.paid_in = PaidIn()
         self.router = Router(
             decision=self.decision, clock=ChainClock(), orders=self.orders, journal=journal, flights=self.flights,
-            fees=fees, executor=hands, lander=hands, endings=self.endings, accounts=cast(Any, self.paid_in),
-            settlement=Settlement(node, venue, self.orders, fees, nothing, accept_fills_without_position=True),
+            purse=purse, executor=hands, lander=hands, endings=self.endings, accounts=cast(Any, self.paid_in),
+            settlement=Settlement(node, venue, self.orders, purse, nothing, accept_fills_without_position=True),
             report=nothing,
         )  # fmt: skip
         self.relay = RelayDesk(journal, hands, self.orders, cast(Any, SimpleNamespace(start_soon=nothing)), nothing)
         self.operator = Operator(journal, cast(Any, None), self.router, nothing)
-        self.recovery = Recovery(journal, hands, self.router, self.orders, fees, venue, nothing)
+        self.recovery = Recovery(journal, hands, self.router, self.orders, purse, venue, nothing)
         self._serial = len(ledger.rows.added)
 
     # -- the node, at confirmed

@@ -89,7 +89,6 @@ def rules(**changes: Any) -> FeeRules:
         "percentile": None,
         "retry_factor": 1.5,
         "cap_lamports": 1_000_000,
-        "daily_cap_lamports": 1_000_000_000,
     }
     return FeeRules(**{**usual, **changes})
 
@@ -142,14 +141,14 @@ def test_9_the_hourly_ceiling_holds_whatever_the_errors_are() -> None:
     units=st.integers(0, 1_400_000),
 )
 def test_23_no_transaction_costs_more_than_its_cap(number: int, price: int, cap: int, units: int) -> None:
-    fees = FeePolicy(rules(unit_price_micro_lamports=price, cap_lamports=cap), today=lambda: "d")
+    fees = FeePolicy(rules(unit_price_micro_lamports=price, cap_lamports=cap))
     fees.learn_units(AttemptKind.EXECUTE, OrderType.LIMIT, units)
     budget = fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, number, number - 1)
     assert fee_of(attempt_of(budget.unit_limit, budget.unit_price_micro_lamports)) <= cap
 
 
 def test_23_the_unit_limit_is_the_most_seen_plus_a_margin() -> None:
-    fees = FeePolicy(rules(default_unit_limit=120_000, unit_margin=0.1), today=lambda: "d")
+    fees = FeePolicy(rules(default_unit_limit=120_000, unit_margin=0.1))
     assert fees.unit_limit(AttemptKind.EXECUTE, OrderType.LIMIT) == 120_000
     for units in (10_000, 20_000, 15_000):
         fees.learn_units(AttemptKind.EXECUTE, OrderType.LIMIT, units)
@@ -159,14 +158,14 @@ def test_23_the_unit_limit_is_the_most_seen_plus_a_margin() -> None:
 
 def test_23_a_retry_asks_for_at_least_the_default() -> None:
     """An order whose addresses take long to find fails by the limit learnt from others; it must not do so twice."""
-    fees = FeePolicy(rules(default_unit_limit=120_000, unit_margin=0.1), today=lambda: "d")
+    fees = FeePolicy(rules(default_unit_limit=120_000, unit_margin=0.1))
     fees.learn_units(AttemptKind.EXECUTE, OrderType.LIMIT, 20_000)
     assert fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, 1, 0).unit_limit == 52_000
     assert fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, 2, 1).unit_limit > 120_000
 
 
 def test_the_price_rises_with_failures_and_not_with_ratchets() -> None:
-    fees = FeePolicy(rules(unit_price_micro_lamports=1_000, retry_factor=2), today=lambda: "d")
+    fees = FeePolicy(rules(unit_price_micro_lamports=1_000, retry_factor=2))
     prices = [
         fees.budget(AttemptKind.EXECUTE, OrderType.TRAILING_STOP, number, failed).unit_price_micro_lamports
         for number, failed in ((1, 0), (11, 0), (12, 1), (13, 2))
@@ -176,20 +175,9 @@ def test_the_price_rises_with_failures_and_not_with_ratchets() -> None:
 
 def test_two_attempts_at_an_order_are_never_the_same_transaction() -> None:
     for cap in (5_000, 5_010, 1_000_000):
-        fees = FeePolicy(rules(unit_price_micro_lamports=0, cap_lamports=cap), today=lambda: "d")
+        fees = FeePolicy(rules(unit_price_micro_lamports=0, cap_lamports=cap))
         budgets = [fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, n, n - 1) for n in range(1, 6)]
         assert len(set(budgets)) == 5
-
-
-def test_the_daily_cap_stops_and_the_next_day_goes_on() -> None:
-    day = ["2026-01-01"]
-    fees = FeePolicy(rules(daily_cap_lamports=10_000), today=lambda: day[0], spent_today_lamports=9_000)
-    assert fees.may_spend()
-    fees.spend(1_000)
-    assert not fees.may_spend()
-    day[0] = "2026-01-02"
-    assert fees.may_spend()
-    assert fees.spent_today_lamports == 0
 
 
 def test_9_attempts_from_before_the_start_count_for_the_ceiling_until_they_are_an_hour_old() -> None:
@@ -200,31 +188,6 @@ def test_9_attempts_from_before_the_start_count_for_the_ceiling_until_they_are_a
     assert tries.ceiling_pause_s(three, 601.0) == 0
     tries.recent.append(601.0)
     assert tries.ceiling_pause_s(three, 601.0) == pytest.approx(2_000 - 1, abs=1)
-
-
-def test_23_the_days_cap_holds_for_what_could_still_be_paid() -> None:
-    day = ["2026-01-01"]
-    fees = FeePolicy(rules(daily_cap_lamports=12_000), today=lambda: day[0])
-    first, second, third = (attempt_of(units) for units in (100_000, 200_000, 100_000))
-    assert fees.reserve(first)
-    assert fees.reserve(second)
-    assert not fees.reserve(third)
-    assert not fees.may_spend()
-    assert (fees.spent_today_lamports, fees.reserved_lamports) == (0, 5_100 + 5_200)
-    fees.spend(5_100)
-    fees.release(first.signature)
-    assert not fees.may_spend(), "what was set aside was paid"
-    fees.release(second.signature)
-    assert fees.may_spend(), "what was set aside was not paid"
-    fees.release(second.signature)
-    assert fees.reserved_lamports == 0
-    for _ in range(2):
-        fees.hold(third)
-    fees.hold(second)
-    assert fees.reserved_lamports == 5_100 + 5_200, "one attempt has one reservation"
-    assert not fees.may_spend(), "more than the cap: these were signed before the start"
-    day[0] = "2026-01-02"
-    assert fees.reserved_lamports == 5_100 + 5_200, "they can still land after midnight"
 
 
 def attempt_of(units: int, unit_price_micro_lamports: int = 1_000) -> Attempt:

@@ -9,7 +9,7 @@ from typing import Final
 import anyio
 
 from keeper.domain.orders import OrderState
-from keeper.execution.drafting import utc_day
+from keeper.execution.purse import utc_day
 from keeper.journal import Queries
 from tests.chaos.invariants import Findings, check, executions_on_chain
 from tests.simulate.acts import carry_out
