@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import anyio
@@ -24,6 +25,7 @@ from keeper.config.wallets import bearers, load_wallets
 from keeper.domain.reports import Note
 from keeper.execution.assembly import Execution
 from keeper.execution.balance import RecentFees
+from keeper.execution.deployment import Deployment
 from keeper.execution.purse import spent_before, utc_day
 from keeper.execution.relay import RelayDesk
 from keeper.execution.router import Router
@@ -42,7 +44,6 @@ from keeper.solana.rpc import Endpoint
 from keeper.solana.transactions import Blockhashes
 from keeper.solana.watch import ProgramWatch, WatchLimits
 from keeper.telemetry import Metrics, Telemetry
-from keeper.venue.deployment import check_idl, check_program
 from keeper.venue.oracle import MarketPull, PullWhenSilent
 from keeper.venue.program import Program
 from keeper.venue.venue import Venue
@@ -50,6 +51,7 @@ from keeper.venue.venue import Venue
 _SWITCH_INTERVAL_S: Final = 0.000_5
 _BALANCE_EVERY_S: Final = 10.0
 _FEES_EVERY_S: Final = 10.0
+_PROGRAM_EVERY_S: Final = 5.0
 _SILENCE_EVERY_S: Final = 1.0
 _GAUGES_EVERY_S: Final = 2.0
 
@@ -97,8 +99,8 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
         pool = RpcPool(endpoints, bounds, observe=telemetry.rpc_call)
         stack.push_async_callback(pool.aclose)
         client = ChainClient(pool)
-        await check_program(client, program)
-        await check_idl(client, program, signer.address)
+        deployment = Deployment(client, program, signer.address, telemetry.report)
+        await deployment.check()
         refuse_fills_without_position(settings, program)
         genesis = await hold_to_genesis(client, journal, settings.rpc.genesis)
         blockhashes = Blockhashes(client, refresh_every_s=settings.rpc.blockhash_every_s)
@@ -174,6 +176,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
             schedule.every(_BALANCE_EVERY_S, execution.balance.look, "balance", tg)
             schedule.every(journal.retention.prune_every_s, journal.prune, "retention", tg)
             schedule.every(_FEES_EVERY_S, recent.look, "fees", tg)
+            schedule.every(_PROGRAM_EVERY_S, partial(deployment.look, execution.gate), "program", tg)
             schedule.every(_SILENCE_EVERY_S, silent.look, "prices", tg)
             schedule.every(_GAUGES_EVERY_S, gauges.update, "gauges", tg)
             await tg.start(watchdog.run, name="watchdog")

@@ -82,6 +82,7 @@ class Execution:
             orders=orders,
             journal=journal,
             flights=flights,
+            gate=gate,
             purse=purse,
             executor=executor,
             lander=lander,

@@ -1,16 +1,20 @@
 """The gate before the executor: open when nothing says stop.
 
-Reasons are named and independent (a paused keeper, an unhealthy journal, a balance below its floor), so that
+Reasons are named and independent (a paused keeper, a program that was changed, a balance below its floor), so that
 lifting one never lifts another. Whoever set a reason lifts it; the health report shows them all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import anyio
 
 from keeper.domain.reports import GateChanged, Report
+
+NO_POSITION: Final = "fill_without_position"
+"""The keeper's own stop after a fill without its position (promise 3), through restarts: an operator lifts it."""
 
 
 class Gate:

@@ -1,25 +1,28 @@
 """The operator's hands: pause and resume everything, and try a failed order again.
 
-A pause survives a restart, because it is in the journal before it takes effect: an operator who stopped the
-keeper must not find it trading after a reboot.
+A pause survives a restart, because it is in the journal: an operator who stopped the keeper must not find it trading
+after a reboot. So does the keeper's own stop after a fill without its position, and both have one way out: a resume.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from solders.pubkey import Pubkey
 
 from keeper.domain.errors import KeeperError
 from keeper.domain.orders import OrderState
 from keeper.domain.reports import Note, Report
-from keeper.execution.gate import Gate
+from keeper.execution.gate import NO_POSITION, Gate
 from keeper.execution.orders import Reason
 from keeper.execution.router import Router
 from keeper.journal import Journal
 from keeper.journal.ops import ResetBudget, SetMeta
 
-_PAUSED = "paused"
+_PAUSED: Final = "paused"
+_LASTING: Final = (_PAUSED, NO_POSITION)
+"""Reasons that the journal keeps, by the gate's name."""
 
 
 class Refused(KeeperError):
@@ -36,10 +39,11 @@ class Operator:
         self._report = report
 
     async def load(self) -> None:
-        """Take up a pause from before the restart."""
-        reason = await self._journal.meta(_PAUSED)
-        if reason is not None:
-            self._gate.close(_PAUSED, reason)
+        """Take up what stopped the keeper before the restart."""
+        for name in _LASTING:
+            reason = await self._journal.meta(name)
+            if reason is not None:
+                self._gate.close(name, reason)
 
     @property
     def paused(self) -> str | None:
@@ -55,8 +59,9 @@ class Operator:
 
     async def resume(self) -> None:
         """Go on. Orders that are met by the present price are acted on at once."""
-        await self._journal.commit(SetMeta(_PAUSED, None))
-        self._gate.lift(_PAUSED)
+        await self._journal.commit(*(SetMeta(name, None) for name in _LASTING))
+        for name in _LASTING:
+            self._gate.lift(name)
 
     async def retry(self, address: Pubkey) -> None:
         """Give a failed order its whole budget back and let it rest again. Refused when it did not fail."""

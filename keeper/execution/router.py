@@ -27,6 +27,7 @@ from keeper.execution.drafting import Job
 from keeper.execution.endings import Endings, unreadable
 from keeper.execution.executor import Executor
 from keeper.execution.flights import Flights
+from keeper.execution.gate import NO_POSITION, Gate
 from keeper.execution.lander import Lander, Polled
 from keeper.execution.noting import RestingNotes
 from keeper.execution.orders import RESTS, Orders, Reason
@@ -59,6 +60,7 @@ class Router:
         orders: Orders,
         journal: Journal,
         flights: Flights,
+        gate: Gate,
         purse: Purse,
         executor: Executor,
         lander: Lander,
@@ -74,6 +76,7 @@ class Router:
         self._book = decision.book
         self._journal = journal
         self._flights = flights
+        self._gate = gate
         self._purse = purse
         self._executor = executor
         self._lander = lander
@@ -298,6 +301,9 @@ class Router:
         """Durable first, consequences second: a crash in between finds the entry closed and the order resting."""
         if not verdicts:
             return
+        for verdict in verdicts:
+            if verdict.stop is not None:  # at once: what is signed while the journal writes would be one too many
+                self._gate.close(NO_POSITION, verdict.stop)
         for i, verdict in enumerate(await self._recorder.record(verdicts, passed)):
             if i % _VERDICTS_AT_ONCE == _VERDICTS_AT_ONCE - 1:
                 await anyio.lowlevel.checkpoint()

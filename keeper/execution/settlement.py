@@ -27,12 +27,13 @@ from keeper.execution import relay
 from keeper.execution.consequences import conclusion, following, ops_of
 from keeper.execution.drafting import fee_of
 from keeper.execution.flights import Flight
+from keeper.execution.gate import NO_POSITION
 from keeper.execution.lander import Landing
 from keeper.execution.orders import Orders, Reason
 from keeper.execution.points import point
 from keeper.execution.purse import Purse
 from keeper.execution.verdicts import Verdict
-from keeper.journal.ops import AddSpend, NoteOrder
+from keeper.journal.ops import AddSpend, NoteOrder, SetMeta
 from keeper.journal.transitions import first_state
 from keeper.solana.client import AccountBytes, ChainClient, LandedTransaction
 from keeper.venue.program_errors import ProgramFailure
@@ -215,6 +216,11 @@ class Settlement:
             fate, state = Fate.NO_POSITION, OrderState.FAILED
             reason = "It reads Filled but its position is not there. An operator has to look."
             verdict.reports.append(FillWithoutPosition(attempt.order, attempt.signature, attempt.position))
+            verdict.stop = (
+                f"the order {attempt.order} was filled by {attempt.signature} and its position {attempt.position} is "
+                "not there: an operator has to look, and to resume the keeper (keeper resume)"
+            )
+            verdict.ops.append(SetMeta(NO_POSITION, verdict.stop))
         self._confirmed(verdict, fate, reason)
         position = attempt.position if fate is Fate.EXECUTED else None
         if another is not None:

@@ -33,7 +33,7 @@ class Verdict:
     lamports, and in which slot (None: nothing is known of that yet), `read_back` says that it landed and waits to be
     rooted, `closed` that its entry is closed, `frees` that its signature can't land (again), so that it holds up its
     order no longer. `following` is what a failure means for the order; `ended_slot` is the slot as of which the order
-    is known not to be pending.
+    is known not to be pending. `stop` is why nothing more may be sent before an operator has looked, if so.
     """
 
     flight: Flight
@@ -47,6 +47,7 @@ class Verdict:
     frees: bool = False
     following: Following | None = None
     ended_slot: int | None = None
+    stop: str | None = None
     _moved: Attempt | None = None
 
     @classmethod

@@ -90,7 +90,7 @@ class Brakes(Protocol):
         """Sign and send nothing new."""
 
     async def resume(self) -> None:
-        """Go on."""
+        """Go on, also after the keeper's own stop for a fill without its position."""
 
     async def retry(self, address: Pubkey) -> None:
         """Let a failed order rest again; another KeeperError says why it can't."""

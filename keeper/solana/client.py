@@ -142,11 +142,15 @@ class ChainClient:
         *,
         commitment: Commitment = CONFIRMED,
         min_context_slot: int | None = None,
+        data_slice: tuple[int, int] | None = None,
     ) -> tuple[int, list[AccountBytes | None]]:
         """Accounts in the order asked for, None where there is none, and the lowest context slot among the
-        answers. BehindNode when no node has reached `min_context_slot`.
+        answers. BehindNode when no node has reached `min_context_slot`. Of the data only `data_slice`, an offset and
+        a length in bytes, if that is given.
         """
         config = _config(commitment, min_context_slot, encoding="base64")
+        if data_slice is not None:
+            config["dataSlice"] = dict(zip(("offset", "length"), data_slice, strict=True))
         calls = [
             Call("getMultipleAccounts", ([base58(a) for a in addresses[i : i + ACCOUNTS_PER_CALL]], config))
             for i in range(0, len(addresses), ACCOUNTS_PER_CALL)

@@ -25,6 +25,7 @@ from keeper.domain.orders import Market, Order, OrderState
 from keeper.execution.drafting import Job
 from keeper.execution.endings import Endings
 from keeper.execution.flights import Flight, Flights
+from keeper.execution.gate import Gate
 from keeper.execution.lander import Polled
 from keeper.execution.operator import Operator
 from keeper.execution.orders import Orders, Reason
@@ -271,7 +272,8 @@ class Life:
         self.paid_in = PaidIn()
         self.router = Router(
             decision=self.decision, clock=ChainClock(), orders=self.orders, journal=journal, flights=self.flights,
-            purse=purse, executor=hands, lander=hands, endings=self.endings, accounts=cast(Any, self.paid_in),
+            gate=Gate(nothing), purse=purse, executor=hands, lander=hands, endings=self.endings,
+            accounts=cast(Any, self.paid_in),
             settlement=Settlement(node, venue, self.orders, purse, nothing, accept_fills_without_position=True),
             report=nothing,
         )  # fmt: skip

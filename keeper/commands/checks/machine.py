@@ -62,6 +62,7 @@ def journal(settings: JournalSettings, lines: Lines, *, keeper_runs: bool) -> In
     free = shutil.disk_usage(folder).free
     if free < _LEAST_FREE_BYTES:
         lines.warn("disk", f"{free / 1e6:.0f} MB are free in {folder}", "Make room: a full disk stops sending.")
-    if "paused" in found.meta:
-        lines.warn("paused", f"the journal says: {found.meta['paused']}", "keeper resume lifts it.")
+    for stop in ("paused", "fill_without_position"):
+        if stop in found.meta:
+            lines.warn("paused", f"the journal says: {found.meta[stop]}", "keeper resume lifts it.")
     return found
