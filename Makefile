@@ -79,6 +79,10 @@ program: $(STAMP) ## build the reference program's .so from its C source
 program-check: $(STAMP) ## rebuild the program and fail if the bytes differ from the committed ones
 	@$(BIN)/python -m keeper.localnet.program.build --check
 
+.PHONY: validator
+validator: $(STAMP) ## a solana-test-validator in your cache, which tests and demos then use (ARGS='--archive FILE.xz')
+	@$(BIN)/python -m tests.validator.build $(ARGS)
+
 .PHONY: docs
 docs: $(STAMP) ## write config/keeper.toml and the README's tables from the code
 	@$(BIN)/python -m tests.support.reference

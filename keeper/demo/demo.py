@@ -8,7 +8,7 @@ import shutil
 import signal
 import tempfile
 import time
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ from keeper.demo.screen import Screen, closing
 from keeper.demo.sending import Sender
 from keeper.demo.story import Story
 from keeper.demo.summary import Summary, summarize
+from keeper.demo.validator import Validator, started_validator
 from keeper.demo.watching import Watcher
 from keeper.demo.world import build_world
 from keeper.domain.errors import KeeperError
@@ -45,11 +46,14 @@ EXIT_INTERRUPTED: Final = 130
 """128 + SIGINT, as shells have it."""
 
 
-def run_demo(options: DemoOptions, program: Program) -> int:
-    """Play the demo; returns the exit code. What it wrote stays on disk when it failed."""
+def run_demo(options: DemoOptions, program: Program, validator: Validator | None = None) -> int:
+    """Play the demo; returns the exit code. What it wrote stays on disk when it failed.
+
+    The chain is the embedded one, or a real `validator`.
+    """
     console = Console(stderr=options.as_json)
     directory = Path(tempfile.mkdtemp(prefix="keeper-demo-"))
-    demo = _Demo(options, program, directory, console)
+    demo = _Demo(options, program, validator, directory, console)
     try:
         anyio.run(demo.run)
     except* KeeperError as group:
@@ -63,9 +67,12 @@ def run_demo(options: DemoOptions, program: Program) -> int:
 
 
 class _Demo:
-    def __init__(self, options: DemoOptions, program: Program, directory: Path, console: Console) -> None:
+    def __init__(
+        self, options: DemoOptions, program: Program, validator: Validator | None, directory: Path, console: Console
+    ) -> None:
         self._options = options
         self._program = program
+        self._validator = validator
         self._directory = directory
         self._console = console
         self._children: list[Child] = []
@@ -107,8 +114,7 @@ class _Demo:
         screen = Screen(board, self._console)
         tg.start_soon(screen.run)
         async with AsyncExitStack() as stack:
-            arguments = ["localnet", "--rpc-port", "0", "--slot-ms", str(SLOT_MS), "--json"]
-            chain = await stack.enter_async_context(started("chain", arguments, self._directory / "chain.log"))
+            chain = await stack.enter_async_context(self._chain())
             self._children.append(chain)
             client = _client(chain.ready["rpc_url"])
             stack.push_async_callback(client.pool.aclose)
@@ -168,6 +174,12 @@ class _Demo:
                 if options.hold:
                     await anyio.sleep_forever()
                 behind.cancel_scope.cancel()
+
+    def _chain(self) -> AbstractAsyncContextManager[Child]:
+        if self._validator is not None:
+            return started_validator(self._validator, self._program.id, self._directory)
+        arguments = ["localnet", "--rpc-port", "0", "--slot-ms", str(SLOT_MS), "--json"]
+        return started("chain", arguments, self._directory / "chain.log")
 
     def _tell(self, summary: Summary, board: Board) -> None:
         if not self._console.is_terminal:

@@ -40,7 +40,7 @@ class Child:
         """How it ended by itself, with the log's last lines; None if it did not."""
         if self.ended_with is None:
             return None
-        return f"The {self.name} ended by itself with code {self.ended_with}.{_tail(self.log)}"
+        return f"The {self.name} ended by itself with code {self.ended_with}.{tail(self.log)}"
 
 
 @asynccontextmanager
@@ -58,15 +58,12 @@ async def started(name: str, arguments: Sequence[str], log: Path) -> AsyncIterat
             # A Ctrl-C in the terminal is the demo's to handle: the keeper has to end before its chain does.
             start_new_session=True,
         )
-    try:
+    async with stopped(process):
         child = Child(name, await _ready_line(process, name, log), log)
         try:
             yield child
         finally:
             child.ended_with = process.returncode
-    finally:
-        with anyio.CancelScope(shield=True):
-            await _stop(process)
 
 
 async def _ready_line(process: Process, name: str, log: Path) -> dict[str, Any]:
@@ -77,22 +74,28 @@ async def _ready_line(process: Process, name: str, log: Path) -> dict[str, Any]:
             line = await lines.receive_until(b"\n", _LONGEST_READY_LINE)
         return msgspec.json.decode(line, type=dict[str, Any])
     except TimeoutError:
-        raise DemoFailed(f"The {name} was not ready within {_START_S:.0f} s.{_tail(log)}") from None
+        raise DemoFailed(f"The {name} was not ready within {_START_S:.0f} s.{tail(log)}") from None
     except (anyio.EndOfStream, anyio.IncompleteRead):
-        raise DemoFailed(f"The {name} did not start.{_tail(log)}") from None
+        raise DemoFailed(f"The {name} did not start.{tail(log)}") from None
     except (anyio.DelimiterNotFound, msgspec.MsgspecError):
-        raise DemoFailed(f"The {name} printed something else than its ready line.{_tail(log)}") from None
+        raise DemoFailed(f"The {name} printed something else than its ready line.{tail(log)}") from None
 
 
-async def _stop(process: Process) -> None:
-    if process.returncode is None:
-        process.terminate()
-        with anyio.move_on_after(_STOP_S):
-            await process.wait()
-    if process.returncode is None:
-        process.kill()
-        await process.wait()
-    await process.aclose()
+@asynccontextmanager
+async def stopped(process: Process) -> AsyncIterator[None]:
+    """At the end of the block the process gets SIGTERM, and SIGKILL when it has not ended after ten seconds."""
+    try:
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            if process.returncode is None:
+                process.terminate()
+                with anyio.move_on_after(_STOP_S):
+                    await process.wait()
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            await process.aclose()
 
 
 def _environment() -> dict[str, str]:
@@ -100,6 +103,7 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("KEEPER_")}
 
 
-def _tail(log: Path) -> str:
+def tail(log: Path) -> str:
+    """The last lines of a log, each on a line of its own."""
     lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES_SHOWN:]
     return "".join(f"\n  {line}" for line in lines)

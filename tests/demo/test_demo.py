@@ -14,6 +14,7 @@ from solana.rpc.async_api import AsyncClient
 from solana.rpc.commitment import Confirmed
 from solders.pubkey import Pubkey
 
+from keeper.demo.validator import NAME, find
 from keeper.localnet.program import PROGRAM_ID
 from keeper.venue.idl import discriminator
 from tests.demo.demo_process import demo_running
@@ -38,8 +39,13 @@ async def _accounts(url: str) -> dict[str, list[bytes]]:
     }
 
 
-async def test_every_triggered_order_is_executed_once_with_its_position(tmp_path: Path) -> None:
+@pytest.mark.parametrize("chain", ["embedded", pytest.param("validator", marks=pytest.mark.long)])
+async def test_every_triggered_order_is_executed_once_with_its_position(tmp_path: Path, chain: str) -> None:
     arguments = ["--json", "--orders", "40", "--seed", "7", "--speed", "4", "--poor", "1", "--hold"]
+    if chain == "validator":
+        if find() is None:
+            pytest.skip(f"there is no {NAME}: put one on the PATH, or run make validator")
+        arguments.append("--validator")
     with demo_running(tmp_path, arguments) as demo:
         summary: dict[str, Any] = demo.summary()
         assert summary["problems"] == []
