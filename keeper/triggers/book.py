@@ -132,7 +132,8 @@ class Book:
             return self._insert(address, order)
         self._records[row] = record
         watched = self._watched.get(address, _EVERYTHING) if self._watched else _EVERYTHING
-        self._watch.move(row, self._watch.places(known, watched), self._watch.places(record, watched))
+        places = self._watch.places
+        self._watch.move(row, places(terms, watched), places(terms_of(record), watched))
         return Change.CHANGED
 
     def loading(self) -> Loading:
@@ -370,24 +371,24 @@ class Book:
         watched = self._watched.get(address, _EVERYTHING)
         if watched is not Watched.EXPIRED:
             market.counts[order.order_type] += 1
-        for index, key in self._watch.places(record, watched):
+        for index, key in self._watch.places(terms_of(record), watched):
             index.add(key, row)
         return Change.NEW
 
     def _shift(self, row: int, before: Watched, watched: Watched) -> None:
-        record = self._records[row]
-        self._watch.move(row, self._watch.places(record, before), self._watch.places(record, watched))
+        terms = terms_of(self._records[row])
+        self._watch.move(row, self._watch.places(terms, before), self._watch.places(terms, watched))
         if Watched.EXPIRED in (before, watched):
-            number, order_type = terms_of(record)[:2]
+            number, order_type = terms[:2]
             self._markets[number].counts[order_type] += -1 if watched is Watched.EXPIRED else 1
 
     def _drop(self, row: int, address: bytes) -> None:
         self._take_out(row, address, self._watched.get(address, _EVERYTHING))
 
     def _take_out(self, row: int, address: bytes, watched: Watched) -> None:
-        record = self._records[row]
-        number, order_type = terms_of(record)[:2]
-        for index, key in self._watch.places(record, watched):
+        terms = terms_of(self._records[row])
+        number, order_type = terms[:2]
+        for index, key in self._watch.places(terms, watched):
             index.remove(key, row)
         self._by_address.remove(_PREFIX.unpack_from(address)[0], row)
         self._records.discard(row)

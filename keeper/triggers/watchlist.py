@@ -13,7 +13,7 @@ from typing import Final
 from keeper.domain.orders import Order, OrderType, Side
 from keeper.domain.prices import Fires
 from keeper.triggers.conditions import fires_of, threshold
-from keeper.triggers.rows import MAX_KEY, SortedRows, terms_of
+from keeper.triggers.rows import MAX_KEY, SortedRows, Terms
 
 
 class Watched(enum.IntEnum):
@@ -37,6 +37,7 @@ Place = tuple[SortedRows, int]
 
 # Reaching a member of an enum through its class costs several times as much as a name, and hashing one is a Python
 # call: both would be paid several times for every update.
+_EVERYTHING: Final = Watched.EVERYTHING
 _EXPIRY: Final = Watched.EXPIRY
 _LIMIT: Final = int(OrderType.LIMIT)
 _TRAILING_STOP: Final = int(OrderType.TRAILING_STOP)
@@ -85,13 +86,11 @@ class Watchlist:
         trigger = order.price_1e6 if order.order_type == _LIMIT else order.stop_price_1e6
         return price_1e6 >= trigger if fires else price_1e6 <= trigger
 
-    def places(self, record: bytes, watched: Watched) -> list[Place]:
-        """Every index that watches this order, and its key there."""
-        if watched > _EXPIRY:
-            return []
-        if not watched:
-            return self.places_of(*terms_of(record))
-        expires_at = terms_of(record)[3]
+    def places(self, terms: Terms, watched: Watched) -> list[Place]:
+        """Every index that watches an order with these terms, and its key there."""
+        if watched is _EVERYTHING:
+            return self.places_of(*terms)
+        expires_at = terms[3] if watched is _EXPIRY else 0
         return [(self._expiries, expires_at if expires_at > 0 else 0)] if expires_at else []
 
     def places_of(
