@@ -50,6 +50,7 @@ from keeper.venue.venue import Venue
 
 _SWITCH_INTERVAL_S: Final = 0.000_5
 _BALANCE_EVERY_S: Final = 10.0
+_LOST_EVERY_S: Final = 1.0
 _FEES_EVERY_S: Final = 10.0
 _PROGRAM_EVERY_S: Final = 5.0
 _SILENCE_EVERY_S: Final = 1.0
@@ -174,6 +175,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
             recent = RecentFees(client, lambda: router.markets, execution.fees)
             gauges = Gauges(metrics, execution, pool, watches, journal, health.report, lag)
             schedule.every(_BALANCE_EVERY_S, execution.balance.look, "balance", tg)
+            schedule.every(_LOST_EVERY_S, execution.recovery.look, "lost", tg)
             schedule.every(journal.retention.prune_every_s, journal.prune, "retention", tg)
             schedule.every(_FEES_EVERY_S, recent.look, "fees", tg)
             schedule.every(_PROGRAM_EVERY_S, partial(deployment.look, execution.gate), "program", tg)

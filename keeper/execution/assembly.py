@@ -93,7 +93,7 @@ class Execution:
         )
         self.desk = Desk(router)
         self.operator = Operator(journal, gate, router, report)
-        self.recovery = Recovery(journal, lander, router, orders, purse, venue, report, dry_run=dry_run)
+        self.recovery = Recovery(journal, lander, flights, router, orders, purse, venue, report, dry_run=dry_run)
         self.balance = BalanceWatch(client, signer.address, gate, purse)
 
     def relay(self, tasks: TaskGroup) -> RelayDesk:

@@ -1,4 +1,5 @@
-"""After a restart: every open attempt of the journal is resolved before anything new is signed.
+"""After a restart every open attempt of the journal is resolved before anything new is signed; after an outage of the
+journal what it holds is followed, though its disk said that it failed.
 
 Resolved means looked up. One that landed is settled like any other; one that can still land is followed again,
 its identical bytes resent, and blocks only its own order; one that can't is closed by the expiry rule. So a
@@ -12,13 +13,14 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import anyio
+from solders.signature import Signature
 
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import Order, OrderState
 from keeper.domain.reports import Note, Report
 from keeper.execution.consequences import WAITS_FOR_ACCOUNT
 from keeper.execution.endings import UNREADABLE
-from keeper.execution.flights import Flight
+from keeper.execution.flights import Flight, Flights
 from keeper.execution.lander import Lander
 from keeper.execution.orders import Orders, Reason
 from keeper.execution.points import point
@@ -35,14 +37,15 @@ _RESTING: Final = frozenset(
 
 
 class Recovery:
-    """Runs once: `load` before any order is seen, `resolve` before the executor starts, `reconcile` after the first
-    list of orders.
+    """`load` before any order is seen, `resolve` before the executor starts, `reconcile` after the first list of
+    orders; and then `look` now and then.
     """
 
     def __init__(
         self,
         journal: Journal,
         lander: Lander,
+        flights: Flights,
         router: Router,
         orders: Orders,
         purse: Purse,
@@ -53,12 +56,15 @@ class Recovery:
     ) -> None:
         self._journal = journal
         self._lander = lander
+        self._flights = flights
         self._router = router
         self._orders = orders
         self._purse = purse
         self._venue = venue
         self._report = report
         self._dry_run = dry_run
+        self._failures = 0
+        self._lost: frozenset[Signature] = frozenset()
 
     async def load(self) -> list[Flight]:
         """Take the open attempts from the journal, and with them the records of their orders; and those of the orders
@@ -69,6 +75,27 @@ class Recovery:
             self._lander.track(flight)
         await self._load_tries()
         return flights
+
+    async def look(self) -> None:
+        """Follow what the journal holds although it was told that the commit failed. It was never sent, and blocks its
+        order, or is a user's own that was taken and not answered for: it is sent now, or expires. A JournalError
+        leaves it for the next look.
+
+        What was committed a moment ago is not tracked yet, so only what two looks find is taken.
+        """
+        if self._failures == self._journal.writer.failures or not self._journal.healthy:
+            return
+        failures = self._journal.writer.failures
+        attempts = {attempt.signature: attempt for attempt in await self._journal.open_attempts()}
+        lost = frozenset(attempts.keys() - self._flights.open.keys())
+        for signature in lost & self._lost:
+            attempt = attempts[signature]
+            self._lander.track(await self._flight(attempt))
+            detail = "the journal holds it, though its disk said that it failed; it is followed"
+            self._report(Note("recovery.followed", detail, "warning", order=attempt.order, attempt=signature))
+        self._lost = lost - self._lost
+        if not self._lost:
+            self._failures = failures
 
     async def _flight(self, attempt: Attempt) -> Flight:
         row = await self._journal.order(attempt.order)

@@ -64,6 +64,8 @@ class Writer:
         self._retry_s = 0.0
         self._tried_last = False
         self._problem: str | None = None
+        self.failures = 0
+        """Groups that the store failed. What it says of such a group is not believed: the file may hold it."""
         self._thread = machine.thread(self._run, "journal-writer")
 
     # --- called from the loop's thread
@@ -294,6 +296,7 @@ class Writer:
         self._retry_s = min(max(2 * self._retry_s, _RETRY_FIRST_S), _RETRY_LAST_S)
         with self._cond:
             self._queue.put_back([item for item in group if isinstance(item, Bag)])
+        self.failures += bool(group)
         failed = [item for item in group if isinstance(item, Caller)]
         for caller in failed:
             caller.error = JournalError(self._problem)

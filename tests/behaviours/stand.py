@@ -31,6 +31,7 @@ from keeper.journal import Queries
 from keeper.journal.records import OrderRow
 from keeper.journal.sqlite.files import open_reader
 from keeper.localnet import Bank
+from keeper.runtime.outside import REAL_WORLD, Outside
 from tests.behaviours.edited_node import EditedNode
 from tests.chaos.proxy import FaultProxy, Script
 from tests.chaos.witness import Witness
@@ -145,12 +146,12 @@ class Stand:
             assert witness.violations == []
 
     @asynccontextmanager
-    async def keeper(self, config: KeeperConfig | None = None) -> AsyncIterator[Ready]:
+    async def keeper(self, config: KeeperConfig | None = None, outside: Outside = REAL_WORLD) -> AsyncIterator[Ready]:
         """Run the application until the block is left; it is ready when the block begins."""
         settings = load_settings((config or self.config).file)
         ready: list[Ready] = []
         async with anyio.create_task_group() as tg:
-            tg.start_soon(partial(run, settings, on_ready=ready.append), name="keeper")
+            tg.start_soon(partial(run, settings, on_ready=ready.append, outside=outside), name="keeper")
             await until(lambda: ready)
             self.ready = ready[0]
             yield ready[0]

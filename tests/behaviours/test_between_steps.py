@@ -6,8 +6,9 @@ import contextlib
 import hashlib
 import sqlite3
 import time
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import httpx
@@ -17,7 +18,10 @@ from solders.pubkey import Pubkey
 from keeper.domain.attempts import AttemptState, Fate
 from keeper.domain.orders import OrderState
 from keeper.execution.orders import RESTS
+from keeper.journal.machine import Machine
+from keeper.runtime.outside import Outside
 from tests.behaviours.stand import USDC, Stand, stays
+from tests.behaviours.test_orders import relay_cancel
 from tests.chaos.proxy import Fault, Kind
 from tests.support import BOUND_S, until
 
@@ -163,4 +167,48 @@ async def test_a_decision_that_waited_for_the_journal_is_decided_again(tmp_path:
         assert longest_s < 2.5, "the event loop waited for the shell"
         stand.world.set_price(market, 94 * USDC)
         await stand.reach(order, OrderState.FILLED)
+        assert len(stand.attempts(order)) == 1
+
+
+# -- a disk that says that it failed, and did not
+
+
+class Doubtful(sqlite3.Connection):
+    """SQLite as it is; but while it lies, a COMMIT with an attempt in it is made and said to have failed."""
+
+    lies = False
+    attempts = 0
+
+    def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
+        cursor = super().execute(sql, *args)
+        Doubtful.attempts += "INTO attempts" in sql
+        if sql == "COMMIT" and Doubtful.lies and Doubtful.attempts:
+            Doubtful.lies = False
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_IOERR, "SQLITE_IOERR"
+            raise error
+        return cursor
+
+    def executemany(self, sql: str, *args: Any) -> sqlite3.Cursor:
+        Doubtful.attempts += "INTO attempts" in sql
+        return super().executemany(sql, *args)
+
+
+@pytest.mark.parametrize("whose", ["the keeper's", "a user's"])
+async def test_what_the_journal_holds_though_its_disk_said_no_is_followed(tmp_path: Path, whose: str) -> None:
+    """Nobody sent it, and while it is open its order has no other. A restart would take it up; so does the keeper."""
+    doubtful = Outside(machine=Machine(connect=partial(sqlite3.connect, factory=Doubtful)))
+    async with Stand.open(tmp_path) as stand, stand.keeper(outside=doubtful):
+        market, trader = stand.world.market(), stand.world.trader()
+        order = stand.order(trader, market)
+        await stand.known(order)
+        Doubtful.attempts, Doubtful.lies = 0, True
+        with stand.held():  # or its blockhash would be too old by then: 150 blocks take a second and a half here
+            if whose == "the keeper's":
+                stand.world.set_price(market, 94 * USDC)
+            else:
+                await relay_cancel(stand, trader, order, 503)
+            await until(lambda: stand.sent(order))
+        await stand.reach(order, OrderState.FILLED if whose == "the keeper's" else OrderState.CANCELLED)
+        assert not Doubtful.lies
         assert len(stand.attempts(order)) == 1

@@ -23,14 +23,14 @@ pytestmark = pytest.mark.anyio
 ONE_TRY = {"retry_budget": 1}
 
 
-async def relay_cancel(stand: Stand, trader: Trader, order: Pubkey) -> None:
-    """The trader cancels by the keeper's API, which accepts it: the signed cancel is on its way."""
+async def relay_cancel(stand: Stand, trader: Trader, order: Pubkey, status: int = 202) -> None:
+    """The trader cancels by the keeper's API, which accepts it, the signed cancel being on its way, or answers so."""
     assert stand.ready is not None
     async with httpx.AsyncClient(base_url=stand.ready.http_url) as http:
         prepared = (await http.post(f"/v1/orders/{order}/cancel")).raise_for_status().json()
         wire = base64.b64encode(signed(prepared, trader.key)).decode()
         answer = await http.post("/v1/orders/execute", json={"id": prepared["id"], "signed_transaction": wire})
-        assert answer.status_code == 202
+        assert answer.status_code == status
 
 
 def make_again(stand: Stand, trader: Trader, order: Pubkey, market: Pubkey) -> None:

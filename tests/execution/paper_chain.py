@@ -279,7 +279,7 @@ class Life:
         )  # fmt: skip
         self.relay = RelayDesk(journal, hands, self.orders, cast(Any, SimpleNamespace(start_soon=nothing)), nothing)
         self.operator = Operator(journal, cast(Any, None), self.router, nothing)
-        self.recovery = Recovery(journal, hands, self.router, self.orders, purse, venue, nothing)
+        self.recovery = Recovery(journal, hands, self.flights, self.router, self.orders, purse, venue, nothing)
         self._serial = len(ledger.rows.added)
 
     # -- the node, at confirmed

@@ -46,6 +46,8 @@ class SqliteStore:
         self.commit_s: float | None = None
         """See Store."""
         self._next_order_id, self._next_change_id = _next_ids(self._db)
+        self._unsure = False
+        """Whether the last COMMIT failed: it may be in the file for all that, and its ids with it."""
 
     @property
     def last_change_id(self) -> int:
@@ -91,6 +93,7 @@ class SqliteStore:
         except Exception as error:
             self._rollback()
             if not _is_refusal(error):
+                self._unsure = True
                 raise
         # The database refused what the rows in memory allowed: each caller is tried alone, so that only the one that
         # it was about fails.
@@ -98,13 +101,17 @@ class SqliteStore:
             return self._one_by_one(callers)
         except Exception:
             self._rollback()
+            self._unsure = True
             raise
 
     def _in_one(self, callers: Sequence[Sequence[Op]]) -> list[JournalError | None]:
+        self._db.conn.execute("BEGIN IMMEDIATE")
+        if self._unsure:
+            self._next_order_id, self._next_change_id = _next_ids(self._db)
+            self._unsure = False
         rows, wanted = Rows(self._next_order_id, self._next_change_id), Wanted()
         for ops in callers:
             wanted.of(ops)
-        self._db.conn.execute("BEGIN IMMEDIATE")
         load(self._db, wanted, rows)
         now = time.time()
         errors = [_refused(rows, ops, now) for ops in callers]
