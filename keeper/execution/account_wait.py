@@ -82,7 +82,7 @@ class AccountWait:
         if not accounts:
             return []
         try:
-            _, found = await self._client.accounts(accounts)
+            slot, found = await self._client.accounts(accounts)
         except ChainError:
             return []  # asked again at the next round
         freed: list[Freed] = []
@@ -95,10 +95,15 @@ class AccountWait:
                 freed += waiting[account]
             else:
                 new += [order for order in waiting[account] if order not in known.rehearsed]
-        return [*freed, *await self._would_fill(new)]
+        freed += await self._would_fill(new, slot)
+        for address, generation in freed:
+            record = self._orders.get(address)
+            if record is not None and record.generation == generation:
+                record.tries.as_of = slot
+        return freed
 
-    async def _would_fill(self, orders: Sequence[Freed]) -> list[Freed]:
-        """Those that the program would fill now, or mark expired, which ends them by their name."""
+    async def _would_fill(self, orders: Sequence[Freed], slot: int) -> list[Freed]:
+        """Those that the program would fill at `slot` or later, or mark expired, which ends them by their name."""
         freed: list[Freed] = []
         at_once = anyio.Semaphore(_REHEARSALS_AT_ONCE)
 
@@ -110,12 +115,13 @@ class AccountWait:
                 return
             async with at_once:
                 try:
-                    found = await rehearse(self._client, self._venue, AttemptKind.EXECUTE, order)
+                    found = await rehearse(self._client, self._venue, AttemptKind.EXECUTE, order, as_of=slot)
                 except ChainError:
                     return  # asked again at the next round
-            account.rehearsed.add(waiting)
             if found.failure is None:
                 freed.append(waiting)
+            if found.failure is None or found.refused:
+                account.rehearsed.add(waiting)
 
         async with anyio.create_task_group() as tg:
             for waiting in orders:

@@ -21,12 +21,11 @@ from keeper.domain.prices import Price
 from keeper.execution.orders import Record
 from keeper.journal.ops import Intend
 from keeper.solana.client import Blockhash
-from keeper.solana.transactions import Budget, Signer
+from keeper.solana.transactions import MOST_UNITS, Budget, Signer
 from keeper.venue.venue import Venue
 
 SIGNATURE_FEE_LAMPORTS: Final = 5_000
 _MICRO: Final = 1_000_000
-_MOST_UNITS: Final = 1_400_000
 
 # Finding a program address takes 1,500 units for each bump that it tries, and a fill finds two. Which order needs many
 # tries is chance: the most seen so far says little, so room for twenty more tries than any so far is always left.
@@ -86,7 +85,7 @@ class FeePolicy:
         if number > 1:
             # The limit that was learnt from other orders may be what this one failed by.
             limit = max(limit, self.rules.default_unit_limit) + number - 1
-        limit = min(_MOST_UNITS, limit)
+        limit = min(MOST_UNITS, limit)
         base = max(self.rules.unit_price_micro_lamports, self._recent_price)
         price = int(base * self.rules.retry_factor ** min(failed, 20))
         most = max(0, self.rules.cap_lamports - SIGNATURE_FEE_LAMPORTS) * _MICRO // limit
@@ -97,7 +96,7 @@ class FeePolicy:
         most = self.learnt_units.get((kind, order_type))
         if most is None:
             return self.rules.default_unit_limit
-        return min(_MOST_UNITS - 1_000, int(most * (1 + self.rules.unit_margin)) + _ADDRESS_SEARCH_UNITS)
+        return min(MOST_UNITS - 1_000, int(most * (1 + self.rules.unit_margin)) + _ADDRESS_SEARCH_UNITS)
 
     def learn_units(self, kind: AttemptKind, order_type: OrderType, units: int) -> None:
         """A transaction of this kind used `units`, in a simulation or on chain."""

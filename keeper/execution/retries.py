@@ -1,7 +1,8 @@
 """Asking a node before an order that failed is tried again, so that one that can't be filled costs no fee each time.
 
 What the node is asked about carries no signature (promise 1: it is not journaled yet), so nothing that could land has
-left when it refuses. A node that does not answer is no reason to wait.
+left when it refuses. Only the program's own refusal counts, as of the news that decided or later. A node that does not
+answer, has not come so far, or fails for a reason of its own is no reason to wait: then the chain is asked, by sending.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final
 import anyio
 
 from keeper.domain.attempts import AttemptKind, Fate
-from keeper.domain.errors import ChainError, JournalError
+from keeper.domain.errors import BehindNode, ChainError, JournalError
 from keeper.domain.orders import OrderState
 from keeper.execution.consequences import following, ops_of, take_effect
 from keeper.execution.drafting import Draft, FeePolicy, Job
@@ -27,6 +28,8 @@ from keeper.venue.venue import Venue
 
 _WAIT_S: Final = 2.0
 """How long a retry waits for a simulation of it."""
+_FIRST_PAUSE_S: Final = 0.1
+"""Before a node that is behind is asked again, doubled each time: five times within `_WAIT_S`."""
 _AT_ONCE: Final = 64
 """So many simulations are asked for at once."""
 
@@ -81,36 +84,44 @@ class Retries:
         return kept
 
     async def _would_succeed(self, job: Job) -> bool:
-        found: Rehearsed | None = None
         kind = AttemptKind.EXECUTE if job.executes else AttemptKind.RATCHET
-        with anyio.move_on_after(_WAIT_S), contextlib.suppress(ChainError):
-            found = await rehearse(self._client, self._venue, kind, job.order)
-        if found is None:
+        found = await self._rehearsed(kind, job)
+        failure = None if found is None else found.failure
+        if found is None or (failure is not None and not found.refused):
             return True
-        failure = found.failure
         if failure is None:
             self._fees.learn_units(kind, job.order.order_type, found.units)
             return True
         address = job.order.address
         now_s = time.monotonic()
-        if failure.instruction is None or failure.fate is Fate.LOST_RACE:
+        if failure.fate is Fate.LOST_RACE:
+            # A node's word at processed, which a fork may drop: the account is read before anything is concluded.
             self._orders.pause(job.record, now_s + job.record.tries.pause_s(self._orders.limits))
-            if failure.fate is Fate.LOST_RACE:
-                # A node's word at processed, perhaps an old one: the account is read before anything is concluded.
-                self._orders.block(job.record, Reason.ENDED, found.slot)
+            self._orders.block(job.record, Reason.ENDED, found.slot)
             reason = f"A node would not try it now ({failure.name}); it is tried again."
             self._journal.post(NoteOrder(job.order, OrderState.OPEN, reason))
         else:
-            # Nothing left the process, so the order reads as it did. And the price that the node had may be older than
-            # the one that decided: only one that is newer than both is news.
-            slot = max(found.slot, job.price.slot)
+            # Nothing left the process, so the order reads as it did.
             follows = following(
-                self._orders, self._venue, address, job.generation, failure.fate, failure, job.order, slot
+                self._orders, self._venue, address, job.generation, failure.fate, failure, job.order, found.slot
             )
             await self._journal.commit(*ops_of(follows))
             take_effect(follows, self._orders, now_s)
         self._orders.attempt_over(address, None)
         return False
+
+    async def _rehearsed(self, kind: AttemptKind, job: Job) -> Rehearsed | None:
+        """What a node says of it now; None when none that has come so far answers in time."""
+        as_of = max(job.price.slot, job.order.slot, job.record.tries.as_of)
+        pause_s = _FIRST_PAUSE_S
+        with anyio.move_on_after(_WAIT_S), contextlib.suppress(ChainError):
+            while True:
+                try:
+                    return await rehearse(self._client, self._venue, kind, job.order, as_of=as_of)
+                except BehindNode:
+                    await anyio.sleep(pause_s)
+                    pause_s *= 2
+        return None
 
     async def learn_units(self, draft: Draft) -> None:
         """How many units a kind of transaction uses, of which nothing is known: nothing waits for this."""

@@ -33,12 +33,14 @@ class Tries:
 
     `made` numbers the attempts, so that no two of them can be the same transaction. `used` is what they cost of the
     budget, `failed` how many failed, whether that cost budget or not: the next one is simulated first, and bids more.
-    `recent` are the times of those within the last hour.
+    `recent` are the times of those within the last hour. `as_of` is the slot of what last let it be tried again: a
+    simulation as of an earlier one knows nothing of that.
     """
 
     made: int = 0
     used: int = 0
     failed: int = 0
+    as_of: int = 0
     recent: deque[float] = field(default_factory=deque)
 
     def undo(self) -> None:

@@ -22,7 +22,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from keeper.domain.base58 import base58
-from keeper.domain.errors import ChainError, MalformedReply, Transient
+from keeper.domain.errors import BehindNode, ChainError, MalformedReply, Transient
 from keeper.solana.account_stream import KeyedAccount
 from keeper.solana.pool import RpcPool
 from keeper.solana.rpc import Call, Reply
@@ -233,24 +233,29 @@ class ChainClient:
         sig_verify: bool,
         replace_blockhash: bool = False,
         commitment: Commitment = PROCESSED,
+        min_context_slot: int | None = None,
     ) -> Simulation:
         """Run a transaction without landing it. `replace_blockhash` can't go with `sig_verify`; it hides an
-        expired blockhash, so it is never used for a user's transaction.
+        expired blockhash, so it is never used for a user's transaction. BehindNode when no node has reached
+        `min_context_slot`, or one answers as of an earlier slot all the same.
         """
-        config = {
-            "encoding": "base64",
-            "sigVerify": sig_verify,
-            "replaceRecentBlockhash": replace_blockhash,
-            "commitment": commitment,
-        }
+        config = _config(
+            commitment,
+            min_context_slot,
+            encoding="base64",
+            sigVerify=sig_verify,
+            replaceRecentBlockhash=replace_blockhash,
+        )
         answer = await self.pool.call("simulateTransaction", base64.b64encode(wire).decode(), config)
-        value = _field(answer, "value")
+        value, slot = _field(answer, "value"), _context_slot(answer)
+        if min_context_slot is not None and slot < min_context_slot:
+            raise BehindNode(f"a node simulated as of slot {slot}, and was asked for {min_context_slot} or later")
         with _shape("a simulation"):
             return Simulation(
                 err=value["err"],
                 logs=tuple(str(line) for line in value.get("logs") or ()),
                 units=_number(value.get("unitsConsumed") or 0),
-                slot=_context_slot(answer),
+                slot=slot,
             )
 
     async def transactions(

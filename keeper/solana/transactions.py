@@ -27,6 +27,8 @@ from keeper.domain.errors import ChainError, Transient
 from keeper.solana.client import Blockhash, ChainClient
 from keeper.telemetry.turns import Turns
 
+MOST_UNITS: Final = 1_400_000
+"""The most compute units that a transaction may ask for."""
 _ASK_AGAIN_S: Final = 0.2
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from solders.compute_budget import set_compute_unit_limit
 from solders.hash import Hash
 from solders.message import Message
 from solders.signature import Signature
@@ -12,29 +13,39 @@ from solders.transaction import VersionedTransaction
 from keeper.domain.attempts import AttemptKind
 from keeper.domain.orders import Order
 from keeper.solana.client import ChainClient
+from keeper.solana.transactions import MOST_UNITS
 from keeper.venue.program_errors import ProgramFailure
 from keeper.venue.venue import Venue
 
 
 @dataclass(frozen=True, slots=True)
 class Rehearsed:
-    """What a node said as of `slot`. `failure` is None when it would succeed; `units` are compute units."""
+    """What a node said as of `slot`. `failure` is None when it would succeed; `units` are compute units.
+
+    `refused`: the program itself failed. Any other failure is the node's or the runtime's word, and says nothing of the
+    order.
+    """
 
     slot: int
     units: int
     logs: tuple[str, ...]
     failure: ProgramFailure | None
+    refused: bool
 
 
-async def rehearse(client: ChainClient, venue: Venue, kind: AttemptKind, order: Order) -> Rehearsed:
-    """Simulate the transaction that the keeper would send, without its signature.
+async def rehearse(
+    client: ChainClient, venue: Venue, kind: AttemptKind, order: Order, *, as_of: int | None = None
+) -> Rehearsed:
+    """Simulate the transaction that the keeper would send, without its signature, at or after slot `as_of`.
 
-    With a blockhash of the node's own and the default compute limit, so that neither an old blockhash nor a limit that
-    was learnt too low is taken for the program's word. A failure without an `instruction` is the runtime's and says
-    nothing of the order. Raises ChainError when no node answers.
+    With a blockhash of the node's own and all the compute units there are, so that neither an old blockhash nor a limit
+    that is too low is taken for the program's word. BehindNode when no node has reached `as_of`; another ChainError
+    when none answers.
     """
-    message = Message.new_with_blockhash([venue.instruction(kind, order)], venue.keeper, Hash.default())
+    instructions = [set_compute_unit_limit(MOST_UNITS), venue.instruction(kind, order)]
+    message = Message.new_with_blockhash(instructions, venue.keeper, Hash.default())
     wire = bytes(VersionedTransaction.populate(message, [Signature.default()]))
-    result = await client.simulate(wire, sig_verify=False, replace_blockhash=True)
+    result = await client.simulate(wire, sig_verify=False, replace_blockhash=True, min_context_slot=as_of)
     failure = None if result.err is None else venue.failure(result.err, wire, result.logs)
-    return Rehearsed(result.slot, result.units, result.logs, failure)
+    refused = failure is not None and failure.program == venue.id
+    return Rehearsed(result.slot, result.units, result.logs, failure, refused)

@@ -22,6 +22,7 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from keeper.domain.errors import ChainError
+from keeper.solana.transactions import MOST_UNITS
 from keeper.venue.program import SYSTEM_PROGRAM
 
 MAX_WIRE_BYTES: Final = 1232
@@ -39,7 +40,6 @@ _BUDGET_WIDTHS: Final = {_UNIT_LIMIT: 4, _UNIT_PRICE: 8, _DATA_SIZE: 4}
 
 # What the runtime grants when a transaction names no limit, and the most that it grants at all.
 _DEFAULT_UNITS_PER_INSTRUCTION: Final = 200_000
-_MOST_UNITS: Final = 1_400_000
 
 
 class RelayRefused(ChainError):
@@ -58,7 +58,7 @@ class RelayLimits:
     """
 
     priority_fee_lamports: int = 10_000_000
-    unit_limit: int = _MOST_UNITS
+    unit_limit: int = MOST_UNITS
     assertions: int = 4
 
 
@@ -196,7 +196,7 @@ def _check_budget(budget: Sequence[_Instruction], others: int, limits: RelayLimi
         if width is None or len(ix.data) != 1 + width or ix.accounts or kind in values:
             raise RelayRefused("compute_budget", "A compute budget instruction is malformed, repeated or not allowed.")
         values[kind] = int.from_bytes(ix.data[1:], "little")
-    units = values.get(_UNIT_LIMIT, min(_MOST_UNITS, _DEFAULT_UNITS_PER_INSTRUCTION * others))
+    units = values.get(_UNIT_LIMIT, min(MOST_UNITS, _DEFAULT_UNITS_PER_INSTRUCTION * others))
     if units > limits.unit_limit:
         raise RelayRefused("unit_limit", f"The compute unit limit is above {limits.unit_limit}.")
     fee = -(-values.get(_UNIT_PRICE, 0) * units // 1_000_000)
