@@ -3,7 +3,8 @@
 An IDL that belongs to another revision would build transactions that fail, or worse, fills without positions.
 So each instruction that the keeper uses is simulated with accounts that can't be right: the program answers with
 some error about the accounts when it knows the instruction, and with InstructionFallbackNotFound (Anchor 101)
-when it does not.
+when it does not. Another program answers with errors of its own, or with none: at least one of the answers has to be
+an error that the IDL or Anchor has a name for.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from solders.transaction import VersionedTransaction
 from keeper.domain.errors import ChainError, Misconfigured
 from keeper.solana.client import ChainClient
 from keeper.venue.program import CANCEL, EXECUTE, PLACE, RATCHET, Program
-from keeper.venue.program_errors import name_failure
+from keeper.venue.program_errors import ANCHOR_ERRORS, ProgramFailure, name_failure
 
 _UNKNOWN: Final = "The program at {program} has no instruction {name}; the IDL {version} has."
 _SHORT: Final = "The program at {program} wants more arguments for {name} than the IDL {version} has."
@@ -35,6 +36,7 @@ _MISMATCHES: Final[Mapping[str, str]] = {
     "NotEnoughAccountKeys": _FEW,
 }
 """What an error about the call itself says, by its name. Any other comes from a program that knows the instruction."""
+_PAYER_CANT_PAY: Final = frozenset({"AccountNotFound", "InsufficientFundsForFee", "InsufficientFundsForRent"})
 
 
 async def check_program(client: ChainClient, program: Program) -> None:
@@ -54,35 +56,61 @@ async def check_program(client: ChainClient, program: Program) -> None:
 
 
 async def check_idl(client: ChainClient, program: Program, payer: Pubkey) -> None:
-    """Misconfigured, naming the instruction, when the deployed program does not know what the IDL describes.
+    """Misconfigured, naming the instruction, when the deployed program does not know what the IDL describes, or is
+    another one.
 
-    `payer` must exist on chain, because a node simulates nothing for an account that is not there.
+    Nothing is found out while `payer` can't pay a fee, because a node simulates nothing for it then; nothing can be
+    sent either.
     """
+    known = {*ANCHOR_ERRORS.values(), *program.idl.errors.values()}
+    answers: dict[str, str] = {}
+    recognised = False
     for name in _used(program):
-        definition = program.idl.instruction(name)
-        metas = [
-            AccountMeta(
-                payer if account.signer else account.address or Keypair().pubkey(), account.signer, account.writable
-            )
-            for account in definition.accounts
-        ]
-        # Zeros of exactly the described length: a program that wants more arguments says so before all else.
-        data = program.coder.encode(name, {argument: 0 for argument, _ in definition.args})
-        message = Message.new_with_blockhash([Instruction(program.id, data, metas)], payer, Hash.default())
-        unsigned = VersionedTransaction.populate(message, [Signature.default()])
-        try:
-            result = await client.simulate(bytes(unsigned), sig_verify=False, replace_blockhash=True)
-        except ChainError as e:
-            raise Misconfigured(
-                f"The IDL can't be checked against the program: {e}.", remedy="Check that the node simulates."
-            ) from e
-        failure = name_failure(result.err, [program.id], program.id, program.idl, result.logs)
+        failure = await _answer(client, program, name, payer)
+        if failure is None:
+            answers[name] = "success"
+            continue
+        if failure.program is None and failure.name in _PAYER_CANT_PAY:
+            return
+        answers[name] = failure.name
+        recognised = recognised or (failure.program == program.id and failure.name in known)
         wrong = _MISMATCHES.get(failure.name)
         if wrong is not None:
             raise Misconfigured(
                 wrong.format(program=program.id, name=name, version=program.idl.version),
                 remedy="Give the IDL of the deployed revision (program.idl).",
             )
+    if not recognised:
+        said = ", ".join(f"{name} with {answer}" for name, answer in answers.items())
+        raise Misconfigured(
+            f"The program at {program.id} is not the one that the IDL {program.idl.version} describes: it answers "
+            f"{said}.",
+            remedy="Check program.id.",
+        )
+
+
+async def _answer(client: ChainClient, program: Program, name: str, payer: Pubkey) -> ProgramFailure | None:
+    """How the program ends this instruction, with accounts that can't be right; None when it succeeds all the same."""
+    definition = program.idl.instruction(name)
+    metas = [
+        AccountMeta(
+            payer if account.signer else account.address or Keypair().pubkey(), account.signer, account.writable
+        )
+        for account in definition.accounts
+    ]
+    # Zeros of exactly the described length: a program that wants more arguments says so before all else.
+    data = program.coder.encode(name, {argument: 0 for argument, _ in definition.args})
+    message = Message.new_with_blockhash([Instruction(program.id, data, metas)], payer, Hash.default())
+    unsigned = VersionedTransaction.populate(message, [Signature.default()])
+    try:
+        result = await client.simulate(bytes(unsigned), sig_verify=False, replace_blockhash=True)
+    except ChainError as e:
+        raise Misconfigured(
+            f"The IDL can't be checked against the program: {e}.", remedy="Check that the node simulates."
+        ) from e
+    if result.err is None:
+        return None
+    return name_failure(result.err, [program.id], program.id, program.idl, result.logs)
 
 
 def _used(program: Program) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What a node says of an order before it is tried again: only the program's own refusal counts, and only a timely one."""
+"""What a node says of an order before it is tried again: only the program's own refusal counts, and no old one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support import PROGRAM, Trader, until
 
 pytestmark = pytest.mark.anyio
 
-CODES: Final = {error.name: code for code, error in PROGRAM.idl.errors.items()}
+CODES: Final = {name: code for code, name in PROGRAM.idl.errors.items()}
 
 
 def rehearsals(stand: Stand) -> int:

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from keeper.cli import cli
 from keeper.journal import Journal, SetMeta
 from keeper.journal.sqlite.lock import writer_lock
 from keeper.localnet import Commitment
+from tests.behaviours.edited_node import EditedNode, as_revision_0_1
 from tests.support import KeeperConfig, KeeperProcess, World, until
 
 pytestmark = pytest.mark.anyio
@@ -164,10 +166,14 @@ def idl_of_another_revision(b: Broken) -> None:
     b.set("program", idl="0.1", id=str(b.world.program.id))
 
 
-@case("revision", "a fill creates no position")
-def fills_without_position(b: Broken) -> None:
-    # Any program that knows none of the instructions and does not say so as Anchor does passes for the older revision.
-    b.set("program", idl="0.1", id="11111111111111111111111111111111")
+@case("idl", "describes: it answers execute_conditional_order with InvalidInstructionData")
+def the_system_program(b: Broken) -> None:
+    b.set("program", id="11111111111111111111111111111111")
+
+
+@case("idl", "is not the one that the IDL 0.1.0 describes")
+def the_token_program(b: Broken) -> None:
+    b.set("program", idl="0.1", id="TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA")
 
 
 @case("rpc", "is not an http or https URL")
@@ -288,6 +294,18 @@ async def test_a_good_set_up_has_no_line_that_fails_or_warns_and_changes_nothing
     wanted = ["settings", "key", "api", "journal", "rpc", "socket", "clock", "program", "balance", "idl", "revision"]
     assert [line["check"].split(" ")[0] for line in lines] == wanted
     assert sorted(os.listdir(tmp_path)) == ["keeper.toml", "key.json"]  # noqa: PTH208
+
+
+async def test_a_program_whose_fills_create_no_position_is_named(world: World, tmp_path: Path) -> None:
+    async with EditedNode(world.net.rpc_url) as node:
+        node.edit = partial(as_revision_0_1, str(world.program.id))
+        revision = {"idl": "0.1", "id": str(world.program.id)}
+        config = KeeperConfig.beside(world, tmp_path, rpc={"url": node.rpc_url}, program=revision)
+        await funded(world, config)
+        lines = await check(config)
+    first = next(line for line in lines if line["outcome"] == "fail")
+    assert first["check"] == "revision"
+    assert "a fill creates no position" in first["detail"]
 
 
 async def test_a_clock_far_from_the_chains_is_named(tmp_path: Path) -> None:
