@@ -39,6 +39,7 @@ from keeper.runtime.health import HealthReport
 from keeper.runtime.outside import REAL_WORLD, Outside
 from keeper.runtime.watchdog import Loop, Watchdog
 from keeper.solana.client import ChainClient
+from keeper.solana.clock import ClockWatch
 from keeper.solana.pool import PoolLimits, RpcPool
 from keeper.solana.rpc import Endpoint
 from keeper.solana.transactions import Blockhashes
@@ -49,6 +50,7 @@ from keeper.venue.program import Program
 from keeper.venue.venue import Venue
 
 _SWITCH_INTERVAL_S: Final = 0.000_5
+_CLOCK_EVERY_S: Final = 5.0
 _BALANCE_EVERY_S: Final = 10.0
 _LOST_EVERY_S: Final = 1.0
 _FEES_EVERY_S: Final = 10.0
@@ -127,6 +129,8 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
         listed = anyio.Event()
         watches = _watches(settings, venue, client, router, telemetry, listed.set, outside)
 
+        clock = ClockWatch(client, router.on_event, telemetry.doubted_clock)
+
         # What keeps the process honest
         loops = [Loop(blockhashes.turns), Loop(execution.lander.turns, lambda: len(execution.flights) > 0)]
         loops += [Loop(execution.executor.turns, lambda: execution.executor.has_work)]
@@ -138,6 +142,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
         health = HealthReport(
             pool=pool,
             watches=watches,
+            clock=clock,
             blockhashes=blockhashes,
             journal=journal,
             execution=execution,
@@ -161,6 +166,8 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
             )
             serve = outside.run_api or run_api
             port = await tg.start(serve, ports, settings.http.host, settings.http.port, wallets, name="http")
+            await clock.first()
+            schedule.every(_CLOCK_EVERY_S, clock.look, "clock", tg)
             for watch in watches:
                 tg.start_soon(watch.run, name=f"watch-{watch.label}")
             await listed.wait()
@@ -215,6 +222,7 @@ def _watches(
             on_malformed=telemetry.malformed_account,
             on_snapshot=on_list,
             on_trouble=telemetry.reconnect,
+            on_unlisted=telemetry.unlisted,
             limits=WatchLimits(silence_s=settings.rpc.silence_s, snapshot_every_s=settings.rpc.snapshot_every_s),
             snapshot_lock=lists,
             connect=outside.connect,

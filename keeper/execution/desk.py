@@ -65,6 +65,13 @@ class Desk:
             return False, f"its price is {age:.0f} s old, and the limit is {limit:g} s"
         return True, ""
 
+    def all_stale(self) -> bool:
+        """Whether there are active markets with a price, and each of those prices is too old to act on."""
+        now_s, limit = self._router.now_s(), self._decision.rules.max_price_age_s
+        prices = [self._decision.prices.read(m.address) for m in self._router.markets.values() if m.is_active]
+        ages = [price.age_s(now_s) for price in prices if price is not None]
+        return bool(ages) and min(ages) > limit
+
     def counts(self) -> dict[tuple[Pubkey, OrderType], int]:
         """How many orders rest, by market and type."""
         return self._book.counts()

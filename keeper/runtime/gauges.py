@@ -77,6 +77,8 @@ class Gauges:
             label, known = watch.label, watch.health
             m.watch_slot.labels(label).set(known.last_slot)
             m.watch_connected.labels(label).set(known.connected)
+            if known.last_snapshot_at is not None:
+                m.watch_list_age.labels(label).set(now - known.last_snapshot_at)
             m.watch_reconnects.labels(label).inc(known.reconnects - self._reconnects.get(label, 0))
             self._reconnects[label] = known.reconnects
 

@@ -12,12 +12,16 @@ from keeper.domain.health import Check, Health
 from keeper.execution.assembly import Execution
 from keeper.journal import Journal
 from keeper.runtime.watchdog import Watchdog
+from keeper.solana.clock import ClockWatch
 from keeper.solana.pool import RpcPool
 from keeper.solana.transactions import Blockhashes
 from keeper.solana.watch import ProgramWatch
 
 _OF_SOME_ORDERS: Final = frozenset({"prices", "attempts"})
-"""Stale prices stop the orders of their market, an attempt that can't be recorded stops its own: not the keeper."""
+"""Stale prices stop the orders of their market, an attempt that can't be recorded stops its own: not the keeper. But
+while every price is stale the keeper executes nothing.
+"""
+_CLOCK_OLD_S: Final = 30.0
 
 
 @dataclass(slots=True, kw_only=True, repr=False)
@@ -28,6 +32,7 @@ class HealthReport:
 
     pool: RpcPool
     watches: Sequence[ProgramWatch]
+    clock: ClockWatch
     blockhashes: Blockhashes
     journal: Journal
     execution: Execution
@@ -41,6 +46,7 @@ class HealthReport:
             self._watch(),
             self._endpoints(),
             self._blockhash(),
+            self._chain_clock(),
             self._prices(),
             Check("journal", self.journal.healthy, self.journal.problem or ""),
             Check("sending", self.execution.gate.is_open, self._sending()),
@@ -49,6 +55,7 @@ class HealthReport:
             Check("recovery", self.recovered, "" if self.recovered else "open attempts are being looked up"),
         )
         ready = all(check.ok for check in checks if check.name not in _OF_SOME_ORDERS)
+        ready = ready and not self.execution.desk.all_stale()
         return Health(live=not self.watchdog.stalled, ready=ready, checks=checks)
 
     def _stuck(self) -> str:
@@ -78,10 +85,10 @@ class HealthReport:
     def _watch(self) -> Check:
         now = time.monotonic()
         heard = [w for w in self.watches if w.health.last_heard_at and now - w.health.last_heard_at <= self.silence_s]
-        up = [w for w in self.watches if w.health.connected and w.health.snapshots > 0]
+        up = [w for w in self.watches if w.health.listed]
         if up and heard:
             return Check("watch", True, f"slot {max(w.health.last_slot for w in up)}")
-        error = next((w.health.last_error for w in self.watches if w.health.last_error), "no snapshot yet")
+        error = next((w.health.last_error for w in self.watches if w.health.last_error), "no list of orders yet")
         return Check("watch", False, f"no endpoint tells of changes: {error}")
 
     def _endpoints(self) -> Check:
@@ -96,6 +103,13 @@ class HealthReport:
         except ChainError as e:
             return Check("blockhash", False, str(e))
         return Check("blockhash", True)
+
+    def _chain_clock(self) -> Check:
+        age_s = self.clock.age_s
+        if age_s is None:
+            return Check("clock", False, "the chain's clock was not read yet")
+        late = age_s > _CLOCK_OLD_S
+        return Check("clock", not late, f"no believable reading of the chain's clock for {age_s:.0f} s" if late else "")
 
     def _prices(self) -> Check:
         stale = []

@@ -11,7 +11,7 @@ import binascii
 import struct
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -38,6 +38,7 @@ TRANSACTIONS_PER_REQUEST: Final = 32
 
 CLOCK_SYSVAR: Final = Pubkey.from_string("SysvarC1ock11111111111111111111111111111111")
 _CLOCK: Final = struct.Struct("<QqQQq")
+_READ_CLOCK: Final = ("getMultipleAccounts", [str(CLOCK_SYSVAR)], {"commitment": PROCESSED, "encoding": "base64"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +128,17 @@ class ChainClient:
         """Lamports that an account of so many bytes must hold to stay."""
         return _number(await self.pool.call("getMinimumBalanceForRentExemption", size))
 
-    async def chain_time(self, commitment: Commitment = PROCESSED) -> tuple[int, int]:
-        """The clock sysvar: (slot, unix seconds). The program judges staleness and expiry by this clock."""
-        slot, accounts = await self.accounts([CLOCK_SYSVAR], commitment=commitment)
-        clock = accounts[0]
-        if clock is None or len(clock.data) < _CLOCK.size:
-            raise MalformedReply("the node has no clock sysvar")
-        _slot, _epoch_start, _epoch, _leader_epoch, unix_time = _CLOCK.unpack_from(clock.data)
-        return slot, unix_time
+    async def chain_time(self) -> tuple[int, int]:
+        """The clock sysvar at processed: (slot, unix seconds). The program judges staleness and expiry by it."""
+        return _clock(await self.pool.call(*_READ_CLOCK))
+
+    async def chain_times(self) -> list[tuple[int, int]]:
+        """The same, by each endpoint that is not benched and answers."""
+        found: list[tuple[int, int]] = []
+        for reply in await self.pool.each(*_READ_CLOCK):
+            with suppress(ChainError):
+                found.append(_clock(reply))
+        return found
 
     async def accounts(
         self,
@@ -332,6 +336,15 @@ def _landed(reply: Reply) -> LandedTransaction | ChainError | None:
         return e
 
 
+def _clock(reply: Reply) -> tuple[int, int]:
+    if isinstance(reply, ChainError):
+        raise reply
+    with _shape("the clock"):
+        account = parse_account(CLOCK_SYSVAR, _field(reply, "value")[0])
+        _slot, _epoch_start, _epoch, _leader_epoch, unix_time = _CLOCK.unpack_from(account.data)
+        return _context_slot(reply), unix_time
+
+
 def _config(commitment: Commitment, min_context_slot: int | None, **more: Any) -> dict[str, Any]:
     config = {"commitment": commitment, **more}
     if min_context_slot is not None:
@@ -359,7 +372,7 @@ def _shape(what: str) -> Iterator[None]:
     """Whatever is wrong with an answer's shape stays inside the call that it answers."""
     try:
         yield
-    except (AttributeError, KeyError, TypeError, ValueError) as e:
+    except (AttributeError, KeyError, TypeError, ValueError, struct.error) as e:
         raise MalformedReply(f"{what} in an unknown shape ({type(e).__name__})") from None
 
 

@@ -3,8 +3,8 @@
 An endpoint is benched when it asked for a pause (429), failed several times in a row, is on another genesis,
 or is too many slots behind the best believed one; it comes back by itself when its bench time is over and a probe
 of it succeeds. Benching one never blocks another. When all are benched, the one that comes back first is used
-anyway: a keeper that asks nobody is surely late. Which slot is believed, so that a node that says too much benches
-nobody, is `Agreement`'s to say.
+anyway: a keeper that asks nobody is surely late. But one on another genesis is never asked. Which slot is believed, so
+that a node that says too much benches nobody, is `Agreement`'s to say.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _ERRORS_TO_BENCH: Final = 3
 _LONGEST_BENCH_S: Final = 60.0
 _RATE_LIMIT_BENCH_S: Final = 2.0
 _FIRST_PROBE_S: Final = 2.0
+_KNOWN_PROBE_S: Final = 1.0
 
 _SENDING: Final = {
     "encoding": "base64",
@@ -150,7 +151,7 @@ class RpcPool:
                 raise
             except ChainError as e:
                 last = e
-        raise last or Transient(f"no endpoint answered {method} in time")
+        raise last or self._unanswered(method)
 
     async def accounts(
         self, method: str, *params: Any, deadline_s: float | None = None
@@ -175,7 +176,22 @@ class RpcPool:
                 continue
             self._note(seat.health, method, started, None)
             return
-        raise last or Transient(f"no endpoint answered {method} in time")
+        raise last or self._unanswered(method)
+
+    async def each(self, method: str, *params: Any) -> list[Reply]:
+        """One read of every endpoint that is not benched, all at once: for what one node alone is not believed."""
+        replies: list[Reply] = []
+
+        async def ask(seat: _Seat) -> None:
+            try:
+                replies.append(await self._tried(seat, method, params, self.limits.deadline_s))
+            except ChainError as e:
+                replies.append(e)
+
+        async with anyio.create_task_group() as tg:
+            for seat in self._by_preference():
+                tg.start_soon(ask, seat)
+        return replies
 
     async def batch(self, calls: Sequence[Call], *, deadline_s: float | None = None) -> list[Reply]:
         """Reads in batches; the calls that failed transiently are asked again of the next endpoint."""
@@ -214,8 +230,7 @@ class RpcPool:
             # What is too long for one request is cut, which a batch does.
             request_begun = seat.endpoint.transport.begin(body) if len(body) <= MAX_BODY_BYTES else None
             begun.append((seat, None if request_begun is None else BegunBatch(chunk, body, request_begun)))
-        if not begun:
-            begun.append((self._by_preference()[0], None))
+        begun = begun or [(seat, None) for seat in self._by_preference()[:1]]
         return Broadcast(self, calls, deadline_s or self.limits.deadline_s, begun)
 
     async def finish(self, broadcast: Broadcast) -> list[Reply]:
@@ -280,6 +295,22 @@ class RpcPool:
             if health.wrong_genesis:
                 self._bench(health, self.limits.probe_every_s * 1.5, "another genesis hash")
 
+    async def identify(self, label: str) -> int | None:
+        """Ask this endpoint which chain it is on: its slot, None when it did not say that. Transient when it is on
+        another chain, or does not answer and never said which one it is on.
+        """
+        seat = next(seat for seat in self._seats if seat.health.label == label)
+        # One that has said it before is not waited for: a socket may be well when the calls beside it are not.
+        longest_s = _KNOWN_PROBE_S if seat.health.known_genesis else self.limits.probe_every_s
+        await self._probe_one(seat, min(self.limits.deadline_s, longest_s))
+        if seat.health.wrong_genesis:
+            raise Transient(
+                f"{label}: it is on another chain: its genesis hash is not the one that the keeper is held to"
+            )
+        if not seat.health.known_genesis:
+            raise Transient(f"{label}: it has not said which chain it is on")
+        return seat.health.slot
+
     async def hold_to(self, genesis: str) -> None:
         """Hold every endpoint to this genesis hash (the journal's), rather than to the first one's answer.
 
@@ -301,7 +332,11 @@ class RpcPool:
         awake = self._awake()
         if awake:
             return sorted(awake, key=lambda s: (s.health.consecutive_errors, s.order))
-        return [min(self._trusted() or self._seats, key=lambda s: s.health.benched_until)]
+        return sorted(self._trusted(), key=lambda s: s.health.benched_until)[:1]
+
+    def _unanswered(self, method: str) -> Transient:
+        why = f"no endpoint answered {method} in time"
+        return Transient(why if self._trusted() else "every endpoint is on another chain")
 
     def _in_turn(self, deadline_s: float | None) -> Iterator[tuple[_Seat, float]]:
         """Who to ask, one after the other while time is left, each with the seconds that it may take: half of what is

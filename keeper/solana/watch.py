@@ -16,18 +16,21 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
 import anyio
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskStatus
 from solders.pubkey import Pubkey
 
-from keeper.domain.errors import ChainError, KeeperError, MalformedAccount, MalformedReply
-from keeper.domain.events import AccountUnreadable, ChainTime, Event, MarketSeen, OrderGone, OrderSeen
+from keeper.domain.errors import ChainError, KeeperError, MalformedAccount, MalformedReply, Transient
+from keeper.domain.events import AccountUnreadable, Event, MarketSeen, OrderGone, OrderSeen
 from keeper.domain.orders import Market, OnchainStatus, OrderFields, order_of
 from keeper.solana.account_stream import KeyedAccount
 from keeper.solana.client import PROCESSED, AccountBytes, ChainClient, memcmp
 from keeper.solana.sockets import Connect, Subscribed, Subscription, connect, subscribed
 from keeper.telemetry.turns import Turns, stalls
 
+_FIRST_BACKOFF_S: Final = 0.25
 _LONGEST_BACKOFF_S: Final = 15.0
+_ONE_ENDPOINT_SLOTS: Final = 1_000
+"""An endpoint whose socket and RPC are further apart is no endpoint: they are on different chains."""
 _MALFORMED_REMEMBERED: Final = 10_000
 _STEP: Final = 256
 """So many orders are taken in before the event loop may do something else: 1 to 2 ms."""
@@ -42,13 +45,11 @@ _LONGEST_PAUSE: Final = 5.0
 @dataclass(frozen=True, slots=True)
 class WatchLimits:
     """Seconds. `silence_s`: no slot for this long means a dead socket. `snapshot_every_s`: how often everything
-    is read again, unless that costs too much (`snapshot_pause_s`). `clock_every_s`: how often the chain's clock is
-    read.
+    is read again, unless that costs too much (`snapshot_pause_s`).
     """
 
     silence_s: float
     snapshot_every_s: float
-    clock_every_s: float = 5.0
     snapshot_deadline_s: float = 120.0
 
     def snapshot_pause_s(self, cpu_s: float) -> float:
@@ -61,12 +62,13 @@ class WatchLimits:
 @dataclass(slots=True)
 class WatchHealth:
     """How the watch does, for health and metrics. Monotonic seconds; `last_slot` is the newest slot heard of.
+    `listed`: a snapshot was merged since the socket opened, so that nothing can be missed that it has not told.
     `snapshot_cpu_s` is what the last snapshot took of the loop's thread, with what else ran meanwhile.
     """
 
     label: str
     connected: bool = False
-    snapshots: int = 0
+    listed: bool = False
     last_snapshot_at: float | None = None
     snapshot_cpu_s: float = 0.0
     last_heard_at: float | None = None
@@ -135,9 +137,10 @@ class Intake(Protocol[L]):
 class ProgramWatch:
     """Watches one program through one endpoint's socket, with lists of its accounts through the pool.
 
-    `snapshot_lock`, shared by watches with one intake, keeps their lists of orders from coming at once.
+    `label` names the endpoint in the client's pool, too: nothing of it is read before it has said that it is on the
+    pool's chain. `snapshot_lock`, shared by watches with one intake, keeps their lists of orders from coming at once.
     `on_malformed` is told once of each account that does not decode; the watch goes on. `on_snapshot` is told of each
-    merged list, `on_trouble` of each lost connection, with the reason.
+    merged list, `on_trouble` of each lost connection and `on_unlisted` of each list that failed, with the reason.
     """
 
     reader: Reader
@@ -148,6 +151,7 @@ class ProgramWatch:
     on_malformed: Callable[[Pubkey, str], None]
     on_snapshot: Callable[[], None]
     on_trouble: Callable[[str], None]
+    on_unlisted: Callable[[str], None]
     limits: WatchLimits
     snapshot_lock: anyio.Lock = field(default_factory=anyio.Lock, repr=False)
     connect: Connect = field(default=connect, repr=False)
@@ -162,11 +166,11 @@ class ProgramWatch:
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Watch until cancelled. Ready when the first snapshot has been merged."""
         ready = False
-        backoff = 0.25
+        backoff = _FIRST_BACKOFF_S
 
         def became_ready() -> None:
             nonlocal ready, backoff
-            backoff = 0.25
+            backoff = _FIRST_BACKOFF_S
             if not ready:
                 ready = True
                 task_status.started()
@@ -183,7 +187,7 @@ class ProgramWatch:
                 if rest is not None:
                     raise
                 self.health.last_error = "; ".join(str(e) for e in _leaves(group))
-            self.health.connected = False
+            self.health.connected = self.health.listed = False
             self.health.reconnects += 1
             self.on_trouble(self.health.last_error)
             await anyio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
@@ -197,17 +201,30 @@ class ProgramWatch:
             silence_s=self.limits.silence_s,
             connect=self.connect,
         ) as socket:
+            slot = await self.client.pool.identify(self.label)
             self.health.connected = True
             self.health.last_heard_at = time.monotonic()  # the acknowledgements
             async with anyio.create_task_group() as tg:
-                tg.start_soon(self._read, socket, tg)
+                tg.start_soon(self._read, socket, slot)
                 # Subscribed first, snapshot second: what changes in between arrives by the subscription.
+                await self._list(became_ready)
+
+    async def _list(self, became_ready: Callable[[], None]) -> None:
+        """Take snapshots. One that fails is asked for again: nothing is wrong with the socket for that."""
+        backoff = _FIRST_BACKOFF_S
+        while True:
+            try:
                 await self.snapshot()
-                became_ready()
-                tg.start_soon(self._follow_clock)
-                while True:
-                    await anyio.sleep(self.limits.snapshot_pause_s(self.health.snapshot_cpu_s))
-                    await self.snapshot()
+            except ChainError as e:
+                self.health.last_error = str(e)
+                self.on_unlisted(str(e))
+                await anyio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+                backoff = min(backoff * 2, _LONGEST_BACKOFF_S)
+                continue
+            backoff = _FIRST_BACKOFF_S
+            self.health.listed = True
+            became_ready()
+            await anyio.sleep(self.limits.snapshot_pause_s(self.health.snapshot_cpu_s))
 
     def _subscriptions(self) -> list[Subscription]:
         def of(discriminator: bytes) -> tuple[Any, ...]:
@@ -225,8 +242,13 @@ class ProgramWatch:
             Subscription("order", "programSubscribe", of(self.reader.order_discriminator)),
         ]
 
-    async def _read(self, socket: Subscribed, tg: TaskGroup) -> None:
+    async def _read(self, socket: Subscribed, slot: int | None) -> None:
+        """Take in what the socket tells. `slot` is where the endpoint's RPC stands, as far as it said that."""
         async for news in socket.notifications():
+            if slot is not None:
+                if abs(news.slot - slot) > _ONE_ENDPOINT_SLOTS:
+                    raise Transient(f"{self.label}: its socket is at slot {news.slot}, and its RPC at {slot}")
+                slot = None
             if stalls:
                 await self.turns.turn()
             else:
@@ -294,7 +316,6 @@ class ProgramWatch:
 
         Markets come first, so that an order that is already met by the present price acts at once.
         """
-        await self._chain_time()
         deadline = self.limits.snapshot_deadline_s
         slot, markets = await self.client.program_accounts(
             self.reader.id, [memcmp(0, self.reader.market_discriminator)], deadline_s=deadline
@@ -306,7 +327,6 @@ class ProgramWatch:
             slot = await self._orders(deadline)
             await self._tell_of_the_gone(slot)
             self.health.snapshot_cpu_s = time.thread_time() - began
-        self.health.snapshots += 1
         self.health.last_snapshot_at = time.monotonic()
         self.on_snapshot()
 
@@ -358,15 +378,6 @@ class ProgramWatch:
                 if address not in self._bad:
                     self.intake.on_event(OrderGone(address, slot))
             await anyio.lowlevel.checkpoint()
-
-    async def _follow_clock(self) -> None:
-        while True:
-            await anyio.sleep(self.limits.clock_every_s)
-            await self._chain_time()
-
-    async def _chain_time(self) -> None:
-        slot, unix_time_s = await self.client.chain_time()
-        self.intake.on_event(ChainTime(slot, unix_time_s))
 
 
 def _address(text: str) -> Pubkey:

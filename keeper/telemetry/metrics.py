@@ -92,6 +92,14 @@ class Metrics:
         self.watch_reconnects = counter(
             "keeper_watch_reconnects_total", "Sockets that were lost and opened again.", ["endpoint"]
         )
+        self.watch_list_age = gauge(
+            "keeper_watch_list_age_seconds",
+            "Since all orders were last listed: what was missed is found then.",
+            ["endpoint"],
+        )
+        self.clock_doubted = counter(
+            "keeper_clock_doubted_total", "Readings of the chain's clock that did not fit, and were asked for again."
+        )
         self.malformed = counter("keeper_malformed_accounts_total", "Accounts that did not decode and were skipped.")
         self.gate_open = gauge("keeper_gate_open", "1 while sending is allowed.")
         self.gate_open.set(1)

@@ -62,6 +62,15 @@ class Telemetry:
         """A socket was lost."""
         self.report(Note("watch.reconnect", reason, level="warning"))
 
+    def unlisted(self, reason: str) -> None:
+        """A list of the program's accounts could not be read."""
+        self.report(Note("watch.unlisted", reason, level="warning"))
+
+    def doubted_clock(self, reason: str) -> None:
+        """A reading of the chain's clock was not believed at once."""
+        self.metrics.clock_doubted.inc()
+        self.report(Note("clock.doubted", reason, level="warning"))
+
     def report(self, report: Report) -> None:
         """Count it and write it down."""
         m = self.metrics

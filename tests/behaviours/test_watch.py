@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import anyio
+import httpx
 import pytest
 from solders.account import Account
 from solders.pubkey import Pubkey
@@ -20,9 +22,10 @@ from keeper.solana.rpc import Endpoint
 from keeper.solana.sockets import Subscription, subscribed
 from keeper.solana.watch import ProgramWatch, WatchLimits
 from keeper.venue.venue import MARKET_DISCRIMINATOR, ORDER_DISCRIMINATOR, Venue
+from tests.behaviours.edited_node import Call
 from tests.behaviours.stand import USDC, Stand, stays
 from tests.chaos.proxy import Fault, Kind
-from tests.support import PROGRAM, Trader, until
+from tests.support import PROGRAM, KeeperConfig, KeeperProcess, Trader, World, until
 
 pytestmark = pytest.mark.anyio
 
@@ -120,6 +123,7 @@ async def watching(stand: Stand) -> AsyncIterator[tuple[ProgramWatch, Recorder]]
         on_malformed=lambda address, reason: None,
         on_snapshot=lambda: None,
         on_trouble=lambda reason: None,
+        on_unlisted=lambda reason: None,
         limits=WatchLimits(silence_s=5.0, snapshot_every_s=60.0),
     )
     async with anyio.create_task_group() as tg:
@@ -232,6 +236,66 @@ async def test_18_accounts_above_one_mebibyte_pass_the_socket(stand: Stand, trad
         assert watch.health.malformed == 0
 
 
+@pytest.mark.parametrize("method", ["getMultipleAccounts", "getProgramAccounts"], ids=["the clock", "the list"])
+async def test_what_the_node_refuses_beside_a_healthy_socket_does_not_close_it(tmp_path: Path, method: str) -> None:
+    """With 429 on the reading of the clock alone, the keeper heard of changes for an eighth of the time."""
+
+    def refuse(call: Call, reply: dict[str, Any]) -> None:
+        if call["method"] == method:
+            del reply["result"]
+            reply["error"] = {"code": 429, "message": "Too many requests"}
+
+    async with Stand.open(tmp_path, rpc={"snapshot_every_s": 0.3}) as stand:
+        trader, market = stand.world.trader(), stand.world.market()
+        async with stand.keeper():
+            stand.nodes[0].edit = refuse
+            asked = len(stand.asked)
+            await until(lambda: sum(c["method"] == method for c in stand.asked[asked:]) >= 2, within_s=15)
+            assert await connections(stand) == 0
+            assert (await stand.readiness("watch"))[0]
+            order = stand.order(trader, market)
+            await stand.known(order)
+            missed = stand.asked[asked:]
+            stand.nodes[0].edit = None
+            await until(lambda: any(c["method"] == method for c in stand.asked[len(missed) + asked :]), within_s=15)
+            stand.world.set_price(market, 94 * USDC)
+            await stand.reach(order, OrderState.FILLED)
+            assert await connections(stand) == 0
+
+
+@pytest.mark.parametrize("only_its_socket", [False, True], ids=["an endpoint", "a socket"])
+async def test_22_what_is_on_another_chain_decides_nothing(tmp_path: Path, only_its_socket: bool) -> None:
+    """Its socket said 90 of the same market, and an order was executed at a price that its chain did not have."""
+    async with World.open() as ours, World.open() as other:
+        for _ in range(3_000):
+            other.bank.advance()
+        market = ours.market("SOL/USDC")
+        assert market == other.market("SOL/USDC")
+        order = ours.place(ours.trader(), market, stop_price_1e6=95 * USDC)
+        url = ours.net.rpc_url if only_its_socket else other.net.rpc_url
+        fallbacks = [{"url": url, "ws_url": other.net.ws_url}]
+        rpc = {"fallbacks": fallbacks, "probe_every_s": 1.0, "snapshot_every_s": 5.0}
+        config = KeeperConfig.beside(ours, tmp_path, rpc=rpc, trigger={"breaker_trip": 1.0})
+        async with KeeperProcess.running(config) as keeper, httpx.AsyncClient(base_url=keeper.url) as api:
+
+            async def told(path: str, part: str) -> bool:
+                return part in (await api.get(path)).text
+
+            with anyio.fail_after(10):
+                while not await told("/metrics", "keeper_watch_reconnects_total{"):  # noqa: ASYNC110 - asked over HTTP
+                    await anyio.sleep(0.1)
+            for price in (90, 92, 90):
+                other.set_price(market, price * USDC)
+                await anyio.sleep(0.3)
+            assert not await told("/v1/markets/SOL/USDC", '"price":"9')
+            with config.reading() as journal:
+                assert journal.attempts_of(order) == []
+                ours.set_price(market, 94 * USDC)
+                await until(lambda: (row := journal.order(order)) is not None and row.state is OrderState.FILLED)
+                assert len(journal.attempts_of(order)) == 1
+        assert "another chain" in config.log.read_text() or "and its RPC at" in config.log.read_text()
+
+
 async def test_18_more_subscriptions_than_fit_a_message(stand: Stand) -> None:
     """A node takes 4,096 bytes a message: two hundred subscriptions are 20 KiB."""
     proxy = stand.proxies[0]
@@ -296,7 +360,12 @@ async def test_24_how_old_a_price_is_says_the_chains_clock(tmp_path: Path) -> No
             ok, sentence = await stand.readiness("prices")
             assert not ok
             assert "old" in sentence
-            assert (await stand.get("/readyz")).status_code == 200, "a sleeping oracle is not the keeper's fault"
+            assert (await stand.get("/readyz")).status_code == 503, "nothing at all is executed"
+            stand.world.market()
+            with anyio.fail_after(10):  # one oracle that sleeps is not the keeper's fault
+                while (await stand.get("/readyz")).status_code != 200:  # noqa: ASYNC110 - asked over HTTP
+                    await anyio.sleep(0.02)
+            assert not (await stand.readiness("prices"))[0]
             stand.world.set_price(market, 94 * USDC)
             await stand.reach(order, OrderState.FILLED)
 

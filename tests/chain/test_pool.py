@@ -202,6 +202,38 @@ async def test_22_an_endpoint_on_another_genesis_is_never_used_while_it_is() -> 
     assert not pool.health[1].wrong_genesis
 
 
+async def test_22_when_every_endpoint_is_on_another_genesis_none_is_asked() -> None:
+    """What they say of an address is not of our chain: an empty balance, an attempt that can no longer land."""
+    other = ScriptedNode()
+    pool = pool_of(other)
+    await pool.hold_to("genesis-a")
+    other.genesis = "genesis-b"
+    await pool.probe()
+    before = len(other.bodies)
+    with pytest.raises(Transient, match="another chain"):
+        await pool.call("getBalance", "address")
+    (reply,) = await pool.batch([Call("getBalance", ("address",))])
+    assert isinstance(reply, Transient)
+    (reply,) = await pool.send([b"AAA"]).replies()
+    assert isinstance(reply, Transient)
+    assert len(other.bodies) == before
+
+
+async def test_22_an_endpoint_says_which_chain_it_is_on_before_its_socket_is_read() -> None:
+    ours, other = ScriptedNode(), ScriptedNode(broken=True, genesis="genesis-b")
+    pool = pool_of(ours, other)
+    await pool.hold_to("genesis-a")
+    labels = [health.label for health in pool.health]
+    assert await pool.identify(labels[0]) == ours.slot
+    with pytest.raises(Transient, match="has not said"):
+        await pool.identify(labels[1])
+    other.broken = False
+    with pytest.raises(Transient, match="another chain"):
+        await pool.identify(labels[1])
+    ours.broken = True
+    assert await pool.identify(labels[0]) is None, "it said so before, and a socket may be well when its calls are not"
+
+
 async def test_when_all_are_benched_one_is_asked_anyway() -> None:
     clock = Clock()
     nodes = ScriptedNode(broken=True), ScriptedNode(broken=True)
