@@ -36,7 +36,7 @@ _REASONS: Final = {
     OnchainStatus.EXPIRED: "The program marked it expired.",
     OnchainStatus.REJECTED: "The program rejected it.",
 }
-_GONE: Final = "Its account is gone: its user closed it."
+GONE: Final = "Its account is gone: its user closed it."
 
 
 class Endings:
@@ -124,6 +124,6 @@ def unreadable(reason: str) -> str:
 
 def _end(address: Pubkey, order: Order | None, slot: int) -> NoteOrder | NoteState:
     if order is None:
-        return NoteState(address, OrderState.DROPPED, _GONE, slot=slot)
+        return NoteState(address, OrderState.DROPPED, GONE, slot=slot)
     reason = _REASONS.get(order.status, f"It reads {order.status.word} on chain.")
     return NoteOrder(order, first_state(order.status), reason)

@@ -172,6 +172,15 @@ class Orders:
         record = self._records.get(address)
         return record is None or not record.reasons
 
+    def not_seen_since(self, slot: int, cursor: int) -> tuple[list[Pubkey], int | None]:
+        """Orders of the book that nothing as new as `slot` is known of, in steps (`Book.older_than`). At the end those
+        that can't be read and are not in the book any more: who closes one of them may do so unheard.
+        """
+        gone, following = self.book.older_than(slot, start=cursor)
+        if following is None:
+            gone += [address for address in self.blocked(Reason.UNREADABLE) if self.book.slot(address) is None]
+        return gone, following
+
     # -- readings
 
     def record(self, address: Pubkey, order: Order | None = None) -> Record:

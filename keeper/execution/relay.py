@@ -20,6 +20,7 @@ from keeper.domain.events import OrderSeen
 from keeper.domain.orders import OnchainStatus, Order, OrderState
 from keeper.domain.reports import OrderSettled, Report
 from keeper.execution.consequences import WAITS_FOR_ACCOUNT, conclusion
+from keeper.execution.endings import GONE
 from keeper.execution.flights import Flight
 from keeper.execution.lander import Lander
 from keeper.execution.orders import Orders, Reason
@@ -119,8 +120,8 @@ def landed(verdict: Verdict, order: Order | None, *, acted_on: bool) -> None:
     verdict.read_back = verdict.frees = True
 
 
-def failed(verdict: Verdict, failure: ProgramFailure, order: Order | None, orders: Orders) -> None:
-    """The program refused the user's transaction."""
+def failed(verdict: Verdict, failure: ProgramFailure, order: Order | None, slot: int, orders: Orders) -> None:
+    """The program refused the user's transaction. `order` is what its address had as of `slot`."""
     verdict.move(
         AttemptState.FAILED,
         ended_at=time.time(),
@@ -131,22 +132,29 @@ def failed(verdict: Verdict, failure: ProgramFailure, order: Order | None, order
     )
     _move_prepared(verdict, PreparedStatus.FAILED)
     reason = f"The program refused its user's transaction with {failure.name}."
-    _came_to_nothing(verdict, order, OrderState.REJECTED, reason, orders)
+    _came_to_nothing(verdict, order, slot, OrderState.REJECTED, reason, orders)
     _settled(verdict, Fate.REFUSED, reason, failure.name)
 
 
-def expired(verdict: Verdict, order: Order | None, orders: Orders) -> None:
-    """It can no longer land."""
+def expired(verdict: Verdict, order: Order | None, slot: int, orders: Orders) -> None:
+    """It can no longer land. `order` is what its address had as of `slot`."""
     verdict.move(AttemptState.EXPIRED, ended_at=time.time(), fate=Fate.TRANSIENT, error_name="BlockhashExpired")
     _move_prepared(verdict, PreparedStatus.EXPIRED)
     reason = "Its user's transaction can no longer land: its blockhash is too old."
-    _came_to_nothing(verdict, order, OrderState.DROPPED, reason, orders)
+    _came_to_nothing(verdict, order, slot, OrderState.DROPPED, reason, orders)
     _settled(verdict, Fate.TRANSIENT, reason, "BlockhashExpired")
 
 
-def _came_to_nothing(verdict: Verdict, order: Order | None, state: OrderState, reason: str, orders: Orders) -> None:
+def _came_to_nothing(
+    verdict: Verdict, order: Order | None, slot: int, state: OrderState, reason: str, orders: Orders
+) -> None:
     address = verdict.flight.attempt.order
     verdict.closed = verdict.frees = True
+    if order is None and verdict.flight.cancels:
+        # There was an order to cancel, and it was closed meanwhile, of which the watch may not have heard.
+        verdict.ops.append(NoteState(address, OrderState.DROPPED, GONE, slot=slot))
+        verdict.ended_slot = slot
+        return
     if order is None:
         verdict.ops.append(NoteState(address, state, reason))
         return

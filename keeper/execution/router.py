@@ -213,8 +213,8 @@ class Router:
         return self.orders.armed(address) and self._book.still(address, fields, slot)
 
     def not_seen_since(self, slot: int, cursor: int) -> tuple[list[Pubkey], int | None]:
-        """Orders of the book that nothing as new as `slot` is known of, in steps: what a list of that slot lacks."""
-        return self._book.older_than(slot, start=cursor)
+        """Orders that nothing as new as `slot` is known of, in steps: what a list of that slot lacks."""
+        return self.orders.not_seen_since(slot, cursor)
 
     # -- actions
 

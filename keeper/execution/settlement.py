@@ -145,7 +145,7 @@ class Settlement:
                 await anyio.lowlevel.checkpoint()
             order = self._newest(read, verdict.flight.attempt.order)
             if verdict.flight.attempt.kind is AttemptKind.RELAY:
-                relay.failed(verdict, failure, order, self._orders)
+                relay.failed(verdict, failure, order, read.slot, self._orders)
                 continue
             fate = failure.fate
             if order is None or not order.pending:
@@ -174,7 +174,7 @@ class Settlement:
             flight = verdict.flight
             order = self._newest(read, flight.attempt.order)
             if flight.attempt.kind is AttemptKind.RELAY:
-                relay.expired(verdict, order, self._orders)
+                relay.expired(verdict, order, read.slot, self._orders)
                 continue
             fate = Fate.TRANSIENT if order is not None and order.pending else Fate.LOST_RACE
             detail = flight.refused or "its blockhash is too old, and no node knows it"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
@@ -324,17 +324,18 @@ class ProgramWatch:
             self._market(account, slot, time.monotonic_ns())
         async with self.snapshot_lock:
             began = time.thread_time()
-            slot = await self._orders(deadline)
-            await self._tell_of_the_gone(slot)
+            slot, unread = await self._orders(deadline)
+            await self._tell_of_the_gone(slot, unread)
             self.health.snapshot_cpu_s = time.thread_time() - began
         self.health.last_snapshot_at = time.monotonic()
         self.on_snapshot()
 
-    async def _orders(self, deadline_s: float) -> int:
+    async def _orders(self, deadline_s: float) -> tuple[int, set[Pubkey]]:
         """Part by part, because a million orders are half a gigabyte of JSON; and step by step, because they must not
-        stop the reader beside us. Gives the snapshot's slot.
+        stop the reader beside us. Gives the snapshot's slot, and the accounts that are there and do not decode.
         """
         slot = 0
+        unread: set[Pubkey] = set()
         owner = str(self.reader.id)
         load = self.intake.begin_load()
         # The pending ones alone: what ended stays on chain until its user closes it, and need not be read each time.
@@ -345,20 +346,21 @@ class ProgramWatch:
                 async for slot, accounts in parts:
                     for start in range(0, len(accounts), _STEP):
                         some = [keyed for keyed in accounts[start : start + _STEP] if keyed.account.owner == owner]
-                        self._take_in(some, slot, load)
+                        self._take_in(some, slot, load, unread)
                         await anyio.lowlevel.checkpoint()
         finally:
             # Also when the list breaks off: what was given is true.
             if load is not None:
                 await self.intake.end_load(load)
-        return slot
+        return slot, unread
 
-    def _take_in(self, accounts: Iterable[KeyedAccount], slot: int, load: Load | None) -> None:
+    def _take_in(self, accounts: Iterable[KeyedAccount], slot: int, load: Load | None, unread: set[Pubkey]) -> None:
         pending: list[tuple[bytes, OrderFields]] = []
         for keyed in accounts:
             address = _address(keyed.pubkey)
             fields = self._fields(address, keyed.account.data[0], slot)
             if fields is None:
+                unread.add(address)
                 continue
             if load is not None and fields[9] == _PENDING:
                 pending.append((bytes(address), fields))
@@ -367,7 +369,7 @@ class ProgramWatch:
         if load is not None:
             load.add(pending, slot)
 
-    async def _tell_of_the_gone(self, slot: int) -> None:
+    async def _tell_of_the_gone(self, slot: int, unread: Collection[Pubkey]) -> None:
         """What the list lacks is not pending any more: nothing as new as it is known of these orders. An order that was
         placed after the list's slot, or that newer news confirmed, is not among them.
         """
@@ -375,7 +377,7 @@ class ProgramWatch:
         while cursor is not None:
             gone, cursor = self.intake.not_seen_since(slot, cursor)
             for address in gone:
-                if address not in self._bad:
+                if address not in unread:
                     self.intake.on_event(OrderGone(address, slot))
             await anyio.lowlevel.checkpoint()
 

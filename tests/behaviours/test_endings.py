@@ -6,6 +6,7 @@ import base64
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
 import pytest
 from solders.account import Account
 from solders.pubkey import Pubkey
@@ -16,6 +17,7 @@ from keeper.domain.orders import OnchainStatus, OrderState
 from keeper.venue.venue import ORDER_DISCRIMINATOR
 from tests.behaviours.edited_node import Call
 from tests.behaviours.stand import USDC, Stand, stays
+from tests.behaviours.test_orders import records
 from tests.behaviours.test_restarts import refused_once
 from tests.chaos.proxy import Fault, Kind
 from tests.support import PROGRAM, Trader, until
@@ -285,6 +287,25 @@ async def test_a_restart_takes_no_malformed_account_for_a_closed_one(
         await stand.reach(order, OrderState.OPEN)
         stand.world.set_price(market, 94 * USDC)
         await stand.reach(order, OrderState.FILLED)
+
+
+async def test_what_could_not_be_read_and_is_closed_unheard_is_found_by_a_list(tmp_path: Path) -> None:
+    """It is not in the book, so that a list that lacks it said nothing of it, and it stayed failed for good."""
+    async with Stand.open(tmp_path, rpc={"snapshot_every_s": 0.2}) as stand:
+        market, trader = stand.world.market(), stand.world.trader()
+        order = stand.order(trader, market)
+        async with stand.keeper():
+            await stand.known(order)
+        spoil(stand, order)
+        async with stand.keeper():
+            await stand.reason(order, "can't be read")
+            stand.scripts[0].break_news(Fault(Kind.NEWS_DROPPED), kind="programNotification", times=1_000)
+            stand.bank.set_account(order, None)
+            row = await stand.reach(order, OrderState.DROPPED)
+            assert row.reason == "Its account is gone: its user closed it."
+            with anyio.fail_after(10):
+                while await records(stand):  # noqa: ASYNC110 - asked over HTTP
+                    await anyio.sleep(0.1)
 
 
 async def test_a_rehearsal_that_finds_the_order_not_pending_has_it_read_again(

@@ -15,6 +15,7 @@ from solders.pubkey import Pubkey
 from keeper.domain.attempts import AttemptKind, AttemptState
 from keeper.domain.orders import OnchainStatus, OrderState, OrderType
 from tests.behaviours.stand import USDC, Stand, stays
+from tests.chaos.proxy import Fault, Kind
 from tests.http.http_world import signed
 from tests.support import BOUND_S, Trader, until
 
@@ -239,6 +240,27 @@ async def test_an_order_whose_relayed_cancel_fails_on_chain_is_executed_again(tm
             await filled_once(stand, order)
             (relayed,) = [one for one in stand.attempts(order) if one.kind is AttemptKind.RELAY]
             assert relayed.error_name == "OrderNotPending"
+
+
+async def test_an_order_whose_relayed_cancel_fails_because_it_was_closed_unheard_is_dropped(tmp_path: Path) -> None:
+    """It was cancelled and closed by wallet, of which the keeper heard nothing. It was noted as rejected."""
+    async with Stand.open(tmp_path) as stand:
+        market, trader = stand.world.market(), stand.world.trader()
+        order = stand.order(trader, market)
+        async with stand.keeper():
+            await stand.known(order)
+            stand.bank.hold_transactions()
+            await relay_cancel(stand, trader, order)
+            stand.scripts[0].break_news(Fault(Kind.NEWS_DROPPED), kind="programNotification", times=1_000)
+            stand.world.cancel(trader, order)
+            stand.world.close(trader, order)
+            stand.bank.release_transactions()
+            await until(lambda: stand.attempts(order)[0].state is AttemptState.FAILED)
+            row = stand.row(order)
+            assert row is not None
+            assert (row.state, row.reason) == (OrderState.DROPPED, "Its account is gone: its user closed it.")
+            shown = (await stand.get("/v1/markets")).json()["markets"]
+            assert [market["resting"] for market in shown] == [[]], "the book does not go on with it"
 
 
 # -- what is gone

@@ -132,7 +132,7 @@ class Surroundings(RuleBasedStateMachine):
     @rule(address=ONE, told=OFTEN)
     def its_account_is_closed(self, address: Pubkey, told: bool) -> None:
         order = self.chain.read(address)
-        if isinstance(order, Order) and not order.pending:
+        if isinstance(order, str) or (order is not None and not order.pending):
             slot = self.chain.write(address, None)
             if told:
                 self.tell(address, slot)

@@ -228,9 +228,7 @@ class OrderRecords(Surroundings):
                 if flight.signature not in self.chain.landed:
                     self.chain.dead.add(flight.signature)
                 self.poll(flight)
-            self.a_list_comes(0, True, set())
-            for address in ADDRESSES:
-                self.tell(address, self.chain.slot)
+            self.a_list_comes(0, True, set())  # which is all that it can rely on
             self.the_endings_are_read()
         assert not self.flights()
         for address in self.life.orders.addresses():
