@@ -109,7 +109,9 @@ class HealthReport:
         if age_s is None:
             return Check("clock", False, "the chain's clock was not read yet")
         late = age_s > _CLOCK_OLD_S
-        return Check("clock", not late, f"no believable reading of the chain's clock for {age_s:.0f} s" if late else "")
+        return Check(
+            "clock", not late, f"nothing newer was told of the chain's clock for {age_s:.0f} s" if late else ""
+        )
 
     def _prices(self) -> Check:
         stale = []

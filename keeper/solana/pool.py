@@ -178,13 +178,13 @@ class RpcPool:
             return
         raise last or self._unanswered(method)
 
-    async def each(self, method: str, *params: Any) -> list[Reply]:
+    async def each(self, method: str, *params: Any, deadline_s: float) -> list[Reply]:
         """One read of every endpoint that is not benched, all at once: for what one node alone is not believed."""
         replies: list[Reply] = []
 
         async def ask(seat: _Seat) -> None:
             try:
-                replies.append(await self._tried(seat, method, params, self.limits.deadline_s))
+                replies.append(await self._tried(seat, method, params, deadline_s))
             except ChainError as e:
                 replies.append(e)
 

@@ -29,7 +29,7 @@ from keeper.telemetry.turns import Turns, stalls
 
 _FIRST_BACKOFF_S: Final = 0.25
 _LONGEST_BACKOFF_S: Final = 15.0
-_ONE_ENDPOINT_SLOTS: Final = 1_000
+ONE_ENDPOINT_SLOTS: Final = 1_000
 """An endpoint whose socket and RPC are further apart is no endpoint: they are on different chains."""
 _MALFORMED_REMEMBERED: Final = 10_000
 _STEP: Final = 256
@@ -246,7 +246,7 @@ class ProgramWatch:
         """Take in what the socket tells. `slot` is where the endpoint's RPC stands, as far as it said that."""
         async for news in socket.notifications():
             if slot is not None:
-                if abs(news.slot - slot) > _ONE_ENDPOINT_SLOTS:
+                if abs(news.slot - slot) > ONE_ENDPOINT_SLOTS:
                     raise Transient(f"{self.label}: its socket is at slot {news.slot}, and its RPC at {slot}")
                 slot = None
             if stalls:

@@ -296,6 +296,18 @@ async def test_a_good_set_up_has_no_line_that_fails_or_warns_and_changes_nothing
     assert sorted(os.listdir(tmp_path)) == ["keeper.toml", "key.json"]  # noqa: PTH208
 
 
+async def test_a_socket_on_another_chain_than_its_rpc_is_named(world: World, tmp_path: Path) -> None:
+    async with World.open() as other:
+        for _ in range(3_000):
+            other.bank.advance()
+        config = KeeperConfig.beside(world, tmp_path, rpc={"ws_url": other.net.ws_url})
+        await funded(world, config)
+        lines = await check(config)
+    first = next(line for line in lines if line["outcome"] == "fail")
+    assert first["check"].startswith("socket")
+    assert "different chains" in first["detail"]
+
+
 async def test_a_program_whose_fills_create_no_position_is_named(world: World, tmp_path: Path) -> None:
     async with EditedNode(world.net.rpc_url) as node:
         node.edit = partial(as_revision_0_1, str(world.program.id))

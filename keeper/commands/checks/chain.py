@@ -15,11 +15,12 @@ from keeper.config.endpoints import EndpointUrls
 from keeper.config.program import refuse_fills_without_position
 from keeper.config.settings import CLUSTERS, Settings
 from keeper.domain.errors import ChainError
-from keeper.solana.client import ChainClient
+from keeper.solana.client import PROCESSED, ChainClient
 from keeper.solana.http1 import HttpTransport
 from keeper.solana.pool import PoolLimits, RpcPool
 from keeper.solana.rpc import Endpoint
 from keeper.solana.sockets import Subscription, subscribed
+from keeper.solana.watch import ONE_ENDPOINT_SLOTS
 from keeper.venue.program import Program
 
 _DEADLINE_S: Final = 5.0
@@ -63,7 +64,7 @@ async def endpoints(
 
 
 async def sockets(working: Sequence[EndpointUrls], lines: Lines) -> None:
-    """Each socket brings a slot. Without one the keeper hears of nothing."""
+    """Each socket brings a slot, which is about where the RPC beside it is. Without one the keeper hears of nothing."""
     for endpoint in working:
         name = f"socket {endpoint.label}"
         socket = subscribed(
@@ -76,7 +77,13 @@ async def sockets(working: Sequence[EndpointUrls], lines: Lines) -> None:
         try:
             async with socket as opened, aclosing(opened.notifications()) as news:
                 slot = (await anext(news)).slot
-            lines.passed(name, f"tells of slots ({slot})")
+            async with client_for([endpoint]) as client:
+                apart = abs(slot - await client.slot(PROCESSED))
+            if apart > ONE_ENDPOINT_SLOTS:
+                detail = f"it is {apart} slots away from the RPC beside it, so they are on different chains"
+                lines.fail(name, detail, "Check rpc.ws_url.")
+            else:
+                lines.passed(name, f"tells of slots ({slot})")
         except ChainError as e:
             remedy = "Check rpc.ws_url; solana-test-validator serves it on the port after the RPC's."
             lines.fail(name, str(e).removeprefix(f"{endpoint.label}: "), remedy)
