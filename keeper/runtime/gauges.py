@@ -56,9 +56,12 @@ class Gauges:
         m = self.metrics
         m.price_reads.set(self.execution.decision.prices.reads)
         symbols = {market.address: market.symbol for market in self.execution.desk.markets()}
+        executable = self.execution.decision.rules.executable
         m.orders_resting.clear()
+        m.orders_never_executed.clear()
         for (market, order_type), count in self.execution.decision.book.counts().items():
-            m.orders_resting.labels(symbols.get(market, "unknown"), order_type.word).set(count)
+            gauge = m.orders_resting if order_type in executable else m.orders_never_executed
+            gauge.labels(symbols.get(market, "unknown"), order_type.word).set(count)
         now = self.execution.desk.chain_time_s()
         m.price_age.clear()
         for address, symbol in symbols.items():

@@ -114,10 +114,12 @@ class HealthReport:
         )
 
     def _prices(self) -> Check:
+        desk, executable = self.execution.desk, self.execution.decision.rules.executable
+        waited_for = {market for market, order_type in desk.counts() if order_type in executable}
         stale = []
-        for market in self.execution.desk.markets():
-            executing, why = self.execution.desk.executing(market)
-            if not executing:
+        for market in desk.markets():
+            executing, why = desk.executing(market)
+            if not executing and market.address in waited_for:
                 stale.append(f"{market.symbol}: {why}")
         return Check("prices", not stale, "; ".join(stale))
 

@@ -6,7 +6,15 @@ import platform
 from functools import partial
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+)
 
 # From a tick that is handled within a millisecond to an expiry a minute and a half later.
 LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 90)
@@ -17,14 +25,22 @@ class Metrics:
     """Every metric of the keeper, in a registry of its own."""
 
     def __init__(self, version: str) -> None:
+        # The time at which each series was made: as many lines again as there are series, and nobody asks for it.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
         seconds = partial(Histogram, buckets=LATENCY_BUCKETS_S, registry=self.registry)
         Info("keeper_build", "Version of the keeper and of Python.", registry=self.registry).info(
             {"version": version, "python": platform.python_version()}
         )
         self.orders_resting = gauge(
-            "keeper_orders_resting", "Pending orders that the keeper watches.", ["market", "type"]
+            "keeper_orders_resting", "Pending orders that the keeper watches and would execute.", ["market", "type"]
+        )
+        self.orders_never_executed = gauge(
+            "keeper_orders_never_executed",
+            "Pending orders of types that the program's revision does not execute.",
+            ["market", "type"],
         )
         self.triggered = counter("keeper_orders_triggered_total", "Orders whose condition was met by a fresh price.")
         self.settled = counter(

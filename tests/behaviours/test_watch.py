@@ -354,6 +354,7 @@ async def test_24_how_old_a_price_is_says_the_chains_clock(tmp_path: Path) -> No
         stand.world.set_price(market, 94 * USDC)
         stand.bank.advance_clock(900)
         async with stand.keeper():
+            assert (await stand.readiness("prices"))[0], "no order waits for it"
             order = stand.order(trader, market)
             await stand.reach(order, OrderState.OPEN)
             await stays(lambda: not stand.attempts(order), stand)

@@ -43,7 +43,7 @@ def test_compose_mounts_what_there_is() -> None:
         assert (ROOT / mounted).is_dir(), mounted
     assert "read_only: true" in compose
     published = re.findall(r'ports: \["([^"]+)"\]', compose)
-    assert len(published) == 3
+    assert len(published) == 4
     assert all(port.startswith("127.0.0.1:") for port in published)
     assert "keeper:8080" in (ROOT / "config/prometheus/prometheus.yml").read_text()
 

@@ -13,6 +13,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 from solders.account import Account
@@ -91,3 +92,29 @@ async def test_the_profile_is_whole_and_never_executes_by_itself() -> None:
     assert not program.creates_position
     assert settings.execution.dry_run
     assert not settings.program.accept_fills_without_position
+
+
+async def test_an_order_that_is_never_executed_waits_for_no_price(tmp_path: Path) -> None:
+    """A limit order, and a market whose last price is old: nobody is woken by that."""
+    program = PROFILE["program"]["id"]
+    address, order_account = recorded("order Limit long pending")
+    order = decode_order(address, bytes(order_account.data), 0)
+    market, market_account = recorded("market SOL/USDC priced at 100")
+    assert order.market == market
+    programs = ((Pubkey.from_string(program), PROGRAM_SO),)
+    async with World.open(programs=programs) as world, EditedNode(world.net.rpc_url) as node:
+        node.edit = lambda call, reply: as_revision_0_1(program, call, reply)
+        world.bank.set_account(address, order_account)
+        world.bank.set_account(market, priced(market, market_account, 100_000_000, int(time.time()) - 3_600))
+        rpc = {"url": node.rpc_url, "ws_url": world.net.ws_url}
+        sections = {"program": PROFILE["program"], "execution": PROFILE["execution"]}
+        config = KeeperConfig.at(tmp_path, world.wallet(), rpc=rpc, **sections)
+        async with KeeperProcess.running(config) as keeper, httpx.AsyncClient(base_url=keeper.url) as api:
+            health = (await api.get("/healthz")).json()
+            assert {"name": "prices", "ok": True, "detail": ""} in health["checks"]
+            metrics = ""
+            with anyio.fail_after(10):
+                while 'keeper_orders_never_executed{market="SOL/USDC",type="limit"} 1.0' not in metrics:
+                    metrics = (await api.get("/metrics")).text
+                    await anyio.sleep(0.1)
+            assert "keeper_orders_resting{" not in metrics

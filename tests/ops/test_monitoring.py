@@ -12,6 +12,7 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
+import yaml  # type: ignore[import-untyped]
 from prometheus_client.parser import text_string_to_metric_families
 from solders.keypair import Keypair
 
@@ -21,9 +22,10 @@ pytestmark = pytest.mark.anyio
 
 CONFIG = Path(__file__).parents[2] / "config"
 ALERTS = CONFIG / "prometheus" / "alerts.yml"
+ALERTMANAGER = CONFIG / "alertmanager" / "alertmanager.yml"
 DASHBOARD = CONFIG / "grafana" / "dashboards" / "keeper.json"
 RUNBOOK = CONFIG.parent / "docs" / "runbook.md"
-NAME = re.compile(r"\bkeeper_[a-z0-9_]+")
+NAME = re.compile(r"\b(?:keeper|process)_[a-z0-9_]+")
 Samples = dict[str, float]
 
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Prometheus) is not installed")
@@ -68,6 +70,30 @@ def firing(before: Samples, after: Samples, folder: Path) -> set[str]:
     return set(re.findall(r'alertname=\\?"(\w+)', said.partition("got:")[2]))
 
 
+def pages(fired: set[str]) -> set[str]:
+    """Those of the alerts, all of one keeper, that wake somebody: Alertmanager's rules leave out the consequences."""
+
+    def fits(alert: str, matchers: list[str]) -> bool:
+        for matcher in matchers:
+            name, kind, value = re.fullmatch(r'(\w+)(=~|!=|=)"(.*)"', matcher).groups()  # type: ignore[union-attr]
+            assert name == "alertname"
+            if (re.fullmatch(value, alert) is not None) is (kind == "!="):
+                return False
+        return True
+
+    rules = yaml.safe_load(ALERTMANAGER.read_text())["inhibit_rules"]
+    assert all(rule["equal"] == ["instance"] for rule in rules)
+    left_out = {
+        alert
+        for rule in rules
+        if any(fits(cause, rule["source_matchers"]) for cause in fired)
+        for alert in fired
+        if fits(alert, rule["target_matchers"])
+    }
+    severities = dict(re.findall(r"- alert: (\w+)\n(?:.*\n)*? +labels: \{severity: (\w+)\}", ALERTS.read_text()))
+    return {alert for alert in fired - left_out if severities[alert] == "page"}
+
+
 def alerts() -> list[str]:
     return re.findall(r"- alert: (\w+)", ALERTS.read_text())
 
@@ -85,10 +111,16 @@ def test_promtool_runs_the_rules_tests() -> None:
 def test_every_alert_has_a_section_in_the_runbook_and_a_link_to_it() -> None:
     text, runbook = ALERTS.read_text(), RUNBOOK.read_text()
     for alert in alerts():
-        assert f"docs/runbook.md#{alert.lower()}" in text
+        assert f"{{{{ $externalLabels.runbook }}}}#{alert.lower()}" in text
         section = re.search(rf"^## {alert}\n(.*?)(?=^## |\Z)", runbook, re.M | re.S)
         assert section is not None, f"no section for {alert}"
         assert all(f"**{part}.**" in section[1] for part in ("Means", "Look", "Do")), alert
+
+
+def test_one_fault_wakes_somebody_once() -> None:
+    assert pages({"KeeperDown", "KeeperNotReady", "KeeperRpcDown"}) == {"KeeperDown"}
+    assert pages({"KeeperJournalFailing", "KeeperNotReady", "KeeperSendingStopped"}) == {"KeeperJournalFailing"}
+    assert pages({"KeeperFillWithoutPosition", "KeeperNotReady"}) == {"KeeperFillWithoutPosition", "KeeperNotReady"}
 
 
 async def test_every_metric_that_is_named_is_in_a_real_scrape(world: World, tmp_path: Path) -> None:
@@ -110,6 +142,7 @@ async def test_every_metric_that_is_named_is_in_a_real_scrape(world: World, tmp_
     rules = [line for line in ALERTS.read_text().splitlines() if line.lstrip().startswith("expr:")]
     named = {name for expression in (*expressions, *rules) for name in NAME.findall(expression)}
     assert named - there == set()
+    assert "_created" not in text
 
 
 def _names(family: str, kind: str) -> list[str]:
@@ -143,6 +176,7 @@ async def test_a_node_that_is_gone_fires(tmp_path: Path) -> None:
     fired = await anyio.to_thread.run_sync(firing, before, after, tmp_path)
     assert {"KeeperRpcDown", "KeeperWatchSilent", "KeeperNotReady"} <= fired
     assert "KeeperBalanceBelowFloor" not in fired
+    assert pages(fired) == {"KeeperRpcDown"}
 
 
 @needs_promtool
