@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 import shutil
 import signal
+import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
 import anyio
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskGroup
 from rich.console import Console
 from solders.keypair import Keypair
 
@@ -42,6 +45,8 @@ from keeper.solana.rpc import Endpoint
 from keeper.venue.program import Program
 
 EXIT_FAILED: Final = 1
+_EXAMPLE: Final = Path(__file__).parents[2] / "examples" / "place_order.py"
+"""In a checkout; an installed package has none."""
 EXIT_INTERRUPTED: Final = 130
 """128 + SIGINT, as shells have it."""
 
@@ -90,22 +95,19 @@ class _Demo:
         return next((text for child in self._children if (text := child.obituary())), None)
 
     async def run(self) -> None:
-        async with anyio.create_task_group() as tg:
-            await tg.start(self._stop_on_signal, tg.cancel_scope)
-            await self._play(tg)
-            tg.cancel_scope.cancel()
+        # Open to the very end: a second signal must not leave the chain and the keeper behind.
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(self._stop_on_signal, signals, tg.cancel_scope)
+                await self._play(tg)
+                tg.cancel_scope.cancel()
         if self._interrupted and self._summary is None:
             self._console.print("Interrupted: the keeper and the chain are stopped.", style="yellow")
 
-    async def _stop_on_signal(
-        self, scope: anyio.CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
-    ) -> None:
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-            task_status.started()
-            async for _ in signals:
-                self._interrupted = True
-                scope.cancel()
-                return
+    async def _stop_on_signal(self, signals: AsyncIterator[signal.Signals], scope: anyio.CancelScope) -> None:
+        async for _ in signals:
+            self._interrupted = True
+            scope.cancel()
 
     async def _play(self, tg: TaskGroup) -> None:
         options, rng = self._options, random.Random(self._options.seed)  # noqa: S311 - a repeatable walk, no secret
@@ -189,15 +191,13 @@ class _Demo:
 
     def _tell_places(self, places: dict[str, str]) -> None:
         """Where everything is, for whoever wants to go on from here."""
-        self._console.print(
-            f"The chain is at {places['rpc_url']} and the keeper at {places['http_url']}; its settings are in "
-            f"{self._directory}. Place an order of your own:\n"
-            f"  python examples/place_order.py --api {places['http_url']} --key {places['trader_key']} "
-            "--type take_profit --trigger 1\n"
-            "Ctrl-C ends both.",
-            highlight=False,
-            soft_wrap=True,
-        )
+        api = places["http_url"]
+        lines = [f"The chain is at {places['rpc_url']}; the keeper's settings and logs are in {self._directory}."]
+        lines += [f"Its page is at {api}/, its API at {api}/docs."]
+        if _EXAMPLE.exists():
+            order = ["--api", api, "--key", places["trader_key"], "--type", "take_profit", "--trigger", "1"]
+            lines += ["Place an order of your own:", f"  {shlex.join([sys.executable, str(_EXAMPLE), *order])}"]
+        self._console.print("\n".join([*lines, "Ctrl-C ends both."]), highlight=False, soft_wrap=True)
 
 
 def _client(url: str) -> ChainClient:

@@ -39,6 +39,17 @@ class DemoProcess:
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(timeout=BOUND_S)
 
+    def children(self) -> list[int]:
+        """The process ids of its chain and its keeper."""
+        return [
+            int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        ]
+
+    @staticmethod
+    def alive(processes: Sequence[int]) -> list[int]:
+        """Those of the processes that still run."""
+        return [pid for pid in processes if Path(f"/proc/{pid}").exists()]
+
     def errors(self) -> str:
         """What it wrote to standard error."""
         return (self.folder / "stderr").read_text()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from tests.support import BOUND_S
 
 pytestmark = pytest.mark.anyio
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "place_order.py"
 ORDER_STATUS_OFFSET = 107
 FILLED = 1
 
@@ -72,19 +70,24 @@ async def test_every_triggered_order_is_executed_once_with_its_position(tmp_path
         assert len(page["orders"]) == 1
         assert "InsufficientCollateral" in page["orders"][0]["status_reason"]
 
-        _place_one_more(summary)
-        assert demo.interrupt() == 0
+        _place_one_more(demo.errors())
+        children = demo.children()
+        assert len(children) == 2
+        # A second signal, while it stops, must leave neither behind.
+        demo.process.terminate()
+        demo.process.terminate()
+        assert demo.process.wait(timeout=BOUND_S) == 0
+        assert demo.alive(children) == []
         assert demo.files() == []
         shown = demo.errors()
         assert "the feed was dead; its last price met 1 new orders, and 0 were executed" in shown
         assert "was moved back at once" in shown
 
 
-def _place_one_more(summary: dict[str, Any]) -> None:
-    """The example script, against the held demo: a take profit that the price has passed already."""
-    script = [sys.executable, str(EXAMPLE), "--api", summary["http_url"], "--key", summary["trader_key"]]
-    terms = ["--type", "take_profit", "--side", "long", "--trigger", "1"]
-    done = subprocess.run([*script, *terms], capture_output=True, text=True, timeout=BOUND_S, check=False)
+def _place_one_more(shown: str) -> None:
+    """The line that the held demo prints, as it is, from anywhere: a take profit that the price has passed already."""
+    line = shown.partition("Place an order of your own:\n")[2].splitlines()[0]
+    done = subprocess.run(line, shell=True, cwd="/", capture_output=True, text=True, timeout=BOUND_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "filled     Filled by this keeper, with its position." in done.stdout
 
