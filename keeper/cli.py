@@ -14,6 +14,7 @@ from keeper import __version__
 from keeper.commands import EXIT_FAILED, EXIT_USAGE
 from keeper.commands.admin import pause, resume, retry, status
 from keeper.commands.check import check
+from keeper.commands.config import config
 from keeper.commands.demo import demo
 from keeper.commands.journal import journal_cli
 from keeper.commands.keygen import admin_token, keygen
@@ -38,7 +39,7 @@ cli.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
     add_help_option=False,
 )(localnet)
-for command in (demo, check, keygen, openapi, orders, executions, status, pause, resume, admin_token, simulate):
+for command in (demo, config, check, keygen, openapi, orders, executions, status, pause, resume, admin_token, simulate):
     cli.command()(command)
 
 failures_cli = typer.Typer(help="Orders that could not be executed, and why.", invoke_without_command=True)

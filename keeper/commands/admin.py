@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from keeper.commands import EXIT_FAILED, options
-from keeper.commands.remote import TOKEN_VARIABLE, call, health_of, operators_token, url_of
+from keeper.commands.remote import call, health_of, operators_token, url_of
+from keeper.config import TOKEN_VARIABLE
 
 TokenOption = Annotated[
     Path | None,

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from keeper.config import TOKEN_VARIABLE
 from keeper.domain.errors import KeeperError, Misconfigured
 
 if TYPE_CHECKING:
     from keeper.config.settings import HttpSettings
 
-TOKEN_VARIABLE: Final = "QUANTDESK_ADMIN_TOKEN"  # noqa: S105 - a name, no token
 _PROBE_TIMEOUT_S: Final = 2.0
 _CALL_TIMEOUT_S: Final = 15.0
 _MOST_BYTES: Final = 1 << 20

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from keeper.commands import options
-from keeper.domain.errors import KeeperError
+from keeper.domain.errors import JournalError, KeeperError, Misconfigured
 
 if TYPE_CHECKING:
     from keeper.app import Ready
@@ -19,7 +19,7 @@ def run(
     given: options.Given,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line when ready.")] = False,
 ) -> None:
-    """Run the keeper until SIGTERM or Ctrl-C."""
+    """Run the keeper until SIGTERM or Ctrl-C, which end it with exit code 0 at any time."""
     import anyio
 
     from keeper.commands import service
@@ -30,12 +30,15 @@ def run(
             line = {"http_url": ready.http_url, "keeper": str(ready.keeper), "program_id": str(ready.program.id)}
             print(json.dumps(line), flush=True)
         else:
-            print(f"The keeper {ready.keeper} is ready; its API is at {ready.http_url}.", flush=True)
+            print(f"The keeper {ready.keeper} has its API at {ready.http_url} and is {ready.summary()}.", flush=True)
 
     settings = given.settings()
     configure_logs(settings.log.level, settings.log.format)
     try:
         anyio.run(service.serve, settings, given.settings, announce)
+    except* JournalError as group:
+        # A keeper that runs waits until its journal can be written again; one that starts can't use it as it is.
+        raise Misconfigured(str(_first(group))) from None
     except* KeeperError as group:
         raise _first(group) from None
 

@@ -7,7 +7,9 @@ long as every loop that does the work goes round (`keeper.runtime.watchdog`).
 
 from __future__ import annotations
 
+import faulthandler
 import math
+import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ import anyio
 import structlog
 
 from keeper import app
+from keeper.commands import EXIT_FAILED
 from keeper.config.reloading import changes
 from keeper.config.settings import Settings
 from keeper.domain.errors import Misconfigured
@@ -39,12 +42,14 @@ async def serve(settings: Settings, load: Callable[[], Settings], on_ready: Call
         def ready(keeper: app.Ready) -> None:
             service.keeper = keeper
             service.tell_ready()
+            service.go_on()
             tg.start_soon(service.attend, keeper, name="supervisor")
             on_ready(keeper)
 
         try:
             await app.run(settings, on_ready=ready)
         finally:
+            faulthandler.cancel_dump_traceback_later()
             notifier.close()
 
 
@@ -98,11 +103,19 @@ class _Service:
         self.told = self.keeper.summary()
         self.notifier.ready(self.told + more)
 
+    def go_on(self) -> None:
+        """With `exit_when_stuck`, the process ends unless this is called again in time. A thread of the interpreter's
+        own sees to that, which needs no event loop, and shows where each thread stood.
+        """
+        if self.settings.health.exit_when_stuck:
+            faulthandler.dump_traceback_later(self.settings.health.stalled_after_s, exit=True)
+
     async def attend(self, keeper: app.Ready) -> None:
         """Tell the supervisor how the keeper is, whenever it knows something else, and ping it while no loop is stuck.
         A stuck event loop does not even come here, which says the same.
         """
         told_stuck = False
+        within_s = min(self.notifier.watchdog_s or math.inf, self.settings.health.stalled_after_s)
         while True:
             summary = keeper.summary()
             if summary != self.told:
@@ -111,7 +124,12 @@ class _Service:
             stalled = keeper.stalled()
             if not stalled:
                 self.notifier.ping()
+                self.go_on()
             elif not told_stuck:
                 self.notifier.stuck(f"stuck: {', '.join(stalled)}")
+                if self.settings.health.exit_when_stuck:
+                    _log.error("keeper.stuck", loops=stalled)
+                    # What is open is in the journal; a stuck loop would not end by being cancelled.
+                    os._exit(EXIT_FAILED)
             told_stuck = bool(stalled)
-            await anyio.sleep(min(_AT_LEAST_EVERY_S, (self.notifier.watchdog_s or math.inf) / 3))
+            await anyio.sleep(min(_AT_LEAST_EVERY_S, within_s / 3))

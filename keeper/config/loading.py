@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource
 
+from keeper.config import TOKEN_VARIABLE
 from keeper.config.settings import Settings, setting_names
 from keeper.domain.errors import Misconfigured
 
@@ -39,7 +40,7 @@ def load_settings(file: Path | None, flags: Mapping[str, Any] | None = None) -> 
     try:
         return FromEverywhere(**(flags or {}))
     except ValidationError as e:
-        raise Misconfigured(_one_line(e), remedy="config/keeper.toml has every setting, with its unit.") from None
+        raise Misconfigured(_one_line(e), remedy="`keeper config` prints every setting, with its unit.") from None
 
 
 def read_toml(file: Path) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def _refuse_unknown_environment() -> None:
     """pydantic-settings ignores variables that it does not know; a mistyped one must not be ignored."""
     known = setting_names()
     for variable in os.environ:
-        if not variable.startswith("KEEPER_"):
+        if not variable.startswith("KEEPER_") or variable == TOKEN_VARIABLE:
             continue
         name = variable.removeprefix("KEEPER_").lower().replace("__", ".")
         if name not in known and name.split(".")[0] not in Settings.model_fields:

@@ -257,6 +257,11 @@ class HealthSettings(_Section):
         "watchdog bites. It must be above 5 x rpc.deadline_s and above rpc.silence_s; better above rpc.silence_s + 35, "
         "so that a silent socket is replaced before it counts as a loop that is stuck",
     )
+    exit_when_stuck: bool = Field(
+        False,
+        description="end the process when a loop is stuck, or the event loop: for a supervisor that starts again what "
+        "ends, and takes no pings (a container's)",
+    )
 
 
 class LogSettings(_Section):

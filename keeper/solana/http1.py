@@ -21,6 +21,8 @@ import httptools
 
 from keeper.domain.errors import Rejected, Transient
 
+_ANSWERED_IN_PLAIN: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+"""What OpenSSL calls the first bytes of a server that speaks no TLS, by its version."""
 _UNREAD_BYTES: Final = 1 << 20
 """How much of a streamed body may wait to be taken before the socket is read no further."""
 
@@ -165,7 +167,11 @@ class Http1:
             _, connection = await asyncio.get_running_loop().create_connection(
                 _Connection, target.host, target.port, ssl=target.tls
             )
-        except OSError as e:  # ssl.SSLError is one, too
+        except ssl.SSLError as e:
+            if e.reason in _ANSWERED_IN_PLAIN:
+                raise HttpFailure("it speaks http and not https: its URL has to begin with http://") from None
+            raise HttpFailure(f"no TLS ({e.reason})") from None
+        except OSError as e:
             raise HttpFailure(f"no connection ({type(e).__name__})") from None
         return connection
 

@@ -26,11 +26,10 @@ def mode_of(path: Path) -> int:
 
 
 async def test_a_fresh_journal_is_private_and_durable(tmp_path: Path) -> None:
-    path = tmp_path / "state" / "keeper" / "journal.db"
+    path = tmp_path / "journal.db"
     async with Journal.open(path) as journal:
         await journal.commit(SetMeta("a", "b"))
         assert mode_of(path) == 0o600
-        assert mode_of(path.parent) == 0o700
         assert mode_of(path.with_name("journal.db-wal")) == 0o600
         assert repr(journal) == f"<Journal {path} healthy, 0 callers, 0 notes wait>"
     assert not path.with_name("journal.db-wal").exists(), "leaving moves the WAL into the file"
@@ -187,9 +186,11 @@ async def test_a_missing_journal_is_not_made_by_a_reader(tmp_path: Path) -> None
 
 async def test_a_path_that_can_not_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(JournalError, match=r"can't be created.*write permission"):
-        async with Journal.open(tmp_path / "file" / "j.db"):
-            pass
+    for folder in ("file", "mistyped"):
+        with pytest.raises(JournalError, match=f"no folder {tmp_path / folder} for the journal. Make it"):
+            async with Journal.open(tmp_path / folder / "j.db"):
+                pass
+        assert not (tmp_path / "mistyped").exists()
 
 
 def test_a_read_only_folder_or_file(tmp_path: Path) -> None:
@@ -202,6 +203,7 @@ def test_a_read_only_folder_or_file(tmp_path: Path) -> None:
     locked.mkdir()
     old = tmp_path / "old"
     old.mkdir()
+    (tmp_path / "warm").mkdir()
     (old / "j.db").touch()
     db = open_writer(old / "j.db")
     db.conn.close()

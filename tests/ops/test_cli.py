@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from keeper.config.loading import load_settings
+from keeper.config.settings import Settings
+from tests.support.reference import sample_settings
+
 HEAVY = ("anyio", "starlette", "httpx", "pydantic", "solders", "structlog", "keeper.app", "keeper.config.settings")
 
 
@@ -17,6 +21,14 @@ def test_the_help_waits_for_nothing_heavy() -> None:
     script = "import json, sys; import keeper.cli; print(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert set(HEAVY) & set(json.loads(done.stdout)) == set()
+
+
+def test_config_prints_a_settings_file_that_loads_as_the_defaults(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "keeper", "config"], capture_output=True, text=True, check=True)
+    assert done.stdout == sample_settings()
+    file = tmp_path / "keeper.toml"
+    file.write_text(done.stdout)
+    assert load_settings(file).model_dump() == Settings().model_dump()
 
 
 @pytest.mark.parametrize(

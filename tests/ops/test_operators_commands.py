@@ -61,7 +61,7 @@ async def test_pause_resume_and_retry(world: World, tmp_path: Path) -> None:
 
         # The token from the environment will do as well.
         secret = (tmp_path / "token").read_text().strip()
-        resumed = await keeper_command("resume", *where, env={"QUANTDESK_ADMIN_TOKEN": secret})
+        resumed = await keeper_command("resume", *where, env={"KEEPER_ADMIN_TOKEN": secret})
         assert resumed.stdout == "The keeper goes on.\n"
         await until(lambda: world.position(order))
 
@@ -110,9 +110,9 @@ async def test_who_may(world: World, tmp_path: Path) -> None:
         async with httpx.AsyncClient(base_url=keeper.url) as api:
             answer = await api.post("/v1/admin/pause", headers={"Authorization": "Bearer anything"})
             assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
-        refused = await keeper_command("pause", "--config", str(config.file), env={"QUANTDESK_ADMIN_TOKEN": "anything"})
+        refused = await keeper_command("pause", "--config", str(config.file), env={"KEEPER_ADMIN_TOKEN": "anything"})
         assert "runs without http.admin_token_sha256" in str(refused.exception)
-        nothing = await keeper_command("pause", "--config", str(config.file), env={"QUANTDESK_ADMIN_TOKEN": ""})
+        nothing = await keeper_command("pause", "--config", str(config.file), env={"KEEPER_ADMIN_TOKEN": ""})
         assert isinstance(nothing.exception, Misconfigured)
     async with (
         running(world, tmp_path / "guarded", "5" * 64) as (_, keeper),

@@ -123,6 +123,38 @@ async def test_a_quiet_market_feeds_the_watchdog(world: World, tmp_path: Path) -
             assert (await api.get("/livez")).status_code == 200
 
 
+async def test_a_stuck_loop_ends_a_keeper_that_nobody_pings(world: World, tmp_path: Path) -> None:
+    """As in compose.yaml: what ends is started again."""
+    health = {"stalled_after_s": 3.5, "exit_when_stuck": True}
+    config = KeeperConfig.beside(world, tmp_path, health=health, rpc=BRISK | {"deadline_s": 0.6})
+    async with supervised(config, str(tmp_path / "notify"), stall_at="watch:40") as (supervisor, keeper):
+        with anyio.fail_after(30):
+            assert await keeper.wait() == 1
+        assert not supervisor.said("WATCHDOG"), "it asked for no pings"
+    assert logged(config, "keeper.stuck")[0]["loops"][0].startswith("watch ")
+
+
+HELD_UP = """
+import sys, time, anyio
+from pathlib import Path
+from keeper.commands.service import serve
+from keeper.config.loading import load_settings
+
+settings = load_settings(Path(sys.argv[1]))
+anyio.run(serve, settings, lambda: settings, lambda ready: time.sleep(60))
+"""
+
+
+async def test_an_event_loop_that_is_held_up_ends_the_keeper(world: World, tmp_path: Path) -> None:
+    health = {"stalled_after_s": 3.5, "exit_when_stuck": True}
+    config = KeeperConfig.beside(world, tmp_path, health=health, rpc=BRISK | {"deadline_s": 0.6})
+    with anyio.fail_after(30):
+        done = await anyio.run_process([sys.executable, "-c", HELD_UP, str(config.file)], check=False)
+    assert done.returncode == 1
+    assert b"Timeout" in done.stderr
+    assert b"<lambda>" in done.stderr, "it shows what held it up"
+
+
 @pytest.mark.parametrize("loop", ["executor", "lander", "watch"])
 async def test_a_loop_that_is_stuck_lets_the_watchdog_bite(loop: str, world: World, tmp_path: Path) -> None:
     """The loop stands still; the others go on, and so does the API. The next process finishes the work."""

@@ -58,10 +58,9 @@ def journal(settings: JournalSettings, lines: Lines, *, keeper_runs: bool) -> In
         )
     else:
         lines.passed("journal", f"{path} is writable, version {found.version}, {found.size_bytes / 1e6:.1f} MB")
-    folder = next(parent for parent in path.parents if parent.exists())
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(path.parent).free
     if free < _LEAST_FREE_BYTES:
-        lines.warn("disk", f"{free / 1e6:.0f} MB are free in {folder}", "Make room: a full disk stops sending.")
+        lines.warn("disk", f"{free / 1e6:.0f} MB are free in {path.parent}", "Make room: a full disk stops sending.")
     for stop in ("paused", "fill_without_position"):
         if stop in found.meta:
             lines.warn("paused", f"the journal says: {found.meta[stop]}", "keeper resume lifts it.")

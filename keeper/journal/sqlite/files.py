@@ -25,9 +25,11 @@ _WAL_KEPT_BYTES: Final = 64 << 20
 
 
 def create(path: Path) -> None:
-    """Make the folder (0700) and the file (0600) when they are missing; existing ones keep their modes."""
+    """Make the file (0600) when it is missing; an existing one keeps its mode. Its folder has to be there: one that is
+    missing is a mistyped path, or a disk that is not mounted.
+    """
+    require_folder(path)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Created here and not by SQLite, which would use the umask: a journal names people's orders.
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -36,6 +38,12 @@ def create(path: Path) -> None:
             f"The journal {path} can't be created ({error.strerror}). "
             "Give the keeper's user write permission on its folder, or set another path."
         ) from error
+
+
+def require_folder(path: Path) -> None:
+    """JournalError when the journal's folder is not there."""
+    if not path.parent.is_dir():
+        raise JournalError(f"There is no folder {path.parent} for the journal. Make it, or set another path.")
 
 
 def open_writer(path: Path, machine: Machine = REAL) -> Database:
@@ -173,7 +181,7 @@ def explain(path: Path, error: BaseException) -> str:
             "backup, or from a fresh path once no transaction of the old one can land any more."
         )
     if primary == sqlite3.SQLITE_FULL:
-        return f"The disk of the journal {path} is full. Make room; the keeper goes on by itself."
+        return f"The disk of the journal {path} is full. Make room: a keeper that runs goes on by itself."
     if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return (
             f"The journal {path} can't be opened or written ({error}). "

@@ -50,13 +50,11 @@ def inspect(path: Path) -> Inspection:
 
 
 def _require_writable(path: Path) -> None:
-    folder = path.parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
+    files.require_folder(path)
     try:
         # SQLite makes its WAL beside the file: the folder has to be writable too. Permission bits don't tell of
         # read-only mounts, so a file without a name is really made.
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=path.parent):
             pass
         if path.exists():
             os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))

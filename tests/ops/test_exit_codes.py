@@ -1,0 +1,102 @@
+"""How a command ends: by a signal, at whatever moment it comes, and by a journal that a keeper can't start with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from keeper.journal.sqlite.lock import writer_lock
+from tests.support import KeeperConfig, KeeperProcess, World, until
+
+pytestmark = pytest.mark.anyio
+
+STARTING = ["keeper.cli", "typer", "keeper.commands.run", "pydantic", "keeper.config.settings", "anyio", "keeper.app"]
+"""What has just been imported, in this order, by the time that the signal comes."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("module", STARTING)
+def test_a_signal_during_the_start_ends_the_keeper_with_0(module: str, number: signal.Signals, tmp_path: Path) -> None:
+    """Python itself says how far the start is: it names each module that it has imported."""
+    run = [sys.executable, "-X", "importtime", "-m", "keeper", "run"]
+    with subprocess.Popen(run, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=_bare()) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.rpartition("|")[2].strip() == module:
+                break
+        process.send_signal(number)
+        rest = process.stderr.read()
+    assert process.returncode == 0
+    assert "Traceback" not in rest
+    assert "keeper: " not in rest, "it was not waited for"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_before_it_is_ready_ends_the_keeper_with_0(
+    number: signal.Signals, world: World, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it is connected to, and answers nothing
+        config = KeeperConfig.beside(world, tmp_path, rpc={"url": f"http://127.0.0.1:{silent.getsockname()[1]}"})
+        keeper = await KeeperProcess.start(config)
+        await until(config.journal.exists)
+        keeper.process.send_signal(number)
+        assert await keeper.wait() == 0
+    assert "Traceback" not in config.log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_to_a_ready_keeper_ends_it_with_0(number: signal.Signals, world: World, tmp_path: Path) -> None:
+    config = KeeperConfig.beside(world, tmp_path)
+    keeper = await KeeperProcess.start(config)
+    await keeper.ready()
+    keeper.process.send_signal(number)
+    assert await keeper.wait() == 0
+    assert "Traceback" not in config.log.read_text()
+
+
+def test_another_command_that_is_interrupted_ends_with_130(tmp_path: Path) -> None:
+    status = [sys.executable, "-X", "importtime", "-m", "keeper", "status"]
+    with subprocess.Popen(status, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=_bare()) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.rpartition("|")[2].strip() == "typer":
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert "Traceback" not in rest
+
+
+def test_a_journal_that_a_keeper_can_not_start_with_is_a_matter_of_configuration(tmp_path: Path) -> None:
+    key = tmp_path / "key.json"
+    subprocess.run([sys.executable, "-m", "keeper", "keygen", str(key)], check=True, capture_output=True, env=_bare())
+
+    def started_with(journal: Path) -> tuple[int, str]:
+        run = [sys.executable, "-m", "keeper", "run", "--key", str(key), "--journal", str(journal), "--port", "0"]
+        done = subprocess.run(run, capture_output=True, text=True, check=False, env=_bare())
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        return done.returncode, done.stderr
+
+    damaged = tmp_path / "damaged.sqlite"
+    damaged.write_text("no database " * 100)
+    code, said = started_with(damaged)
+    assert code == 2
+    assert "is damaged or no SQLite database" in said
+    code, said = started_with(tmp_path / "missing" / "journal.sqlite")
+    assert code == 2
+    assert f"There is no folder {tmp_path / 'missing'} for the journal. Make it" in said
+    busy = tmp_path / "busy.sqlite"
+    with writer_lock(busy):
+        code, said = started_with(busy)
+    assert code == 2
+    assert f"in use by the keeper with process id {os.getpid()}" in said
+
+
+def _bare() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("KEEPER_")}
