@@ -36,6 +36,7 @@ from keeper.journal import Journal, Retention
 from keeper.runtime.gauges import Gauges
 from keeper.runtime.genesis import hold_to_genesis
 from keeper.runtime.health import HealthReport
+from keeper.runtime.market_names import MarketNames
 from keeper.runtime.outside import REAL_WORLD, Outside
 from keeper.runtime.watchdog import Loop, Watchdog
 from keeper.solana.client import ChainClient
@@ -57,6 +58,7 @@ _FEES_EVERY_S: Final = 10.0
 _PROGRAM_EVERY_S: Final = 5.0
 _SILENCE_EVERY_S: Final = 1.0
 _GAUGES_EVERY_S: Final = 2.0
+_NAMES_EVERY_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +190,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
             schedule.every(_PROGRAM_EVERY_S, partial(deployment.look, execution.gate), "program", tg)
             schedule.every(_SILENCE_EVERY_S, silent.look, "prices", tg)
             schedule.every(_GAUGES_EVERY_S, gauges.update, "gauges", tg)
+            schedule.every(_NAMES_EVERY_S, MarketNames(journal, router.markets).look, "market-names", tg)
             await tg.start(watchdog.run, name="watchdog")
             ready = Ready(
                 http_url=f"http://{settings.http.host}:{port}",

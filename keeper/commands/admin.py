@@ -59,7 +59,7 @@ def retry(
     as_json: options.AsJson = False,
 ) -> None:
     """Give a failed order its retry budget back; it rests again, until the price meets its condition."""
-    answer = _ask(f"orders/{options.order_address(order)}/retry", given, token_file)
+    answer = _ask(f"orders/{options.address(order, 'an order')}/retry", given, token_file)
     _say(answer, as_json, f"The order {order} rests again.")
 
 

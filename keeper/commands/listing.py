@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import json
-from collections.abc import Awaitable, Callable, Sequence
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
@@ -18,67 +22,129 @@ from keeper.domain.decimals import decimal
 from keeper.domain.errors import Misconfigured
 
 if TYPE_CHECKING:
-    from keeper.domain.attempts import Attempt
+    from solders.pubkey import Pubkey
+
+    from keeper.domain.attempts import Attempt, AttemptState
     from keeper.domain.orders import OrderState
-    from keeper.journal import FailureRow, OrderRow, Reader
+    from keeper.journal import FailureRow, OrderRow, Queries
     from keeper.journal.records import Page
 
-ORDER_COLUMNS: Final = ["order", "type", "side", "size", "trigger", "state", "reason"]
-ATTEMPT_COLUMNS: Final = ["signed_at", "order", "kind", "number", "state", "fate", "error", "signature"]
-FAILURE_COLUMNS: Final = ["order", "type", "state", "error", "attempts", "reason"]
+ORDER_COLUMNS: Final = ["order", "market", "type", "side", "size", "trigger", "state", "reason"]
+ATTEMPT_COLUMNS: Final = ["signed_at", "order", "market", "kind", "number", "state", "fate", "error", "signature"]
+FAILURE_COLUMNS: Final = ["order", "market", "type", "state", "error", "attempts", "reason"]
 BELOW: Final = frozenset({"order", "error", "signature", "reason"})
 """Columns that stand under their row in a narrow terminal."""
 
 Row = dict[str, Any]
 T = TypeVar("T")
+Names = Mapping["Pubkey", str]
 _of_journal = options.takes_settings("journal.path")
+_MOST_PAGES: Final = 500
+"""So many pages are looked through for what fits a filter; the next list goes on from there."""
+
+Market = Annotated[str | None, typer.Option("--market", help="Only of this market: its name or its address.")]
+User = Annotated[str | None, typer.Option("--user", help="Only of this wallet.")]
+Since = Annotated[str | None, typer.Option("--since", help="Only newer ones: 30m, 12h, 7d, or 2026-11-27T04:00Z.")]
+Cursor = Annotated[str | None, typer.Option("--next", help="Go on after an earlier list, which has printed this.")]
 
 
 @_of_journal
 def orders(
     given: options.Given,
-    state: Annotated[list[str] | None, typer.Option("--state", help="Only orders in this state; may repeat.")] = None,
+    market: Market = None,
+    user: User = None,
+    state: Annotated[list[str] | None, typer.Option("--state", help="Only in this state; may repeat.")] = None,
+    since: Since = None,
     limit: options.Limit = 50,
+    cursor: Cursor = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """List the orders that the journal knows, newest first."""
+    """List the orders that the journal knows, newest first. `--since` is when they were first seen."""
     states = _states(state) if state else None
-    _list(given, lambda journal: journal.orders(states=states, limit=limit), _order, ORDER_COLUMNS, as_json)
+    earliest, wallet = _time(since), _wallet(user)
+
+    def ask(journal: Queries, names: Names) -> tuple[list[Row], str | None]:
+        place = _market(market, names)
+        found, more = _sift(
+            lambda after, most: journal.orders(user=wallet, market=place, states=states, cursor=after, limit=most),
+            lambda row: row.first_seen_at >= earliest,
+            cursor,
+            limit,
+        )
+        return [_order(row, names) for row in found], more
+
+    _list(given, ask, ORDER_COLUMNS, as_json)
 
 
 @_of_journal
-def executions(given: options.Given, limit: options.Limit = 50, as_json: options.AsJson = False) -> None:
-    """List the keeper's attempts, newest first, with what became of them."""
-    _list(given, lambda journal: journal.executions(limit=limit), _attempt, ATTEMPT_COLUMNS, as_json)
+def executions(
+    given: options.Given,
+    market: Market = None,
+    user: User = None,
+    state: Annotated[list[str] | None, typer.Option("--state", help="Only in this state; may repeat.")] = None,
+    since: Since = None,
+    limit: options.Limit = 50,
+    cursor: Cursor = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """List the keeper's attempts, newest first, with what became of them. `--since` is when they were signed."""
+    states = _attempt_states(state) if state else None
+    earliest, wallet = _time(since), _wallet(user)
+
+    def ask(journal: Queries, names: Names) -> tuple[list[Row], str | None]:
+        place, order_at = _market(market, names), functools.cache(journal.order)
+        found, more = _sift(
+            lambda after, most: journal.executions(since=earliest, cursor=after, limit=most),
+            lambda a: (states is None or a.state in states) and _fits(order_at(a.order), place, wallet),
+            cursor,
+            limit,
+        )
+        return [_attempt(attempt, order_at(attempt.order), names) for attempt in found], more
+
+    _list(given, ask, ATTEMPT_COLUMNS, as_json)
 
 
 @_of_journal
 def failures(
-    given: options.Given, context: typer.Context, limit: options.Limit = 50, as_json: options.AsJson = False
+    given: options.Given,
+    context: typer.Context,
+    market: Market = None,
+    user: User = None,
+    since: Since = None,
+    limit: options.Limit = 50,
+    as_json: options.AsJson = False,
 ) -> None:
-    """List the orders that could not be executed, with the named reasons."""
-    if context.invoked_subcommand is None:
-        _list(given, lambda journal: journal.failures(limit=limit), _failure, FAILURE_COLUMNS, as_json)
+    """List the orders that could not be executed, with the named reasons. `--since` is their last change."""
+    if context.invoked_subcommand is not None:
+        return
+    earliest, wallet = _time(since), _wallet(user)
+
+    def ask(journal: Queries, names: Names) -> tuple[list[Row], str | None]:
+        place = _market(market, names)
+        found = journal.failures(limit=limit if (market, user, since) == (None, None, None) else options.MOST_ROWS)
+        fits = [f for f in found if _fits(f.order, place, wallet) and _changed_at(f) >= earliest]
+        return [_failure(failure, names) for failure in fits[:limit]], None
+
+    _list(given, ask, FAILURE_COLUMNS, as_json)
 
 
 def _list(
     given: options.Given,
-    ask: Callable[[Reader], Awaitable[Page[T] | list[T]]],
-    row_of: Callable[[T], Row],
+    ask: Callable[[Queries, Names], tuple[list[Row], str | None]],
     columns: Sequence[str],
     as_json: bool,
 ) -> None:
+    """Print the rows. On standard error: how to go on after them, for whoever has a person's eyes or a script's."""
     import anyio
 
     from keeper.commands.table import print_table
     from keeper.journal import Reader
 
-    async def fetch() -> list[Row]:
+    async def read() -> tuple[list[Row], str | None]:
         with contextlib.closing(Reader(given.settings().journal.path)) as journal:
-            found = await ask(journal)
-            return [row_of(each) for each in (found if isinstance(found, list) else found.items)]
+            return await journal.read(lambda queries: ask(queries, queries.market_names()))
 
-    rows = anyio.run(fetch)
+    rows, cursor = anyio.run(read)
     if as_json:
         for row in rows:
             print(json.dumps(row))
@@ -86,24 +152,92 @@ def _list(
         print_table(rows, columns, BELOW)
     else:
         print("None.")
+    if cursor is not None:
+        print(f"The list goes on: --next {cursor}", file=sys.stderr)
+
+
+def _sift(
+    page: Callable[[str | None, int], Page[T]], fits: Callable[[T], bool], cursor: str | None, limit: int
+) -> tuple[list[T], str | None]:
+    """Up to `limit` of what fits, and where the next list goes on."""
+    found: list[T] = []
+    for _ in range(_MOST_PAGES):
+        asked = page(cursor, limit - len(found))
+        found += filter(fits, asked.items)
+        cursor = asked.cursor
+        if cursor is None or len(found) == limit:
+            break
+    return found, cursor
+
+
+def _market(text: str | None, names: Names) -> Pubkey | None:
+    """A market by its name, else by its address."""
+    if text is None:
+        return None
+    for address, name in names.items():
+        if name == text:
+            return address
+    if "/" in text:
+        known = ", ".join(sorted(names.values())) or "none yet"
+        raise Misconfigured(f"The journal knows no market {text!r}.", remedy=f"It knows {known}; or give its address.")
+    return options.address(text, "a market")
+
+
+def _wallet(text: str | None) -> Pubkey | None:
+    return None if text is None else options.address(text, "a wallet")
+
+
+def _time(text: str | None) -> float:
+    """Unix seconds; a span counts back from now."""
+    if text is None:
+        return 0.0
+    if span := re.fullmatch(r"(\d{1,6})([smhd])", text):
+        return time.time() - int(span[1]) * {"s": 1, "m": 60, "h": 3_600, "d": 86_400}[span[2]]
+    try:
+        at = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise Misconfigured(
+            f"--since {text!r} is no time.", remedy="Give 30m, 12h, 7d, or 2026-11-27T04:00Z."
+        ) from None
+    return (at if at.tzinfo else at.replace(tzinfo=datetime.UTC)).timestamp()
+
+
+def _fits(order: OrderRow | None, market: Pubkey | None, user: Pubkey | None) -> bool:
+    if order is None:
+        return market is None and user is None
+    return market in (None, order.order.market) and user in (None, order.order.user)
+
+
+def _changed_at(failure: FailureRow) -> float:
+    return max((change.at for change in failure.changes), default=0.0)
+
+
+def _attempt_states(words: Sequence[str]) -> list[AttemptState]:
+    from keeper.domain.attempts import AttemptState
+
+    return _known(words, {state.value: state for state in AttemptState})
 
 
 def _states(words: Sequence[str]) -> list[OrderState]:
     from keeper.domain.orders import OrderState
 
-    known = {state.value: state for state in OrderState}
+    return _known(words, {state.value: state for state in OrderState})
+
+
+def _known(words: Sequence[str], known: Mapping[str, T]) -> list[T]:
     for word in words:
         if word not in known:
             raise Misconfigured(f"There is no state {word!r}.", remedy=f"The states are {', '.join(known)}.")
     return [known[word] for word in words]
 
 
-def _order(row: OrderRow) -> Row:
+def _order(row: OrderRow, names: Names) -> Row:
     order = row.order
     return {
         "order": str(order.address),
         "user": str(order.user),
-        "market": str(order.market),
+        "market": names.get(order.market),
+        "market_address": str(order.market),
         "type": order.order_type.word,
         "side": order.side.word,
         "size": decimal(order.size_1e6),
@@ -116,11 +250,12 @@ def _order(row: OrderRow) -> Row:
     }
 
 
-def _attempt(attempt: Attempt) -> Row:
+def _attempt(attempt: Attempt, order: OrderRow | None, names: Names) -> Row:
     price_1e6 = attempt.trigger_price_1e6
     return {
         "signed_at": _utc(attempt.signed_at),
         "order": str(attempt.order),
+        "market": None if order is None else names.get(order.order.market, str(order.order.market)),
         "kind": attempt.kind.value,
         "number": attempt.number,
         "state": attempt.state.value,
@@ -134,10 +269,11 @@ def _attempt(attempt: Attempt) -> Row:
     }
 
 
-def _failure(failure: FailureRow) -> Row:
+def _failure(failure: FailureRow, names: Names) -> Row:
     order, attempts = failure.order, failure.attempts
     return {
         "order": str(order.address if order else attempts[0].order),
+        "market": names.get(order.order.market, str(order.order.market)) if order else None,
         "type": order.order.order_type.word if order else None,
         "state": order.state.value if order else None,
         "error": next((a.error_name for a in reversed(attempts) if a.error_name), None),

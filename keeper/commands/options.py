@@ -37,19 +37,20 @@ FLAGS: Final[dict[str, Any]] = {
 
 _Config = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file (TOML).", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many rows at most.")]
+MOST_ROWS: Final = 1_000
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=MOST_ROWS, help="How many rows at most.")]
 NewFile = Annotated[Path, typer.Argument(help="File to write; it must not exist.")]
 OrderAddress = Annotated[str, typer.Argument(help="The order account's address.")]
 
 
-def order_address(text: str) -> Pubkey:
-    """An order's address as it was typed. Misconfigured when it is no address."""
+def address(text: str, what: str) -> Pubkey:
+    """An address as it was typed, of `what`. Misconfigured when it is none."""
     from solders.pubkey import Pubkey
 
     try:
         return Pubkey.from_string(text)
     except ValueError:
-        raise Misconfigured(f"{text!r} is no address of an order.", remedy="Give 32 bytes in base58.") from None
+        raise Misconfigured(f"{text!r} is no address of {what}.", remedy="Give 32 bytes in base58.") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ def simulate(
     from keeper.config.keys import load_signer
     from keeper.config.program import load_program
 
-    address = options.order_address(order)
+    address = options.address(order, "an order")
     settings = given.settings()
     program, keeper = load_program(settings.program), load_signer(settings.key).address
 

@@ -16,20 +16,20 @@ def print_table(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str], below: Collection[str], console: Console | None = None
 ) -> None:
     """Print `columns` of the rows. Those in `below` are long (addresses, sentences): they are never cut into pieces
-    to fit beside others, but stand under their row when there is no room."""
+    to fit beside others, but stand under their row when there is no room. A file or a pipe has room."""
     console = console or Console(highlight=False)
     texts = [{column: _text(column, row[column]) for column in columns} for row in rows]
     widths = {column: max(len(column), *(len(row[column]) for row in texts)) for column in columns}
-    wide = sum(widths.values()) + len(_GAP) * (len(columns) - 1) <= console.width
+    wide = not console.is_terminal or sum(widths.values()) + len(_GAP) * (len(columns) - 1) <= console.width
     beside = [column for column in columns if wide or column not in below]
     under = [column for column in columns if column not in beside]
 
     def line(cells: Mapping[str, str], style: str = "") -> Text:
         return Text(_GAP.join(f"{cells[column]:<{widths[column]}}" for column in beside).rstrip(), style)
 
-    console.print(line({column: column.replace("_", " ") for column in columns}, "bold"))
+    console.print(line({column: column.replace("_", " ") for column in columns}, "bold"), soft_wrap=True)
     for row in texts:
-        console.print(line(row))
+        console.print(line(row), soft_wrap=True)
         for column in under:
             if row[column]:
                 console.print(Padding(Text(row[column]), (0, 0, 0, 2), expand=False))

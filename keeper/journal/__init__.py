@@ -33,4 +33,5 @@ from keeper.journal.sqlite.maintenance import backup as backup
 from keeper.journal.sqlite.maintenance import export as export
 from keeper.journal.sqlite.maintenance import vacuum as vacuum
 from keeper.journal.sqlite.maintenance import verify as verify
+from keeper.journal.sqlite.queries import MARKET_NAME as MARKET_NAME
 from keeper.journal.sqlite.queries import Queries as Queries

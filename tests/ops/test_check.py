@@ -248,10 +248,15 @@ def journal_of_another_chain(b: Broken) -> None:
     _journal(b, f"INSERT INTO meta VALUES ('genesis_hash', '{ELSEWHERE}')")
 
 
-@case("journal", "can't be written (Not a directory)")
+@case("journal", "There is no folder ")
 def no_folder(b: Broken) -> None:
     (b.folder / "file").write_text("")
     b.set("journal", path=str(b.folder / "file" / "journal.sqlite"))
+
+
+@case("journal", "There is no folder /nowhere for the journal. Make it, or set another path.")
+def a_mistyped_folder(b: Broken) -> None:
+    b.set("journal", path="/nowhere/keeper.sqlite")
 
 
 @case("api", "is no address to listen on")

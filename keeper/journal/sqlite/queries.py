@@ -40,6 +40,8 @@ from keeper.journal.sqlite.schema import BLOCKING_SQL, FOLLOWED_SQL
 
 PRUNED_TO: Final = "changes_pruned_to"
 """The `meta` key of the highest change id that retention removed."""
+MARKET_NAME: Final = "market:"
+"""Before a market's address: the `meta` key of its name."""
 _CHANGES_LOOKED_AT: Final = 4_000
 
 _ORDERS: Final = f"SELECT {', '.join(ORDER_COLUMNS)} FROM orders"
@@ -347,6 +349,11 @@ class Queries:
         """Lamports spent on a day (`YYYY-MM-DD`, UTC)."""
         row = self._one("SELECT lamports FROM daily_spend WHERE day = ?", day)
         return 0 if row is None else int(row[0])
+
+    def market_names(self) -> dict[Pubkey, str]:
+        """The names of the markets that a keeper has seen."""
+        rows = self._all("SELECT key, value FROM meta WHERE key GLOB ?", f"{MARKET_NAME}*")
+        return {Pubkey.from_string(key.removeprefix(MARKET_NAME)): name for key, name in rows}
 
     def meta(self, key: str) -> str | None:
         """The value under a key."""
