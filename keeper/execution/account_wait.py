@@ -4,19 +4,21 @@ A fill that was refused for want of collateral is refused again until the accoun
 would only burn fees. The accounts are read together, 100 a call, every few seconds, and compared.
 
 The first reading has nothing to be compared with: the user may have paid in between the refusal and the reading,
-or while the keeper was down. So an account that is read for the first time has its orders rehearsed, once.
+or while the keeper was down. So an account that is read for the first time has its orders rehearsed, once. When the
+rehearsal fails for another reason, such as the price, nothing is known of the account: the order may be tried again,
+and the reading is kept, so that a second refusal finds what was paid in since.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import anyio
 from solders.pubkey import Pubkey
 
-from keeper.domain.attempts import AttemptKind
+from keeper.domain.attempts import AttemptKind, Fate
 from keeper.domain.errors import ChainError
 from keeper.execution.orders import Orders, Reason
 from keeper.solana.client import ChainClient
@@ -33,10 +35,13 @@ Freed = tuple[Pubkey, int]
 
 @dataclass(slots=True)
 class _Account:
-    """`before` is what was read first; `rehearsed` are the orders that were rehearsed after that, with generations."""
+    """`before` is what was read first; `rehearsed` are the orders that were rehearsed after that, with generations, and
+    `doubted` those of them of which that said nothing.
+    """
 
     before: bytes | None
-    rehearsed: set[Freed]
+    rehearsed: set[Freed] = field(default_factory=set)
+    doubted: set[Freed] = field(default_factory=set)
 
 
 class AccountWait:
@@ -66,8 +71,15 @@ class AccountWait:
             if record is not None and isinstance(account, Pubkey):
                 waiting.setdefault(account, []).append((address, record.generation))
         for account in self._accounts.keys() - waiting.keys():
-            del self._accounts[account]
+            doubted = self._accounts[account].doubted
+            doubted -= {freed for freed in doubted if not self._still(*freed)}
+            if not doubted:
+                del self._accounts[account]
         return waiting
+
+    def _still(self, address: Pubkey, generation: int) -> bool:
+        record = self._orders.get(address)
+        return record is not None and record.generation == generation
 
     async def look(self) -> list[Freed]:
         """One round; the orders that may be tried again. The first reading of an account is what later ones are
@@ -89,7 +101,7 @@ class AccountWait:
         new: list[Freed] = []
         for account, now in zip(accounts, found, strict=True):
             data = None if now is None else now.data
-            known = self._accounts.setdefault(account, _Account(data, set()))
+            known = self._accounts.setdefault(account, _Account(data))
             if data != known.before:
                 del self._accounts[account]
                 freed += waiting[account]
@@ -118,10 +130,14 @@ class AccountWait:
                     found = await rehearse(self._client, self._venue, AttemptKind.EXECUTE, order, as_of=slot)
                 except ChainError:
                     return  # asked again at the next round
-            if found.failure is None:
+            failure = found.failure
+            if failure is not None and not found.refused:
+                return  # the node's or the runtime's word, not the program's
+            account.rehearsed.add(waiting)
+            if failure is not None and failure.fate is not Fate.CANNOT_PAY:
+                account.doubted.add(waiting)
+            if failure is None or waiting in account.doubted:
                 freed.append(waiting)
-            if found.failure is None or found.refused:
-                account.rehearsed.add(waiting)
 
         async with anyio.create_task_group() as tg:
             for waiting in orders:

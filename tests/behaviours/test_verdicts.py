@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -66,27 +67,6 @@ async def test_6_an_order_that_the_call_expired_is_told_apart(stand: Stand, trad
         assert landed is not None
         assert landed.err is None, "no error: only the order's status tells"
         assert stand.world.position(order) is None
-
-
-async def test_6_a_fill_without_its_position_is_an_alarm(stand: Stand, trader: Trader, market: Pubkey) -> None:
-    async with stand.keeper() as keeper:
-        order = stand.order(trader, market)
-        await stand.known(order)
-        with stand.held():
-            stand.bank.advance()
-            stand.world.set_price(market, 94 * USDC)
-            await until(lambda: stand.world.position(order))
-            filled = stand.world.order(order)
-            assert filled is not None
-            position = keeper.program.position_of(filled, keeper.keeper)
-            assert position is not None
-            stand.bank.set_account(position, None)
-        row = await stand.reach(order, OrderState.FAILED)
-        assert "position is not there" in row.reason
-        assert stand.attempts(order)[-1].fate is Fate.NO_POSITION
-        metrics = (await stand.get("/metrics")).text
-        assert "keeper_fills_without_position_total 1.0" in metrics
-        await stays(lambda: len(stand.attempts(order)) == 1, stand)
 
 
 async def test_6_no_error_is_not_enough_while_the_order_reads_pending(
@@ -230,6 +210,44 @@ async def test_a_deposit_that_comes_right_after_the_refusal_is_not_missed(tmp_pa
             stand.bank.release_transactions()
             stand.world.deposit(poor, 1_000 * USDC)
             await stand.reach(order, OrderState.FILLED)
+
+
+@pytest.mark.parametrize("paid", [True, False], ids=["paid in meanwhile", "not paid in"])
+async def test_an_account_that_is_first_read_while_the_price_is_away(stand: Stand, market: Pubkey, paid: bool) -> None:
+    """The program looks at the price first, so a rehearsal says nothing of the account: the order is tried again once,
+    and after a second refusal it waits for a change, whatever the price does.
+    """
+    poor, unread = stand.world.trader(collateral_1e6=0), [0]
+    account = str(stand.world.program.user_account_address(poor.address))
+
+    def unreadable(call: dict[str, Any], reply: dict[str, Any]) -> None:
+        if call["method"] == "getMultipleAccounts" and account in call["params"][0]:
+            unread[0] += 1
+            reply.pop("result", None)
+            reply["error"] = {"code": -32603, "message": "Internal error"}
+
+    stand.nodes[0].edit = unreadable
+    async with stand.keeper():
+        order = stand.order(poor, market)
+        await stand.known(order)
+        stand.world.set_price(market, 94 * USDC)
+        await stand.reach(order, OrderState.FAILED)
+        if paid:
+            stand.world.deposit(poor, 1_000 * USDC)
+        stand.world.set_price(market, 100 * USDC)
+        before = unread[0]
+        await until(lambda: unread[0] >= before + 2)
+        stand.nodes[0].edit = None
+        await stand.reach(order, OrderState.OPEN)
+        stand.world.set_price(market, 94 * USDC)
+        if not paid:
+            row = await stand.reach(order, OrderState.FAILED)
+            assert row.budget_used == 2
+            for price in (100, 94, 100, 94):
+                stand.world.set_price(market, price * USDC)
+                await stays(lambda: stand.state(order) is OrderState.FAILED, stand)
+            stand.world.deposit(poor, 1_000 * USDC)
+        await stand.reach(order, OrderState.FILLED)
 
 
 async def test_a_deposit_during_a_restart_is_not_missed(stand: Stand, market: Pubkey) -> None:

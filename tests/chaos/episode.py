@@ -271,7 +271,8 @@ class Episode:
                 # A start that began in the storm may still have ended by it; a later one may not.
                 stage.lives.may_refuse = False
                 ready = True
-            findings = check(self._world, stage.journal, stage.key.pubkey(), self._placed, self._acked)
+            may_fail = {order for order, (plan, _) in self._placed.items() if plan.ending in _MAY_FAIL}
+            findings = check(self._world, stage.journal, stage.key.pubkey(), self._placed, self._acked, may_fail)
         outcome.converge_s = time.monotonic() - begun
         self._count(outcome)
         return outcome
@@ -309,6 +310,8 @@ _PURSES: Final[dict[Ending, str]] = {
     Ending.POOR_THEN_RICH: "later",
     Ending.NO_ACCOUNT: "none",
 }
+_MAY_FAIL: Final = frozenset({Ending.POOR, Ending.NO_ACCOUNT})
+"""The users of these can't pay to the end. Nobody else's order may be given up, whatever the storms did."""
 
 
 async def _until(moment: float) -> None:

@@ -9,7 +9,7 @@ keeper's mistakes finds none of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
 from solders.pubkey import Pubkey
@@ -68,12 +68,19 @@ def _executes(landed: Landed, order: Pubkey) -> bool:
 
 
 def check(
-    world: World, journal: Queries, keeper: Pubkey, orders: Iterable[Pubkey], acked: Iterable[Pubkey]
+    world: World,
+    journal: Queries,
+    keeper: Pubkey,
+    orders: Iterable[Pubkey],
+    acked: Iterable[Pubkey],
+    may_fail: Container[Pubkey],
 ) -> Findings:
-    """Look at these orders. `acked` are those whose placing the keeper's API had accepted."""
+    """Look at these orders. `acked` are those whose placing the keeper's API had accepted; `may_fail` those whose users
+    can't pay for them, and nobody else's order may be given up.
+    """
     findings = Findings()
     for address in orders:
-        _check_order(world, journal, keeper, address, findings)
+        _check_order(world, journal, keeper, address, findings, may_fail=address in may_fail)
     for address in acked:
         row = journal.order(address)
         if row is None:
@@ -87,7 +94,9 @@ def check(
     return findings
 
 
-def _check_order(world: World, journal: Queries, keeper: Pubkey, address: Pubkey, findings: Findings) -> None:
+def _check_order(
+    world: World, journal: Queries, keeper: Pubkey, address: Pubkey, findings: Findings, *, may_fail: bool
+) -> None:
     order = world.order(address)
     executions = executions_on_chain(world.bank, address)
     fills = [] if order is not None and order.status is OnchainStatus.EXPIRED else executions
@@ -133,7 +142,7 @@ def _check_order(world: World, journal: Queries, keeper: Pubkey, address: Pubkey
     if not row.reason:
         findings.broken.append(f"{name} is {row.state} without a reason")
     if order.pending:
-        _check_pending(world, order, row, findings)
+        _check_pending(world, order, row, findings, may_fail=may_fail)
         return
     if row.state is not _STATE_OF.get(order.status):
         findings.unsettled.append(f"{name} reads {order.status.word} and the journal says {row.state}: {row.reason}")
@@ -149,14 +158,15 @@ def _check_order(world: World, journal: Queries, keeper: Pubkey, address: Pubkey
             findings.unsettled.append(f"{name}: the journal has the position {row.position}, not {position.address}")
 
 
-def _check_pending(world: World, order: Order, row: OrderRow, findings: Findings) -> None:
+def _check_pending(world: World, order: Order, row: OrderRow, findings: Findings, *, may_fail: bool) -> None:
     name = f"order {order.address}"
     market = world.market_state(order.market)
     if order.expired_at(world.bank.chain.tip.time):
         if row.state is not OrderState.EXPIRED:
             findings.unsettled.append(f"{name} is past its expiry and the journal says {row.state}")
     elif row.state is OrderState.FAILED:
-        pass  # by name: the campaign counts these, and the scenario says which may fail
+        if not may_fail:
+            findings.unsettled.append(f"{name} was given up, and its user can pay for it: {row.reason}")
     elif condition_holds(order, market.last_oracle_price_1e6):
         findings.unsettled.append(
             f"{name} ({order.order_type.word} {order.side.word}): its condition holds at "

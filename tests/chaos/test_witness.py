@@ -79,8 +79,9 @@ class Court:
     def land(self, attempt: Attempt) -> None:
         self.world.bank.land(VersionedTransaction.from_bytes(attempt.wire))
 
-    def look(self) -> Findings:
-        return check(self.world, self.queries, self.keeper.pubkey(), [self.order], [])
+    def look(self, *, may_fail: bool = False) -> Findings:
+        forgiven = [self.order] if may_fail else []
+        return check(self.world, self.queries, self.keeper.pubkey(), [self.order], [], forgiven)
 
 
 @pytest.fixture
@@ -222,6 +223,13 @@ class TestInvariants:
 
     async def test_an_order_that_the_journal_does_not_know(self, court: Court) -> None:
         assert "the journal does not know it" in court.look().unsettled[0]
+
+    async def test_an_order_that_is_given_up(self, court: Court) -> None:
+        known = court.world.order(court.order)
+        assert known is not None
+        await court.journal.commit(NoteOrder(known, OrderState.FAILED, "Its retry budget is used up."))
+        assert "was given up, and its user can pay for it" in court.look().unsettled[0]
+        assert court.look(may_fail=True) == Findings()
 
     async def test_an_attempt_that_is_forgotten(self, court: Court) -> None:
         attempt = court.sign()

@@ -176,11 +176,6 @@ def the_token_program(b: Broken) -> None:
     b.set("program", idl="0.1", id="TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA")
 
 
-@case("journal", "There is no folder /nowhere for the journal. Make it, or set another path.")
-def no_folder_for_the_journal(b: Broken) -> None:
-    b.set("journal", path="/nowhere/keeper.sqlite")
-
-
 @case("rpc", "is not an http or https URL")
 def no_url(b: Broken) -> None:
     b.set("rpc", url="localhost:8899")

@@ -109,7 +109,7 @@ class Episode:
     def _look(self, reader: Queries) -> Findings:
         stage, users = self.stage, self.users
         addresses = list(dict.fromkeys(placed.address for placed in users.placed))
-        findings = check(stage.world, reader, stage.ground.key.pubkey(), addresses, users.accepted)
+        findings = check(stage.world, reader, stage.ground.key.pubkey(), addresses, users.accepted, may_fail=addresses)
         # Only an order that can't be paid for may be given up.
         for placed in users.placed:
             order, row = stage.world.order(placed.address), reader.order(placed.address)
