@@ -54,6 +54,66 @@ async def test_the_ceiling_on_attempts_an_hour_holds_over_restarts(tmp_path: Pat
             await stays(lambda: len(stand.attempts(order)) == 3, stand)
 
 
+# -- what failed, and what is open
+
+
+@pytest.mark.parametrize("budget", [1, 5], ids=["for good", "until its user pays"])
+async def test_an_order_that_failed_is_not_tried_by_the_next_life(tmp_path: Path, budget: int) -> None:
+    """The price meets it all the time; a restart is neither an operator's word nor a payment."""
+    async with Stand.open(tmp_path, execution={"retry_budget": budget}) as stand:
+        market, poor = stand.world.market(), stand.world.trader(collateral_1e6=0)
+        order = stand.order(poor, market)
+        async with stand.keeper():
+            await stand.known(order)
+            stand.world.set_price(market, 94 * USDC)
+            failed = await stand.reach(order, OrderState.FAILED)
+        for _ in range(2):
+            async with stand.keeper():
+                stand.world.set_price(market, 93 * USDC)
+                await stays(lambda: len(stand.attempts(order)) == 1, stand, blocks=40)
+                row = stand.row(order)
+                assert row is not None
+                assert (row.state, row.reason) == (OrderState.FAILED, failed.reason)
+        if budget == 1:
+            stand.world.deposit(poor, 1_000_000 * USDC)
+        async with stand.keeper():
+            await stays(lambda: len(stand.attempts(order)) == 1, stand, blocks=40)
+
+
+async def test_11_a_start_asks_until_a_node_has_answered_before_it_signs_anything(stand: Stand) -> None:
+    """The first answers are errors. Meanwhile another order is met, since the keeper was down."""
+    market, trader = stand.world.market(), stand.world.trader()
+    opened, late = stand.order(trader, market, 95), stand.order(trader, market, 90)
+    sends_when_asked: list[int] = []
+
+    def answer(call: dict[str, Any], reply: dict[str, Any]) -> None:
+        if call["method"] != "getSignatureStatuses":
+            return
+        sends_when_asked.append(len(stand.sends))
+        if len(sends_when_asked) <= 5:
+            reply.pop("result", None)
+            reply["error"] = {"code": -32603, "message": "Internal error"}
+
+    with ExitStack() as blocks:
+        async with stand.keeper():
+            await stand.known(opened, late)
+            blocks.enter_context(stand.held())  # or what is signed would grow too old to land
+            stand.bank.hold_transactions()
+            stand.world.set_price(market, 94 * USDC)
+            await until(lambda: stand.attempt_state(opened) is AttemptState.SENT)
+        stand.world.set_price(market, 89 * USDC)
+        sends = len(stand.sends)
+        stand.nodes[0].edit = answer
+        async with stand.keeper():
+            await until(lambda: stand.attempts(late))
+            assert sends_when_asked[:6] == [sends] * 6, "nothing is sent before a node says what became of the open one"
+            stand.bank.release_transactions()
+            blocks.close()
+            for order in (opened, late):
+                await stand.reach(order, OrderState.FILLED)
+                assert len(stand.attempts(order)) == 1
+
+
 # -- what attempts may still cost
 
 

@@ -52,6 +52,13 @@ async def managing(
         tg.cancel_scope.cancel()
 
 
+def landed(world: World, wallet: Keypair) -> int:
+    """How many transactions of the wallet's own are on chain: an answer is one thing, what was relayed another."""
+    world.net.bank.advance()
+    world.net.bank.advance()
+    return sum(one.keys[0] == wallet.pubkey() for one in world.net.bank.history.mentioning(wallet.pubkey()))
+
+
 async def test_one_post_places_and_one_cancels(world: World, wallet: Keypair) -> None:
     async with managing(world, wallet) as http:
         placed = await http.post("/orders", json=ORDER)
@@ -64,6 +71,7 @@ async def test_one_post_places_and_one_cancels(world: World, wallet: Keypair) ->
         assert world.net.bank.account(Pubkey.from_string(order)) is not None
         cancelled = await http.post(f"/orders/{order}/cancel")
         assert (cancelled.status_code, cancelled.json()["kind"]) == (202, "cancel")
+    assert landed(world, wallet) == 2
 
 
 @pytest.mark.parametrize("token", ["r", "wrong"])
@@ -72,6 +80,7 @@ async def test_a_token_is_needed(world: World, wallet: Keypair, token: str) -> N
         answer = await http.post("/orders", json=ORDER)
         assert (answer.status_code, problem(answer)["code"]) == (401, "unauthorized")
         assert answer.headers["www-authenticate"] == "Bearer"
+    assert landed(world, wallet) == 0
 
 
 async def test_another_wallet_is_refused_like_one_that_there_is_not(world: World, wallet: Keypair) -> None:
@@ -100,6 +109,7 @@ async def test_what_it_may_not_do(
     async with managing(world, wallet) as http:
         refused = problem(await http.post("/orders", json={**ORDER, **changes}))
     assert (refused["code"], refused["field"]) == (code, field)
+    assert landed(world, wallet) == 0
 
 
 async def test_the_orders_of_a_day_are_counted_over_restarts(world: World, wallet: Keypair) -> None:
@@ -113,6 +123,7 @@ async def test_the_orders_of_a_day_are_counted_over_restarts(world: World, walle
     assert codes == [202, 202]
     assert (refused.status_code, problem(refused)["code"]) == (429, "daily_limit")
     assert 1 <= int(refused.headers["retry-after"]) <= 86_400
+    assert landed(world, wallet) == 3, "what was refused was not relayed"
 
 
 async def test_two_at_once_cannot_both_be_the_last(world: World, wallet: Keypair) -> None:
@@ -126,6 +137,7 @@ async def test_two_at_once_cannot_both_be_the_last(world: World, wallet: Keypair
             for _ in range(4):
                 tg.start_soon(post)
     assert sorted(codes) == [202, 429, 429, 429]
+    assert landed(world, wallet) == 1
 
 
 async def test_the_same_key_gets_the_same_order_and_counts_once(world: World, wallet: Keypair) -> None:
@@ -134,6 +146,7 @@ async def test_the_same_key_gets_the_same_order_and_counts_once(world: World, wa
         answers = [await http.post("/orders", json=ORDER, headers=key) for _ in range(3)]
         assert {a.status_code for a in answers} == {202}
         assert len({a.json()["signature"] for a in answers}) == 1
+        assert landed(world, wallet) == 1
     # The key is the wallet's own: with the public API it is a new one.
     other = await world.http.post("/v1/orders", json=world.body(world.trader()), headers=key)
     assert other.status_code in (201, 422)

@@ -306,6 +306,24 @@ async def test_a_cancel_with_a_key_is_repeated(world: World, wallet: Keypair) ->
     assert problem(place)["code"] == "idempotency_key_reused"
 
 
+async def test_a_key_is_one_operations_on_one_order(world: World, wallet: Keypair) -> None:
+    """A cancel that is answered with another request's transaction leaves its order to be executed."""
+    first, second = [await world.place(wallet) for _ in range(2)]
+    headers = {"Idempotency-Key": f"one-{wallet.pubkey()}"}
+    placed = await world.http.post("/v1/orders", json=world.body(wallet), headers=headers)
+    assert placed.status_code == 201
+    cancels = {"Idempotency-Key": f"other-{wallet.pubkey()}"}
+    assert (await world.http.post(f"/v1/orders/{first['order']}/cancel", headers=cancels)).status_code == 201
+    for order, key in (
+        (placed.json()["order"], headers),
+        (first["order"], headers),
+        (second["order"], headers),
+        (second["order"], cancels),
+    ):
+        refused = await world.http.post(f"/v1/orders/{order}/cancel", headers=key)
+        assert (refused.status_code, problem(refused)["code"]) == (422, "idempotency_key_reused")
+
+
 async def test_what_cannot_be_cancelled(world: World, wallet: Keypair) -> None:
     nowhere = await world.http.post(f"/v1/orders/{Pubkey.new_unique()}/cancel")
     assert (nowhere.status_code, problem(nowhere)["code"]) == (404, "order_not_found")
