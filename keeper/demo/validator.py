@@ -59,7 +59,7 @@ async def started_validator(validator: Validator, program_id: Pubkey, folder: Pa
     port, faucet, log = _free_pair(), _free_pair(), folder / "validator.log"
     command = [str(validator.binary), "--reset", "--quiet", "--ledger", str(folder / "ledger")]
     command += ["--rpc-port", str(port), "--faucet-port", str(faucet)]
-    # Its own default, for tests, is 100: a burst of more notifications than that in a slot cuts the subscriber off. Nodes
+    # Its default, for tests, is 100: a burst of more notifications than that in a slot cuts the subscriber off. Nodes
     # that others use hold a million.
     command += ["--rpc-pubsub-queue-capacity-items", "1000000"]
     command += ["--bpf-program", str(program_id), str(validator.program_so)]
