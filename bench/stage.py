@@ -46,6 +46,7 @@ async def keeper(
     trace: Path | None = None,
     tracer: str = "bench.traced",
     rpc: Mapping[str, object] | None = None,
+    http: Mapping[str, object] | None = None,
     ready_within_s: float = 60.0,
 ) -> AsyncIterator[KeeperProcess]:
     """A keeper with its default settings, ready. Its log goes to a file, as it would to a service manager.
@@ -61,7 +62,7 @@ async def keeper(
         # A burst of 10,000 costs more than a careful operator's default allows a key in a day, and one client of the
         # API stands for many.
         fees={"daily_outflow_cap_lamports": 10**12},
-        http={"requests_per_s": 100_000, "burst": 1_000_000},
+        http={"requests_per_s": 100_000, "burst": 1_000_000, "node_calls_per_s": 100_000} | dict(http or {}),
         # Some parts give a call two minutes, and nobody here listens to the watchdog.
         health={"stalled_after_s": 900},
     )

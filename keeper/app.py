@@ -39,6 +39,7 @@ from keeper.runtime.health import HealthReport
 from keeper.runtime.market_names import MarketNames
 from keeper.runtime.outside import REAL_WORLD, Outside
 from keeper.runtime.watchdog import Loop, Watchdog
+from keeper.solana.allowance import Allowance, UsersPool
 from keeper.solana.client import ChainClient
 from keeper.solana.clock import ClockWatch
 from keeper.solana.pool import PoolLimits, RpcPool
@@ -98,11 +99,13 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
         journal = await stack.enter_async_context(opened)
 
         # The chain
-        endpoints = [Endpoint(p.label, outside.transport(p.url, p.label)) for p in endpoints_of(settings.rpc)]
         r = settings.rpc
         bounds = PoolLimits(deadline_s=r.deadline_s, probe_every_s=r.probe_every_s, max_slot_lag=r.max_slot_lag)
-        pool = RpcPool(endpoints, bounds, observe=telemetry.rpc_call)
+        pool = RpcPool(_endpoints(settings, outside), bounds, observe=telemetry.rpc_call)
         stack.push_async_callback(pool.aclose)
+        allowance = Allowance(settings.http.node_calls_per_s)
+        users_pool = UsersPool(pool, _endpoints(settings, outside), allowance, observe=telemetry.rpc_call)
+        stack.push_async_callback(users_pool.aclose)
         client = ChainClient(pool)
         deployment = Deployment(client, program, signer.address, telemetry.report)
         await deployment.check()
@@ -164,7 +167,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
             await tg.start(router.run, name="router")
             relay = execution.relay(tg)
             ports = _api_ports(
-                settings, venue, client, blockhashes, journal, execution, relay, health, metrics, genesis
+                settings, venue, users_pool, blockhashes, journal, execution, relay, health, metrics, genesis
             )
             serve = outside.run_api or run_api
             port = await tg.start(serve, ports, settings.http.host, settings.http.port, wallets, name="http")
@@ -205,6 +208,11 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
             await anyio.sleep_forever()
 
 
+def _endpoints(settings: Settings, outside: Outside) -> list[Endpoint]:
+    """Each of the settings', on connections of its own."""
+    return [Endpoint(p.label, outside.transport(p.url, p.label)) for p in endpoints_of(settings.rpc)]
+
+
 def _watches(
     settings: Settings,
     venue: Venue,
@@ -237,7 +245,7 @@ def _watches(
 def _api_ports(
     settings: Settings,
     venue: Venue,
-    client: ChainClient,
+    users_pool: UsersPool,
     blockhashes: Blockhashes,
     journal: Journal,
     execution: Execution,
@@ -249,7 +257,7 @@ def _api_ports(
     http = settings.http
     return ApiPorts(
         program=venue.program,
-        client=client,
+        client=ChainClient(users_pool),
         blockhashes=blockhashes,
         journal=journal,
         desk=execution.desk,

@@ -206,10 +206,17 @@ class HttpSettings(_Section):
     requests_per_s: float = Field(
         1_000.0,
         ge=0,
-        description="requests a second from one client, by its token, else by its address; 0: any number. Behind a "
-        "proxy every client has the proxy's address: limit there, and set 0 here",
+        description="requests a second from one client, by its token, else by its address; 0: any number. One that "
+        "prepares or relays a transaction counts as 50. Behind a proxy every client has the proxy's address: limit "
+        "there, and set 0 here",
     )
     burst: int = Field(2_000, ge=1, description="requests that one client may send at once")
+    node_calls_per_s: float = Field(
+        10.0,
+        gt=0,
+        description="calls a second that all of the API's users together may cost the node; each has an equal share. "
+        "The keeper's own calls come on top, and are never made to wait for users'",
+    )
     streams: int = Field(2_000, ge=1, le=4_000, description="open streams and long polls, of all clients together")
     admin_token_sha256: Digest | None = Field(
         None,

@@ -29,7 +29,8 @@ def write_settings(directory: Path, key: Keypair, chain: Mapping[str, str]) -> P
         "journal": {"path": str(directory / "keeper.sqlite")},
         # Small, so that a dead feed shows within seconds; coarse, so that a trailing stop costs few ratchets.
         "trigger": {"max_price_age_s": MAX_PRICE_AGE_S, "trailing_step_ppm": 5_000},
-        "http": {"port": 0},
+        # One client places for all of the demo's traders, on a node that is the demo's own.
+        "http": {"port": 0, "requests_per_s": 0, "node_calls_per_s": 1_000},
         "log": {"format": "json"},
     }
     lines: list[str] = []

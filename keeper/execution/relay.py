@@ -28,7 +28,7 @@ from keeper.execution.points import point
 from keeper.execution.verdicts import Verdict
 from keeper.journal import Journal
 from keeper.journal.ops import AddAttempt, MovePrepared, NoteOrder, NoteState
-from keeper.journal.records import PreparedKind, PreparedRow, PreparedStatus
+from keeper.journal.records import PreparedKind, PreparedRow, PreparedStatus, Source
 from keeper.journal.transitions import first_state
 from keeper.venue.program_errors import ProgramFailure
 
@@ -53,8 +53,9 @@ class RelayDesk:
         self._tasks = tasks
         self._report = report
 
-    async def submit(self, prepared: PreparedRow, wire: bytes) -> None:
-        """Journal it, then send it. When this returns it is durable and on its way.
+    async def submit(self, prepared: PreparedRow, wire: bytes, placed: Order | None = None) -> None:
+        """Journal it, then send it. When this returns it is durable and on its way. `placed` is the order that it is
+        to make, with the terms of these very bytes; None for a cancel.
 
         Raises JournalConflict when it was submitted meanwhile; other JournalErrors when nothing was accepted, and
         DryRun when nothing is sent at all.
@@ -78,6 +79,10 @@ class RelayDesk:
         cancels = prepared.kind is PreparedKind.CANCEL
         state = OrderState.CANCELLING if cancels else OrderState.SUBMITTED
         reason = f"Its user's signed {prepared.kind.value} transaction is being landed."
+        note: NoteOrder | NoteState = NoteState(order, state, reason)
+        if placed is not None:
+            # An address whose earlier transaction never landed begins anew.
+            note = NoteOrder(placed, state, reason, Source.API, prepared.client_order_id, reopen=True)
         if cancels:
             # Before the journal: what is signed while that writes would be one execution too many.
             self._orders.cancel_relayed(order, signature)
@@ -85,9 +90,9 @@ class RelayDesk:
             # Shielded: a caller that goes away must not leave an attempt in the journal that nobody follows.
             with anyio.CancelScope(shield=True):
                 await self._journal.commit(
+                    note,
                     AddAttempt(attempt),
                     MovePrepared(prepared.id, PreparedStatus.SUBMITTED, signature, expected=PreparedStatus.PREPARED),
-                    NoteState(order, state, reason),
                 )
         except JournalError:
             self._orders.cancel_over(order, signature)

@@ -22,7 +22,8 @@ from keeper.http.edge.problems import Problem
 from keeper.http.edge.server import serve
 from keeper.http.orders.managed import Managed, ManagedWallet
 from keeper.http.orders.preparing import Preparing
-from keeper.http.orders.relaying import RecentlyPrepared, Relaying
+from keeper.http.orders.relaying import Relaying
+from keeper.http.orders.waiting import Waiting
 from keeper.http.ports import ApiPorts
 from keeper.http.routes import RESOURCES
 from keeper.http.stream.following import Following
@@ -69,11 +70,12 @@ def create_api(ports: ApiPorts, wallets: Sequence[ManagedWallet] = ()) -> Starle
         exception_handlers=dict.fromkeys(_ERRORS, _refuse),
     )
     app.router.redirect_slashes = False
-    recent = RecentlyPrepared()
-    preparing, relaying = Preparing(ports, recent), Relaying(ports, recent)
+    waiting = Waiting()
+    preparing, relaying = Preparing(ports, waiting), Relaying(ports, waiting)
     app.state.parts = {
         ApiPorts: ports,
         ApiLimits: ports.limits,
+        Rates: rates,
         Preparing: preparing,
         Relaying: relaying,
         Following: Following(ports),

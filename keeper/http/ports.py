@@ -62,13 +62,14 @@ class Blockhashes(Protocol):
 class Relay(Protocol):
     """Lands a user's own signed transaction."""
 
-    async def submit(self, prepared: PreparedRow, wire: bytes, /) -> None:
+    async def submit(self, prepared: PreparedRow, wire: bytes, placed: Order | None, /) -> None:
         """Journal the transaction and begin to land it.
 
-        When it returns, the attempt and the prepared row's move to `submitted` are durable, in one commit, and the
-        first send is on its way. Only these bytes are ever sent. `wire` was checked against `prepared`, whose kind
-        says whether it places or cancels. Raises JournalConflict when the row was submitted meanwhile, and
-        other JournalErrors when nothing was accepted; DryRun when nothing is sent at all.
+        When it returns, the attempt, the order that it places (`placed`; None for a cancel) and the prepared row's move
+        to `submitted` are durable, in one commit, and the first send is on its way. Only these bytes are ever sent.
+        `wire` was checked against `prepared`, whose kind says whether it places or cancels. Raises JournalConflict when
+        the row was submitted meanwhile, and other JournalErrors when nothing was accepted; DryRun when nothing is sent
+        at all.
         """
 
 
@@ -98,8 +99,9 @@ class Brakes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ApiPorts:
-    """Everything the API is connected to. `now` is unix seconds by this machine's clock, for people; `busy`
-    says whether orders are being executed right now, for which news of them waits.
+    """Everything the API is connected to. `client` asks the chain within what users are allowed
+    (`keeper.solana.allowance`); `now` is unix seconds by this machine's clock, for people; `busy` says whether orders
+    are being executed right now, for which news of them waits.
     """
 
     program: Program

@@ -10,6 +10,7 @@ from keeper.journal.journal import Reader as Reader
 from keeper.journal.ops import AddAttempt as AddAttempt
 from keeper.journal.ops import AddPrepared as AddPrepared
 from keeper.journal.ops import AddSpend as AddSpend
+from keeper.journal.ops import DropPrepared as DropPrepared
 from keeper.journal.ops import JournalConflict as JournalConflict
 from keeper.journal.ops import MoveAttempt as MoveAttempt
 from keeper.journal.ops import MovePrepared as MovePrepared

@@ -17,7 +17,7 @@ from keeper.domain.base58 import base58
 from keeper.domain.errors import DuplicateAttempt, JournalError
 from keeper.domain.orders import Order, OrderState
 from keeper.journal import ops as o
-from keeper.journal.records import Source
+from keeper.journal.records import PreparedStatus, Source
 from keeper.journal.rows import (
     ORDERS,
     STATES,
@@ -34,6 +34,7 @@ from keeper.journal.transitions import ALLOWED, first_state
 _NUMBERS: Final = re.compile(r"\d+(?:[.,]\d+)*")
 _ANEW: Final = "Another order was made at its address."
 _FIRST_REASON: Final = {Source.CHAIN: "First seen on chain.", Source.API: "Asked for over HTTP."}
+_KEPT: Final = frozenset({PreparedStatus.SUBMITTED.value, PreparedStatus.LANDED.value})
 _PATCHES: Final = o.MoveAttempt.__struct_fields__[2:]
 """What `MoveAttempt` may fill in, beside the state."""
 
@@ -76,7 +77,7 @@ class Wanted:
                     self.prepared[op.prepared.id] = None
                     if op.prepared.idempotency_key is not None:
                         self.prepared_keys[op.prepared.idempotency_key] = None
-                case o.MovePrepared():
+                case o.MovePrepared() | o.DropPrepared():
                     self.prepared[op.id] = None
                 case o.SetMeta() | o.AddSpend():
                     pass
@@ -95,7 +96,7 @@ class Rows:
     live: dict[str, str | None] = field(default_factory=dict)
     """By order: the signature of the keeper's own attempt that could still land."""
     prepared: dict[str, KnownPrepared] = field(default_factory=dict)
-    prepared_keys: dict[str, str] = field(default_factory=dict)
+    prepared_keys: dict[str, str | None] = field(default_factory=dict)
     """By idempotency key: the id of the prepared transaction that has it."""
     meta: dict[str, str | None] = field(default_factory=dict)
     spend: dict[str, int] = field(default_factory=dict)
@@ -169,6 +170,8 @@ class _Caller:
                 self._add_prepared(op)
             case o.MovePrepared():
                 self._move_prepared(op)
+            case o.DropPrepared():
+                self._drop_prepared(op)
             case o.SetMeta():
                 self.mine.meta[op.key] = op.value
             case o.AddSpend():
@@ -378,7 +381,8 @@ class _Caller:
             raise o.JournalConflict(f"There is a prepared transaction {row.id} already.")
         key = row.idempotency_key
         if key is not None:
-            taken = self.mine.prepared_keys.get(key) or self._rows.prepared_keys.get(key)
+            keys = self.mine.prepared_keys if key in self.mine.prepared_keys else self._rows.prepared_keys
+            taken = keys.get(key)
             if taken is not None:
                 raise o.JournalConflict(f"This idempotency key was used for the prepared transaction {taken}.")
             self.mine.prepared_keys[key] = row.id
@@ -395,3 +399,10 @@ class _Caller:
         known.moved = True
         if op.signature is not None:
             known.signature = base58(op.signature)
+
+    def _drop_prepared(self, op: o.DropPrepared) -> None:
+        known = self._own(self.mine.prepared, self._rows.prepared, op.id)
+        if known is not None and known.status not in _KEPT:
+            known.dropped = True
+            if known.key is not None:
+                self.mine.prepared_keys[known.key] = None

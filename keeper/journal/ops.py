@@ -149,6 +149,14 @@ class MovePrepared(msgspec.Struct, frozen=True, gc=False):
     expected: PreparedStatus | None = None
 
 
+class DropPrepared(msgspec.Struct, frozen=True, gc=False):
+    """Forget a prepared transaction, and let go of its idempotency key. One that was submitted, and did not come to
+    nothing, stays; one that isn't there is none to forget.
+    """
+
+    id: str
+
+
 class SetMeta(msgspec.Struct, frozen=True, gc=False):
     """Keep a value under a key; None removes it."""
 
@@ -176,6 +184,7 @@ Op = (
     | ResetBudget
     | AddPrepared
     | MovePrepared
+    | DropPrepared
     | SetMeta
     | AddSpend
 )

@@ -10,12 +10,14 @@ class Retention:
     """How long the journal keeps what is over.
 
     `history_days`: ended orders with their attempts and changes, and ended attempts of orders that go on.
-    `prepared_hours`: handed-out transactions, and with them their idempotency keys. `spend_days`: what days cost.
+    `prepared_hours`: handed-out transactions, and with them their idempotency keys; `unsigned_hours`: those that did
+    not come back signed. `spend_days`: what days cost.
     What is not over is kept however old it is.
     """
 
     history_days: float = 90.0
     prepared_hours: float = 72.0
+    unsigned_hours: float = 1.0
     spend_days: float = 400.0
 
     @property

@@ -200,6 +200,7 @@ class KnownPrepared(msgspec.Struct):
     signature: str | None = None
     row: PreparedRow | None = None
     moved: bool = False
+    dropped: bool = False
 
 
 class NewChange(msgspec.Struct, frozen=True):

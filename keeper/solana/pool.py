@@ -76,7 +76,9 @@ class PoolLimits:
 
 
 @dataclass(slots=True)
-class _Seat:
+class Seat:
+    """An endpoint in a pool; `order` is its place in the settings."""
+
     endpoint: Endpoint
     health: EndpointHealth
     order: int = field(default=0)
@@ -89,7 +91,7 @@ class Broadcast:
     pool: RpcPool
     calls: Sequence[Call]
     deadline_s: float
-    begun: Sequence[tuple[_Seat, BegunBatch | None]]
+    begun: Sequence[tuple[Seat, BegunBatch | None]]
 
     async def replies(self) -> list[Reply]:
         """Wait for the answers. A call's reply is the best of them: a result, else a rejection, else what went wrong
@@ -115,7 +117,7 @@ class RpcPool:
     ) -> None:
         if not endpoints:
             raise Misconfigured("There is no RPC endpoint.", remedy="Set rpc.url, for example http://127.0.0.1:8899.")
-        self._seats = [_Seat(e, EndpointHealth(e.label), i) for i, e in enumerate(endpoints)]
+        self._seats = [Seat(e, EndpointHealth(e.label), i) for i, e in enumerate(endpoints)]
         self.limits = limits
         self._clock = clock
         self._observe = observe
@@ -182,7 +184,7 @@ class RpcPool:
         """One read of every endpoint that is not benched, all at once: for what one node alone is not believed."""
         replies: list[Reply] = []
 
-        async def ask(seat: _Seat) -> None:
+        async def ask(seat: Seat) -> None:
             try:
                 replies.append(await self._tried(seat, method, params, deadline_s))
             except ChainError as e:
@@ -222,7 +224,7 @@ class RpcPool:
             chunk.append((request_id, msgspec.json.encode(request)))
         body = b"[" + b",".join([encoded for _, encoded in chunk]) + b"]"
         now = self._clock()
-        begun: list[tuple[_Seat, BegunBatch | None]] = []
+        begun: list[tuple[Seat, BegunBatch | None]] = []
         known = [seat for seat in self._seats if seat.health.known_genesis]
         for seat in known or self._seats:
             if seat.health.wrong_genesis or now < seat.health.benched_until:
@@ -243,7 +245,7 @@ class RpcPool:
         started = self._clock()
         waiting = list(seats)
 
-        async def send(seat: _Seat, batch: BegunBatch | None) -> None:
+        async def send(seat: Seat, batch: BegunBatch | None) -> None:
             answers = await self._tried_batch(seat, calls, left, batch)
             waiting.remove(seat)
             for i, answer in enumerate(answers):
@@ -283,7 +285,7 @@ class RpcPool:
             if health.slot_lag > self.limits.max_slot_lag:
                 self._bench(health, self.limits.probe_every_s * 1.5, f"{health.slot_lag} slots behind")
 
-    async def _probe_one(self, seat: _Seat, within_s: float) -> None:
+    async def _probe_one(self, seat: Seat, within_s: float) -> None:
         health = seat.health
         calls = [Call("getSlot", ({"commitment": "processed"},)), Call("getGenesisHash")]
         slot, genesis = await self._tried_batch(seat, calls, within_s)
@@ -320,15 +322,15 @@ class RpcPool:
         self._genesis = genesis
         await self.probe(deadline_s=_FIRST_PROBE_S)
 
-    def _awake(self) -> list[_Seat]:
+    def _awake(self) -> list[Seat]:
         now = self._clock()
         return [seat for seat in self._trusted() if not seat.health.benched(now)]
 
-    def _trusted(self) -> list[_Seat]:
+    def _trusted(self) -> list[Seat]:
         ours = [seat for seat in self._seats if not seat.health.wrong_genesis]
         return [seat for seat in ours if seat.health.known_genesis] or ours
 
-    def _by_preference(self) -> list[_Seat]:
+    def _by_preference(self) -> list[Seat]:
         awake = self._awake()
         if awake:
             return sorted(awake, key=lambda s: (s.health.consecutive_errors, s.order))
@@ -338,7 +340,7 @@ class RpcPool:
         why = f"no endpoint answered {method} in time"
         return Transient(why if self._trusted() else "every endpoint is on another chain")
 
-    def _in_turn(self, deadline_s: float | None) -> Iterator[tuple[_Seat, float]]:
+    def _in_turn(self, deadline_s: float | None) -> Iterator[tuple[Seat, float]]:
         """Who to ask, one after the other while time is left, each with the seconds that it may take: half of what is
         left while others could still be asked, so that one that hangs does not use up the time of all.
         """
@@ -350,7 +352,7 @@ class RpcPool:
                 return
             yield seat, left if seat is seats[-1] else left / 2
 
-    async def _tried(self, seat: _Seat, method: str, params: Sequence[Any], deadline_s: float) -> Any:
+    async def _tried(self, seat: Seat, method: str, params: Sequence[Any], deadline_s: float) -> Any:
         started = self._clock()
         try:
             result = await seat.endpoint.call(method, *params, deadline_s=deadline_s)
@@ -361,7 +363,7 @@ class RpcPool:
         return result
 
     async def _tried_batch(
-        self, seat: _Seat, calls: Sequence[Call], deadline_s: float, begun: BegunBatch | None = None
+        self, seat: Seat, calls: Sequence[Call], deadline_s: float, begun: BegunBatch | None = None
     ) -> list[Reply]:
         started = self._clock()
         answers = await seat.endpoint.batch(calls, deadline_s=deadline_s, begun=begun)

@@ -340,7 +340,7 @@ class Life:
             str(signature), PreparedKind.CANCEL, order.address, order.user, order.market, b"", "", 0, 0.0, {}
         )
         await self.ledger.commit(AddPrepared(prepared), NoteOrder(order))
-        await self.relay.submit(prepared, b"\x01" + bytes(signature))
+        await self.relay.submit(prepared, b"\x01" + bytes(signature), None)
 
     async def poll(self, flight: Flight) -> None:
         """Ask what became of it, as the lander does, and settle that."""

@@ -136,12 +136,12 @@ async def test_a_cancel_suspends_its_order_before_the_journal_has_it(desk: Desk)
 async def test_a_placing_suspends_nothing(desk: Desk) -> None:
     order = make_order(slot=0)
     placed = make_prepared("p", order=order.address)
-    await desk.journal.commit(NoteOrder(order, OrderState.PREPARED, "Prepared."), AddPrepared(placed))
-    await desk.relay.submit(placed, signed(1))
+    await desk.journal.commit(AddPrepared(placed))
+    await desk.relay.submit(placed, signed(1), order)
     assert desk.orders.get(placed.order) is None
     row = await desk.journal.order(placed.order)
     assert row is not None
-    assert row.state is OrderState.SUBMITTED
+    assert (row.state, row.order) == (OrderState.SUBMITTED, order)
 
 
 async def test_a_cancel_that_the_journal_refuses_releases_its_order(desk: Desk) -> None:

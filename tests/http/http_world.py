@@ -23,7 +23,7 @@ from solders.transaction import VersionedTransaction
 
 from keeper.domain.attempts import AttemptState
 from keeper.domain.health import Check, Health
-from keeper.domain.orders import Market, Order, OrderType
+from keeper.domain.orders import Market, Order, OrderState, OrderType
 from keeper.domain.prices import Fires, Level, Price
 from keeper.domain.reports import Report
 from keeper.execution.flights import Flights
@@ -34,8 +34,9 @@ from keeper.execution.relay import RelayDesk
 from keeper.execution.tries import RetryLimits
 from keeper.http.api import run_api
 from keeper.http.edge.clients import ApiLimits
+from keeper.http.orders.waiting import order_of
 from keeper.http.ports import ApiPorts
-from keeper.journal import Journal
+from keeper.journal import Journal, NoteOrder, Source
 from keeper.journal.records import PreparedRow
 from keeper.localnet import Commitment, Localnet, LocalnetConfig
 from keeper.solana.client import Blockhash, ChainClient
@@ -74,7 +75,10 @@ class ChainDesk:
 
     def order(self, address: Pubkey) -> Order | None:
         account = self.net.bank.account(address) if address in self.known else None
-        return None if account is None else decode_order(address, bytes(account.data), self.slot)
+        if account is None:
+            return None
+        order = decode_order(address, bytes(account.data), self.slot)
+        return order if order.pending else None
 
     def why(self, address: Pubkey) -> str:
         return self.reasons.get(address, "")
@@ -132,8 +136,8 @@ class Relay:
         self._desk = RelayDesk(journal, lander, self.orders, tasks, _unreported)
         self.submitted: list[bytes] = []
 
-    async def submit(self, prepared: PreparedRow, wire: bytes) -> None:
-        await self._desk.submit(prepared, wire)
+    async def submit(self, prepared: PreparedRow, wire: bytes, placed: Order | None) -> None:
+        await self._desk.submit(prepared, wire, placed)
         self.submitted.append(wire)
         flight = self.flights.open[Signature.from_bytes(wire[1:65])]
         await until(lambda: flight.attempt.state is not AttemptState.SIGNED)
@@ -167,6 +171,8 @@ class World:
     ports: ApiPorts
     port: int
     http: httpx.AsyncClient
+    calls: list[str]
+    """What the chain's node was asked for, by method."""
 
     def trader(self) -> Keypair:
         wallet = Keypair()
@@ -207,6 +213,15 @@ class World:
         }
         return {name: value for name, value in body.items() if value is not None}
 
+    async def noted(self, wallet: Keypair, **changes: Any) -> dict[str, Any]:
+        """An order that is in the journal as a submitted one, and nowhere else."""
+        prepared = await self.prepare(wallet, **changes)
+        row = await self.journal.prepared(prepared["id"])
+        assert row is not None
+        note = NoteOrder(order_of(row), OrderState.SUBMITTED, "On its way.", Source.API, row.client_order_id)
+        await self.journal.commit(note)
+        return prepared
+
     async def prepare(self, wallet: Keypair, **changes: Any) -> dict[str, Any]:
         answer = await self.http.post("/v1/orders", json=self.body(wallet, **changes))
         assert answer.status_code == 201, answer.text
@@ -224,6 +239,12 @@ class World:
         assert answer.status_code == 202, answer.text
         self.net.bank.advance()
         self.net.bank.advance()
+        return prepared
+
+    async def resting(self, wallet: Keypair, **changes: Any) -> dict[str, Any]:
+        """As `place`, and the book has heard of it."""
+        prepared = await self.place(wallet, **changes)
+        self.desk.known.add(Pubkey.from_string(prepared["order"]))
         return prepared
 
 
@@ -261,7 +282,12 @@ async def world(directory: Path, limits: ApiLimits | None = None) -> AsyncIterat
         anyio.create_task_group() as tasks,
     ):
         program = Program(net.program_id, load_idl(PACKAGED["0.2"]))
-        pool = RpcPool([Endpoint("local", HttpTransport(net.rpc_url, label="local"))], PoolLimits())
+        calls: list[str] = []
+        pool = RpcPool(
+            [Endpoint("local", HttpTransport(net.rpc_url, label="local"))],
+            PoolLimits(),
+            observe=lambda _endpoint, method, _seconds, _outcome: calls.append(method),
+        )
         client = ChainClient(pool)
         desk, relay, health = ChainDesk(net, program), Relay(journal, client, tasks), SetHealth()
         ports = ApiPorts(
@@ -277,7 +303,7 @@ async def world(directory: Path, limits: ApiLimits | None = None) -> AsyncIterat
             limits=limits or LIMITS,
         )
         async with serving(ports) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
-            made = World(net, program, client, journal, desk, relay, health, ports, port, http)
+            made = World(net, program, client, journal, desk, relay, health, ports, port, http, calls)
             net.bank.airdrop(AUTHORITY.pubkey(), 10 * SOL)
             net.bank.advance()
             market = {"market": program.market_address("SOL", "USDC"), "authority": AUTHORITY.pubkey()}

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 async def executed(world: World, wallet: Keypair, fate: Fate, **patch: Any) -> tuple[str, Attempt]:
     """An order with one attempt that ended so."""
-    prepared = await world.prepare(wallet)
+    prepared = await world.noted(wallet)
     order = Pubkey.from_string(prepared["order"])
     attempt = Attempt(
         signature=Signature.new_unique(),
@@ -85,7 +85,7 @@ async def test_the_keeper_itself(world: World, wallet: Keypair) -> None:
     before = (await world.http.get("/v1/keeper")).json()
     assert (before["keeper"], before["program"]) == (str(KEEPER.pubkey()), str(world.program.id))
     assert "trailing_stop" in before["executes"]
-    prepared = await world.prepare(wallet)
+    prepared = await world.noted(wallet)
     await world.execute(prepared["id"], signed(prepared, wallet))
     after = (await world.http.get("/v1/keeper")).json()
     gained = {o["status"]: o["orders"] - b["orders"] for o, b in zip(after["orders"], before["orders"], strict=True)}

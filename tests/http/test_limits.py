@@ -12,6 +12,7 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 from solders.keypair import Keypair
+from solders.pubkey import Pubkey
 
 from keeper.domain.errors import Transient
 from keeper.domain.health import Check, Health
@@ -110,6 +111,7 @@ async def test_a_keeper_that_is_not_ready_takes_no_new_orders_but_relays_and_can
         assert (await world.execute(prepared["id"], signed(prepared, wallet))).status_code == 202
         world.net.bank.advance()
         world.net.bank.advance()
+        world.desk.known.add(Pubkey.from_string(prepared["order"]))
         cancel = await world.http.post(f"/v1/orders/{prepared['order']}/cancel")
         assert cancel.status_code == 201
         assert (await world.execute(cancel.json()["id"], signed(cancel.json(), wallet))).status_code == 202

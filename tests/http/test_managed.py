@@ -19,7 +19,7 @@ from keeper.http.api import run_api
 from keeper.http.edge.clients import Tokens
 from keeper.http.orders.managed import ManagedWallet
 from keeper.solana.transactions import Signer
-from tests.http.http_world import World, problem
+from tests.http.http_world import SOL, World, problem
 
 pytestmark = pytest.mark.anyio
 ORDER = {
@@ -69,6 +69,7 @@ async def test_one_post_places_and_one_cancels(world: World, wallet: Keypair) ->
         world.net.bank.advance()
         world.net.bank.advance()
         assert world.net.bank.account(Pubkey.from_string(order)) is not None
+        world.desk.known.add(Pubkey.from_string(order))
         cancelled = await http.post(f"/orders/{order}/cancel")
         assert (cancelled.status_code, cancelled.json()["kind"]) == (202, "cancel")
     assert landed(world, wallet) == 2
@@ -153,8 +154,39 @@ async def test_the_same_key_gets_the_same_order_and_counts_once(world: World, wa
     assert other.headers.get("idempotency-replayed") is None
 
 
+async def test_the_days_limit_holds_however_often_a_request_is_repeated(world: World, wallet: Keypair) -> None:
+    before = len(world.relay.submitted)
+    async with managing(world, wallet) as http:
+        for _ in range(3):
+            assert (await http.post("/orders", json=ORDER)).status_code == 202
+        for n in range(3):
+            headers = {"Idempotency-Key": f"bypass-{n}-{wallet.pubkey()}"}
+            refused = [await http.post("/orders", json=ORDER, headers=headers) for _ in range(3)]
+            assert [problem(answer)["code"] for answer in refused] == ["daily_limit"] * 3
+    assert len(world.relay.submitted) == before + 3
+
+
+async def test_an_order_that_could_not_be_relayed_does_not_count_and_its_repetition_does(
+    world: World, wallet: Keypair
+) -> None:
+    poor = Keypair()
+    headers = {"Idempotency-Key": f"poor-{poor.pubkey()}"}
+    async with managing(world, poor) as http:
+        for _ in range(5):
+            failed = await http.post("/orders", json=ORDER, headers=headers)
+            assert problem(failed)["code"] == "insufficient_funds", "not the day's limit"
+        world.net.bank.airdrop(poor.pubkey(), SOL)
+        for _ in range(2):
+            world.net.bank.advance()
+        first = await http.post("/orders", json=ORDER, headers=headers)
+        assert first.status_code == 202, first.text
+        assert (await http.post("/orders", json=ORDER, headers=headers)).json() == first.json()
+        others = [await http.post("/orders", json=ORDER) for _ in range(3)]
+    assert [answer.status_code for answer in others] == [202, 202, 429]
+
+
 async def test_an_order_of_somebody_else_is_not_cancelled(world: World, wallet: Keypair) -> None:
-    placed = await world.place(world.trader())
+    placed = await world.resting(world.trader())
     async with managing(world, wallet) as http:
         refused = await http.post(f"/orders/{placed['order']}/cancel")
     assert problem(refused)["code"] == "unauthorized_user"

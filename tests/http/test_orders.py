@@ -137,8 +137,7 @@ async def test_two_at_once_get_one_order(world: World, wallet: Keypair) -> None:
             tg.start_soon(post)
     assert {answer.status_code for answer in answers} == {201}
     assert len({answer.content for answer in answers}) == 1
-    orders = (await world.http.get("/v1/orders", params={"user": str(wallet.pubkey())})).json()["orders"]
-    assert len(orders) == 1
+    assert len(await world.journal.prepared_of(Pubkey.from_string(answers[0].json()["order"]))) == 1
 
 
 async def test_another_body_with_the_same_key_is_refused(world: World, wallet: Keypair) -> None:
@@ -282,7 +281,7 @@ async def test_an_id_that_is_taken(world: World, wallet: Keypair) -> None:
 
 
 async def test_a_cancel_goes_the_same_way(world: World, wallet: Keypair) -> None:
-    placed = await world.place(wallet)
+    placed = await world.resting(wallet)
     answer = await world.http.post(f"/v1/orders/{placed['order']}/cancel")
     assert answer.status_code == 201
     prepared = answer.json()
@@ -291,14 +290,13 @@ async def test_a_cancel_goes_the_same_way(world: World, wallet: Keypair) -> None
     done = await world.execute(prepared["id"], signed(prepared, wallet))
     assert (done.status_code, done.json()["status"]) == (202, "cancelling")
     assert on_chain(world, placed["order"]).status is OnchainStatus.CANCELLED
-    world.net.bank.advance()
-    world.net.bank.advance()
+    await world.journal.commit(NoteOrder(on_chain(world, placed["order"])._replace(slot=world.desk.slot + 1)))
     again = await world.http.post(f"/v1/orders/{placed['order']}/cancel", json={})
     assert (again.status_code, problem(again)["code"]) == (409, "order_not_pending")
 
 
 async def test_a_cancel_with_a_key_is_repeated(world: World, wallet: Keypair) -> None:
-    placed = await world.place(wallet)
+    placed = await world.resting(wallet)
     path, headers = f"/v1/orders/{placed['order']}/cancel", {"Idempotency-Key": f"cancel-{placed['order']}"}
     first, again = [await world.http.post(path, headers=headers) for _ in range(2)]
     assert first.content == again.content
@@ -331,11 +329,14 @@ async def test_what_cannot_be_cancelled(world: World, wallet: Keypair) -> None:
     assert problem(no_order)["code"] == "order_not_found"
     unsigned = await world.prepare(wallet)
     not_yet = await world.http.post(f"/v1/orders/{unsigned['order']}/cancel")
+    assert (not_yet.status_code, problem(not_yet)["code"]) == (404, "order_not_found")
+    submitted = await world.noted(wallet)
+    not_yet = await world.http.post(f"/v1/orders/{submitted['order']}/cancel")
     assert (not_yet.status_code, problem(not_yet)["code"]) == (409, "order_not_pending")
 
 
 async def test_a_cancel_signed_by_someone_else_is_refused(world: World, wallet: Keypair) -> None:
-    placed = await world.place(wallet)
+    placed = await world.resting(wallet)
     prepared = (await world.http.post(f"/v1/orders/{placed['order']}/cancel")).json()
     message = VersionedTransaction.from_bytes(base64.b64decode(prepared["transaction"])).message
     forged = bytes([1]) + bytes(Keypair().sign_message(bytes(message))) + bytes(message)
@@ -392,7 +393,7 @@ async def test_an_order_that_only_the_book_knows_yet(world: World, wallet: Keypa
 
 
 async def test_a_list_with_filters_and_a_cursor(world: World, wallet: Keypair) -> None:
-    made = [(await world.prepare(wallet, client_order_id=f"n{i}"))["order"] for i in range(5)]
+    made = [(await world.noted(wallet, client_order_id=f"n{i}"))["order"] for i in range(5)]
     user = str(wallet.pubkey())
 
     async def listed(**params: Any) -> dict[str, Any]:
@@ -409,7 +410,7 @@ async def test_a_list_with_filters_and_a_cursor(world: World, wallet: Keypair) -
     assert seen == made[::-1]
     assert [o["order"] for o in (await listed(client_order_id="n3"))["orders"]] == [made[3]]
     assert len((await listed(status="active", market="SOL/USDC"))["orders"]) == 5
-    assert len((await listed(status="prepared,open"))["orders"]) == 5
+    assert len((await listed(status="submitted,open"))["orders"]) == 5
     assert (await listed(status="history"))["orders"] == []
     assert (await listed(market=str(Pubkey.new_unique())))["orders"] == []
 

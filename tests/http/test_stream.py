@@ -84,15 +84,15 @@ async def change(world: World, order: str, state: str, reason: str) -> None:
 
 
 async def test_a_snapshot_then_each_change_in_order(world: World, wallet: Keypair) -> None:
-    first = await world.prepare(wallet)
+    first = await world.noted(wallet)
     async with stream(world.http, user=str(wallet.pubkey())) as events:
         snapshot = await events.next()
         assert (snapshot.name, snapshot.data["complete"]) == ("snapshot", True)
         assert [o["order"] for o in snapshot.data["orders"]] == [first["order"]]
         assert events.retry == "2000"
-        second = await world.prepare(wallet, order_type="take_profit")
+        second = await world.noted(wallet, order_type="take_profit")
         placed = await events.next()
-        assert (placed.name, placed.data["order"], placed.data["status"]) == ("order", second["order"], "prepared")
+        assert (placed.name, placed.data["order"], placed.data["status"]) == ("order", second["order"], "submitted")
         for n in range(30):
             await change(world, first["order"], BUSY[n % 2], f"reason {n}")
         told = [await events.next() for _ in range(30)]
@@ -104,7 +104,7 @@ async def test_a_snapshot_then_each_change_in_order(world: World, wallet: Keypai
 
 
 async def test_the_last_event_id_resumes_without_a_gap(world: World, wallet: Keypair) -> None:
-    order = (await world.prepare(wallet))["order"]
+    order = (await world.noted(wallet))["order"]
     async with stream(world.http, user=str(wallet.pubkey())) as events:
         await events.next()
     for n in range(700):
@@ -121,7 +121,7 @@ async def test_the_last_event_id_resumes_without_a_gap(world: World, wallet: Key
 
 async def test_nothing_is_lost_or_told_twice_while_a_stream_begins(world: World, wallet: Keypair) -> None:
     """Readers connect while changes are committed as fast as they can be."""
-    order = (await world.prepare(wallet))["order"]
+    order = (await world.noted(wallet))["order"]
     total = 150
 
     async def write() -> None:
@@ -155,14 +155,14 @@ async def test_filters(world: World, wallet: Keypair, filters: dict[str, str]) -
     stranger = world.trader()
     async with stream(world.http, None, **given) as events:
         assert (await events.next()).name == "snapshot"
-        other = await world.prepare(stranger)
-        mine = await world.prepare(wallet)
+        other = await world.noted(stranger)
+        mine = await world.noted(wallet)
         expected = [mine["order"]] if "user" in filters else [other["order"], mine["order"]]
         assert [(await events.next()).data["order"] for _ in expected] == expected
 
 
 async def test_a_stream_that_cannot_be_resumed_is_told_so_and_begins_anew(world: World, wallet: Keypair) -> None:
-    order = (await world.prepare(wallet))["order"]
+    order = (await world.noted(wallet))["order"]
     async with stream(world.http, 10**15, user=str(wallet.pubkey())) as events:
         assert (await events.next()).name == "reset"
         snapshot = await events.next()
@@ -170,7 +170,7 @@ async def test_a_stream_that_cannot_be_resumed_is_told_so_and_begins_anew(world:
 
 
 async def test_what_retention_removed_can_not_be_resumed(world: World, wallet: Keypair) -> None:
-    order = (await world.prepare(wallet))["order"]
+    order = (await world.noted(wallet))["order"]
     before = world.journal.last_change_id
     await change(world, order, "dropped", "It is over.")
     await world.journal.prune(now=4e9)
@@ -203,7 +203,7 @@ async def test_open_streams_are_limited_and_given_back(world: World) -> None:
 
 
 async def test_a_reader_that_does_not_read_is_cut_off_and_costs_nobody_else(world: World, wallet: Keypair) -> None:
-    order = (await world.prepare(wallet))["order"]
+    order = (await world.noted(wallet))["order"]
     stuck = socket.create_connection(("127.0.0.1", world.port))
     stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     try:
@@ -267,7 +267,7 @@ async def test_a_quiet_stream_is_kept_alive_and_its_id_goes_on(world: World, wal
             await tg.start(feed.run)
             answer = EventStream(feed, reader, b"", lambda: None, keep_alive_s=0.05)
             tg.start_soon(answer, {"type": "http"}, receive, send)
-            await world.prepare(wallet)  # somebody else's news
+            await world.noted(wallet)  # somebody else's news
             with anyio.fail_after(BOUND_S):
                 while b": keep-alive\nid: %d\n\n" % world.journal.last_change_id not in sent:  # noqa: ASYNC110
                     await anyio.sleep(0.01)
@@ -282,7 +282,7 @@ async def test_a_mistake_in_showing_an_order_does_not_end_the_keeper(world: Worl
     async with anyio.create_task_group() as tg:
         await tg.start(feed.run)
         with feed.reading(Filter()) as reader:
-            await world.prepare(wallet)
+            await world.noted(wallet)
             with anyio.fail_after(BOUND_S):
                 assert await reader.news() == b""
             assert reader.cut
@@ -306,7 +306,7 @@ async def test_readers_wait_for_the_execution_of_orders_and_not_for_ever(
     async with anyio.create_task_group() as tg:
         await tg.start(feed.run)
         with feed.reading(Filter()) as reader:
-            await world.prepare(wallet)
+            await world.noted(wallet)
             with anyio.fail_after(BOUND_S):
                 assert int(await reader.news()) == world.journal.last_change_id
         tg.cancel_scope.cancel()
@@ -324,7 +324,7 @@ async def test_everybody_gets_every_change_of_a_burst_once_and_in_order(world: W
         return b"%d " % change.id
 
     feed = Feed(world.journal, render, max_readers=10)
-    orders = [(await world.prepare(world.trader()))["order"] for _ in range(2)]
+    orders = [(await world.noted(world.trader()))["order"] for _ in range(2)]
     first = world.journal.last_change_id + 1
     wanted = list(range(first, first + 40))
     with contextlib.ExitStack() as stack:
@@ -360,7 +360,7 @@ async def test_everybody_gets_every_change_of_a_burst_once_and_in_order(world: W
 
 
 async def test_waiting_for_one_order(world: World, wallet: Keypair) -> None:
-    path = f"/v1/orders/{(prepared := await world.prepare(wallet))['order']}"
+    path = f"/v1/orders/{(prepared := await world.noted(wallet))['order']}"
     seen = await world.http.get(path, params={"wait_s": 5})
     have = {"If-None-Match": seen.headers["etag"]}
     with anyio.fail_after(BOUND_S):
@@ -377,7 +377,7 @@ async def test_waiting_for_one_order(world: World, wallet: Keypair) -> None:
             for _ in range(5):
                 tg.start_soon(wait)
             await anyio.sleep(0.1)
-            await world.prepare(world.trader())  # another order's news wakes nobody
+            await world.noted(world.trader())  # another order's news wakes nobody
             assert not answers
             await change(world, prepared["order"], "executing", "An attempt was sent.")
     assert {a.json()["status"] for a in answers} == {"executing"}

@@ -39,7 +39,19 @@ def expected(version: int) -> Any:
     for order in frozen["orders"].values():
         # Versions 1 and 2 have a column for it, which no keeper reads any more.
         order.pop("next_attempt_at", None)
+        if version < 3 and order["state"] == "prepared":
+            _end_unsigned(frozen, order)
     return frozen
+
+
+def _end_unsigned(frozen: dict[str, Any], order: dict[str, Any]) -> None:
+    """Version 3 has no order of what was only prepared."""
+    frozen["last_change_id"] += 1
+    reason = "It was prepared, and never came back signed."
+    _, _, _, at, slot = order["changes"][0]
+    order["changes"].append([frozen["last_change_id"], "dropped", reason, at, slot])
+    order["state"], order["reason"] = "dropped", reason
+    frozen["counts"]["dropped"] = frozen["counts"].get("dropped", 0) + frozen["counts"].pop("prepared")
 
 
 def read(path: Path) -> Any:

@@ -19,8 +19,10 @@ from keeper.journal import (
     AddSpend,
     Journal,
     MoveAttempt,
+    MovePrepared,
     NoteOrder,
     NoteState,
+    PreparedStatus,
     Pruned,
     Retention,
     backup,
@@ -52,11 +54,14 @@ async def test_what_is_over_and_old_goes_and_the_rest_stays(tmp_path: Path) -> N
         await journal.commit(
             AddPrepared(make_prepared("old", idempotency_key="k", created_at=NOW - 2 * DAY)),
             AddPrepared(make_prepared("new", created_at=NOW - 3_600)),
+            AddPrepared(make_prepared("never signed", created_at=NOW - 3_601)),
+            AddPrepared(make_prepared("relayed", created_at=NOW - 3_601)),
+            MovePrepared("relayed", PreparedStatus.SUBMITTED),
             AddSpend("2001-01-01", 1),
             AddSpend("2023-11-14", 2),
         )
         pruned = await journal.prune(now=NOW)
-        assert pruned == Pruned(orders=1, attempts=3, prepared=1, done=True)
+        assert pruned == Pruned(orders=1, attempts=3, prepared=2, done=True)
         assert await journal.order(ended.address) is None
         assert await journal.attempts_of(ended.address) == []
         assert await journal.changes_of(ended.address) == []
@@ -69,6 +74,8 @@ async def test_what_is_over_and_old_goes_and_the_rest_stays(tmp_path: Path) -> N
         assert row.attempts_made == 4, "the count goes on"
         assert await journal.prepared_by_key("k") is None
         assert await journal.prepared("new") is not None
+        assert await journal.prepared("never signed") is None
+        assert await journal.prepared("relayed") is not None
         assert (await journal.spent("2001-01-01"), await journal.spent("2023-11-14")) == (0, 2)
         assert (await journal.changes_after(0)).gap
         assert not (await journal.changes_after(journal.last_change_id)).gap

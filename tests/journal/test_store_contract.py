@@ -12,12 +12,25 @@ from solders.pubkey import Pubkey
 from keeper.domain.attempts import AttemptKind, AttemptState, Fate
 from keeper.domain.errors import DuplicateAttempt, JournalError
 from keeper.domain.orders import OnchainStatus, OrderState
-from keeper.journal import AddAttempt, MoveAttempt, NoteOrder, NoteState, Queries, Retention, UseBudget
+from keeper.journal import (
+    AddAttempt,
+    AddPrepared,
+    DropPrepared,
+    JournalConflict,
+    MoveAttempt,
+    MovePrepared,
+    NoteOrder,
+    NoteState,
+    PreparedStatus,
+    Queries,
+    Retention,
+    UseBudget,
+)
 from keeper.journal.ops import Intend, Op, TooLate
 from keeper.journal.sqlite.files import create, open_reader
 from keeper.journal.sqlite.store import SqliteStore
 from keeper.journal.store import Store
-from tests.journal.journal_making import make_attempt, make_order
+from tests.journal.journal_making import make_attempt, make_order, make_prepared
 
 Opened = tuple[Store, Queries]
 
@@ -201,3 +214,28 @@ def test_many_at_once_are_what_they_are_one_by_one(opened: Opened) -> None:
     rows = queries.orders_at([order.address for order in orders])
     assert [rows[order.address].order for order in orders] == orders
     assert [rows[order.address].updated_at for order in orders] == [1.1 + n for n in range(300)], "to the last bit"
+
+
+def test_what_was_prepared_and_came_to_nothing_is_forgotten_with_its_key_and_the_rest_is_not(opened: Opened) -> None:
+    store, queries = opened
+    rows = [make_prepared(f"p{n}", idempotency_key=f"k{n}") for n in range(3)]
+    assert refused(store, *((AddPrepared(row),) for row in rows)) == [None] * 3
+    moves = (MovePrepared("p1", PreparedStatus.SUBMITTED), MovePrepared("p2", PreparedStatus.EXPIRED))
+    assert refused(store, moves) == [None]
+    anew = make_prepared("anew", idempotency_key="k0")
+    assert refused(store, (AddPrepared(anew),)) == [JournalConflict]
+    drops = tuple(DropPrepared(row_id) for row_id in ("p0", "p1", "p2", "never there"))
+    assert refused(store, (*drops, AddPrepared(anew))) == [None]
+    assert [queries.prepared(row.id) is not None for row in rows] == [False, True, False]
+    by_key = [queries.prepared_by_key(f"k{n}") for n in range(3)]
+    assert [row and row.id for row in by_key] == ["anew", "p1", None]
+
+
+def test_a_refused_callers_drop_is_undone(opened: Opened) -> None:
+    store, queries = opened
+    row = make_prepared("p", idempotency_key="k")
+    assert refused(store, (AddPrepared(row),)) == [None]
+    unknown = NoteState(make_order().address, OrderState.OPEN, "Of an order that nobody knows.")
+    other = make_prepared("other", idempotency_key="k")
+    assert refused(store, (DropPrepared("p"), unknown), (AddPrepared(other),)) == [JournalError, JournalConflict]
+    assert queries.prepared("p") is not None

@@ -17,6 +17,7 @@ from keeper.http.edge.openapi import described
 from keeper.http.edge.problems import CHAIN_PROBLEMS, TERMS_PROBLEMS
 from keeper.http.edge.strict_json import decode
 from keeper.http.models import EXAMPLE_WALLET, Address, Answer, PlaceOrder
+from keeper.http.orders.costs import WRITE, charge
 from keeper.http.orders.preparing import Preparing
 from keeper.http.ports import ApiPorts
 
@@ -169,6 +170,7 @@ async def transaction(
         "trailing_distance": trailing_distance,
     }
     given = {name: word for name, word in words.items() if word}
+    charge(request, WRITE)
     # Through the same door as any order: what is wrong with a field is said of that field.
     terms_asked = decode(msgspec.json.encode({"user": body.account, **given, "leverage": leverage}), PlaceOrder)
     prepared = (await part(request, Preparing).place(terms_asked, None)).answer

@@ -113,12 +113,21 @@ class Rates:
         if len(self._buckets) > _MOST_CLIENTS:
             self._buckets.popitem(last=False)
         wait_s = max(1, math.ceil((1.0 - left) / self._per_s))
-        headers = (("RateLimit-Policy", self._policy), ("RateLimit", f'"default";r={int(left)};t={wait_s}'))
+        headers = (
+            ("RateLimit-Policy", self._policy),
+            ("RateLimit", f'"default";r={max(0, int(left))};t={wait_s}'),
+        )
         if admitted:
             return Admission(headers=headers)
         return Admission(
             Problem("rate_limited", f"At most {self._per_s:g} requests a second.", retry_after_s=wait_s), headers
         )
+
+    def charge(self, client: str, requests: int) -> None:
+        """Take what an admitted request costs beyond one. For what that leaves owing, the client's next ones wait."""
+        if client in self._buckets:
+            tokens, since = self._buckets[client]
+            self._buckets[client] = (tokens - requests, since)
 
 
 def client_of(address: str, token_name: str | None) -> str:

@@ -7,6 +7,7 @@ they are relayed; only that the signature is made here.
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,11 +35,13 @@ from keeper.http.models import (
     PreparedTransaction,
     SubmittedTransaction,
 )
+from keeper.http.orders.costs import WRITE, charge
 from keeper.http.orders.preparing import Preparing
 from keeper.http.orders.relaying import Relaying
 from keeper.http.orders.routes import LOCATION, accepted
 from keeper.http.ports import ApiPorts
-from keeper.journal.ops import SetMeta
+from keeper.journal.ops import JournalConflict, MovePrepared, SetMeta
+from keeper.journal.records import PreparedStatus
 from keeper.solana.transactions import Signer
 
 _DAY_S: Final = 86_400
@@ -89,13 +92,11 @@ class Managed:
         _check_allowed(wallet, order)
         # One at a time, so that two at once can't both be the day's last.
         async with self._locks.of(wallet.name):
-            prepared = await self._preparing.place(order, _own_key(wallet, key))
-            counted = None if prepared.replayed else await self._count(wallet)
+            prepared = await self._preparing.place(order, _own_key(wallet, key), lambda: self._one_more(wallet))
             try:
                 return await self._relay(wallet, prepared.answer)
             except (Problem, ChainError, JournalError):
-                if counted is not None:
-                    await self._commit(wallet, counted - 1)
+                await self._give_back(wallet, prepared.answer.id)
                 raise
 
     async def cancel(self, wallet: ManagedWallet, order: Pubkey, key: str | None) -> SubmittedTransaction:
@@ -112,22 +113,34 @@ class Managed:
             ExecuteOrder(id=prepared.id, signed_transaction=base64.b64encode(wire).decode())
         )
 
-    async def _count(self, wallet: ManagedWallet) -> int:
-        """Count an order before it is sent, so that a crash leaves one too many counted and never one too few."""
-        text = await self._ports.journal.read(lambda queries: queries.meta(_counter(wallet)))
-        day, _, number = (text or "").partition(" ")
-        made = int(number) if day == self._today() else 0
+    async def _one_more(self, wallet: ManagedWallet) -> SetMeta:
+        """The count with one order more, to be kept in the same commit as the order: what is not counted is not kept,
+        and can't be relayed.
+        """
+        made = await self._made_today(wallet)
         if made >= wallet.orders_per_day:
             raise Problem(
                 "daily_limit",
                 f"This wallet may place {wallet.orders_per_day} orders a day (UTC).",
                 retry_after_s=max(1, _DAY_S - int(self._ports.now()) % _DAY_S),
             )
-        await self._commit(wallet, made + 1)
-        return made + 1
+        return self._counted(wallet, made + 1)
 
-    async def _commit(self, wallet: ManagedWallet, made: int) -> None:
-        await self._ports.journal.commit(SetMeta(_counter(wallet), f"{self._today()} {made}"))
+    async def _give_back(self, wallet: ManagedWallet, prepared_id: str) -> None:
+        """An order that was not relayed does not count. It can't be relayed later either: the same request again
+        prepares another one, and counts that.
+        """
+        never = MovePrepared(prepared_id, PreparedStatus.EXPIRED, expected=PreparedStatus.PREPARED)
+        self._preparing.forget(prepared_id)
+        with contextlib.suppress(JournalConflict):  # it was relayed, or given back before: nothing to give back
+            await self._ports.journal.commit(never, self._counted(wallet, await self._made_today(wallet) - 1))
+
+    async def _made_today(self, wallet: ManagedWallet) -> int:
+        day, _, number = (await self._ports.journal.meta(_counter(wallet)) or "").partition(" ")
+        return int(number) if day == self._today() else 0
+
+    def _counted(self, wallet: ManagedWallet, made: int) -> SetMeta:
+        return SetMeta(_counter(wallet), f"{self._today()} {max(0, made)}")
 
     def _today(self) -> str:
         return dt.datetime.fromtimestamp(self._ports.now(), dt.UTC).date().isoformat()
@@ -160,6 +173,7 @@ def _allowed(request: Request) -> ManagedWallet:
 
 def _guard(request: Request) -> None:
     _allowed(request)
+    charge(request, WRITE)
 
 
 @described(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
@@ -12,23 +11,26 @@ import anyio
 import msgspec
 from solders.pubkey import Pubkey
 
-from keeper.domain.errors import MalformedAccount
-from keeper.domain.orders import OnchainStatus, Order, OrderState
+from keeper.domain.orders import OnchainStatus, Order
 from keeper.http.edge.idempotency import KeyedLock, fingerprint
 from keeper.http.edge.problems import Problem
 from keeper.http.models import CancelOrder, OrderSummary, PlaceOrder, PreparedTransaction
-from keeper.http.orders.relaying import RecentlyPrepared
 from keeper.http.orders.terms import order_id, terms_of
+from keeper.http.orders.waiting import Waiting, can_land
 from keeper.http.ports import ApiPorts
 from keeper.http.reading.views import summary_of
-from keeper.journal.ops import AddPrepared, NoteOrder
-from keeper.journal.records import OrderRow, PreparedKind, PreparedRow, Source
+from keeper.journal.ops import AddPrepared, DropPrepared, NoteOrder, Op
+from keeper.journal.records import OrderRow, PreparedKind, PreparedRow, PreparedStatus
+from keeper.solana.allowance import ASKING
 from keeper.solana.client import AccountBytes
 from keeper.venue.placing import OrderTerms, Unsigned, cancel, new_order_id, place, unsigned_base64
-from keeper.venue.venue import decode_order
 
 _BLOCKHASH_LIFE_S: Final = 60
 """150 blocks at 400 ms; only for people, who can't read block heights."""
+_CAME_TO_NOTHING: Final = frozenset({PreparedStatus.FAILED, PreparedStatus.EXPIRED})
+
+Counting = Callable[[], Awaitable[Op]]
+"""What is to be in the journal with the prepared transaction, or not at all. It may refuse, by a Problem."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,59 +41,89 @@ class Prepared:
     replayed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a prepared transaction is kept under: the key, by its user, and the hash of what was asked. It takes the
+    place of `replaces`, an earlier one with the same key, which can't land any more.
+    """
+
+    key: str | None
+    body_hash: str
+    replaces: str | None = None
+
+
 class Preparing:
     """Hands out unsigned transactions, and keeps each in the journal before it leaves."""
 
-    def __init__(self, ports: ApiPorts, recent: RecentlyPrepared) -> None:
+    def __init__(self, ports: ApiPorts, waiting: Waiting) -> None:
         self._ports = ports
-        self._recent = recent
+        self._waiting = waiting
         self._keys = KeyedLock()
 
-    async def place(self, body: PlaceOrder, key: str | None) -> Prepared:
-        """Prepare `place_order`. The same key and body get the same answer; two at once get one order."""
+    async def place(self, body: PlaceOrder, key: str | None, counting: Counting | None = None) -> Prepared:
+        """Prepare `place_order`. The same user, key and body get the same answer; two at once get one order."""
         body_hash = fingerprint("place", body)
-        return await self._once(key, body_hash, lambda: self._place(body, key, body_hash))
+        return await self._once(body.user, key, body_hash, lambda asked: self._place(body, asked, counting))
 
-    async def cancel(self, order: Pubkey, key: str | None) -> Prepared:
-        """Prepare `cancel_order` for a pending order, for its own user."""
-        body_hash = fingerprint(f"cancel {order}", CancelOrder())
-        return await self._once(key, body_hash, lambda: self._cancel(order, key, body_hash))
+    async def cancel(self, address: Pubkey, key: str | None) -> Prepared:
+        """Prepare `cancel_order` for a pending order, for its own user. The book and the journal say what it is: the
+        chain is not asked, so that nobody can make it be.
+        """
+        row = await self._ports.journal.order(address)
+        # On chain by what the keeper heard last; the cancel of what was seen at processed lands after it.
+        order = self._ports.desk.order(address) or (None if row is None else row.order)
+        if order is None:
+            raise Problem("order_not_found", f"The keeper knows no order at {address}.")
+        body_hash = fingerprint(f"cancel {address}", CancelOrder())
+        return await self._once(str(order.user), key, body_hash, lambda asked: self._cancel(order, row, asked))
 
     async def _once(
-        self, key: str | None, body_hash: str, prepare: Callable[[], Awaitable[PreparedTransaction]]
+        self, user: str, key: str | None, body_hash: str, prepare: Callable[[_Asked], Awaitable[PreparedTransaction]]
     ) -> Prepared:
-        """Prepare, or answer again what the journal has for the key; two with one key come one after the other."""
+        """Prepare, or answer again what the journal has for the key of this user's; two with one key come one after the
+        other. An answer of which nothing can come any more is not given again.
+        """
         if key is None:
-            return Prepared(await prepare(), replayed=False)
-        async with self._keys.of(key):
-            row = await self._ports.journal.prepared_by_key(key)
+            return Prepared(await prepare(_Asked(None, body_hash)), replayed=False)
+        scoped = f"{user} {key}"
+        async with self._keys.of(scoped):
+            row = await self._ports.journal.prepared_by_key(scoped)
             if row is None:
-                return Prepared(await prepare(), replayed=False)
-        if row.body_hash != body_hash:
-            raise Problem("idempotency_key_reused", "This key was sent with another request; use a new one.")
+                return Prepared(await prepare(_Asked(scoped, body_hash)), replayed=False)
+            if row.body_hash != body_hash:
+                raise Problem("idempotency_key_reused", "This key was sent with another request; use a new one.")
+            if await self._came_to_nothing(row):
+                return Prepared(await prepare(_Asked(scoped, body_hash, replaces=row.id)), replayed=False)
         return Prepared(_answer(row), replayed=True)
+
+    async def _came_to_nothing(self, row: PreparedRow) -> bool:
+        if row.status in _CAME_TO_NOTHING:
+            return True
+        if row.status is not PreparedStatus.PREPARED or can_land(row, self._ports.blockhashes):
+            return False
+        if row.kind is PreparedKind.CANCEL or self._ports.desk.order(row.order) is not None:
+            return row.kind is PreparedKind.CANCEL
+        # Its wallet may have sent it by itself.
+        known = await self._ports.journal.order(row.order)
+        return known is None or not known.order.slot
+
+    def forget(self, prepared_id: str) -> None:
+        """It is not to be relayed."""
+        self._waiting.drop(prepared_id)
 
     # --- placing
 
-    async def _place(self, body: PlaceOrder, key: str | None, body_hash: str) -> PreparedTransaction:
+    async def _place(self, body: PlaceOrder, asked: _Asked, counting: Counting | None) -> PreparedTransaction:
         self._refuse_unless_ready()
         terms = terms_of(body, self._ports)
         if terms.user == self._ports.keeper_pubkey:
             raise Problem("invalid_field", "The user can't be the keeper's own wallet.", field="user")
-        number, earlier = await self._free_place(terms.user, order_id(body.order_id, self._ports.program))
+        number = await self._free_place(terms.user, order_id(body.order_id, self._ports.program))
         blockhash = self._ports.blockhashes.current()
         unsigned = place(self._ports.program, terms, number, blockhash, self._ports.limits.budget)
         order = _order_of(terms, number, unsigned.order)
-        note = NoteOrder(
-            order,
-            OrderState.PREPARED,
-            "Waiting for its user's signature.",
-            Source.API,
-            client_order_id=body.client_order_id,
-            # An address whose earlier transaction never landed begins anew.
-            reopen=earlier is not None,
-        )
-        return await self._keep(PreparedKind.PLACE, unsigned, note, body.client_order_id, key, body_hash)
+        counted = [] if counting is None else [await counting()]
+        return await self._keep(PreparedKind.PLACE, unsigned, order, body.client_order_id, asked, counted)
 
     def _refuse_unless_ready(self) -> None:
         """Nobody would watch or execute the order: its user has to know before, not after the price crossed it.
@@ -102,18 +134,18 @@ class Preparing:
             failing = ", ".join(check.name for check in health.checks if not check.ok)
             raise Problem("not_ready", f"The keeper takes no new orders now: {failing}.", retry_after_s=5)
 
-    async def _free_place(self, user: Pubkey, asked: int | None) -> tuple[int | None, OrderRow | None]:
-        """An address that no order has: the order's id (None in revision 0.1), and what the journal knows of it.
+    async def _free_place(self, user: Pubkey, asked: int | None) -> int | None:
+        """An address that no order has, by its order's id (None in revision 0.1).
 
         An id that was drawn is not looked up: one of 2**63 is taken hardly ever, and then the simulation before the
         relay says so. That saves each order a round trip to the node.
         """
         program = self._ports.program
         if asked is None and program.has_order_ids:
-            return new_order_id(), None
-        account, _, row = await self._look_up(program.order_address(user, asked))
+            return new_order_id()
+        account, row = await self._look_up(program.order_address(user, asked))
         if account is None and (row is None or _never_landed(row)):
-            return asked, row
+            return asked
         raise Problem(
             "order_exists",
             "This wallet has an order with this id already."
@@ -122,14 +154,13 @@ class Preparing:
             field="order_id" if asked is not None else "user",
         )
 
-    async def _look_up(self, address: Pubkey) -> tuple[AccountBytes | None, int, OrderRow | None]:
-        """The account at an address, the slot that it was read at, and the journal's row, both asked for at once."""
+    async def _look_up(self, address: Pubkey) -> tuple[AccountBytes | None, OrderRow | None]:
+        """The account at an address, and the journal's row, both asked for at once."""
         account: AccountBytes | None = None
-        slot = 0
 
         async def look_at_chain() -> None:
-            nonlocal account, slot
-            slot, (found,) = await self._ports.client.accounts([address])
+            nonlocal account
+            _, (found,) = await self._ports.client.accounts([address])
             # A closed account may still come back with nothing in it.
             account = found if found is not None and found.lamports else None
 
@@ -140,49 +171,34 @@ class Preparing:
         except ExceptionGroup as group:
             # The first says it: the others were cancelled by it, or failed for the same reason.
             raise group.exceptions[0] from None
-        return account, slot, row
+        return account, row
 
     # --- cancelling
 
-    async def _cancel(self, address: Pubkey, key: str | None, body_hash: str) -> PreparedTransaction:
-        account, slot, row = await self._look_up(address)
-        order = self._order_to_cancel(address, account, slot, row)
-        blockhash = self._ports.blockhashes.current()
-        unsigned = cancel(self._ports.program, address, order.user, blockhash, self._ports.limits.budget)
-        # With the order's facts, so that a cancel of an order that was never seen before has something to belong to.
-        note = NoteOrder(order, reason="" if row is None else row.reason)
-        client_order_id = None if row is None else row.client_order_id
-        return await self._keep(PreparedKind.CANCEL, unsigned, note, client_order_id, key, body_hash)
-
-    def _order_to_cancel(self, address: Pubkey, account: AccountBytes | None, slot: int, row: OrderRow | None) -> Order:
-        """The order as the chain has it now: what the keeper remembers may be older than the user's last act."""
-        order = None
-        if account is not None and account.owner == self._ports.program.id:
-            with contextlib.suppress(MalformedAccount):
-                # At the slot of the account's own answer, so that the note can't overwrite newer news.
-                order = decode_order(address, account.data, slot)
-        if order is None:
-            # Seen at processed and not confirmed yet: its cancel can be signed now and lands after it.
-            order = self._ports.desk.order(address)
-        if order is None:
-            if row is None:
-                raise Problem("order_not_found", f"There is no order at {address}.")
-            raise Problem("order_not_pending", f"The order is {row.state.value} and not on chain.")
+    async def _cancel(self, order: Order, row: OrderRow | None, asked: _Asked) -> PreparedTransaction:
+        resting = self._ports.desk.order(order.address) is not None
+        if not order.slot or (row is not None and row.state.terminal and not resting):
+            state = "unknown" if row is None else row.state.value
+            raise Problem("order_not_pending", f"The order is {state} and not on chain.")
         if not order.pending:
             raise Problem("order_not_pending", f"The order is {order.status.word} and can't be cancelled.")
-        return order
+        blockhash = self._ports.blockhashes.current()
+        unsigned = cancel(self._ports.program, order.address, order.user, blockhash, self._ports.limits.budget)
+        client_order_id = None if row is None else row.client_order_id
+        # With the order's facts, so that a cancel of an order whose note still waits has something to belong to.
+        note = NoteOrder(order, reason="" if row is None else row.reason)
+        return await self._keep(PreparedKind.CANCEL, unsigned, order, client_order_id, asked, [note])
 
     async def _keep(
         self,
         kind: PreparedKind,
         unsigned: Unsigned,
-        note: NoteOrder,
+        order: Order,
         client_order_id: str | None,
-        key: str | None,
-        body_hash: str,
+        asked: _Asked,
+        beside: list[Op],
     ) -> PreparedTransaction:
-        """Make the transaction durable together with what it says of its order, and answer with it."""
-        order = note.order
+        """Write the transaction down, with what is to be in the journal beside it, and answer with it."""
         row = PreparedRow(
             id=secrets.token_urlsafe(16),
             kind=kind,
@@ -194,18 +210,23 @@ class Preparing:
             last_valid_block_height=unsigned.last_valid_block_height,
             created_at=self._ports.now(),
             arguments=msgspec.structs.asdict(summary_of(order, self._ports.desk, client_order_id)),
-            idempotency_key=key,
-            body_hash=body_hash,
+            idempotency_key=asked.key,
+            body_hash=asked.body_hash,
             client_order_id=client_order_id,
         )
-        await self._ports.journal.commit(AddPrepared(row), note)
-        self._recent.add(row)
+        client = ASKING.get()
+        gone = [self._waiting.make_room(order.user, client), asked.replaces]
+        dropped = [DropPrepared(prepared_id) for prepared_id in gone if prepared_id is not None]
+        # Without an fsync, which executions might have to wait for. It survives a crash, and a power cut takes nothing
+        # that was relayed, since the commit that relays makes it durable, too. What is lost is prepared again.
+        await self._ports.journal.write(*dropped, AddPrepared(row), *beside)
+        self._waiting.add(row, client)
         return _answer(row)
 
 
 def _never_landed(row: OrderRow) -> bool:
     """Whether the journal's order was never on chain, nor can be any more by what it knows."""
-    return row.order.slot == 0 and (row.state is OrderState.PREPARED or row.state.terminal)
+    return row.order.slot == 0 and row.state.terminal
 
 
 def _order_of(terms: OrderTerms, number: int | None, address: Pubkey) -> Order:

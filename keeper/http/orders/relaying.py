@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections import OrderedDict
 from typing import Final
 
 from solders.signature import Signature
@@ -15,54 +14,23 @@ from keeper.http.edge.chain_problems import problem_of_failure
 from keeper.http.edge.idempotency import KeyedLock
 from keeper.http.edge.problems import Problem
 from keeper.http.models import ExecuteOrder, SubmittedTransaction
+from keeper.http.orders.waiting import Waiting, confirmed_height, order_of
 from keeper.http.ports import ApiPorts
 from keeper.journal.ops import JournalConflict
 from keeper.journal.records import PreparedKind, PreparedRow, PreparedStatus
-from keeper.solana.client import CONFIRMED
 from keeper.venue.program_errors import name_failure, programs_of
 from keeper.venue.relay_checks import MAX_WIRE_BYTES, RelayRefused, check_relayed
 
-_MOST: Final = 4_096
-"""About 2 KB each. Who takes longer to sign than so many others is looked up."""
 _FIELD: Final = "signed_transaction"
 _STATUS: Final = {PreparedKind.PLACE: OrderState.SUBMITTED, PreparedKind.CANCEL: OrderState.CANCELLING}
-
-
-class RecentlyPrepared:
-    """The newest prepared rows by id, so that relaying one need not read the journal again.
-
-    The journal stays the truth: a row gets in here once it is durable, and the commit that submits it says, in the same
-    transaction, that it was waiting still. What is not found here is looked up there.
-    """
-
-    def __init__(self, most: int = _MOST) -> None:
-        self._most = most
-        self._rows: OrderedDict[str, PreparedRow] = OrderedDict()
-
-    def __repr__(self) -> str:
-        return f"RecentlyPrepared({len(self._rows)} of {self._most})"
-
-    def add(self, row: PreparedRow) -> None:
-        """Remember a row that is durable and waits for its signature; the oldest is forgotten for it."""
-        self._rows[row.id] = row
-        if len(self._rows) > self._most:
-            self._rows.popitem(last=False)
-
-    def get(self, prepared_id: str) -> PreparedRow | None:
-        """The row; None when it is not known here."""
-        return self._rows.get(prepared_id)
-
-    def drop(self, prepared_id: str) -> None:
-        """It is not waiting any more, or perhaps not."""
-        self._rows.pop(prepared_id, None)
 
 
 class Relaying:
     """Checks and hands over signed transactions; the same bytes twice get the same answer."""
 
-    def __init__(self, ports: ApiPorts, recent: RecentlyPrepared) -> None:
+    def __init__(self, ports: ApiPorts, waiting: Waiting) -> None:
         self._ports = ports
-        self._recent = recent
+        self._waiting = waiting
         self._ids = KeyedLock()
 
     async def execute(self, body: ExecuteOrder) -> SubmittedTransaction:
@@ -70,7 +38,7 @@ class Relaying:
         wire = _wire(body.signed_transaction)
         # One at a time for an id: of two requests with different signatures, the second has to see the first.
         async with self._ids.of(body.id):
-            prepared = self._recent.get(body.id) or await self._in_journal(body.id)
+            prepared = self._waiting.get(body.id) or await self._in_journal(body.id)
             signature = self._checked(wire, prepared)
             if prepared.status is PreparedStatus.PREPARED:
                 await self._simulate(wire, prepared)
@@ -115,16 +83,16 @@ class Relaying:
             case "AlreadyProcessed":
                 return  # The wallet sent it by itself. The relay finds out what became of it.
             case "BlockhashNotFound":
-                await self._blockhash_gone(prepared)
+                raise self._blockhash_gone(prepared)
             case _:
                 raise problem_of_failure(failure)
 
-    async def _blockhash_gone(self, prepared: PreparedRow) -> None:
-        height, _ = await self._ports.client.block_height_and_slot(CONFIRMED)
+    def _blockhash_gone(self, prepared: PreparedRow) -> Problem:
+        height = confirmed_height(self._ports.blockhashes)
         # A transaction can land one block after its last valid height.
-        if height > prepared.last_valid_block_height + 1:
-            raise _expired()
-        raise Problem(
+        if height is not None and height > prepared.last_valid_block_height + 1:
+            return _expired()
+        return Problem(
             "chain_unavailable",
             "The node does not know the transaction's blockhash yet; send the same again.",
             retry_after_s=1,
@@ -132,13 +100,14 @@ class Relaying:
 
     async def _submit(self, wire: bytes, prepared: PreparedRow, signature: Signature) -> None:
         try:
-            await self._ports.relay.submit(prepared, wire)
+            placed = order_of(prepared) if prepared.kind is PreparedKind.PLACE else None
+            await self._ports.relay.submit(prepared, wire, placed)
         except JournalConflict:
             _same(await self._in_journal(prepared.id), signature)
         except DryRun as e:
             raise Problem("not_ready", str(e)) from e
         finally:
-            self._recent.drop(prepared.id)
+            self._waiting.drop(prepared.id)
 
 
 def _same(prepared: PreparedRow, signature: Signature) -> None:

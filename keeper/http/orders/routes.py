@@ -29,14 +29,16 @@ from keeper.http.models import (
     PreparedTransaction,
     SubmittedTransaction,
 )
+from keeper.http.orders.costs import WRITE, charge
 from keeper.http.orders.preparing import Prepared, Preparing
 from keeper.http.orders.relaying import Relaying
+from keeper.http.orders.waiting import shown
 from keeper.http.ports import ApiPorts
 from keeper.http.reading.markets import market_filter
 from keeper.http.reading.views import order_detail, order_view
 from keeper.http.stream.feed import Filter
 from keeper.http.stream.following import ACTIVE, Following
-from keeper.journal.records import OrderRow, Source
+from keeper.journal.records import OrderRow, PreparedKind, Source
 
 LOCATION: Final = {202: {"Location": "The order."}}
 _STATUSES: Final[dict[str, frozenset[OrderState]]] = {
@@ -60,6 +62,7 @@ async def prepare(request: Request, body: PlaceOrder) -> Response:
     """An unsigned `place_order` transaction for the user's wallet. Nothing is on chain until it is signed and sent
     to `/v1/orders/execute`.
     """
+    charge(request, WRITE)
     return _prepared(await part(request, Preparing).place(body, key_of(request)))
 
 
@@ -74,6 +77,7 @@ async def execute(request: Request, body: ExecuteOrder) -> Response:
     """Relay a prepared transaction that its user signed. It is checked against what was prepared, simulated, kept in
     the journal and sent until it lands or can no longer land. The same bytes again get the same answer.
     """
+    charge(request, WRITE)
     return accepted(await part(request, Relaying).execute(body))
 
 
@@ -88,6 +92,7 @@ async def cancel(request: Request, order: OrderPath, body: CancelOrder | None = 
     """An unsigned `cancel_order` transaction. The keeper goes on executing the order until a validly signed one
     comes to `/v1/orders/execute`.
     """
+    charge(request, WRITE)
     return _prepared(await part(request, Preparing).cancel(order, key_of(request)))
 
 
@@ -149,7 +154,7 @@ async def order(
 
 
 async def _order(request: Request, key: Pubkey, ports: ApiPorts) -> Response:
-    row = await ports.journal.order(key) or _from_book(key, ports)
+    row = await ports.journal.order(key) or _from_book(key, ports) or await _prepared_only(key, ports)
     if row is None:
         raise Problem("order_not_found", f"The keeper knows no order {key}.")
     attempts = await ports.journal.attempts_of(key)
@@ -175,6 +180,12 @@ def _states(text: str | None) -> frozenset[OrderState] | None:
     if not _STATUSES.keys() >= set(words):
         raise Problem("invalid_field", f"A status is one of {', '.join(_STATUSES)}.", field="status")
     return frozenset[OrderState]().union(*(_STATUSES[word] for word in words))
+
+
+async def _prepared_only(key: Pubkey, ports: ApiPorts) -> OrderRow | None:
+    """An order that was prepared, and has not come back signed: as it was prepared last."""
+    rows = [row for row in await ports.journal.prepared_of(key) if row.kind is PreparedKind.PLACE]
+    return shown(rows[-1], ports.blockhashes) if rows else None
 
 
 def _from_book(key: Pubkey, ports: ApiPorts) -> OrderRow | None:

@@ -24,10 +24,13 @@ def prune_step(db: Database, retention: Retention, now: float | None = None) -> 
     db.execute("BEGIN IMMEDIATE")
     orders, attempts = _ended_orders(db, history)
     attempts += _ended_attempts(db, history)
-    prepared = db.execute(
-        "DELETE FROM prepared WHERE id IN (SELECT id FROM prepared WHERE created_at < ? ORDER BY created_at LIMIT ?)",
-        (at - retention.prepared_hours * 3_600.0, _STEP),
-    ).rowcount
+    prepared = 0
+    unsigned = "prepared INDEXED BY prepared_unsigned WHERE status = 'prepared' AND"
+    for which, hours in (("prepared WHERE", retention.prepared_hours), (unsigned, retention.unsigned_hours)):
+        prepared += db.execute(
+            f"DELETE FROM prepared WHERE id IN (SELECT id FROM {which} created_at < ? ORDER BY created_at LIMIT ?)",
+            (at - hours * 3_600.0, _STEP),
+        ).rowcount
     oldest_day = time.strftime("%Y-%m-%d", time.gmtime(at - retention.spend_days * _DAY_S))
     db.execute("DELETE FROM daily_spend WHERE day < ?", (oldest_day,))
     db.execute("COMMIT")

@@ -213,7 +213,21 @@ def _to_version_2(db: Database) -> None:
     )
 
 
-MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (_to_version_1, _to_version_2)
+def _to_version_3(db: Database) -> None:
+    """What was prepared and never signed goes within hours, and is no order: those that were kept as orders end."""
+    db.execute("CREATE INDEX prepared_unsigned ON prepared (created_at) WHERE status = 'prepared'")
+    db.execute(
+        "UPDATE orders SET reason = 'It was prepared, and never came back signed.', version = version + 1 "
+        "WHERE state = 'prepared'"
+    )
+    db.execute(
+        "INSERT INTO changes (order_ref, state, reason, at, slot) "
+        "SELECT id, 'dropped', reason, first_seen_at, slot FROM orders WHERE state = 'prepared' ORDER BY id"
+    )
+    db.execute("UPDATE orders SET state = 'dropped', closed = 1 WHERE state = 'prepared'")
+
+
+MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (_to_version_1, _to_version_2, _to_version_3)
 """`MIGRATIONS[n]` takes a journal from version n to n + 1. It runs in a transaction and must not end it."""
 
 VERSION: Final = len(MIGRATIONS)

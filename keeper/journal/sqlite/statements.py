@@ -161,8 +161,11 @@ def _save_moves(db: Database, rows: Rows) -> None:
 
 
 def _save_rest(db: Database, rows: Rows) -> None:
-    for known in rows.prepared.values():
-        if known.row is not None:
+    # What goes lets go of its idempotency key, for one that comes.
+    for known in sorted(rows.prepared.values(), key=lambda known: not known.dropped):
+        if known.dropped:
+            db.conn.execute("DELETE FROM prepared WHERE id = ?", (known.id,))
+        elif known.row is not None:
             _insert(db, "prepared", PREPARED.columns, [prepared_values(known)])
         elif known.moved:
             db.conn.execute(
