@@ -62,7 +62,14 @@ async def keeper(
         # A burst of 10,000 costs more than a careful operator's default allows a key in a day, and one client of the
         # API stands for many.
         fees={"daily_outflow_cap_lamports": 10**12},
-        http={"requests_per_s": 100_000, "burst": 1_000_000, "node_calls_per_s": 100_000} | dict(http or {}),
+        http={
+            "requests_per_s": 100_000,
+            "burst": 1_000_000,
+            "node_calls_per_s": 100_000,
+            "streams_per_client": 4_000,
+            "connections_per_address": 5_000,
+        }
+        | dict(http or {}),
         # Some parts give a call two minutes, and nobody here listens to the watchdog.
         health={"stalled_after_s": 900},
     )

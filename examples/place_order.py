@@ -130,7 +130,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--size", default="1", help="base units")
     parser.add_argument("--leverage", type=int, default=5)
     parser.add_argument("--trigger", help="trigger price: stop_loss, take_profit, stop_limit")
-    parser.add_argument("--limit", help="limit price: limit")
+    parser.add_argument("--limit", help="limit price: limit, stop_limit")
     parser.add_argument("--trailing", help='trailing distance, "0.05" is 5 %%: trailing_stop')
     parser.add_argument("--cancel-after", type=float, help="cancel the order if it is not over after so many seconds")
     return parser.parse_args()

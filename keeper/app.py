@@ -30,7 +30,7 @@ from keeper.execution.purse import spent_before, utc_day
 from keeper.execution.relay import RelayDesk
 from keeper.execution.router import Router
 from keeper.http.api import run_api
-from keeper.http.edge.clients import ApiLimits, Tokens
+from keeper.http.edge.clients import Tokens
 from keeper.http.ports import ApiPorts
 from keeper.journal import Journal, Retention
 from keeper.runtime.gauges import Gauges
@@ -254,7 +254,6 @@ def _api_ports(
     metrics: Metrics,
     genesis: str,
 ) -> ApiPorts:
-    http = settings.http
     return ApiPorts(
         program=venue.program,
         client=ChainClient(users_pool),
@@ -266,7 +265,7 @@ def _api_ports(
         metrics=metrics.registry,
         keeper_pubkey=venue.keeper,
         balance_lamports=lambda: execution.balance.lamports,
-        limits=ApiLimits(requests_per_s=http.requests_per_s, burst=http.burst, streams=http.streams),
+        limits=limits.api_limits(settings),
         brakes=execution.operator,
         operators=limits.operators(settings),
         tokens=Tokens(bearers(settings.managed)),
@@ -274,5 +273,5 @@ def _api_ports(
         settings_shown=lambda: {setting.name: setting.value for setting in effective(settings, None, {})},
         genesis=genesis,
         busy=lambda: execution.busy,
-        public_url=http.public_url,
+        public_url=settings.http.public_url,
     )

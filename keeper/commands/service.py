@@ -20,6 +20,7 @@ import structlog
 
 from keeper import app
 from keeper.commands import EXIT_FAILED
+from keeper.config.endpoints import endpoints_of
 from keeper.config.reloading import changes
 from keeper.config.settings import Settings
 from keeper.domain.errors import Misconfigured
@@ -32,6 +33,9 @@ _log: Any = structlog.get_logger("keeper.service")
 
 async def serve(settings: Settings, load: Callable[[], Settings], on_ready: Callable[[app.Ready], None]) -> None:
     """Run the keeper until a signal ends it. `load` reads the settings again, as they were read at the start."""
+    for endpoint in endpoints_of(settings.rpc):
+        # Only the log tells where it is: health and metrics are everybody's.
+        _log.info("rpc.endpoint", endpoint=endpoint.label, host=endpoint.host)
     notifier = Notifier.from_environment()
     notifier.status("starting: looking up what was open")
     service = _Service(notifier, settings, load)

@@ -1,4 +1,4 @@
-"""The RPC endpoints that the settings name, each with a label that logs and metrics may show."""
+"""The RPC endpoints that the settings name, each with a label that health and metrics may show."""
 
 from __future__ import annotations
 
@@ -13,27 +13,25 @@ from keeper.domain.errors import Misconfigured
 
 @dataclass(frozen=True, slots=True)
 class EndpointUrls:
-    """Where one endpoint is. The URLs may hold a key; `label` holds none."""
+    """Where one endpoint is. The URLs may hold a key, and a provider's host may name its customer; `label` holds
+    neither: it is `rpc`, or `fallback-1` and so on.
+    """
 
     label: str
+    host: str
     url: str = field(repr=False)
     ws_url: str = field(repr=False)
 
 
 def endpoints_of(settings: RpcSettings) -> list[EndpointUrls]:
-    """The endpoints, in order of preference, labelled by host and port. Misconfigured when one is no URL."""
-    endpoints = [_endpoint("rpc.url", settings.url, settings.ws_url)]
-    endpoints += [_endpoint(f"rpc.fallbacks[{i}]", f.url, f.ws_url) for i, f in enumerate(settings.fallbacks)]
-    seen: dict[str, int] = {}
-    labelled = []
-    for each in endpoints:
-        seen[each.label] = seen.get(each.label, 0) + 1
-        suffix = f"#{seen[each.label]}" if seen[each.label] > 1 else ""
-        labelled.append(EndpointUrls(each.label + suffix, each.url, each.ws_url))
-    return labelled
+    """The endpoints, in order of preference. Misconfigured when one is no URL."""
+    endpoints = [_endpoint("rpc", "rpc.url", settings.url, settings.ws_url)]
+    for i, each in enumerate(settings.fallbacks):
+        endpoints.append(_endpoint(f"fallback-{i + 1}", f"rpc.fallbacks[{i}]", each.url, each.ws_url))
+    return endpoints
 
 
-def _endpoint(setting: str, secret_url: SecretStr, ws_url: SecretStr | None) -> EndpointUrls:
+def _endpoint(label: str, setting: str, secret_url: SecretStr, ws_url: SecretStr | None) -> EndpointUrls:
     url = secret_url.get_secret_value()
     remedy = "Give one like http://127.0.0.1:8899."
     try:
@@ -56,5 +54,4 @@ def _endpoint(setting: str, secret_url: SecretStr, ws_url: SecretStr | None) -> 
         socket = ws_url.get_secret_value()
         if urlsplit(socket).scheme not in ("ws", "wss"):
             raise Misconfigured(f"The WebSocket URL beside {setting} is not a ws or wss URL.", remedy="Set rpc.ws_url.")
-    label = parts.hostname if port is None else f"{parts.hostname}:{port}"
-    return EndpointUrls(label, url, socket)
+    return EndpointUrls(label, parts.hostname if port is None else f"{parts.hostname}:{port}", url, socket)

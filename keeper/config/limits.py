@@ -7,7 +7,8 @@ from keeper.execution.drafting import FeeRules
 from keeper.execution.limits import ExecutionLimits, LandingLimits
 from keeper.execution.purse import PurseLimits
 from keeper.execution.tries import RetryLimits
-from keeper.http.edge.clients import Tokens
+from keeper.http.edge.clients import ApiLimits, Tokens
+from keeper.http.edge.connections import ConnectionLimits
 from keeper.triggers.decision import Rules
 from keeper.triggers.prices import BreakerRules
 from keeper.venue.program import Program
@@ -67,6 +68,21 @@ def fee_rules(settings: Settings) -> FeeRules:
 def purse_limits(settings: Settings) -> PurseLimits:
     """What may leave the keeper's key."""
     return PurseLimits(settings.fees.daily_outflow_cap_lamports, settings.fees.min_balance_lamports)
+
+
+def api_limits(settings: Settings) -> ApiLimits:
+    """Of the API."""
+    h = settings.http
+    named = () if h.public_url is None else (h.public_url.partition("://")[2],)
+    return ApiLimits(
+        requests_per_s=h.requests_per_s,
+        burst=h.burst,
+        streams=h.streams,
+        streams_per_client=h.streams_per_client,
+        cors_origins=h.cors_origins,
+        hosts=(*h.hosts, *named),
+        connections=ConnectionLimits(h.connections, h.connections_per_address, proxies=h.trusted_proxies),
+    )
 
 
 def operators(settings: Settings) -> Tokens:

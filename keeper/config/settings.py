@@ -7,6 +7,7 @@ are `SecretStr`: they show as stars wherever the settings are printed.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, cast
@@ -47,10 +48,25 @@ def _sha256(value: SecretStr) -> SecretStr:
     return value
 
 
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError:
+        raise ValueError(f"{value!r} is neither an IP address nor a network such as 10.0.0.0/8") from None
+
+
+def _origin(value: str) -> str:
+    if value != "*" and not re.fullmatch(r"https?://[^\s/]+", value):
+        raise ValueError(f"{value!r} is no origin: that has a scheme and a host, and no path")
+    return value
+
+
 Share = Annotated[float, Field(gt=0, le=1)]
 Address = Annotated[str, AfterValidator(_base58)]
 Genesis = Annotated[str, AfterValidator(_genesis)]
 Digest = Annotated[SecretStr, AfterValidator(_sha256)]
+Network = Annotated[str, AfterValidator(_network)]
+Origin = Annotated[str, AfterValidator(_origin)]
 
 
 class _Section(BaseModel):
@@ -207,8 +223,8 @@ class HttpSettings(_Section):
         1_000.0,
         ge=0,
         description="requests a second from one client, by its token, else by its address; 0: any number. One that "
-        "prepares or relays a transaction counts as 50. Behind a proxy every client has the proxy's address: limit "
-        "there, and set 0 here",
+        "prepares or relays a transaction counts as 50. Behind a proxy name it in http.trusted_proxies, or all clients "
+        "count as one",
     )
     burst: int = Field(2_000, ge=1, description="requests that one client may send at once")
     node_calls_per_s: float = Field(
@@ -218,6 +234,35 @@ class HttpSettings(_Section):
         "The keeper's own calls come on top, and are never made to wait for users'",
     )
     streams: int = Field(2_000, ge=1, le=4_000, description="open streams and long polls, of all clients together")
+    streams_per_client: int = Field(
+        200, ge=1, description="open streams and long polls of one client, by its token, else by its address"
+    )
+    connections: int = Field(
+        5_000,
+        ge=16,
+        le=50_000,
+        description="connections in all; better above http.streams + 100. With fewer descriptors than 272 more than "
+        "that, it takes so many less: the chain's sockets and the journal's files come first",
+    )
+    connections_per_address: int = Field(
+        500, ge=1, description="connections from one address (of IPv6: from one /64); trusted proxies have any number"
+    )
+    trusted_proxies: tuple[Network, ...] = Field(
+        (),
+        description="addresses or networks of the proxies before the API, such as 127.0.0.1 or 10.0.0.0/8: from them, "
+        "the client is who X-Forwarded-For says. config/caddy/Caddyfile is one that fits",
+    )
+    cors_origins: tuple[Origin, ...] = Field(
+        ("*",),
+        description="pages that may call what is public under /v1 from a browser, such as https://app.example; * is "
+        "any, which gives a page nothing that its user's wallet does not sign. Empty: none",
+    )
+    hosts: tuple[str, ...] = Field(
+        (),
+        description="names, beside http.public_url's, by which requests may come: another domain as Host is "
+        "refused, because a page of that domain could be reading a keeper on its visitor's machine. Addresses and "
+        "names without a dot need no mention; * allows any",
+    )
     admin_token_sha256: Digest | None = Field(
         None,
         description="SHA-256 (hex) of the token for pause, resume and retry; unset: there are no such routes. "

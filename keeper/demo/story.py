@@ -210,7 +210,7 @@ def _terms(wish: Wish, price_1e6: int) -> Terms:
         side=wish.side.word,
         size_1e6=wish.size_1e6(price_1e6),
         trigger_1e6=None if limit or trailing else trigger,
-        limit_1e6=trigger if limit else None,
+        limit_1e6=trigger if limit or wish.order_type is OrderType.STOP_LIMIT else None,
         trailing_ppm=round(wish.offset * 1e6) if trailing else None,
         leverage=wish.leverage,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,7 +17,8 @@ from starlette.responses import Response
 from keeper.domain.errors import ChainError, JournalError
 from keeper.http.actions.cors import ActionsCors, is_actions
 from keeper.http.edge.chain_problems import problem_of_error
-from keeper.http.edge.clients import Admission, ApiLimits, Rates, client_of
+from keeper.http.edge.clients import ApiLimits, Hosts, Rates
+from keeper.http.edge.cors import PublicCors
 from keeper.http.edge.middleware import EveryRequest, Instruments
 from keeper.http.edge.problems import Problem
 from keeper.http.edge.server import serve
@@ -48,7 +50,8 @@ async def run_api(
     async with anyio.create_task_group() as tg:
         # Cancelled together, so that the streams end before the server waits for its requests.
         await tg.start(api.state.parts[Following].feed.run, name="http-feed")
-        task_status.started(await tg.start(serve, api, host, port, name="http-server"))
+        serving = functools.partial(serve, limits=ports.limits.connections)
+        task_status.started(await tg.start(serving, api, host, port, name="http-server"))
 
 
 def create_api(ports: ApiPorts, wallets: Sequence[ManagedWallet] = ()) -> Starlette:
@@ -57,14 +60,11 @@ def create_api(ports: ApiPorts, wallets: Sequence[ManagedWallet] = ()) -> Starle
     It registers its metrics with `ports.metrics`, so make one a registry.
     """
     rates = Rates(ports.limits.requests_per_s, ports.limits.burst)
-
-    def admit(address: str, authorization: str | None) -> Admission:
-        return rates.admit(client_of(address, ports.tokens.name_of(authorization)))
-
     app = Starlette(
         routes=RESOURCES,
         middleware=[  # the outermost first
-            Middleware(EveryRequest, instruments=Instruments(ports.metrics), admit=admit),
+            Middleware(PublicCors, origins=ports.limits.cors_origins),
+            Middleware(EveryRequest, Instruments(ports.metrics), rates, Hosts(ports.limits.hosts), ports.tokens),
             Middleware(ActionsCors, genesis=ports.genesis),
         ],
         exception_handlers=dict.fromkeys(_ERRORS, _refuse),

@@ -29,7 +29,9 @@ EXAMPLE_TERMS: Final = {
 _SIGNATURE = "5VERv8NMvzbJMEkV8xnrLkEaWRtSz9CosKDYjCJjBRnbJLgp8uirBgmQpjKhoR4tjF3ZpRzrFmBV6UjKdiSZkQUW"
 BASE58 = "^[1-9A-HJ-NP-Za-km-z]+$"
 
-Address = Annotated[str, Meta(min_length=32, max_length=44, pattern=BASE58, description="A base58 address.")]
+Address = Annotated[
+    str, Meta(min_length=32, max_length=44, description="A base58 address.", extra_json_schema={"pattern": BASE58})
+]
 Decimal = Annotated[
     str,
     Meta(
@@ -39,11 +41,24 @@ Decimal = Annotated[
         extra_json_schema={"pattern": PATTERN},
     ),
 ]
+# In Python `$` is also before a line's end, and only \Z is the text's; in JSON Schema it is the other way about.
 OrderId = Annotated[
-    str, Meta(pattern="^(0|[1-9][0-9]{0,19})$", description="The order's u64 id on chain, as a string.")
+    str,
+    Meta(
+        pattern=r"^(0|[1-9][0-9]{0,19})\Z",
+        description="The order's u64 id on chain, as a string.",
+        extra_json_schema={"pattern": "^(0|[1-9][0-9]{0,19})$"},
+    ),
 ]
 ClientOrderId = Annotated[
-    str, Meta(min_length=1, max_length=64, pattern="^[!-~]+$", description="Your own name for the order.")
+    str,
+    Meta(
+        min_length=1,
+        max_length=64,
+        pattern=r"^[!-~]+\Z",
+        description="Your own name for the order.",
+        extra_json_schema={"pattern": "^[!-~]+$"},
+    ),
 ]
 OrderTypeWord = Literal[
     "stop_loss",
@@ -60,6 +75,8 @@ OrderTypeWord = Literal[
     "bracket",
 ]
 SideWord = Literal["long", "short"]
+Cursor = Annotated[str | None, Meta(description="Ask again with it for the next page; null at the end.")]
+NextPage = Annotated[str | None, Meta(description="The next page's path and query; null at the end.")]
 
 
 class Request(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -91,8 +108,8 @@ class ManagedOrder(Request, frozen=True, kw_only=True):
     limit_price: Annotated[
         Decimal | None,
         Meta(
-            description="Required for limit, where it has to lie within 10 % of the oracle's price. A stop_limit may "
-            "have one; the program keeps it, but only the trigger price decides its execution."
+            description="Required for limit, where it has to lie within 10 % of the oracle's price, and for "
+            "stop_limit: the program keeps it, but only the trigger price decides its execution."
         ),
     ] = None
     trailing_distance: Annotated[
@@ -150,7 +167,9 @@ class OrderSummary(Answer, frozen=True, kw_only=True):
     leverage: int
     expires_at: int | None
     order_id: OrderId | None
-    client_order_id: str | None
+    client_order_id: Annotated[
+        str | None, Meta(description="Told to who prepares the order and to who asks for orders by it; else null.")
+    ]
 
 
 class PreparedTransaction(Answer, frozen=True, kw_only=True):
@@ -177,6 +196,7 @@ class SubmittedTransaction(Answer, frozen=True, kw_only=True):
     order: Address
     signature: Annotated[str, Meta(examples=[_SIGNATURE])]
     status: OrderState
+    status_reason: Annotated[str, Meta(description="Why the order stands so, in a sentence.")]
 
 
 class AttemptError(Answer, frozen=True, kw_only=True):
@@ -236,7 +256,8 @@ class OrderPage(Answer, frozen=True, kw_only=True):
     """Some orders, newest first."""
 
     orders: list[OrderView]
-    cursor: Annotated[str | None, Meta(description="Ask again with it for the next page; null at the end.")]
+    cursor: Cursor
+    next: NextPage
 
 
 class ProblemDetails(Answer, frozen=True, kw_only=True):

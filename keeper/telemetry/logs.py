@@ -92,6 +92,7 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
     meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[meta, renderer], foreign_pre_chain=shared))
     handler.addFilter(_threshold)
+    handler.addFilter(_LibrariesRepeats())
     global _plain_json
     _plain_json = None if console else _lines.write
     root = logging.getLogger()
@@ -139,6 +140,24 @@ class _Threshold(logging.Filter):
 
 
 _threshold: Final = _Threshold()
+
+
+class _LibrariesRepeats(logging.Filter):
+    """The same limit for what libraries log: whoever calls can make a server repeat itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._limit = LimitRepeats()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        fields: dict[str, Any] = {"event": record.msg}
+        try:
+            self._limit(None, record.levelname, fields)
+        except structlog.DropEvent:
+            return False
+        if "suppressed" in fields:
+            record.msg, record.args = f"{record.getMessage()} ({fields['suppressed']} such were not written)", ()
+        return True
 
 
 def _drop_quiet(_logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

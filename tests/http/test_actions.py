@@ -42,7 +42,7 @@ async def test_preflights_are_answered(world: World, path: str) -> None:
     check_cors(answer)
 
 
-@pytest.mark.parametrize("path", ["/v1/markets", "/livez", "/actionsx"])
+@pytest.mark.parametrize("path", ["/metrics", "/livez", "/actionsx"])
 async def test_no_other_path_is_for_other_origins(world: World, path: str) -> None:
     answer = await world.http.get(path, headers={"Origin": "https://dial.to"})
     assert not any(name.startswith("access-control") for name in answer.headers)
@@ -103,7 +103,6 @@ async def test_an_order_by_an_action(world: World, wallet: Keypair) -> None:
         ({"side": "up"}, "side"),
         ({"market": "DOGE/USDC"}, "market"),
         ({"leverage": "256"}, "leverage"),
-        ({"surprise": "1"}, "surprise"),
     ],
 )
 async def test_what_is_wrong_with_an_action_is_said_of_its_field(
@@ -128,3 +127,36 @@ async def test_a_public_url_and_the_chain_are_told(world: World) -> None:
         answer = await http.get(PATH)
     assert answer.json()["icon"] == "https://keeper.example/page/icon.svg"
     assert answer.headers["x-blockchain-ids"] == "solana:" + ("EtWTRABZaYq6" + "x" * 32)[:32]
+
+
+async def test_a_link_that_was_shared_brings_more_than_the_action_knows(world: World, wallet: Keypair) -> None:
+    tagged = {**ORDER, "utm_source": "somewhere", "fbclid": "x"}
+    shown = await world.http.get(PATH, params=tagged)
+    assert shown.status_code == 200
+    assert "utm" not in shown.text
+    answer = await world.http.post(PATH, params=tagged, json={"account": str(wallet.pubkey())})
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        {"market": "SOL/USDC&size=999"},
+        {"market": "FREE AIRDROP at evil.example - claim"},
+        {"market": "SOL/USDC#"},
+        {"market": "{size}"},
+    ],
+)
+async def test_a_link_puts_no_words_of_its_own_into_the_action(world: World, link: dict[str, str]) -> None:
+    shown = (await world.http.get(PATH, params=link)).json()
+    assert shown["disabled"]
+    assert shown["title"] == "Place a conditional order"
+    (action,) = shown["links"]["actions"]
+    fixed, _, _ = action["href"].partition("&order_type=")
+    assert parse_qs(urlsplit(fixed).query) == {"market": [link["market"]]}
+
+
+@pytest.mark.parametrize("link", [{"order_type": "foo {size}"}, {"side": "up&leverage=255"}, {"order_type": "iceberg"}])
+async def test_a_link_with_a_word_that_is_none_is_refused(world: World, link: dict[str, str]) -> None:
+    (field,) = link
+    assert problem(await world.http.get(PATH, params=link))["field"] == field

@@ -29,6 +29,7 @@ DAY_S = 86_400
         ({"size": None}, "missing_field", "size"),
         ({"trigger_price": None}, "missing_field", "trigger_price"),
         ({"order_type": "limit", "trigger_price": None}, "missing_field", "limit_price"),
+        ({"order_type": "stop_limit"}, "missing_field", "limit_price"),
         ({"order_type": "trailing_stop"}, "missing_field", "trailing_distance"),
         ({"sise": "1"}, "unknown_field", "sise"),
         ({"user": "me"}, "invalid_field", "user"),
@@ -175,7 +176,7 @@ async def test_no_such_path_and_no_such_method(world: World) -> None:
     assert (nowhere.status_code, problem(nowhere)["code"]) == (404, "not_found")
     method = await world.http.delete("/v1/orders")
     assert (method.status_code, problem(method)["code"]) == (405, "method_not_allowed")
-    assert method.headers["allow"] == "GET, POST"
+    assert method.headers["allow"] == "GET, HEAD, POST"
 
 
 async def test_every_answer_has_a_request_id(world: World) -> None:

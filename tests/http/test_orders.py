@@ -41,7 +41,7 @@ async def test_an_order_goes_from_words_to_the_chain(world: World, wallet: Keypa
 
     seen = (await world.http.get(f"/v1/orders/{prepared['order']}")).json()
     assert (seen["status"], seen["onchain_status"], seen["slot"]) == ("prepared", None, None)
-    assert seen["client_order_id"] == "mine-1"
+    assert prepared["summary"]["client_order_id"] == "mine-1"
 
     answer = await world.execute(prepared["id"], signed(prepared, wallet))
     assert answer.status_code == 202

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import anyio
@@ -121,3 +123,16 @@ class TestLimitRepeats:
         for i in range(10_000):
             self.lines(limit, 1, order=f"order {i}")
         assert repr(limit) == "LimitRepeats(100 kinds)"
+
+
+def test_what_a_library_repeats_is_counted_too() -> None:
+    """In a process of its own: logging is set up once in each."""
+    program = (
+        "import logging; from keeper.telemetry.logs import configure_logs; configure_logs('info', 'json');\n"
+        "for n in range(5_000): logging.getLogger('asyncio').error('socket.accept() out of system resource')\n"
+        "logging.getLogger('uvicorn.error').warning('Another %s.', 'line')"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stderr
+    lines = [json.loads(line)["event"] for line in said.splitlines()]
+    assert 1 <= lines.count("socket.accept() out of system resource") <= 10
+    assert lines[-1] == "Another line."

@@ -145,6 +145,28 @@ async def test_every_metric_that_is_named_is_in_a_real_scrape(world: World, tmp_
     assert "_created" not in text
 
 
+async def test_health_and_metrics_are_everybodys_and_do_not_tell_where_the_nodes_are(
+    world: World, tmp_path: Path
+) -> None:
+    """A provider's host may name its customer. The log tells the operator which is which."""
+    rpc = {"fallbacks": [{"url": "http://127.0.0.1:1"}], "probe_every_s": 0.2}
+    async with (
+        KeeperProcess.running(KeeperConfig.beside(world, tmp_path, rpc=rpc)) as keeper,
+        httpx.AsyncClient(base_url=keeper.url) as api,
+    ):
+
+        async def told() -> str:
+            paths = ("/metrics", "/healthz", "/readyz?verbose", "/livez?verbose")
+            return "".join([(await api.get(path)).text for path in paths])
+
+        with anyio.fail_after(20):
+            while "fallback-1: " not in (text := await told()):  # noqa: ASYNC110 - it is another process
+                await anyio.sleep(0.1)
+    for host in ("127.0.0.1:1", world.net.rpc_url.removeprefix("http://")):
+        assert host not in text
+        assert host in keeper.config.log.read_text()
+
+
 def _names(family: str, kind: str) -> list[str]:
     match kind:
         case "counter":

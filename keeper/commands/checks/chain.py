@@ -45,7 +45,7 @@ async def endpoints(
     expected = settings.rpc.genesis
     for endpoint in configured:
         answer = answers[endpoint]
-        name = f"rpc {endpoint.label}"
+        name = f"rpc {endpoint.host}"
         if isinstance(answer, ChainError):
             say = lines.warn if others_work else lines.fail
             say(name, f"it does not answer: {answer}", "Check its URL, its key, and that the node is up.")
@@ -66,7 +66,7 @@ async def endpoints(
 async def sockets(working: Sequence[EndpointUrls], lines: Lines) -> None:
     """Each socket brings a slot, which is about where the RPC beside it is. Without one the keeper hears of nothing."""
     for endpoint in working:
-        name = f"socket {endpoint.label}"
+        name = f"socket {endpoint.host}"
         socket = subscribed(
             endpoint.ws_url,
             [Subscription("slot", "slotSubscribe")],

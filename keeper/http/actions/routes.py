@@ -5,7 +5,9 @@ The fields' names are the Actions specification's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal
+from urllib.parse import urlencode
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -14,7 +16,7 @@ from starlette.responses import Response
 
 from keeper.http.edge.answering import answer, part
 from keeper.http.edge.openapi import described
-from keeper.http.edge.problems import CHAIN_PROBLEMS, TERMS_PROBLEMS
+from keeper.http.edge.problems import CHAIN_PROBLEMS, TERMS_PROBLEMS, Problem
 from keeper.http.edge.strict_json import decode
 from keeper.http.models import EXAMPLE_WALLET, Address, Answer, PlaceOrder
 from keeper.http.orders.costs import WRITE, charge
@@ -22,6 +24,7 @@ from keeper.http.orders.preparing import Preparing
 from keeper.http.ports import ApiPorts
 
 PATH: Final = "/actions/place-order"
+_SIDES: Final = ("long", "short")
 Market = Annotated[str, Meta(max_length=65, description="Base and quote.", examples=["SOL/USDC"])]
 OrderType = Annotated[str, Meta(max_length=32, description="Fixed by the link; else the user chooses.")]
 Number = Annotated[str, Meta(max_length=40)]
@@ -101,29 +104,33 @@ class ActionTransaction(Answer, frozen=True, kw_only=True):
 
 
 @described("Which paths are Actions", {200: ActionRules})
-async def rules(request: Request) -> Response:
+async def get_action_rules(request: Request) -> Response:
     """The rules file of the Actions specification."""
     return answer(ActionRules(rules=[ActionRule(pathPattern="/actions/**", apiPath="/actions/**")]))
 
 
 @described("Describe the Action", {200: ActionView})
-async def describe(
+async def describe_action(
     request: Request, market: Market = "SOL/USDC", order_type: OrderType | None = None, side: Side | None = None
 ) -> Response:
     """What a wallet shows of it: what the link fixes is fixed, the rest are fields for the user to fill in."""
     ports = part(request, ApiPorts)
     found = ports.desk.market(market)
-    fixed = {"market": market, "order_type": order_type, "side": side}
+    # What a link says is shown by wallets as this keeper's word: only what it knows gets into it.
+    fixed = {
+        "market": market if found is None else found.symbol,
+        "order_type": _known(order_type, "order_type", [t.word for t in sorted(ports.program.executable)]),
+        "side": _known(side, "side", _SIDES),
+    }
     parameters = _parameters(ports, fixed)
-    given = [f"{name}={value}" for name, value in fixed.items() if value is not None]
+    given = urlencode({name: value for name, value in fixed.items() if value}, safe="/")
     asked = [f"{parameter.name}={{{parameter.name}}}" for parameter in parameters]
-    title = " ".join(
-        word for word in ("Place a", side, (order_type or "conditional").replace("_", " "), "order") if word
-    )
+    kind = (fixed["order_type"] or "conditional").replace("_", " ")
+    title = " ".join(word for word in ("Place a", fixed["side"], kind, "order") if word)
     return answer(
         ActionView(
             icon=f"{ports.public_url or str(request.base_url).rstrip('/')}/page/icon.svg",
-            title=f"{title} on {market}",
+            title=title if found is None else f"{title} on {found.symbol}",
             description="The order rests on chain until the oracle's price meets its condition; then the keeper "
             "executes it in one transaction with its position.",
             label="Place the order",
@@ -131,7 +138,7 @@ async def describe(
             links=ActionLinks(
                 actions=[
                     LinkedAction(
-                        label="Place the order", href=f"{PATH}?{'&'.join([*given, *asked])}", parameters=parameters
+                        label="Place the order", href=f"{PATH}?{'&'.join([given, *asked])}", parameters=parameters
                     )
                 ]
             ),
@@ -145,7 +152,7 @@ async def describe(
     example={"account": EXAMPLE_WALLET},
     problems=[*TERMS_PROBLEMS, *CHAIN_PROBLEMS, "not_ready"],
 )
-async def transaction(
+async def make_action_transaction(
     request: Request,
     body: ActionAccount,
     market: Market = "SOL/USDC",
@@ -184,6 +191,12 @@ async def transaction(
     )
 
 
+def _known(word: str | None, field: str, words: Sequence[str]) -> str | None:
+    if word and word not in words:
+        raise Problem("invalid_field", f"The {field} is one of {', '.join(words)}.", field=field)
+    return word or None
+
+
 def _parameters(ports: ApiPorts, fixed: dict[str, str | None]) -> list[ActionParameter]:
     """What the link leaves open, of what the order's type uses."""
     kind = fixed["order_type"]
@@ -191,11 +204,11 @@ def _parameters(ports: ApiPorts, fixed: dict[str, str | None]) -> list[ActionPar
     if kind is None:
         found.append(_select("order_type", "Order type", [t.word for t in sorted(ports.program.executable)]))
     if fixed["side"] is None:
-        found.append(_select("side", "Side", ["long", "short"]))
+        found.append(_select("side", "Side", _SIDES))
     found.append(ActionParameter(name="size", label="Size in base units", type="text", required=True))
     prices = (
         ("trigger_price", "Trigger price", kind != "limit", ("stop_loss", "take_profit", "stop_limit")),
-        ("limit_price", "Limit price", kind in (None, "limit", "stop_limit"), ("limit",)),
+        ("limit_price", "Limit price", kind in (None, "limit", "stop_limit"), ("limit", "stop_limit")),
         ("trailing_distance", "Trailing distance (0.05 is 5 %)", kind in (None, "trailing_stop"), ("trailing_stop",)),
     )
     for name, label, used, needed_by in prices:
@@ -205,6 +218,6 @@ def _parameters(ports: ApiPorts, fixed: dict[str, str | None]) -> list[ActionPar
     return found
 
 
-def _select(name: str, label: str, words: list[str]) -> ActionParameter:
+def _select(name: str, label: str, words: Sequence[str]) -> ActionParameter:
     options = [ActionOption(label=w.replace("_", " "), value=w, selected=n == 0) for n, w in enumerate(words)]
     return ActionParameter(name=name, label=label, type="select", required=True, options=options)

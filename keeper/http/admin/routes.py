@@ -74,7 +74,7 @@ def _brakes(request: Request) -> Brakes:
 
 
 @described("How is it?", {200: OperatorStatus}, guard=_operator)
-async def status(request: Request) -> Response:
+async def get_status(request: Request) -> Response:
     """Whether it is paused, and every check of its health."""
     return _status(request)
 
@@ -112,7 +112,7 @@ async def resume(request: Request) -> Response:
     problems=["order_not_found", "order_not_failed", "journal_unavailable"],
     guard=_operator,
 )
-async def retry(request: Request, order: OrderPath) -> Response:
+async def retry_order(request: Request, order: OrderPath) -> Response:
     """It gets its retry budget back and rests again, until the price meets its condition."""
     try:
         if await part(request, ApiPorts).journal.order(order) is None:
@@ -131,7 +131,7 @@ async def retry(request: Request, order: OrderPath) -> Response:
     problems=["order_not_found", *CHAIN_PROBLEMS],
     guard=_operator,
 )
-async def resync(request: Request, order: OrderPath) -> Response:
+async def resync_order(request: Request, order: OrderPath) -> Response:
     """What the chain says is news to the keeper like any other: an older state never overwrites a newer one."""
     ports = part(request, ApiPorts)
     slot, (account,) = await ports.client.accounts([order])
@@ -147,7 +147,7 @@ async def resync(request: Request, order: OrderPath) -> Response:
 
 
 @described("The settings in force", {200: SettingsView}, guard=_operator)
-async def settings(request: Request) -> Response:
+async def get_settings(request: Request) -> Response:
     """By name. Secrets are left out: of them it says only that they are set."""
     return answer(SettingsView(settings=dict(part(request, ApiPorts).settings_shown())))
 

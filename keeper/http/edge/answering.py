@@ -12,14 +12,17 @@ from solders.pubkey import Pubkey
 from starlette.requests import Request
 from starlette.responses import Response
 
+from keeper.domain.orders import OrderType
+from keeper.http.edge.clients import CLIENT
 from keeper.http.edge.problems import Problem
-from keeper.http.models import EXAMPLE_ORDER
+from keeper.http.models import EXAMPLE_ORDER, OrderTypeWord
 
 T = TypeVar("T")
 
 OrderPath = Annotated[Pubkey, Meta(description="The order account's address.", examples=[EXAMPLE_ORDER])]
 User = Annotated[Pubkey, Meta(description="Only this wallet's.")]
 Market = Annotated[str, Meta(description="Only this market's: a symbol or an address.")]
+OfType = Annotated[OrderTypeWord, Meta(description="Only orders of this type.")]
 Cursor = Annotated[str, Meta(max_length=256, description="From the page before.")]
 PageSize = Annotated[int, Meta(ge=1, le=200)]
 _JSON: Final = "application/json"
@@ -31,12 +34,31 @@ def part(request: Request, kind: type[T]) -> T:
     return found
 
 
+def client(request: Request) -> str:
+    """Whose request it is, as limits by client have it."""
+    name: str = request.scope["state"][CLIENT]
+    return name
+
+
+def type_of(word: OrderTypeWord | None) -> OrderType | None:
+    """The type of this word."""
+    return None if word is None else OrderType[word.upper()]
+
+
 def address(text: str, field: str) -> Pubkey:
     """A base58 address, or a Problem that names the field."""
     try:
         return Pubkey.from_string(text)
     except ValueError:
         raise Problem("invalid_field", f"The field {field} has to be a base58 address.", field=field) from None
+
+
+def next_page(request: Request, cursor: str | None) -> str | None:
+    """The same question with the cursor; None without one."""
+    if cursor is None:
+        return None
+    url = request.url.include_query_params(cursor=cursor)
+    return f"{url.path}?{url.query}"
 
 
 def answer(body: msgspec.Struct, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

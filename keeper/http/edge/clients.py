@@ -11,17 +11,19 @@ import ipaddress
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from keeper.http.edge.connections import ConnectionLimits, network_of
 from keeper.http.edge.problems import Problem
 from keeper.solana.transactions import Budget
 from keeper.venue.placing import BUDGET
 from keeper.venue.relay_checks import RelayLimits
 
+CLIENT: Final = "client"
+"""In a request's state: whose it is, by `client_of`."""
 _MOST_CLIENTS: Final = 10_000
-_V6_NETWORK_BITS: Final = 64
 _SCHEME: Final = "bearer "
 _LONGEST: Final = 512
 
@@ -56,16 +58,21 @@ class ApiLimits:
     """Bounds that protect the keeper from its callers, and callers from their tools.
 
     `requests_per_s` and `burst` are per client (its token, else its address); 0 requests a second means no limit.
-    `streams` bounds the open streams and long polls together. `stale_price_s` is the age from which the program
-    itself refuses a price.
+    `streams` bounds the open streams and long polls together, `streams_per_client` those of one client. Pages of
+    `cors_origins` may call what is public ("*": any). `hosts` are the domains by which requests may come (`Hosts`).
+    `stale_price_s` is the age from which the program itself refuses a price.
     """
 
     requests_per_s: float
     burst: int
     streams: int
+    streams_per_client: int = 200
+    cors_origins: Sequence[str] = ("*",)
+    hosts: Sequence[str] = ()
     body_bytes: int = 16 * 1024
     body_timeout_s: float = 10.0
     stale_price_s: float = 300.0
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)
     relay: RelayLimits = field(default_factory=RelayLimits)
     budget: Budget = BUDGET
 
@@ -81,6 +88,35 @@ class Admission:
 
 
 UNLIMITED: Final = Admission()
+
+
+class Hosts:
+    """By which names requests may come: any address, any name without a dot, and these domains; all with `*`.
+
+    A page of a domain whose name server says that it is at 127.0.0.1 is of one origin with a keeper there, by the
+    browser's rules, and would read it with its visitor's hands.
+    """
+
+    def __init__(self, domains: Sequence[str]) -> None:
+        self._domains = frozenset(_without_port(domain.lower()) for domain in domains)
+
+    def __repr__(self) -> str:
+        return f"Hosts({sorted(self._domains)})"
+
+    def knows(self, host: str) -> bool:
+        """Whether a request with this Host is for us. One without any is: no browser sends such."""
+        name = _without_port(host.lower()).rstrip(".")
+        if "." not in name or name.endswith(".localhost") or name in self._domains or "*" in self._domains:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+
+def _without_port(host: str) -> str:
+    return host.partition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
 
 
 class Rates:
@@ -131,15 +167,5 @@ class Rates:
 
 
 def client_of(address: str, token_name: str | None) -> str:
-    """Whose bucket a request takes from. A token counts only when it is known, or anybody could make up new ones;
-    of an IPv6 address the network counts, because one host has all the addresses in it.
-    """
-    if token_name is not None:
-        return f"token:{token_name}"
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if parsed.version == 6 and parsed.ipv4_mapped is None:
-        return str(ipaddress.ip_network((parsed, _V6_NETWORK_BITS), strict=False))
-    return address
+    """Whose bucket a request takes from. A token counts only when it is known, or anybody could make up new ones."""
+    return network_of(address) if token_name is None else f"token:{token_name}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
@@ -16,9 +15,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from keeper.http.edge.clients import UNLIMITED, Admission
+from keeper.http.edge.clients import CLIENT, UNLIMITED, Admission, Hosts, Rates, Tokens, client_of
 from keeper.http.edge.problems import Problem
-from keeper.http.edge.server import MAX_HEAD_BYTES
+from keeper.http.edge.server import MAX_HEAD_BYTES, ONLY_PROBES
 
 REQUEST_ID: Final = "X-Request-Id"
 _REQUEST_ID: Final = REQUEST_ID.lower().encode()
@@ -55,12 +54,14 @@ class Instruments:
 
 
 class EveryRequest:
-    """The outermost layer. `admit` may refuse a request by its peer's address and Authorization (rate limits)."""
+    """The layer that refuses what no route has to see: too many requests of a client, too long heads, foreign hosts."""
 
-    def __init__(self, app: ASGIApp, instruments: Instruments, admit: Callable[[str, str | None], Admission]) -> None:
+    def __init__(self, app: ASGIApp, instruments: Instruments, rates: Rates, hosts: Hosts, tokens: Tokens) -> None:
         self._app = app
         self._instruments = instruments
-        self._admit = admit
+        self._rates = rates
+        self._hosts = hosts
+        self._tokens = tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -87,7 +88,7 @@ class EveryRequest:
             await send(message)
 
         try:
-            refused = _too_much(scope) or admission.refused
+            refused = _too_much(scope) or _too_many(scope) or self._misdirected(scope, asked) or admission.refused
             answer = self._app if refused is None else refused.response()
             await answer(scope, receive, sending)
         except BaseException as e:
@@ -104,10 +105,15 @@ class EveryRequest:
             self._instruments.answered(_route(scope), method, status, time.perf_counter() - started)
 
     def _admission(self, scope: Scope, asked: Headers) -> Admission:
-        client = scope.get("client")
-        if client is None or scope["path"] in _PROBES:
-            return UNLIMITED
-        return self._admit(client[0], asked.get("authorization"))
+        address, _ = scope.get("client") or ("", 0)
+        client = client_of(address, self._tokens.name_of(asked.get("authorization")))
+        scope.setdefault("state", {})[CLIENT] = client
+        return UNLIMITED if scope["path"] in _PROBES else self._rates.admit(client)
+
+    def _misdirected(self, scope: Scope, asked: Headers) -> Problem | None:
+        if scope["path"] in _PROBES or self._hosts.knows(asked.get("host", "")):
+            return None
+        return Problem("unknown_host", "Add the Host's name to http.hosts, or set http.public_url, if it is right.")
 
 
 def _too_much(scope: Scope) -> Problem | None:
@@ -116,6 +122,13 @@ def _too_much(scope: Scope) -> Problem | None:
     if head + len(scope.get("raw_path") or b"") + len(scope["query_string"]) <= MAX_HEAD_BYTES:
         return None
     return Problem("headers_too_large", f"A request's head may have {MAX_HEAD_BYTES} bytes.")
+
+
+def _too_many(scope: Scope) -> Problem | None:
+    if scope["path"] in _PROBES or not scope.get("state", {}).get(ONLY_PROBES):
+        return None
+    headers = {"Connection": "close"}
+    return Problem("too_many_connections", "Every place is taken.", retry_after_s=5, headers=headers)
 
 
 def _request_id(given: str | None) -> str:

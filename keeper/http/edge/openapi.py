@@ -7,7 +7,6 @@ the types, and makes the schemas of them.
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final, get_args, get_type_hints
@@ -27,15 +26,11 @@ Decimals travel as strings. Errors are `application/problem+json` (RFC 9457) wit
 
 _REF_TEMPLATE: Final = "#/components/schemas/{name}"
 _PROBLEM: Final = {MEDIA_TYPE: {"schema": {"$ref": _REF_TEMPLATE.format(name="Problem")}}}
+_BEARER: Final = "bearer"
 _ALWAYS: Final = ("malformed_request", "rate_limited", "internal_error")
 
 _types: Final[list[type[msgspec.Struct]]] = [ProblemDetails]
 """Every type that an endpoint names. Filled while their modules are imported, read when the document is made."""
-
-
-def also_described(*types: type[msgspec.Struct]) -> None:
-    """Put types into the document that no body or JSON answer has, but a text names."""
-    _types.extend(types)
 
 
 def hidden(handler: Handler) -> Endpoint:
@@ -48,15 +43,16 @@ def described(
     answers: Mapping[int, type[Answer] | str],
     *,
     plain: Sequence[str] = (),
+    events: Mapping[str, type[Answer]] | None = None,
     example: Mapping[str, Any] | None = None,
     problems: Sequence[str] = (),
     headers: Mapping[str, tuple[str, str]] | None = None,
     answer_headers: Mapping[int, Mapping[str, str]] | None = None,
     guard: Guard | None = None,
 ) -> Callable[[Handler], Endpoint]:
-    """Make a handler an endpoint, described by its answers by status (a type; or a sentence for one without a body or
-    with text of the media types `plain`), an example of its body, the problems that it can answer with beside those of
-    reading a request, and headers in and out. The handler's docstring is the text.
+    """Make a handler an endpoint, described by its answers by status (a type; or a sentence for one without a body, or
+    with text of the media types `plain`, or with `events` and their data), an example of its body, the problems that it
+    can answer with beside those of reading a request, and headers in and out. The handler's docstring is the text.
     """
     responses: dict[str, dict[str, Any]] = {}
     for status, what in answers.items():
@@ -64,6 +60,8 @@ def described(
             response: dict[str, Any] = {"description": what}
             if plain:
                 response["content"] = {media_type: {"schema": {"type": "string"}} for media_type in plain}
+            if events:
+                response["content"] = _stream(events)
         else:
             response = {"description": (what.__doc__ or what.__name__).partition("\n")[0], "content": _json(what)}
         for name, meaning in (answer_headers or {}).get(status, {}).items():
@@ -87,6 +85,7 @@ def described(
             codes += ["invalid_field", "unknown_field"]
         if guard is not None:
             codes += ["unauthorized", "not_found"]
+            operation["security"] = [{_BEARER: []}]
         if endpoint.body is not None:
             codes += BODY_PROBLEMS
             content = _json(endpoint.body)
@@ -116,6 +115,17 @@ def _json(what: type[msgspec.Struct]) -> dict[str, Any]:
     return {"application/json": {"schema": {"$ref": _REF_TEMPLATE.format(name=what.__name__)}}}
 
 
+def _stream(events: Mapping[str, type[Answer]]) -> dict[str, Any]:
+    """A text of events, each of which is one of these."""
+    kinds = []
+    for name, data in events.items():
+        reference = _json(data)["application/json"]["schema"]
+        properties = {"event": {"const": name}, "id": {"type": "integer"}, "data": reference}
+        kinds.append({"type": "object", "properties": properties, "required": list(properties)})
+    schema = {"type": "string", "contentMediaType": "text/event-stream", "contentSchema": {"oneOf": kinds}}
+    return {"text/event-stream": {"schema": schema}}
+
+
 def _refusals(codes: Sequence[str]) -> dict[str, dict[str, Any]]:
     """By status, each with the codes that it can have."""
     lines: dict[int, list[str]] = {}
@@ -136,8 +146,17 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "QuantDesk keeper", "description": _DESCRIPTION, "version": version("quantdesk-keeper")},
+        "servers": [
+            {"url": "/", "description": "Where this document came from"},
+            {"url": "http://127.0.0.1:8080", "description": "A keeper on this machine, with its settings as they are"},
+        ],
         "paths": paths,
-        "components": {"schemas": dict(sorted({**schemas, "Problem": problem}.items()))},
+        "components": {
+            "schemas": dict(sorted({**schemas, "Problem": problem}.items())),
+            "securitySchemes": {
+                _BEARER: {"type": "http", "scheme": "bearer", "description": "An operator's token, or a wallet's."}
+            },
+        },
     }
 
 
@@ -160,6 +179,6 @@ def _operation(route: Route, operation: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **({"tags": [route.tag]} if route.tag else {}),
         **operation,
-        "operationId": re.sub(r"\W", "_", route.endpoint.handler.__name__ + route.path) + f"_{route.method.lower()}",
+        "operationId": route.endpoint.handler.__name__,
         "parameters": [*parameters, *operation["parameters"]],
     }

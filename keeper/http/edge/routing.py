@@ -69,9 +69,11 @@ class Resource:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request by its method, with its parameters read by the endpoint's shape of them."""
         scope["route"] = self  # the metrics read its path
-        route = self._routes.get(scope["method"])
+        # The server sends no body in answer to a HEAD.
+        route = self._routes.get("GET" if scope["method"] == "HEAD" else scope["method"])
         if route is None:
-            allowed = {"Allow": ", ".join(sorted(self._routes))}
+            methods = {*self._routes, *(["HEAD"] if "GET" in self._routes else [])}
+            allowed = {"Allow": ", ".join(sorted(methods))}
             raise Problem("method_not_allowed", "See the Allow header for the methods that there are.", headers=allowed)
         request = Request(scope, receive)
         response = await route.endpoint.answer(request, any_query=route.any_query)

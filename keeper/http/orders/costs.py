@@ -6,9 +6,8 @@ from typing import Final
 
 from starlette.requests import Request
 
-from keeper.http.edge.answering import part
-from keeper.http.edge.clients import Rates, client_of
-from keeper.http.ports import ApiPorts
+from keeper.http.edge.answering import client, part
+from keeper.http.edge.clients import Rates
 from keeper.solana.allowance import ASKING
 
 WRITE: Final = 50
@@ -20,8 +19,7 @@ def charge(request: Request, requests: int) -> str:
 
     From now on this request asks the chain in its client's name (`keeper.solana.allowance`).
     """
-    address = "" if request.client is None else request.client.host
-    client = client_of(address, part(request, ApiPorts).tokens.name_of(request.headers.get("authorization")))
-    part(request, Rates).charge(client, requests - 1)
-    ASKING.set(client)
-    return client
+    who = client(request)
+    part(request, Rates).charge(who, requests - 1)
+    ASKING.set(who)
+    return who

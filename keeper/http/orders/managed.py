@@ -185,7 +185,7 @@ def _guard(request: Request) -> None:
     answer_headers=LOCATION,
     guard=_guard,
 )
-async def place(request: Request, wallet: WalletPath, body: ManagedOrder) -> Response:
+async def place_wallet_order(request: Request, wallet: WalletPath, body: ManagedOrder) -> Response:
     """The keeper signs with the wallet's key, which its operator gave it, and relays the order."""
     return accepted(await part(request, Managed).place(_allowed(request), body, key_of(request)))
 
@@ -198,6 +198,6 @@ async def place(request: Request, wallet: WalletPath, body: ManagedOrder) -> Res
     answer_headers=LOCATION,
     guard=_guard,
 )
-async def cancel(request: Request, order: OrderPath, wallet: WalletPath) -> Response:
+async def cancel_wallet_order(request: Request, order: OrderPath, wallet: WalletPath) -> Response:
     """The keeper signs the cancel with the wallet's key and relays it."""
     return accepted(await part(request, Managed).cancel(_allowed(request), order, key_of(request)))

@@ -184,10 +184,10 @@ class Preparing:
             raise Problem("order_not_pending", f"The order is {order.status.word} and can't be cancelled.")
         blockhash = self._ports.blockhashes.current()
         unsigned = cancel(self._ports.program, order.address, order.user, blockhash, self._ports.limits.budget)
-        client_order_id = None if row is None else row.client_order_id
         # With the order's facts, so that a cancel of an order whose note still waits has something to belong to.
         note = NoteOrder(order, reason="" if row is None else row.reason)
-        return await self._keep(PreparedKind.CANCEL, unsigned, order, client_order_id, asked, [note])
+        # Anybody may ask for a cancel, and what its user calls the order is not theirs to read.
+        return await self._keep(PreparedKind.CANCEL, unsigned, order, None, asked, [note])
 
     async def _keep(
         self,

@@ -51,6 +51,7 @@ class Relaying:
             order=str(prepared.order),
             signature=str(signature),
             status=_STATUS[prepared.kind],
+            status_reason="Its user's signed transaction is being landed.",
         )
 
     async def _in_journal(self, prepared_id: str) -> PreparedRow:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
 from typing import Annotated, Final
 
@@ -13,8 +14,22 @@ from solders.pubkey import Pubkey
 from starlette.requests import Request
 from starlette.responses import Response
 
+from keeper.domain.errors import JournalError
 from keeper.domain.orders import OrderState
-from keeper.http.edge.answering import Cursor, Market, OrderPath, PageSize, User, answer, part, tagged
+from keeper.http.edge.answering import (
+    Cursor,
+    Market,
+    OfType,
+    OrderPath,
+    PageSize,
+    User,
+    answer,
+    client,
+    next_page,
+    part,
+    tagged,
+    type_of,
+)
 from keeper.http.edge.idempotency import KEY_HEADER, REPLAYED, REPLAYED_HEADER, key_of
 from keeper.http.edge.openapi import described
 from keeper.http.edge.problems import CHAIN_PROBLEMS, LANDING_PROBLEMS, TERMS_PROBLEMS, Problem
@@ -58,7 +73,7 @@ _FIGURES: Final = re.compile(r"[\d.]+")
     headers=KEY_HEADER,
     answer_headers=REPLAYED_HEADER,
 )
-async def prepare(request: Request, body: PlaceOrder) -> Response:
+async def prepare_order(request: Request, body: PlaceOrder) -> Response:
     """An unsigned `place_order` transaction for the user's wallet. Nothing is on chain until it is signed and sent
     to `/v1/orders/execute`.
     """
@@ -68,17 +83,43 @@ async def prepare(request: Request, body: PlaceOrder) -> Response:
 
 @described(
     "Relay a signed transaction",
-    {202: SubmittedTransaction},
+    {200: SubmittedTransaction, 202: SubmittedTransaction},
     example={"id": "fD0aVh6cTg2m1kXo7mQz4A", "signed_transaction": _SIGNED},
     problems=[*TERMS_PROBLEMS, "prepared_not_found", "already_submitted", *LANDING_PROBLEMS],
     answer_headers=LOCATION,
 )
-async def execute(request: Request, body: ExecuteOrder) -> Response:
+async def execute_order(
+    request: Request,
+    body: ExecuteOrder,
+    wait_s: Annotated[float, Meta(ge=0, le=60, description="Wait so many seconds for what becomes of it.")] = 0.0,
+) -> Response:
     """Relay a prepared transaction that its user signed. It is checked against what was prepared, simulated, kept in
     the journal and sent until it lands or can no longer land. The same bytes again get the same answer.
+
+    With `wait_s` the answer comes when it has landed or can't any more, with the order's status then; or as a 202 after
+    that time, or at once when there are too many who wait.
     """
     charge(request, WRITE)
-    return accepted(await part(request, Relaying).execute(body))
+    submitted = await part(request, Relaying).execute(body)
+    if wait_s:
+        with contextlib.suppress(JournalError, Problem):  # it is being landed, whatever keeps us from watching
+            landed = await _landed(request, submitted, wait_s)
+            if landed is not None:
+                return answer(landed, headers={"Location": f"/v1/orders/{landed.order}"})
+    return accepted(submitted)
+
+
+async def _landed(request: Request, submitted: SubmittedTransaction, wait_s: float) -> SubmittedTransaction | None:
+    """What became of it, as soon as the order is in another state; None when it is not in time."""
+    order, journal = Pubkey.from_string(submitted.order), part(request, ApiPorts).journal
+    with part(request, Following).feed.reading(Filter(order=order), client(request)) as reader:
+        with anyio.move_on_after(wait_s):
+            while not reader.cut:
+                row = await journal.order(order)
+                if row is not None and row.state is not submitted.status:
+                    return msgspec.structs.replace(submitted, status=row.state, status_reason=row.reason)
+                await reader.news()
+    return None
 
 
 @described(
@@ -88,7 +129,7 @@ async def execute(request: Request, body: ExecuteOrder) -> Response:
     headers=KEY_HEADER,
     answer_headers=REPLAYED_HEADER,
 )
-async def cancel(request: Request, order: OrderPath, body: CancelOrder | None = None) -> Response:
+async def prepare_cancel(request: Request, order: OrderPath, body: CancelOrder | None = None) -> Response:
     """An unsigned `cancel_order` transaction. The keeper goes on executing the order until a validly signed one
     comes to `/v1/orders/execute`.
     """
@@ -97,10 +138,11 @@ async def cancel(request: Request, order: OrderPath, body: CancelOrder | None = 
 
 
 @described("Orders, newest first", {200: OrderPage}, problems=CHAIN_PROBLEMS)
-async def orders(
+async def list_orders(
     request: Request,
     user: User | None = None,
     market: Market | None = None,
+    order_type: OfType | None = None,
     status: Annotated[
         str, Meta(description="`active`, `history`, or status words with commas between.", examples=["open,triggered"])
     ]
@@ -114,12 +156,14 @@ async def orders(
     page = await ports.journal.orders(
         user=user,
         market=market_filter(market, ports.desk),
+        order_type=type_of(order_type),
         states=_states(status),
         client_order_id=client_order_id,
         cursor=cursor,
         limit=limit,
     )
-    return answer(OrderPage(orders=[order_view(row, ports.desk) for row in page.items], cursor=page.cursor))
+    views = [order_view(row, ports.desk, client_order_id) for row in page.items]
+    return answer(OrderPage(orders=views, cursor=page.cursor, next=next_page(request, page.cursor)))
 
 
 @described(
@@ -129,7 +173,7 @@ async def orders(
     headers={"If-None-Match": ("The ETag of the answer that the client has.", "^.*$")},
     answer_headers={200: {"ETag": "Changes with the order, and with why it stands so, but not with each price."}},
 )
-async def order(
+async def get_order(
     request: Request,
     order: OrderPath,
     wait_s: Annotated[
@@ -143,7 +187,7 @@ async def order(
     ports = part(request, ApiPorts)
     if not wait_s:
         return await _order(request, order, ports)
-    with part(request, Following).feed.reading(Filter(order=order)) as reader:
+    with part(request, Following).feed.reading(Filter(order=order), client(request)) as reader:
         with anyio.move_on_after(wait_s):
             while not reader.cut:
                 found = await _order(request, order, ports)

@@ -116,7 +116,7 @@ def _trigger_price(request: PlaceOrder, kind: OrderType) -> int:
 
 
 def _limit_price(request: PlaceOrder, kind: OrderType, price: Price | None) -> int:
-    value = _given(request, "limit_price", kind, _USES_LIMIT, frozenset({OrderType.LIMIT}))
+    value = _given(request, "limit_price", kind, _USES_LIMIT, _USES_LIMIT)
     if value is None:
         return 0
     if value == 0:

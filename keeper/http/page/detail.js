@@ -22,7 +22,6 @@ function parts(order) {
     ["Terms", `${words(order.order_type)} ${order.side}, ${order.size} ${order.market ?? ""} ×${order.leverage}, trigger ${price(trigger(order))}`],
     ["On chain", order.onchain_status ? `${words(order.onchain_status)}, slot ${order.slot}` : "not yet"],
     ["Position", order.position ? el("code", { textContent: order.position }) : "none"],
-    ["Your name for it", order.client_order_id],
   ].filter(([, value]) => value);
   return [
     el("p", {}, el("span", { className: `pill ${tone(order.status)}`, textContent: words(order.status) }), ` ${order.status_reason}`),

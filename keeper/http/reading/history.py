@@ -13,11 +13,13 @@ from starlette.responses import Response
 
 from keeper.domain.attempts import Attempt, Fate
 from keeper.domain.orders import OrderState
-from keeper.http.edge.answering import Cursor, PageSize, answer, part
+from keeper.http.edge.answering import Cursor, Market, OfType, PageSize, answer, next_page, part, type_of
 from keeper.http.edge.openapi import described
 from keeper.http.edge.problems import Problem
-from keeper.http.models import Address, Answer, AttemptView, Decimal, OrderTypeWord, SideWord
+from keeper.http.models import Address, Answer, AttemptView, Decimal, NextPage, OrderTypeWord, SideWord
+from keeper.http.models import Cursor as PageCursor
 from keeper.http.ports import ApiPorts, Desk
+from keeper.http.reading.markets import market_filter
 from keeper.http.reading.views import attempt_view, summary_of
 from keeper.journal import Queries
 from keeper.journal.records import FailureRow, OrderRow, Page
@@ -60,7 +62,8 @@ class ExecutionPage(Answer, frozen=True, kw_only=True):
     """Some executions, newest first."""
 
     executions: list[ExecutionView]
-    cursor: Annotated[str | None, Meta(description="Ask again with it for the next page; null at the end.")]
+    cursor: PageCursor
+    next: NextPage
 
 
 class FailureView(Answer, frozen=True, kw_only=True):
@@ -92,7 +95,7 @@ Outcome = Annotated[
 
 
 @described("The keeper itself", {200: KeeperView}, problems=["journal_unavailable"])
-async def keeper(request: Request) -> Response:
+async def get_keeper(request: Request) -> Response:
     """Its wallet and balance, the program that it serves, and how many orders of each status it knows."""
     ports = part(request, ApiPorts)
     counts = await ports.journal.counts_by_state()
@@ -116,30 +119,42 @@ async def keeper(request: Request) -> Response:
     {200: ExecutionPage},
     problems=["invalid_cursor", "journal_unavailable"],
 )
-async def executions(
+async def list_executions(
     request: Request,
     outcome: Outcome | None = None,
+    market: Market | None = None,
+    order_type: OfType | None = None,
     since: Annotated[float, Meta(ge=0, description="Only those signed since: unix seconds.")] | None = None,
     cursor: Cursor | None = None,
     limit: PageSize = 50,
 ) -> Response:
     """Every attempt at filling an order, with how long it took and how it ended."""
     ports, fate = part(request, ApiPorts), _fate(outcome)
+    of_market, of_type = market_filter(market, ports.desk), type_of(order_type)
 
     def read(queries: Queries) -> tuple[Page[Attempt], dict[Pubkey, OrderRow]]:
-        page = queries.executions(since=since, outcome=fate, cursor=cursor, limit=limit)
+        page = queries.executions(
+            since=since, outcome=fate, market=of_market, order_type=of_type, cursor=cursor, limit=limit
+        )
         return page, queries.orders_at(attempt.order for attempt in page.items)
 
     page, rows = await ports.journal.read(read)
     views = [execution_view(attempt, rows.get(attempt.order), ports.desk) for attempt in page.items]
-    return answer(ExecutionPage(executions=views, cursor=page.cursor))
+    return answer(ExecutionPage(executions=views, cursor=page.cursor, next=next_page(request, page.cursor)))
 
 
 @described("Orders that could not be executed, and why", {200: FailureList}, problems=["journal_unavailable"])
-async def failures(request: Request, limit: Annotated[int, Meta(ge=1, le=100)] = 25) -> Response:
+async def list_failures(
+    request: Request,
+    market: Market | None = None,
+    order_type: OfType | None = None,
+    limit: Annotated[int, Meta(ge=1, le=100)] = 25,
+) -> Response:
     """Orders that wanted to be executed and were not, or not at once: those that failed for good first."""
     ports = part(request, ApiPorts)
-    found = await ports.journal.failures(limit=limit)
+    found = await ports.journal.failures(
+        market=market_filter(market, ports.desk), order_type=type_of(order_type), limit=limit
+    )
     return answer(FailureList(failures=[failure_view(failure, ports.desk) for failure in found]))
 
 

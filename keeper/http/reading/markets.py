@@ -72,7 +72,7 @@ Levels = Annotated[int, Meta(ge=0, le=200, description="How many triggers to lis
 
 
 @described("Every market", {200: MarketList})
-async def markets(request: Request, levels: Levels = 1) -> Response:
+async def list_markets(request: Request, levels: Levels = 1) -> Response:
     """Every market that the keeper watches, by symbol: its price, how many orders rest on it by type, and the nearest
     triggers on each side of the price.
     """
@@ -81,7 +81,7 @@ async def markets(request: Request, levels: Levels = 1) -> Response:
 
 
 @described("One market", {200: MarketView}, problems=["not_found"])
-async def market(request: Request, base: str, quote: str, levels: Levels = 20) -> Response:
+async def get_market(request: Request, base: str, quote: str, levels: Levels = 20) -> Response:
     """A market by its symbol, with the triggers around its price: `/v1/markets/SOL/USDC`, or with the slash encoded,
     `/v1/markets/SOL%2FUSDC`.
     """

@@ -44,21 +44,22 @@ def summary_of(order: Order, desk: Desk, client_order_id: str | None) -> OrderSu
     return OrderSummary(**_terms(order, desk, client_order_id))  # type: ignore[arg-type]
 
 
-def order_view(row: OrderRow, desk: Desk) -> OrderView:
-    """An order in a list."""
-    return OrderView(**_view(row, desk))  # type: ignore[arg-type]
+def order_view(row: OrderRow, desk: Desk, named: str | None = None) -> OrderView:
+    """An order in a list. `named` is the client_order_id that its reader asked for."""
+    return OrderView(**_view(row, desk, named))  # type: ignore[arg-type]
 
 
 def order_detail(row: OrderRow, attempts: Sequence[Attempt], desk: Desk) -> OrderDetail:
     """An order with its attempts."""
-    return OrderDetail(**_view(row, desk), attempts=[attempt_view(a) for a in attempts])  # type: ignore[arg-type]
+    return OrderDetail(**_view(row, desk, None), attempts=[attempt_view(a) for a in attempts])  # type: ignore[arg-type]
 
 
-def _view(row: OrderRow, desk: Desk) -> dict[str, object]:
+def _view(row: OrderRow, desk: Desk, named: str | None) -> dict[str, object]:
+    """Orders are everybody's to read; what their users call them is theirs, and told to who says it first."""
     order = _newest(row, desk)
     seen = order.slot > 0
     return {
-        **_terms(order, desk, row.client_order_id),
+        **_terms(order, desk, row.client_order_id if named == row.client_order_id else None),
         "order": str(order.address),
         "status": row.state,
         "status_reason": _reason(row, desk),

@@ -9,7 +9,7 @@ news later instead of taking the event loop from the execution of orders.
 from __future__ import annotations
 
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -134,11 +134,19 @@ class Feed:
     """
 
     def __init__(
-        self, journal: Journal, render: Render, *, max_readers: int, busy: Callable[[], bool] = lambda: False
+        self,
+        journal: Journal,
+        render: Render,
+        *,
+        max_readers: int,
+        max_per_client: int = 1_000,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._journal = journal
         self._render = render
         self._max_readers = max_readers
+        self._max_per_client = max_per_client
+        self._by_client: Counter[str] = Counter()
         self._busy = busy
         self._patience_s = 0.0
         self._groups: dict[Pubkey | None, set[Reader]] = {}
@@ -159,12 +167,14 @@ class Feed:
         return self._position
 
     @contextlib.contextmanager
-    def reading(self, wanted: Filter) -> Iterator[Reader]:
-        """Hear of every change from now on. Problem 429 when there are too many readers already."""
+    def reading(self, wanted: Filter, client: str = "") -> Iterator[Reader]:
+        """Hear of every change from now on. Problem 429 when the client, or all together, read too many already."""
+        if self._by_client[client] >= self._max_per_client:
+            detail = f"A client may have {self._max_per_client} streams and waits at once."
+            raise Problem("too_many_streams", detail, retry_after_s=5)
         if self._readers >= self._max_readers:
-            raise Problem(
-                "too_many_streams", f"At most {self._max_readers} streams and waits at once.", retry_after_s=5
-            )
+            detail = f"At most {self._max_readers} streams and waits at once."
+            raise Problem("too_many_streams", detail, retry_after_s=5)
         if self._ended:
             raise Problem("not_ready", "The keeper is stopping.", retry_after_s=5)
         if not self._readers:
@@ -173,6 +183,7 @@ class Feed:
         reader = Reader(wanted, self._position)
         self._groups.setdefault(wanted.key, set()).add(reader)
         self._readers += 1
+        self._by_client[client] += 1
         self._wanted.set()
         try:
             yield reader
@@ -182,6 +193,9 @@ class Feed:
             if not group:
                 del self._groups[wanted.key]
             self._readers -= 1
+            self._by_client[client] -= 1
+            if not self._by_client[client]:
+                del self._by_client[client]
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Follow the journal until cancelled; then every reader is cut off at once, so that no stream delays a stop."""

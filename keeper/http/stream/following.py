@@ -18,16 +18,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from keeper.domain.orders import OrderState
-from keeper.http.edge.answering import Market, User, part
+from keeper.http.edge.answering import Market, User, client, part
 from keeper.http.edge.idempotency import KeyedLock
-from keeper.http.edge.openapi import also_described, described
+from keeper.http.edge.openapi import described
 from keeper.http.edge.problems import Problem
 from keeper.http.models import Answer, OrderView
 from keeper.http.ports import ApiPorts
 from keeper.http.reading.markets import market_filter
 from keeper.http.reading.views import order_view
 from keeper.http.stream.feed import Feed, Filter, Reader
-from keeper.http.stream.sse import MEDIA_TYPE, EventStream, event
+from keeper.http.stream.sse import HEADERS, EventStream, event
 from keeper.journal import Queries
 from keeper.journal.records import ChangePage, ChangeRow, OrderRow
 
@@ -71,7 +71,13 @@ class Following:
         self._ports = ports
         self._locks = KeyedLock()
         self._snapshots: dict[Filter, _Snapshot] = {}
-        self.feed = Feed(ports.journal, self.change_event, max_readers=ports.limits.streams, busy=ports.busy)
+        self.feed = Feed(
+            ports.journal,
+            self.change_event,
+            max_readers=ports.limits.streams,
+            max_per_client=ports.limits.streams_per_client,
+            busy=ports.busy,
+        )
 
     def change_event(self, change: ChangeRow, row: OrderRow) -> bytes:
         """The order as it is now, with this change's own status, reason and time."""
@@ -152,17 +158,14 @@ class Following:
         )
 
 
-also_described(StreamSnapshot, StreamReset)
-
-
 @described(
     "Orders as they change",
     {200: "Server-sent events: `snapshot`, then an `order` for each change; `reset` before a new snapshot."},
-    plain=[MEDIA_TYPE],
+    events={"snapshot": StreamSnapshot, "order": OrderView, "reset": StreamReset},
     problems=["unknown_market", "too_many_streams", "journal_unavailable", "not_ready"],
     headers={"Last-Event-ID": ("The id of the last event that you saw: you get what came since.", "^[0-9]{1,18}$")},
 )
-async def stream(request: Request, user: User | None = None, market: Market | None = None) -> Response:
+async def stream_orders(request: Request, user: User | None = None, market: Market | None = None) -> Response:
     """First a `snapshot` event (`StreamSnapshot`) of the orders that are not over, then an `order` event (`OrderView`)
     for each change of an order's status or reason, in order and without a gap. An event's id is the change's: send the
     last one as `Last-Event-ID` to go on where you were, as an EventSource does by itself. A comment comes every 15 s.
@@ -171,8 +174,10 @@ async def stream(request: Request, user: User | None = None, market: Market | No
     following = part(request, Following)
     wanted = Filter(user=user, market=market_filter(market, part(request, ApiPorts).desk))
     last_seen = _last_seen(request)
+    if request.method == "HEAD":
+        return Response(headers=HEADERS)
     with contextlib.ExitStack() as stack:
-        reader = stack.enter_context(following.feed.reading(wanted))
+        reader = stack.enter_context(following.feed.reading(wanted, client(request)))
         opening = await following.opening(reader, last_seen)
         return EventStream(following.feed, reader, opening, stack.pop_all().close)
 

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from keeper.http.stream.feed import Feed, Reader
 
 MEDIA_TYPE: Final = "text/event-stream"
+HEADERS: Final = {"Content-Type": MEDIA_TYPE, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 KEEP_ALIVE_S: Final = 15.0
 _RETRY: Final = b"retry: 2000\n\n"
 _LAST_WORD_S: Final = 5.0
@@ -46,7 +47,7 @@ class EventStream(StreamingResponse):
     ) -> None:
         super().__init__(
             self._pieces(feed, reader, _RETRY + opening, keep_alive_s),
-            headers={"Content-Type": MEDIA_TYPE, "Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+            headers=HEADERS,
         )
         self._reader = reader
         self._release = release

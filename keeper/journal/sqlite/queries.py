@@ -18,7 +18,7 @@ from solders.signature import Signature
 from sqlite_utils import Database
 
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
-from keeper.domain.orders import OrderState
+from keeper.domain.orders import OrderState, OrderType
 from keeper.journal.records import (
     ChangePage,
     ChangeRow,
@@ -49,6 +49,8 @@ _ATTEMPTS: Final = f"SELECT id, {', '.join(ATTEMPTS.columns)} FROM attempts"
 _PREPARED: Final = f"SELECT {', '.join(PREPARED.columns)} FROM prepared"
 _CHANGES: Final = "SELECT c.id, o.address, o.user, o.market, c.state, c.reason, c.at, c.slot FROM"
 
+_LOOKED_AT: Final = 1_000
+"""So many rows a page looks at for what no index tells."""
 BAD_FATES: Final = frozenset(
     {
         Fate.TRANSIENT,
@@ -109,6 +111,7 @@ class Queries:
         *,
         user: Pubkey | None = None,
         market: Pubkey | None = None,
+        order_type: OrderType | None = None,
         states: Collection[OrderState] | None = None,
         client_order_id: str | None = None,
         cursor: str | None = None,
@@ -116,9 +119,12 @@ class Queries:
     ) -> Page[OrderRow]:
         """Orders that fit every given filter, those first seen last first. `states` None: all.
 
+        No index has the types: of one of them a page may be short, and its cursor goes on where the looking ended.
+
         Raises ForeignCursor for a cursor that this journal did not give.
         """
         limit = page_limit(limit)
+        looked_at = limit if order_type is None else max(limit, _LOOKED_AT)
         wanted = frozenset(OrderState) if states is None else frozenset(states)
         (before,) = read_cursor(cursor, int) or (None,)
         sources, fixed = order_sources(user, market, client_order_id, wanted)
@@ -130,7 +136,7 @@ class Queries:
         parts, args = [], []
         for index, source, source_values in sources:
             parts.append(f"orders {index} WHERE {' AND '.join([source, *conditions])} ORDER BY id DESC LIMIT ?")
-            args += [*source_values, *values, limit + 1]
+            args += [*source_values, *values, looked_at + 1]
         if not parts:
             return Page((), None)
         if len(parts) == 1:
@@ -141,10 +147,13 @@ class Queries:
             rows = self._all(
                 f"{_ORDERS} WHERE id IN (SELECT id FROM ({numbers}) ORDER BY id DESC LIMIT ?) ORDER BY id DESC",
                 *args,
-                limit + 1,
+                looked_at + 1,
             )
-        items = tuple(order_row(row) for row in rows[:limit])
-        return Page(items, cursor_of(items[-1].id) if len(rows) > limit else None)
+        found = [order_row(row) for row in rows[:looked_at]]
+        items = tuple(row for row in found if order_type in (None, row.order.order_type))[:limit]
+        last = items[-1] if len(items) == limit else found[-1] if found else None
+        more = len(rows) > looked_at or (last is not None and last is not found[-1])
+        return Page(items, cursor_of(last.id) if last is not None and more else None)
 
     def seen_orders(self, states: Collection[OrderState]) -> list[Pubkey]:
         """The addresses of all orders in these states: what a restarted keeper has to look up on chain."""
@@ -221,11 +230,17 @@ class Queries:
         *,
         since: float | None = None,
         outcome: Fate | None = None,
+        market: Pubkey | None = None,
+        order_type: OrderType | None = None,
         cursor: str | None = None,
         limit: int = 100,
     ) -> Page[Attempt]:
-        """Attempts at executing orders, signed last first. `since`: unix seconds; `outcome`: only this end."""
+        """Attempts at executing orders, signed last first. `since`: unix seconds; `outcome`: only this end. Of one
+        market or type a page may be short, as of `orders`.
+        """
         limit = page_limit(limit)
+        every = market is None and order_type is None
+        looked_at = limit if every else max(limit, _LOOKED_AT)
         conditions, values = ["kind = ?"], [AttemptKind.EXECUTE.value]  # type: list[str], list[object]
         index = "attempts_kind"
         if outcome is not None:
@@ -242,15 +257,36 @@ class Queries:
         rows = self._all(
             f"{_ATTEMPTS} INDEXED BY {index} WHERE {' AND '.join(conditions)} ORDER BY signed_at DESC, id DESC LIMIT ?",
             *values,
-            limit + 1,
+            looked_at + 1,
         )
-        items = tuple(ATTEMPTS.record(row[1:]) for row in rows[:limit])
-        more = len(rows) > limit
-        return Page(items, cursor_of(items[-1].signed_at, rows[limit - 1][0]) if more else None)
+        found = [(row[0], ATTEMPTS.record(row[1:])) for row in rows[:looked_at]]
+        if every:
+            chosen = found
+        else:
+            fitting = self._of(market, order_type, {attempt.order for _, attempt in found})
+            chosen = [each for each in found if each[1].order in fitting][:limit]
+        last = chosen[-1] if len(chosen) == limit else found[-1] if found else None
+        more = len(rows) > looked_at or (last is not None and last is not found[-1])
+        items = tuple(attempt for _, attempt in chosen)
+        return Page(items, cursor_of(last[1].signed_at, last[0]) if last is not None and more else None)
 
-    def failures(self, *, limit: int = 25) -> list[FailureRow]:
-        """Orders in state failed, then orders with an attempt that ended badly; the latest first, each once."""
-        limit = page_limit(limit)
+    def _of(self, market: Pubkey | None, order_type: OrderType | None, addresses: Iterable[Pubkey]) -> set[Pubkey]:
+        """Those of these orders that are of the market and the type."""
+        return {
+            address
+            for address, row in self.orders_at(addresses).items()
+            if market in (None, row.order.market) and order_type in (None, row.order.order_type)
+        }
+
+    def failures(
+        self, *, market: Pubkey | None = None, order_type: OrderType | None = None, limit: int = 25
+    ) -> list[FailureRow]:
+        """Orders in state failed, then orders with an execution that ended badly; the latest first, each once. What
+        became of a transaction of the user's own is no failure of the keeper's.
+        """
+        wanted = page_limit(limit)
+        every = market is None and order_type is None
+        limit = limit if every else max(limit, _LOOKED_AT)
         addresses = dict.fromkeys(
             address
             for (address,) in self._all(
@@ -261,7 +297,7 @@ class Queries:
         )
         per_fate = " UNION ALL ".join(
             "SELECT * FROM (SELECT order_address, signed_at FROM attempts INDEXED BY attempts_fate "
-            "WHERE fate = ? ORDER BY signed_at DESC LIMIT ?)"
+            f"WHERE fate = ? AND kind = '{AttemptKind.EXECUTE.value}' ORDER BY signed_at DESC LIMIT ?)"
             for _ in BAD_FATES
         )
         args = [value for fate in sorted(BAD_FATES) for value in (fate.value, limit)]
@@ -270,6 +306,9 @@ class Queries:
                 break
             addresses.setdefault(address)
         keys = [Pubkey.from_string(address) for address in addresses]
+        if not every:
+            fitting = self._of(market, order_type, keys)
+            keys = [key for key in keys if key in fitting][:wanted]
         orders = self.orders_at(keys)
         return [
             FailureRow(
