@@ -51,6 +51,10 @@ chaos: $(STAMP) ## break everything, kill the keeper, check (EPISODES=100 SEED=1
 simulate: $(STAMP) ## the whole keeper in virtual time: every fault, every order of steps (EPISODES=100 SEED=1)
 	@$(BIN)/python -m tests.simulate --episodes $(EPISODES) --seed $(SEED) $(ARGS)
 
+.PHONY: simulate-faults
+simulate-faults: $(STAMP) ## plant each fault of tests/simulate/planted.py in the keeper, and find it
+	@$(BIN)/python -m tests.simulate.faults $(ARGS)
+
 .PHONY: soak
 soak: $(STAMP) ## run a keeper at twenty times the speed of life, and see that it holds on to nothing (MINUTES=10)
 	@$(BIN)/python -m tests.behaviours.soak --minutes $(MINUTES) $(ARGS)

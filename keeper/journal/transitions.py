@@ -31,11 +31,16 @@ def first_state(status: OnchainStatus) -> OrderState:
     return _FIRST_STATE[status]
 
 
+_ACCOUNT_KNOWS_MORE: Final = frozenset(
+    {(OrderState.EXPIRED, OrderState.CANCELLED), (OrderState.EXPIRED, OrderState.FILLED)}
+)
+
+
 def _allowed(old: OrderState, new: OrderState) -> bool:
     if new is old:
         return True
     if old in CLOSED_STATES:
-        return old is OrderState.DROPPED and new in CLOSED_STATES
+        return (old is OrderState.DROPPED and new in CLOSED_STATES) or (old, new) in _ACCOUNT_KNOWS_MORE
     if new in CLOSED_STATES:
         return True
     if old is OrderState.FAILED:
@@ -51,7 +56,8 @@ ALLOWED: Final = frozenset((old, new) for old in OrderState for new in OrderStat
 """The moves (from, to) that need no explicit reopening.
 
 - A terminal state stays. Only `dropped` (the account is gone, or the transaction can't land) may still be
-  replaced by another terminal one, since that one knows more.
+  replaced by another terminal one, since that one knows more; and `expired`, which the keeper concludes from the
+  chain's clock, by what the account says.
 - `failed` ends by a terminal state or by the user's cancel; to try again it has to be reopened, so that no
   price tick revives an order whose budget is used up.
 - An order that is on chain does not go back to `prepared` or `submitted`.

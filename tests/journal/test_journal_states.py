@@ -24,10 +24,23 @@ pytestmark = pytest.mark.anyio
 def test_an_end_is_an_end(old: OrderState, new: OrderState) -> None:
     if old.terminal and not new.terminal:
         assert (old, new) not in ALLOWED
-    if old.terminal and new.terminal and old is not OrderState.DROPPED:
+    if old.terminal and new.terminal and old not in (OrderState.DROPPED, OrderState.EXPIRED):
         assert ((old, new) in ALLOWED) is (old is new)
     if not old.terminal and new.terminal:
         assert (old, new) in ALLOWED
+
+
+async def test_what_the_account_says_stands_against_what_the_clock_says(tmp_path: Path) -> None:
+    """An old list showed it pending after its user had cancelled it, and by then it was past its expiry."""
+    order = make_order(slot=100)
+    cancelled = order._replace(slot=120, status=OnchainStatus.CANCELLED)
+    async with Journal.open(tmp_path / "j.db") as journal:
+        await journal.commit(NoteOrder(order, OrderState.EXPIRED, "It is past its expiry."))
+        await journal.commit(NoteOrder(cancelled, OrderState.CANCELLED, "Its user cancelled it."))
+        await journal.commit(NoteState(order.address, OrderState.DROPPED, "Its account is gone."))
+        row = await journal.order(order.address)
+        assert row is not None
+        assert (row.state, row.reason) == (OrderState.CANCELLED, "Its user cancelled it.")
 
 
 def test_failed_is_not_revived_by_a_tick_and_a_cancel_blocks() -> None:

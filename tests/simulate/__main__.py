@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from tests.simulate import dice
+import sys
+
+from tests.simulate import dice, planting
 
 dice.take_over()  # before anything of the keeper is imported
+if "--plant" in sys.argv[1:-1]:
+    from tests.simulate.planted import BY_NAME
+
+    planting.plant(BY_NAME[sys.argv[sys.argv.index("--plant") + 1]])
 
 from tests.simulate.command import main  # noqa: E402
 

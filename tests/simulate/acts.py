@@ -6,12 +6,15 @@ from typing import Final
 
 import anyio
 
+from keeper.localnet.program import PROGRAM_SO
 from tests.simulate.dice import clock
-from tests.simulate.ground import COLLATERAL_1E6, CONFIRMED_SLOTS
+from tests.simulate.ground import COLLATERAL_1E6, CONFIRMED_SLOTS, OPERATOR
 from tests.simulate.scenario import START_1E6, Act, Event, Purse
 from tests.simulate.stage import Stage
 
 _STAND_S: Final = 2.0
+_TOP_UP_EVERY_S: Final = 2.0
+_OLD_FOR_S: Final = 12.0
 _SOMETHING_SENT_WITHIN_S: Final = 4.0
 
 
@@ -25,6 +28,8 @@ async def carry_out(stage: Stage, event: Event) -> None:
             stage.loop.stall(amount)
         case Act.STEP_CLOCK:
             clock.off_s += amount
+        case Act.OPERATOR:
+            await _operator(stage, amount)
         case Act.DISK | Act.SLOW_DISK:
             await _bad_disk(stage, event)
         case Act.KILL | Act.POWER:
@@ -53,6 +58,17 @@ async def _on_chain(stage: Stage, event: Event) -> None:
             stage.fed_from = max(stage.fed_from, stage.loop.time() + amount)
         case Act.DEPOSIT:
             stage.world.deposit(stage.ground.users[Purse.LATER], COLLATERAL_1E6)
+        case Act.TOP_UP:
+            for _ in range(size):
+                stage.world.deposit(stage.ground.users[Purse.POOR], 1)
+                await anyio.sleep(_TOP_UP_EVERY_S)
+        case Act.NO_POSITION:
+            stage.bare_fills += 1
+        case Act.UPGRADE:
+            bank.add_program(stage.world.program.id, PROGRAM_SO.read_bytes() + bytes(8))
+        case Act.OLD_PRICE:
+            stage.fed_from = max(stage.fed_from, stage.loop.time() + _OLD_FOR_S)
+            bank.advance_clock(amount)
         case Act.FORK:
             stage.fork(size)
         case Act.FORK_AFTER_FILL:
@@ -76,6 +92,17 @@ async def _on_chain(stage: Stage, event: Event) -> None:
             raise AssertionError(f"nobody carries out {other}")
 
 
+async def _operator(stage: Stage, seconds: float) -> None:
+    """Pause, and go on later: an operator asks until he is answered."""
+    if await stage.ask_api("operator", "/v1/admin/pause", {"reason": "a look"}, authorization=OPERATOR) is None:
+        return
+    stage.judge.paused_since = clock.time()
+    await anyio.sleep(seconds)
+    stage.judge.paused_since = None
+    while await stage.ask_api("operator", "/v1/admin/resume", {}, authorization=OPERATOR) is None:  # noqa: ASYNC110
+        await anyio.sleep(1.0)
+
+
 async def _bad_disk(stage: Stage, event: Event) -> None:
     life = stage.lives.life
     if life is None:
@@ -94,7 +121,7 @@ async def _last_moment(stage: Stage, beyond: int) -> None:
     At 0 it lands then. A little beyond, a fork takes those blocks away, and it lands: that is why only a FINALIZED
     height says that it is dead. Further on it can't land, and yet is not finally dead for some blocks.
     """
-    bank, witness = stage.bank, stage.witness
+    bank, witness = stage.bank, stage.judge
     known = witness.newest
     bank.hold_transactions()
     with anyio.move_on_after(_SOMETHING_SENT_WITHIN_S):

@@ -20,7 +20,7 @@ class Api:
     """One life's API. The application is made when the first request comes."""
 
     def __init__(self, ports: ApiPorts, wallets: Any) -> None:
-        self._ports, self._wallets = ports, wallets
+        self.ports, self._wallets = ports, wallets
         self._app: Any = None
 
     async def serve(self, task_status: TaskStatus[int]) -> None:
@@ -28,10 +28,12 @@ class Api:
         task_status.started(_PORT)
         await anyio.sleep_forever()
 
-    async def ask(self, method: str, path: str, body: dict[str, Any], *, within_s: float) -> tuple[int, Any]:
+    async def ask(
+        self, method: str, path: str, body: dict[str, Any], *, within_s: float, **headers: str
+    ) -> tuple[int, Any]:
         """One request: the status and the JSON that it is answered with; 0 when no answer comes."""
         # A task of the keeper's, not the caller's: it may hang for ever when the keeper dies.
-        task = asyncio.get_running_loop().create_task(self._ask(method, path, body), name="request")
+        task = asyncio.get_running_loop().create_task(self._ask(method, path, body, headers), name="request")
         await asyncio.wait({task}, timeout=within_s)
         if not task.done():
             task.cancel()
@@ -41,12 +43,13 @@ class Api:
         except Killed:
             return 0, None
 
-    async def _ask(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+    async def _ask(self, method: str, path: str, body: dict[str, Any], more: dict[str, str]) -> tuple[int, Any]:
         if self._app is None:
-            self._app = create_api(self._ports, self._wallets)
+            self._app = create_api(self.ports, self._wallets)
         content = json.dumps(body).encode()
         headers = [(b"host", b"keeper"), (b"content-type", b"application/json")]
         headers.append((b"content-length", str(len(content)).encode()))
+        headers += [(name.replace("_", "-").encode(), value.encode()) for name, value in more.items()]
         scope = {
             "type": "http",
             "asgi": {"version": "3.0"},

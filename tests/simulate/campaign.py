@@ -26,13 +26,14 @@ from typing import Any, Final
 import structlog
 
 from keeper.telemetry.logs import set_level
-from tests.simulate.dice import real_perf_counter
+from tests.simulate.dice import clock, real_perf_counter
 from tests.simulate.episode import Episode, Outcome
 from tests.simulate.ground import Ground
 from tests.simulate.loop import scopes_in_order
 from tests.simulate.scenario import Scenario, draw
 from tests.simulate.trace import Trace
 
+_FIRST: Final = (0, 1)
 _EPISODE_WITHIN_S: Final = 120
 """Real seconds after which an episode is given up: nothing in it can last so long but a mistake of ours."""
 
@@ -86,6 +87,11 @@ def folder() -> Iterator[Path]:
 def ground(folder: Path) -> Ground:
     """The ground, ready to be forked from."""
     scopes_in_order()
+    # Whatever is read, compiled or cached at its first use is so in all forks, after one episode on another ground.
+    first = Episode(Ground(folder / "first"), draw(*_FIRST))
+    _logs_into(first.stage.trace, folder)
+    first.play()
+    clock.passed_s = clock.off_s = 0.0
     made = Ground(folder)
     # A fork copies the pages that it writes to: let none of these be written to by the collector.
     gc.collect()

@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from tests.simulate import campaign
 from tests.simulate.campaign import Result, Totals
 from tests.simulate.scenario import draw
+from tests.simulate.shrinking import only, parts_of, shrink
 from tests.simulate.table import table
+
+_COMMAND: Final = "python -m tests.simulate"
 
 
 def main() -> None:
@@ -21,20 +25,24 @@ def main() -> None:
     parser.add_argument("--only", type=int, help="this episode alone")
     parser.add_argument("--trace", action="store_true", help="tell the story of the first (or the only) episode")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--plant", metavar="FAULT", help="with this fault of tests/simulate/planted.py in the keeper")
     parser.add_argument("--keep-going", action="store_true", help="do not end at the first violation")
+    parser.add_argument("--parts", help="these parts of the scenario alone, by their names, with commas in between")
     parser.add_argument("--no-shrink", action="store_true", help="do not look for a shorter scenario")
     options = parser.parse_args()
     if options.episodes < 1 or options.workers < 1:
         parser.error("--episodes and --workers must be at least 1")
     if options.trace:
-        sys.exit(_story(options.seed, options.only or 0))
+        sys.exit(_story(options.seed, options.only or 0, options.parts))
     episodes = range(options.episodes) if options.only is None else range(options.only, options.only + 1)
     totals = campaign.run(options.seed, episodes, min(options.workers, len(episodes)), _progress(options))
     print(table(totals))
     for episode, violations in totals.violations.items():
         print(f"\nVIOLATION in episode {episode} of seed {options.seed}:")
         print("\n".join(f"  {violation}" for violation in violations[:5]))
-        print(f"  its story: python -m tests.simulate --seed {options.seed} --only {episode} --trace")
+        print(f"  its story: {_COMMAND} --seed {options.seed} --only {episode} --trace")
+    if totals.violations and not options.no_shrink:
+        _shrink(options.seed, *next(iter(totals.violations.items())))
     print(
         f"{len(totals.results)} episodes of seed {options.seed}, {len(totals.violations)} with violations, "
         f"trace sha256 {totals.digest()}"
@@ -55,9 +63,27 @@ def _progress(options: argparse.Namespace) -> Callable[[Totals, Result], bool]:
     return progress
 
 
-def _story(seed: int, episode: int) -> int:
+def _shrink(seed: int, episode: int, violations: Sequence[str]) -> None:
     with campaign.folder() as folder:
-        outcome = campaign.play(campaign.ground(folder), draw(seed, episode), keep=True)
+        made = campaign.ground(folder)
+        scenario = draw(seed, episode)
+        parts = shrink(scenario, violations[0], lambda shorter: campaign.play(made, shorter).violations)
+    print(f"  the same goes wrong with {len(parts)} of {len(parts_of(scenario))} parts of episode {episode}:")
+    print(f"  {_COMMAND} --seed {seed} --only {episode} --trace --parts {','.join(parts) or 'none'}")
+    short = only(scenario, parts)
+    for i, order in enumerate(short.orders):
+        if i not in short.left_out:
+            print(f"    {order}")
+    for event in short.events:
+        print(f"    {event}")
+
+
+def _story(seed: int, episode: int, parts: str | None) -> int:
+    scenario = draw(seed, episode)
+    if parts is not None:
+        scenario = only(scenario, parts.split(","))
+    with campaign.folder() as folder:
+        outcome = campaign.play(campaign.ground(folder), scenario, keep=True)
     print("\n".join(outcome.lines))
     print(f"episode {episode} of seed {seed}, {len(outcome.violations)} violations, trace sha256 {outcome.digest}")
     return 1 if outcome.violations else 0

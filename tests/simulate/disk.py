@@ -39,7 +39,7 @@ class Disk:
         self.slow_s = 0.0
         """How long a COMMIT takes beyond the usual."""
         self.fault: str | None = None
-        """What every COMMIT does: `full` and `ioerr` write nothing; `lost_answer` writes, and says that it failed."""
+        """How every COMMIT fails, `full` or `ioerr`. Nothing of it is written then: SQLite promises that much."""
         self.faults = 0
         self.on_commit: Callable[[bool], None] = lambda before: None
         """Told before and after each COMMIT."""
@@ -51,7 +51,7 @@ class Disk:
         connection.disk = self
         return connection
 
-    def before_commit(self, *, full: bool) -> str | None:
+    def before_commit(self, *, full: bool) -> None:
         """A COMMIT begins: it takes time, and may fail. Raises what it fails with."""
         self.commits += 1
         self.on_commit(True)
@@ -60,19 +60,15 @@ class Disk:
         self.check()
         if self.fault is not None:
             self.faults += 1
-        if self.fault in ("full", "ioerr"):
             raise _error(self.fault)
-        return self.fault
 
-    def committed(self, fault: str | None, *, full: bool) -> None:
+    def committed(self, *, full: bool) -> None:
         """It is in the files."""
         self.unsynced = True
         if full:
             self.synced()
         self.on_commit(False)
         self.check()
-        if fault is not None:
-            raise _error("ioerr")
 
     def synced(self) -> None:
         """What is in the files now is durable."""
@@ -137,9 +133,9 @@ class Connection(sqlite3.Connection):
     def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
         self.disk.check()
         if sql == "COMMIT":
-            fault = self.disk.before_commit(full=self.full)
+            self.disk.before_commit(full=self.full)
             cursor = super().execute(sql, *args)
-            self.disk.committed(fault, full=self.full)
+            self.disk.committed(full=self.full)
             return cursor
         if sql.startswith("PRAGMA synchronous = "):
             self.full = sql.endswith("FULL")

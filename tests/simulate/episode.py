@@ -7,20 +7,24 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import anyio
+from solders.pubkey import Pubkey
 
+from keeper.domain.attempts import Fate
 from keeper.domain.orders import OrderState
 from keeper.execution.purse import utc_day
 from keeper.journal import Queries
 from tests.chaos.invariants import Findings, check, executions_on_chain
 from tests.simulate.acts import carry_out
 from tests.simulate.dice import clock
-from tests.simulate.ground import COLLATERAL_1E6, Ground
+from tests.simulate.ground import COLLATERAL_1E6, OPERATOR, Ground
+from tests.simulate.inside import Inside
 from tests.simulate.scenario import Purse, Scenario
 from tests.simulate.stage import Stage
 from tests.simulate.users import Users
 
 CONVERGE_WITHIN_S: Final = 150.0
 _LOOK_EVERY_S: Final = 1.0
+RETRY_BUDGET: Final = 5
 _LOOKS: Final = 2
 """So many looks in a row have to find everything in its place."""
 
@@ -43,6 +47,7 @@ class Episode:
         self.users = Users(self.stage)
         self._scenario = scenario
         self.outcome = Outcome()
+        self._wrong_inside: list[str] = []
 
     def play(self) -> Outcome:
         """Play it, and judge it."""
@@ -62,14 +67,30 @@ class Episode:
             tasks.start_soon(stage.lives.run, name="lives")
             tasks.start_soon(stage.make_blocks, name="blocks")
             tasks.start_soon(stage.feed, name="oracle")
+            tasks.start_soon(self._look_inside, name="inside")
             stage.storm()
             for number, plan in enumerate(scenario.orders, 1):
+                if number - 1 in scenario.left_out:
+                    continue
                 tasks.start_soon(self.users.follow, number, plan)
             for event in scenario.events:
                 tasks.start_soon(carry_out, stage, event)
             await anyio.sleep(scenario.seconds)
             await self._converge()
             tasks.cancel_scope.cancel()
+
+    async def _look_inside(self) -> None:
+        """Every second of the keeper's lives."""
+        api, inside = None, None
+        while not self._wrong_inside:
+            await anyio.sleep(_LOOK_EVERY_S)
+            life = self.stage.lives.up
+            if life is None or life.api is None:
+                continue
+            if life.api is not api:
+                api, inside = life.api, Inside(life.api.ports)
+            assert inside is not None
+            self._wrong_inside = inside.look([placed.address for placed in self.users.placed])
 
     # -- the end
 
@@ -81,11 +102,15 @@ class Episode:
         stage.set_price(self._scenario.final_price_1e6)
         begun = stage.loop.time()
         findings = Findings(unsettled=["the keeper did not become ready"])
-        settled = 0
+        settled, resumed = 0, False
         while settled < _LOOKS and not self._broken(findings):
             await anyio.sleep(_LOOK_EVERY_S)
             if lives.up is not None:
                 lives.may_refuse = False
+                if stage.bare and not resumed:
+                    # The first fill without its position stops the keeper, until an operator has looked.
+                    answer = await stage.ask_api("operator", "/v1/admin/resume", {}, authorization=OPERATOR)
+                    resumed = answer is not None
             reader = lives.reader()
             if lives.up is None or reader is None:
                 settled = 0
@@ -102,13 +127,13 @@ class Episode:
     def _broken(self, findings: Findings) -> list[str]:
         """What can never become right again."""
         stage, lives = self.stage, self.stage.lives
-        broken = [*stage.witness.violations, *findings.broken, *self.users.violations, *stage.loop.errors]
+        broken = [*stage.judge.violations, *self._wrong_inside, *findings.broken, *stage.loop.errors]
         broken += [lives.bad_end] if lives.bad_end else []
         return broken + (lives.life.threads.errors if lives.life is not None else [])
 
     def _look(self, reader: Queries) -> Findings:
         stage, users = self.stage, self.users
-        addresses = list(dict.fromkeys(placed.address for placed in users.placed))
+        addresses = list(dict.fromkeys(p.address for p in users.placed if p.address not in stage.bare))
         findings = check(stage.world, reader, stage.ground.key.pubkey(), addresses, users.accepted, may_fail=addresses)
         # Only an order that can't be paid for may be given up.
         for placed in users.placed:
@@ -118,7 +143,33 @@ class Episode:
             can_pay = placed.plan.purse in (Purse.RICH, Purse.LATER)
             if can_pay and not order.expired_at(stage.bank.chain.tip.time):
                 findings.unsettled.append(f"order {placed.address} was given up: {row.reason}")
+            if row.budget_used > RETRY_BUDGET:
+                findings.broken.append(f"order {placed.address} has cost {row.budget_used} of {RETRY_BUDGET} attempts")
+        for address in stage.bare:
+            self._look_at_bare(address, reader, findings)
+        if self._scenario.cap_lamports:
+            self._look_at_cap(findings)
         return findings
+
+    def _look_at_cap(self, findings: Findings) -> None:
+        """What the day's cap holds up waits for another day; and no more than it says has left the key."""
+        stage, keeper = self.stage, self.stage.ground.key.pubkey()
+        findings.unsettled = [text for text in findings.unsettled if "journal says triggered" not in text]
+        landed = [each for each in stage.bank.history.mentioning(keeper) if each.keys[0] == keeper]
+        spent = sum(each.pre_balances[0] - each.post_balances[0] for each in landed)
+        if spent > self._scenario.cap_lamports and not stage.judge.clock_steps:
+            findings.broken.append(f"{spent} lamports have left the key, and {self._scenario.cap_lamports} may")
+
+    def _look_at_bare(self, address: Pubkey, reader: Queries, findings: Findings) -> None:
+        """A fill without its position is an alarm, not a success (promise 3)."""
+        order, row = self.stage.world.order(address), reader.order(address)
+        fates = [attempt.fate for attempt in reader.attempts_of(address)]
+        if order is None or order.pending:
+            return  # a fork dropped it
+        if Fate.EXECUTED in fates:
+            findings.broken.append(f"order {address} counts as executed, and has no position (promise 3)")
+        if Fate.NO_POSITION not in fates or row is None or row.state is not OrderState.FAILED:
+            findings.unsettled.append(f"order {address} was filled without a position, and nobody is told")
 
     # -- counts
 
@@ -136,7 +187,7 @@ class Episode:
         counts["virtual seconds"] += round(clock.passed_s)
         counts["blocks"] += stage.record.blocks
         counts["forks"] += stage.trace.counts["fork"]
-        counts["sends"] += len(stage.witness.sends)
+        counts["sends"] += len(stage.judge.sends)
         reader = stage.lives.reader()
         if reader is None:
             return

@@ -24,8 +24,13 @@ from tests.support.world import SOL, Trader, World
 CONFIRMED_SLOTS: Final = 4
 FINALIZED_SLOTS: Final = 10
 COLLATERAL_1E6: Final = 1_000_000_000_000
+TOKEN: Final = "an operator's token"
+OPERATOR: Final = f"Bearer {TOKEN}"
 NODES: Final = ("one.example:8899", "two.example:8899")
 CALM_BLOCKS: Final = 12
+STRANGE_1E6: Final = 97_400_000
+STRANGE_PACE: Final = 3
+"""Another cluster makes so many blocks to one of ours."""
 
 _SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "rpc": {
@@ -37,6 +42,7 @@ _SETTINGS: Final[dict[str, dict[str, Any]]] = {
     },
     "execution": {"finality_every_s": 1.0, "account_every_s": 3.0, "longest_pause_s": 8.0, "attempts_per_hour": 1_000},
     "health": {"stalled_after_s": 60.0},
+    "http": {"admin_token_sha256": sha256(TOKEN.encode()).hexdigest()},
     # Prices jump here at will; the breaker has tests of its own.
     "trigger": {"breaker_trip": 1.0},
 }
@@ -55,18 +61,25 @@ class SeededWorld(World):
         return key
 
 
+def _world(seed: int) -> SeededWorld:
+    config = LocalnetConfig(
+        slot_ms=0, confirmed_slots=CONFIRMED_SLOTS, finalized_slots=FINALIZED_SLOTS, seed=seed, history_slots=2_000
+    )
+    net = Localnet(config)
+    net.bank.add_program(Pubkey.from_string(PROGRAM_ID), PROGRAM_SO)
+    return SeededWorld(net)
+
+
 class Ground:
     """The chain, who is on it, and what a keeper is told of itself. `folder` is where lives have their files."""
 
     def __init__(self, folder: Path) -> None:
-        config = LocalnetConfig(
-            slot_ms=0, confirmed_slots=CONFIRMED_SLOTS, finalized_slots=FINALIZED_SLOTS, seed=1, history_slots=2_000
-        )
-        self.net = Localnet(config)
-        self.net.bank.add_program(Pubkey.from_string(PROGRAM_ID), PROGRAM_SO)
-        self.world = SeededWorld(self.net)
-        self.bank = self.net.bank
+        self.world = _world(1)
+        self.bank = self.world.bank
         self.market = self.world.market("SOL/USDC", price_1e6=START_1E6)
+        # Another cluster, with a market at the same address, where the price is elsewhere and the slots run ahead.
+        self.stranger = _world(2)
+        self.stranger.market("SOL/USDC", price_1e6=STRANGE_1E6)
         self.users: dict[Purse, Trader] = {
             Purse.RICH: self.world.trader(collateral_1e6=COLLATERAL_1E6),
             Purse.POOR: self.world.trader(collateral_1e6=0),
@@ -77,14 +90,19 @@ class Ground:
         self.rival = self.world.wallet(1_000 * SOL)
         for _ in range(CALM_BLOCKS):
             self.bank.advance()
+            for _ in range(STRANGE_PACE):
+                self.stranger.bank.advance()
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         key_file = folder / "key.json"
         key_file.touch(mode=0o600)
         key_file.write_text(json.dumps(list(bytes(self.key))))
-        self._settings = Settings.model_validate({**_SETTINGS, "key": {"file": str(key_file)}})
+        rpc = {**_SETTINGS["rpc"], "genesis": str(self.bank.chain.genesis_hash)}
+        self._settings = Settings.model_validate({**_SETTINGS, "rpc": rpc, "key": {"file": str(key_file)}})
 
-    def settings(self, journal: Path) -> Settings:
-        """What the keeper is told, with its journal there."""
-        section = self._settings.journal.model_copy(update={"path": journal})
-        return self._settings.model_copy(update={"journal": section})
+    def settings(self, journal: Path, *, cap_lamports: int) -> Settings:
+        """What the keeper is told, with its journal there, and this cap unless it is 0."""
+        sections: dict[str, Any] = {"journal": self._settings.journal.model_copy(update={"path": journal})}
+        if cap_lamports:
+            sections["fees"] = self._settings.fees.model_copy(update={"daily_outflow_cap_lamports": cap_lamports})
+        return self._settings.model_copy(update=sections)

@@ -18,6 +18,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from keeper import app
+from keeper.config.settings import Settings
 from keeper.domain.errors import KeeperError
 from keeper.http.ports import ApiPorts
 from keeper.journal import Queries
@@ -27,7 +28,6 @@ from keeper.runtime.outside import Outside
 from keeper.runtime.schedule import Schedule
 from tests.simulate.api import Api
 from tests.simulate.disk import Disk
-from tests.simulate.ground import Ground
 from tests.simulate.loop import VirtualLoop
 from tests.simulate.network import Link, Network
 from tests.simulate.threads import Killed, Threads
@@ -66,12 +66,19 @@ class NoLag:
 class Life:
     """One life, from its start to its end. `ended` has the error that it ended with by itself."""
 
-    def __init__(self, loop: VirtualLoop, network: Network, ground: Ground, folder: Path, dice: random.Random) -> None:
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        network: Network,
+        settings: Callable[[Path], Settings],
+        folder: Path,
+        dice: random.Random,
+    ) -> None:
         self._loop = loop
         self.link = Link(network)
         self.threads = Threads(loop)
         self.disk = Disk(folder, self.threads, dice)
-        self._settings = ground.settings(self.disk.path)
+        self._settings = settings(self.disk.path)
         self._dice = dice
         self.ready = False
         self.dead = False
@@ -151,9 +158,15 @@ class Lives:
     """Keeps a keeper alive until `stop`."""
 
     def __init__(
-        self, loop: VirtualLoop, network: Network, ground: Ground, folder: Path, trace: Trace, dice: random.Random
+        self,
+        loop: VirtualLoop,
+        network: Network,
+        settings: Callable[[Path], Settings],
+        folder: Path,
+        trace: Trace,
+        dice: random.Random,
     ) -> None:
-        self._loop, self._network, self._ground = loop, network, ground
+        self._loop, self._network, self._settings = loop, network, settings
         self._folder, self._trace, self._dice = folder, trace, dice
         self.life: Life | None = None
         self.journal: Queries | None = None
@@ -178,7 +191,7 @@ class Lives:
         while True:
             self.number += 1
             life = self.life = Life(
-                self._loop, self._network, self._ground, self._folder / f"life-{self.number}", self._dice
+                self._loop, self._network, self._settings, self._folder / f"life-{self.number}", self._dice
             )
             life.disk.put(self._kept)
             life.disk.on_commit = partial(self._on_commit, life)

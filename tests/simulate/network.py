@@ -22,6 +22,8 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.http11 import Response as WebSocketResponse
 
 from keeper.domain.errors import Transient
+from keeper.localnet.bank import Bank
+from keeper.localnet.rpc import bank_dispatcher
 from keeper.localnet.subscription_methods import Session
 from keeper.localnet.subscriptions import Subscriptions
 from keeper.solana.http1 import Begun, Response
@@ -52,10 +54,11 @@ class Lie(enum.StrEnum):
 class Node:
     """One endpoint. `faults` is its weather; `lies` the chance of each lie at each request, until `lies_until`."""
 
-    def __init__(self, label: str, seed: str, ask: Callable[[bytes], bytes]) -> None:
+    def __init__(self, label: str, seed: str, bank: Bank, subscriptions: Subscriptions) -> None:
         self.label = label
         self.dice = random.Random(seed)
-        self.ask = ask
+        self.ask = bank_dispatcher(bank).handle
+        self.subscriptions = subscriptions
         self.faults: Faults | None = None
         self.lies: dict[Lie, float] = {}
         self.lies_until = 0.0
@@ -107,13 +110,11 @@ class Network:
         self,
         loop: VirtualLoop,
         nodes: Sequence[Node],
-        subscriptions: Subscriptions,
         trace: Trace,
         on_calls: Callable[[str, Sequence[dict[str, Any]]], None],
     ) -> None:
         self.loop = loop
         self.nodes = nodes
-        self.subscriptions = subscriptions
         self.trace = trace
         self.on_calls = on_calls
         self.counts: Counter[str] = Counter()
@@ -306,7 +307,7 @@ class SimSocket:
     def __init__(self, network: Network, node: Node) -> None:
         self._network = network
         self._node = node
-        self._session = Session(network.subscriptions, self)
+        self._session = Session(node.subscriptions, self)
         self._inbox: deque[bytes] = deque()
         self._news = asyncio.Event()
         self._closed = False

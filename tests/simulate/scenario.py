@@ -20,6 +20,8 @@ from tests.simulate.network import Lie
 START_1E6: Final = 100_000_000
 STORM_S: Final = (8.0, 22.0)
 _FIRST_ORDER_S: Final = 1.0
+_LIES: Final = tuple(lie for lie in Lie if lie is not Lie.NO_ACCOUNT)
+"""A node's null for an account that exists is believed still: docs/simulation.md says what comes of it."""
 
 
 class Purse(enum.StrEnum):
@@ -59,6 +61,16 @@ class Act(enum.StrEnum):
     """The oracle says nothing for `amount` seconds."""
     DEPOSIT = "deposit"
     """Who had no collateral gets some."""
+    TOP_UP = "top_up"
+    """Who has none gets a little, never enough, `amount` times."""
+    NO_POSITION = "no_position"
+    """The keeper's next fill has no position behind it, as with an earlier revision of the program."""
+    UPGRADE = "upgrade"
+    """The program is deployed anew, in other bytes that do the same."""
+    OLD_PRICE = "old_price"
+    """The chain's clock jumps so that the price is `amount` seconds old, and the oracle is silent for a while."""
+    OPERATOR = "operator"
+    """An operator pauses the keeper for `amount` seconds."""
     FORK = "fork"
     """The last `amount` blocks never were."""
     FORK_AFTER_FILL = "fork_after_fill"
@@ -135,6 +147,16 @@ class Scenario:
     longest_fault_s: float
     slow_s: tuple[float, ...]
     final_price_1e6: int
+    stranger: bool
+    """Whether the second node is on another cluster."""
+    cap_lamports: int
+    """What may leave the keeper's key in a day; 0: the default, which is never reached."""
+    left_out: frozenset[int] = frozenset()
+    """Orders that are not placed after all (`tests.simulate.shrinking`)."""
+
+    def has(self, act: Act) -> bool:
+        """Whether it is among what happens."""
+        return any(event.act is act for event in self.events)
 
 
 def draw(seed: int, episode: int) -> Scenario:
@@ -154,6 +176,8 @@ def draw(seed: int, episode: int) -> Scenario:
         longest_fault_s=dice.choice((0.3, 1.0, 3.0, 6.0)),
         slow_s=(dice.choice((0.005, 0.03, 0.2)), dice.choice((0.005, 0.03, 0.4))),
         final_price_1e6=int(START_1E6 * dice.choice((1.0, 0.974, 1.026))),
+        stranger=dice.random() < 0.06,
+        cap_lamports=dice.choice((4_000_000, 9_000_000)) if dice.random() < 0.08 else 0,
     )
 
 
@@ -190,12 +214,18 @@ def _events(dice: random.Random, seconds: float, orders: tuple[OrderPlan, ...]) 
     events += [Event(moment(), Act.BLIP, dice.choice((0.974, 1.026, 0.98, 1.02))) for _ in range(dice.randint(0, 2))]
     if any(order.purse is Purse.LATER for order in orders):
         events.append(Event(dice.uniform(0.4, 0.95) * seconds, Act.DEPOSIT))
+    if any(order.purse is Purse.POOR for order in orders) and dice.random() < 0.5:
+        events.append(Event(moment(), Act.TOP_UP, 8.0))
 
     def steps() -> float:
         return float(dice.choice((1, 3, 10, 30, 100, 300)))
 
     chances: tuple[tuple[Act, float, Callable[[], float]], ...] = (
         (Act.SILENCE, 0.15, lambda: dice.choice((5.0, 70.0))),
+        (Act.OLD_PRICE, 0.12, lambda: dice.choice((70.0, 100.0, 200.0))),
+        (Act.OPERATOR, 0.12, lambda: dice.uniform(1.0, 8.0)),
+        (Act.UPGRADE, 0.05, lambda: 0.0),
+        (Act.NO_POSITION, 0.04, lambda: 0.0),
         (Act.FORK, 0.3, lambda: float(dice.randint(1, 3))),
         (Act.FORK_AFTER_FILL, 0.3, lambda: float(dice.randint(0, 2))),
         (Act.LOSE, 0.25, lambda: float(dice.randint(1, 4))),
@@ -216,7 +246,7 @@ def _events(dice: random.Random, seconds: float, orders: tuple[OrderPlan, ...]) 
     )
     for act, chance, amount in chances:
         if dice.random() < chance:
-            kind = dice.choice(("full", "ioerr", "lost_answer")) if act is Act.DISK else ""
+            kind = dice.choice(("full", "ioerr")) if act is Act.DISK else ""
             events.append(Event(moment(), act, amount(), kind))
     return tuple(sorted(events, key=lambda event: event.at_s))
 
@@ -240,4 +270,4 @@ def _storm(dice: random.Random) -> dict[Kind, float]:
 
 
 def _lies(dice: random.Random) -> dict[Lie, float]:
-    return {lie: dice.uniform(0.02, 0.15) for lie in Lie if dice.random() < 0.2}
+    return {lie: dice.uniform(0.02, 0.15) for lie in _LIES if dice.random() < 0.2}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -14,19 +15,19 @@ from keeper.localnet import Commitment
 from keeper.localnet.chain import Block
 from keeper.localnet.history import Landed
 from keeper.localnet.observer import Observer
-from keeper.localnet.rpc import bank_dispatcher
 from keeper.localnet.subscriptions import Subscriptions
 from tests.chaos.proxy import Storm
-from tests.chaos.witness import Witness
 from tests.simulate.dice import clock
-from tests.simulate.ground import NODES, Ground
+from tests.simulate.ground import NODES, STRANGE_PACE, Ground
+from tests.simulate.judge import Judge
 from tests.simulate.life import Lives
 from tests.simulate.loop import VirtualLoop
 from tests.simulate.network import Network, Node
-from tests.simulate.scenario import START_1E6, Scenario
+from tests.simulate.scenario import START_1E6, Act, Scenario
 from tests.simulate.trace import Trace
 
 _FEED_EVERY_S: Final = 4.0
+_ANSWER_WITHIN_S: Final = 8.0
 
 
 class Stage:
@@ -39,15 +40,20 @@ class Stage:
         self.trace = Trace(clock, keep=keep)
         self.loop = VirtualLoop(clock, f"{scenario.seed}/loop")
         self.dice = random.Random(f"{scenario.seed}/episode")
-        ask = bank_dispatcher(self.bank).handle
-        self.nodes = [Node(label, f"{scenario.seed}/{label}", ask) for label in NODES]
+        told = Subscriptions(self.bank)
+        self.nodes = [Node(label, f"{scenario.seed}/{label}", self.bank, told) for label in NODES]
+        if scenario.stranger:
+            other = ground.stranger.bank
+            self.nodes[1] = Node(NODES[1], f"{scenario.seed}/{NODES[1]}", other, Subscriptions(other))
         for node, slow_s in zip(self.nodes, scenario.slow_s, strict=True):
             node.slow_s = slow_s
-        self.network = Network(self.loop, self.nodes, Subscriptions(self.bank), self.trace, self._on_calls)
+        self.network = Network(self.loop, self.nodes, self.trace, self._on_calls)
         dice = random.Random(f"{scenario.seed}/lives")
-        self.lives = Lives(self.loop, self.network, ground, ground.folder, self.trace, dice)
-        self.witness = Witness(self.bank)
-        self.record = ChainRecord(self.trace, ground.key.pubkey())
+        settings = partial(ground.settings, cap_lamports=scenario.cap_lamports)
+        self.lives = Lives(self.loop, self.network, settings, ground.folder, self.trace, dice)
+        self.judge = Judge(self.world)
+        self.judge.clock_steps = scenario.has(Act.STEP_CLOCK)
+        self.record = ChainRecord(self.trace, ground.key.pubkey(), self._landed)
         self.bank.observe(self.record)
         self.price_1e6 = START_1E6
         self.fed_from = 0.0
@@ -56,6 +62,10 @@ class Stage:
         """Until then there are no blocks."""
         self.forks_after_fill: list[int] = []
         self._fork_to: tuple[int, int] | None = None
+        self.bare_fills = 0
+        """So many of the keeper's next fills lose their position."""
+        self.bare: list[Pubkey] = []
+        """The orders whose fill lost it."""
 
     def storm(self) -> None:
         """From now until the scenario's end things break on the network."""
@@ -89,6 +99,8 @@ class Stage:
                 continue
             self._fork_after_fill()
             self.bank.advance()
+            for _ in range(STRANGE_PACE if self.scenario.stranger else 0):
+                self.ground.stranger.bank.advance()
 
     async def feed(self) -> None:
         """The oracle tells the present price now and then."""
@@ -137,25 +149,50 @@ class Stage:
         self.trace.note("ask", f"{label} {' '.join(str(call.get('method')) for call in calls)}")
         if not any(call.get("method") == "sendTransaction" for call in calls):
             return
-        life, reader, witness = self.lives.life, self.lives.reader(), self.witness
+        life, reader = self.lives.life, self.lives.reader()
         if life is None or reader is None:
-            witness.violations.append("something was sent before there was a journal")
-            return
-        witness.journal = reader
-        before = witness.newest
-        witness.on_calls(label, calls)
-        newest = witness.newest
-        # A commit without an fsync came last: is what is sent among what would outlive a power cut?
-        new = newest is not None and newest is not before
-        if new and newest is not None and life.disk.unsynced and not life.disk.holds(newest.signature):
-            witness.violations.append(f"{newest.signature} was sent, and no fsync has it (promise 1)")
+            self.judge.violations.append("something was sent before there was a journal")
+        else:
+            self.judge.sent(label, calls, reader, life.disk)
+
+    # -- the API
+
+    async def ask_api(self, about: str, path: str, body: dict[str, Any], **headers: str) -> Any:
+        """The API's answer; None when it gave none, or refused."""
+        life = self.lives.up
+        status, answer = 0, None
+        if life is not None and life.api is not None:
+            status, answer = await life.api.ask("POST", path, body, within_s=_ANSWER_WITHIN_S, **headers)
+            if life.dead:
+                status = 0  # nobody was left to answer
+        code = answer.get("code", "") if isinstance(answer, dict) else ""
+        self.trace.note("api", f"{about}: {path.split('/')[-1]} {status} {code}".rstrip())
+        if status >= 500 and code in ("", "internal_error"):
+            self.judge.violations.append(f"the API answered {status} {code} to {path}: {answer}")
+        return (answer or {}) if 200 <= status < 300 else None
+
+    # -- fills without a position
+
+    def _landed(self, landed: Landed) -> None:
+        if self.bare_fills and landed.err is None and landed.keys[0] == self.ground.key.pubkey():
+            for key in landed.keys:
+                if self.world.position(key) is not None:
+                    self.bare_fills -= 1
+                    self.bare.append(key)
+                    self.loop.call_soon(self._take_position, key)
+
+    def _take_position(self, order: Pubkey) -> None:
+        position = self.world.position(order)
+        if position is not None:
+            self.trace.note("act", f"the position of {order} is not there")
+            self.bank.set_account(position.address, None)
 
 
 class ChainRecord(Observer):
     """Writes down what lands."""
 
-    def __init__(self, trace: Trace, keeper: Pubkey) -> None:
-        self._trace, self._keeper = trace, keeper
+    def __init__(self, trace: Trace, keeper: Pubkey, on_landed: Callable[[Landed], None]) -> None:
+        self._trace, self._keeper, self._on_landed = trace, keeper, on_landed
         self.blocks = 0
 
     def received(self, signature: Signature) -> None:
@@ -167,6 +204,7 @@ class ChainRecord(Observer):
     def landed(self, landed: Landed) -> None:
         who = "keeper" if landed.keys[0] == self._keeper else "other"
         self._trace.note("land", f"slot {landed.slot} {who} {landed.signature} {landed.err or 'ok'}")
+        self._on_landed(landed)
 
     def advanced(self, tip: Block, confirmed: Sequence[Block], final: Sequence[Block]) -> None:
         self.blocks += 1

@@ -15,7 +15,8 @@ from tests.simulate.scenario import START_1E6, Deed, OrderPlan
 from tests.simulate.stage import Stage
 from tests.support.world import Refused, Trader
 
-_ANSWER_WITHIN_S: Final = 8.0
+_ASKS: Final = 3
+"""A client that hears nothing asks again so often, with the same key."""
 
 
 @dataclass(slots=True)
@@ -36,7 +37,6 @@ class Users:
         self._world = stage.world
         self.placed: list[Placed] = []
         self.accepted: list[Pubkey] = []
-        self.violations: list[str] = []
 
     async def follow(self, number: int, plan: OrderPlan) -> None:
         """One order, from its placing to what is done about it."""
@@ -107,7 +107,7 @@ class Users:
             "side": plan.side.word,
             "size": "1",
             "leverage": 5,
-            "order_id": str(number),
+            "order_id": str(number) if number % 2 else None,
             "expires_at": self._expires_at(plan),
         }
         match plan.order_type:
@@ -117,7 +117,7 @@ class Users:
                 body["limit_price"] = trigger
             case _:
                 body["trigger_price"] = trigger
-        prepared = await self._ask(f"order {number}", "/v1/orders", body)
+        prepared = await self._prepare(number, body)
         if prepared is None:
             return None
         address = Pubkey.from_string(prepared["order"])
@@ -125,9 +125,25 @@ class Users:
             self.accepted.append(address)
         return Placed(plan, user, address, number)
 
+    async def _prepare(self, number: int, body: dict[str, Any]) -> Any:
+        """What the API prepared; asked for again, maybe of the keeper's next life, until there is an answer. One key
+        never gives two orders.
+        """
+        found = None
+        for i in range(_ASKS):
+            if i:
+                await anyio.sleep(self._stage.dice.uniform(0.1, 3.0))
+            given = await self._stage.ask_api(f"order {number}", "/v1/orders", body, idempotency_key=f"order-{number}")
+            if given is not None and found is not None and given["order"] != found["order"]:
+                self._stage.judge.violations.append(f"one key gave two orders: {found['order']}, {given['order']}")
+            found = given or found
+            if found is not None and self._stage.dice.random() < 0.7:
+                break
+        return found
+
     async def _cancel_by_api(self, placed: Placed) -> None:
         about = f"cancel of order {placed.number}"
-        prepared = await self._ask(about, f"/v1/orders/{placed.address}/cancel", {})
+        prepared = await self._stage.ask_api(about, f"/v1/orders/{placed.address}/cancel", {})
         if prepared is not None:
             await self._sign(about, prepared, placed.user)
 
@@ -137,21 +153,7 @@ class Users:
         wire = bytes(VersionedTransaction(unsigned.message, [user.key]))
         body = {"id": prepared["id"], "signed_transaction": base64.b64encode(wire).decode()}
         await anyio.sleep(self._stage.dice.uniform(0.0, 1.5))
-        return await self._ask(about, "/v1/orders/execute", body) is not None
-
-    async def _ask(self, about: str, path: str, body: dict[str, Any]) -> Any:
-        """The API's answer; None when it gave none, or refused."""
-        life = self._stage.lives.up
-        status, answer = 0, None
-        if life is not None and life.api is not None:
-            status, answer = await life.api.ask("POST", path, body, within_s=_ANSWER_WITHIN_S)
-            if life.dead:
-                status = 0  # nobody was left to answer
-        code = answer.get("code", "") if isinstance(answer, dict) else ""
-        self._stage.trace.note("api", f"{about}: {path.split('/')[-1]} {status} {code}".rstrip())
-        if status >= 500 and code in ("", "internal_error"):
-            self.violations.append(f"the API answered {status} {code} to {path}: {answer}")
-        return answer if 200 <= status < 300 else None
+        return await self._stage.ask_api(about, "/v1/orders/execute", body) is not None
 
 
 def _trigger_1e6(plan: OrderPlan) -> int:

@@ -1,0 +1,69 @@
+"""Judges what leaves the keeper, at the moment at which it leaves, beside the campaign's witness: what a send says of
+cancels, of an operator's pause, of old prices, and of what is not synced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from keeper.domain.attempts import Attempt, AttemptKind
+from keeper.journal import Queries
+from keeper.journal.records import PreparedKind
+from tests.chaos.witness import FirstSend, Witness
+from tests.simulate.disk import Disk
+from tests.support.world import World
+
+MAX_PRICE_AGE_S: Final = 60
+_SLACK_S: Final = 15
+"""A price may have grown older between the decision and its arrival, with a slow disk and a slow node in between."""
+
+
+class Judge(Witness):
+    """`paused_since` is when an operator's pause was answered, by this machine's clock; None while none holds.
+    `clock_steps` says that this machine's time of day stepped: then times of different steps are not compared.
+    """
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.bank)
+        self._world = world
+        self.paused_since: float | None = None
+        self.clock_steps = False
+
+    def sent(self, label: str, calls: Sequence[dict[str, Any]], journal: Queries, disk: Disk) -> None:
+        """A request with transactions in it leaves."""
+        self.journal = journal
+        before = self.newest
+        self.on_calls(label, calls)
+        first = self.newest
+        if first is None or first is before:
+            return
+        # A commit without an fsync came last: is what is sent among what would outlive a power cut?
+        if disk.unsynced and not disk.holds(first.signature):
+            self.violations.append(f"{first.signature} was sent, and no fsync has it (promise 1)")
+        attempt = journal.attempt(first.signature)
+        if attempt is not None and first.kind is not AttemptKind.RELAY:
+            self._judge(first, attempt, journal)
+
+    def _judge(self, first: FirstSend, attempt: Attempt, journal: Queries) -> None:
+        order = self._world.order(first.order)
+        if not self.clock_steps:
+            if self.paused_since is not None and attempt.signed_at > self.paused_since:
+                self.violations.append(f"{first.signature} was signed while an operator had paused the keeper")
+            for prepared in journal.prepared_of(first.order):
+                if prepared.kind is PreparedKind.CANCEL and prepared.signature is not None:
+                    self._against_cancel(first, attempt, journal.attempt(prepared.signature))
+        if order is not None and first.kind is AttemptKind.EXECUTE:
+            age_s = self._world.bank.chain.tip.time - self._world.market_state(order.market).last_oracle_update_s
+            if age_s > MAX_PRICE_AGE_S + _SLACK_S:
+                self.violations.append(f"{first.signature} was sent, and the newest price is {age_s} s old (promise 4)")
+
+    def _against_cancel(self, first: FirstSend, attempt: Attempt, cancel: Attempt | None) -> None:
+        if cancel is None or cancel.signed_at >= attempt.signed_at:
+            return
+        over = cancel.ended_at or cancel.confirmed_at
+        if over is None or over > attempt.signed_at:
+            self.violations.append(
+                f"{first.signature} was signed at order {first.order} while its user's cancel {cancel.signature} "
+                "was being landed"
+            )
