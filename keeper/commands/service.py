@@ -33,9 +33,6 @@ _log: Any = structlog.get_logger("keeper.service")
 
 async def serve(settings: Settings, load: Callable[[], Settings], on_ready: Callable[[app.Ready], None]) -> None:
     """Run the keeper until a signal ends it. `load` reads the settings again, as they were read at the start."""
-    for endpoint in endpoints_of(settings.rpc):
-        # Only the log tells where it is: health and metrics are everybody's.
-        _log.info("rpc.endpoint", endpoint=endpoint.label, host=endpoint.host)
     notifier = Notifier.from_environment()
     notifier.status("starting: looking up what was open")
     service = _Service(notifier, settings, load)
@@ -45,6 +42,9 @@ async def serve(settings: Settings, load: Callable[[], Settings], on_ready: Call
 
         def ready(keeper: app.Ready) -> None:
             service.keeper = keeper
+            for endpoint in endpoints_of(settings.rpc):
+                # Only the log tells where it is: health and metrics are everybody's.
+                _log.info("rpc.endpoint", endpoint=endpoint.label, host=endpoint.host)
             service.tell_ready()
             service.go_on()
             tg.start_soon(service.attend, keeper, name="supervisor")

@@ -134,8 +134,11 @@ async def killed_at(scene: Scene, point: str) -> None:
         stand.bank.lose_transactions(0)
     elif point == "seen_journaled":
         with stand.held():
-            stand.bank.advance()
             fall()
+            await until(
+                lambda: bool(stand.attempts(order)) and stand.attempts(order)[0].signature in stand.bank.history
+            )
+            stand.bank.advance()
             await until(lambda: lives.kills[point] > killed)
     elif point == "relay_journaled":
         await scene.died_at(point, killed)

@@ -183,8 +183,9 @@ class TestRequests:
 
     async def test_a_node_that_lags_is_consistent(self, broken: Node, script: Script, world: World) -> None:
         key = world.wallet(1)
-        final = world.bank.chain.root.slot
         signature = await broken.call("requestAirdrop", str(key.pubkey()), 10**9)
+        world.bank.advance()
+        final = world.bank.chain.root.slot
         script.break_request(Fault(Kind.LAGGING), times=4)
         assert await broken.call("getSlot", {"commitment": "processed"}) == final
         statuses = await broken.call("getSignatureStatuses", [signature])

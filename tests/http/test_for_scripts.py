@@ -49,9 +49,9 @@ async def test_a_relay_that_waits_in_vain_says_that_it_is_under_way(world: World
 
 
 async def test_the_next_page_is_a_link(world: World, wallet: Keypair) -> None:
-    made = [(await world.prepare(wallet))["order"] for _ in range(5)]
+    made = [(await world.noted(wallet))["order"] for _ in range(5)]
     seen: list[str] = []
-    link: str | None = f"/v1/orders?user={wallet.pubkey()}&status=prepared&limit=2"
+    link: str | None = f"/v1/orders?user={wallet.pubkey()}&status=submitted&limit=2"
     while link is not None:
         page = (await world.http.get(link)).json()
         seen += [order["order"] for order in page["orders"]]
@@ -61,7 +61,7 @@ async def test_the_next_page_is_a_link(world: World, wallet: Keypair) -> None:
 
 async def test_what_a_user_calls_an_order_is_told_to_nobody_else(world: World, wallet: Keypair) -> None:
     secret = f"for-the-divorce-{wallet.pubkey()}"[:64]
-    order = (await world.prepare(wallet, client_order_id=secret))["order"]
+    order = (await world.noted(wallet, client_order_id=secret))["order"]
     await world.place(wallet, order_id="77")
     listed = await world.http.get("/v1/orders", params={"user": str(wallet.pubkey())})
     detail = await world.http.get(f"/v1/orders/{order}")
@@ -85,9 +85,9 @@ async def test_a_cancel_does_not_tell_what_its_user_calls_the_order(world: World
 
 async def test_orders_of_a_type(world: World, wallet: Keypair) -> None:
     """Of many others, and with pages that go on where the looking ended."""
-    rare = (await world.prepare(wallet, order_type="take_profit"))["order"]
+    rare = (await world.noted(wallet, order_type="take_profit"))["order"]
     for _ in range(3):
-        await world.prepare(wallet)
+        await world.noted(wallet)
     filters = {"user": str(wallet.pubkey()), "market": "SOL/USDC"}
     page = (await world.http.get("/v1/orders", params={**filters, "order_type": "take_profit"})).json()
     assert [order["order"] for order in page["orders"]] == [rare]

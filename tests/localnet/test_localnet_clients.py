@@ -85,15 +85,15 @@ async def test_the_life_of_a_transaction(net: Localnet, client: AsyncClient, pay
     options = TxOpts(skip_preflight=False, preflight_commitment=Processed)
     signature = (await client.send_transaction(transaction, options)).value
     assert signature == transaction.signatures[0]
+    assert (await client.get_signature_statuses([signature])).value == [None], "its block is not complete"
     levels = []
-    for _ in range(5):
+    for _ in range(4):
+        net.bank.advance()
         status = (await client.get_signature_statuses([signature])).value[0]
         assert status is not None
         levels.append((status.confirmation_status, status.confirmations))
-        net.bank.advance()
-    assert levels[0] == (TransactionConfirmationStatus.Processed, 0)
-    assert levels[1] == (TransactionConfirmationStatus.Confirmed, 1)
-    assert levels[4] == (TransactionConfirmationStatus.Finalized, None)
+    assert levels[0] == (TransactionConfirmationStatus.Confirmed, 1)
+    assert levels[3] == (TransactionConfirmationStatus.Finalized, None)
     for encoding in ("json", "jsonParsed", "base64", "base58"):
         found = (await client.get_transaction(signature, encoding, Confirmed, 0)).value
         assert found is not None
@@ -109,6 +109,7 @@ async def test_the_life_of_a_transaction(net: Localnet, client: AsyncClient, pay
 async def test_a_failing_transaction(net: Localnet, client: AsyncClient, payer: Payer) -> None:
     options = TxOpts(skip_preflight=True, preflight_commitment=Processed)
     sent = await client.send_transaction(payer.pay(OWNER, 1_000 * SOL), options)
+    net.bank.advance()
     status = (await client.get_signature_statuses([sent.value])).value[0]
     assert status is not None
     assert isinstance(status.err, TransactionErrorInstructionError)

@@ -134,12 +134,14 @@ async def test_signature_at_each_commitment_once(net: Localnet, socket: Socket, 
 async def test_signature_that_landed_before_and_one_that_failed(net: Localnet, socket: Socket, payer: Payer) -> None:
     failing = payer.pay(Pubkey.new_unique(), 1_000 * SOL)
     net.bank.submit(failing)
+    landed_in = net.bank.chain.tip.slot
+    make_blocks(net, 1)
     subscription = await socket.call("signatureSubscribe", str(failing.signatures[0]), {"commitment": "processed"})
     assert await socket.next() == (
         "signatureNotification",
         subscription,
         {
-            "context": {"slot": net.bank.chain.tip.slot},
+            "context": {"slot": landed_in},
             "value": {"err": {"InstructionError": [0, {"Custom": 1}]}},
         },
     )
