@@ -33,7 +33,11 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
 .PHONY: test
 test: $(STAMP) ## run the tests, but for the long ones
-	@$(PYTEST) -m 'not long' $(ARGS)
+	@$(PYTEST) -m 'not long' --ignore tests/validator $(ARGS)
+ifeq ($(ARGS),)
+# By itself: a real validator takes a processor and more for as long as it runs.
+	@$(BIN)/python -m pytest tests/validator
+endif
 
 .PHONY: test-long
 test-long: $(STAMP) ## run the long ones: a short campaign, recovery of 10,000 orders, a slow chain, the compiler

@@ -242,7 +242,7 @@ async def test_25_a_second_keeper_on_the_journal_is_refused_and_the_first_goes_o
         config = KeeperConfig.beside(world, tmp_path / "keeper")
         async with KeeperProcess.running(config) as first:
             second = await KeeperProcess.start(config)
-            assert await second.wait() == 1
+            assert await second.wait() == 2
             assert str(first.process.pid) in second.log_end()
             assert "Traceback" not in second.log_end()
             await second.process.aclose()

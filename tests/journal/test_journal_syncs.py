@@ -78,6 +78,7 @@ def token(kind: str) -> str:
 def disk(tmp_path: Path) -> DiskLog:
     made = tmp_path / "log"
     made.mkdir()
+    (tmp_path / "disk").mkdir()
     try:
         return DiskLog.build(made, under=tmp_path / "disk")
     except NoCompiler as error:
@@ -89,7 +90,7 @@ def test_every_kind_of_commit_is_on_the_disk_when_it_returns(tmp_path: Path, dis
         f"{textwrap.dedent(code).strip()}\nsay({kind!r})\nsys.stdin.readline()\n" for kind, code in KINDS.items()
     )
     life = _LIFE.replace("    STEPS", textwrap.indent(steps, "    "))
-    process = child(life, tmp_path / "disk" / "new" / "j.db", disk.environment)
+    process = child(life, tmp_path / "disk" / "j.db", disk.environment)
     try:
         assert process.stdin is not None
         for kind in KINDS:

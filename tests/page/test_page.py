@@ -116,6 +116,7 @@ async def test_a_new_order_arrives_by_the_stream(scene: Scene) -> None:
 
 
 async def test_one_order_in_full(scene: Scene) -> None:
+    scene.world.set_price(scene.sol, 141_300_000)
     await open_page(scene)
     await scene.sees("document.querySelector('#executions .link')")
     await scene.do(scene.window.click, "#executions .link")

@@ -27,6 +27,7 @@ class Disk:
     """The files of one life, in `folder`. `fails` says of each COMMIT what breaks: None, or a way to fail."""
 
     def __init__(self, folder: Path, threads: Threads, dice: random.Random) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.path = folder / NAME
         self._threads = threads
@@ -111,7 +112,6 @@ class Disk:
     def put(self, kept: tuple[bytes, bytes]) -> None:
         """Begin with these files."""
         if kept[0]:
-            self.folder.mkdir(parents=True, exist_ok=True)
             self.path.touch(mode=0o600)
             self.path.write_bytes(kept[0])
             if kept[1]:

@@ -139,13 +139,13 @@ class Link:
         self.network = network
         self.dead = False
 
-    def transport(self, _url: str, label: str) -> SimTransport:
+    def transport(self, url: str, _label: str) -> SimTransport:
         """See Outside."""
-        return SimTransport(self, self._node(label))
+        return SimTransport(self, self._node(url))
 
     async def connect(self, url: str) -> SimSocket:
         """See Outside."""
-        node = next(node for node in self.network.nodes if node.label.split(":")[0] in url)
+        node = self._node(url)
         await anyio.sleep(node.delay_s())
         if node.faults is not None and node.faults.connection() is not None:
             self.network.note(node.label, Kind.SOCKET_REFUSED, "socket")
@@ -154,8 +154,8 @@ class Link:
         self.network.sockets.append(socket)
         return socket
 
-    def _node(self, label: str) -> Node:
-        return next(node for node in self.network.nodes if node.label == label)
+    def _node(self, url: str) -> Node:
+        return next(node for node in self.network.nodes if node.label.split(":")[0] in url)
 
 
 class SimTransport:

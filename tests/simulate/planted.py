@@ -214,9 +214,9 @@ FAULTS: Final = (
     ),
     Fault(
         "expires-by-the-wall-clock",
-        "keeper.solana.watch",
-        "self.intake.on_event(ChainTime(slot, unix_time_s))",
-        "self.intake.on_event(ChainTime(slot, int(time.time())))",
+        "keeper.solana.clock",
+        "self._sink(ChainTime(newest.slot, newest.unix_time_s))",
+        "self._sink(ChainTime(newest.slot, int(time.time())))",
         "an order expires by the chain's clock, not by this machine's",
     ),
     Fault(
@@ -230,7 +230,7 @@ FAULTS: Final = (
     Fault(
         "gone-not-told",
         "keeper.solana.watch",
-        "                if address not in self._bad:\n",
+        "                if address not in unread:\n",
         "                if False:\n",
         "a list finds what is gone",
     ),
@@ -280,8 +280,8 @@ FAULTS: Final = (
     Fault(
         "one-key-two-orders",
         "keeper.http.orders.preparing",
-        "            if row is None:\n                return Prepared(await prepare(), replayed=False)\n        if row",
-        "            if True:\n                return Prepared(await prepare(), replayed=False)\n        if row",
+        "            if row is None:\n                return Prepared(await prepare(_Asked(scoped",
+        "            if True:\n                return Prepared(await prepare(_Asked(scoped",
         "one idempotency key gives one order",
     ),
     Fault(
