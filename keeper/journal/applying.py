@@ -7,7 +7,6 @@ caller's refused operation leaves no trace in what the others commit.
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar, assert_never
@@ -29,9 +28,8 @@ from keeper.journal.rows import (
     moved_value,
     to_stored,
 )
-from keeper.journal.transitions import ALLOWED, first_state
+from keeper.journal.transitions import ALLOWED, first_state, must_move, reason_class
 
-_NUMBERS: Final = re.compile(r"\d+(?:[.,]\d+)*")
 _ANEW: Final = "Another order was made at its address."
 _FIRST_REASON: Final = {Source.CHAIN: "First seen on chain.", Source.API: "Asked for over HTTP."}
 _KEPT: Final = frozenset({PreparedStatus.SUBMITTED.value, PreparedStatus.LANDED.value})
@@ -39,11 +37,6 @@ _PATCHES: Final = o.MoveAttempt.__struct_fields__[2:]
 """What `MoveAttempt` may fill in, beside the state."""
 
 T = TypeVar("T")
-
-
-def reason_class(reason: str) -> str:
-    """A reason without its numbers: 'Price 95.1 is above 95.' and 'Price 96 is above 95.' are the same."""
-    return _NUMBERS.sub("#", reason)
 
 
 @dataclass(slots=True)
@@ -345,7 +338,7 @@ class _Caller:
         learnt = {name: value for name in _PATCHES if (value := getattr(op, name)) is not None}
         added = self.mine.added.get(signature) or self._rows.added.get(signature)
         if added is not None:  # by an operation before this one in the same group
-            self._may_move(signature, added.state, op.state)
+            must_move(signature, added.state, op.state)
             self.mine.added[signature] = added._replace(state=op.state, **learnt)
             self._moved(base58(added.order), added.kind, added.state, op.state)
             return
@@ -356,17 +349,12 @@ class _Caller:
                 raise JournalError(f"The journal does not know the attempt {signature}.")
             known = self.mine.attempts[signature] = copy.copy(stored)
             known.patch = dict(stored.patch)
-        self._may_move(signature, known.state, op.state)
+        must_move(signature, known.state, op.state)
         self._moved(known.order_address, known.kind, known.state, op.state)
         known.state = op.state
         known.patch["state"] = op.state.value
         for column, value in learnt.items():
             known.patch[column] = moved_value(column, value)
-
-    @staticmethod
-    def _may_move(signature: str, state: AttemptState, to: AttemptState) -> None:
-        if not state.live and to is not state:
-            raise JournalError(f"The attempt {signature} has ended as {state.value} and can't become {to.value}.")
 
     def _moved(self, order: str, kind: AttemptKind, state: AttemptState, to: AttemptState) -> None:
         if (kind, state) in BLOCKING and (kind, to) not in BLOCKING:

@@ -1,7 +1,7 @@
 """What the journal needs of the machine under it: threads, and SQLite's files.
 
-In life these are Python's own. A simulation gives threads that take turns with its event loop, and files that fail and
-forget as disks do.
+In a daemon these are Python's own. A simulation gives threads that take turns with its event loop, and files that fail
+and forget as disks do.
 """
 
 from __future__ import annotations

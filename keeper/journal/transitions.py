@@ -6,8 +6,11 @@ sees it cancelled while the executor reports that it sends), and the journal set
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
+from keeper.domain.attempts import AttemptState
+from keeper.domain.errors import JournalError
 from keeper.domain.orders import OnchainStatus, OrderState
 
 CLOSED_STATES: Final = frozenset(state for state in OrderState if state.terminal)
@@ -15,6 +18,8 @@ CLOSED_STATES: Final = frozenset(state for state in OrderState if state.terminal
 
 _BEFORE_CHAIN: Final = frozenset({OrderState.PREPARED, OrderState.SUBMITTED})
 _ACTING: Final = frozenset({OrderState.TRIGGERED, OrderState.EXECUTING})
+
+_NUMBERS: Final = re.compile(r"\d+(?:[.,]\d+)*")
 
 _FIRST_STATE: Final = {
     OnchainStatus.PENDING: OrderState.OPEN,
@@ -63,3 +68,14 @@ ALLOWED: Final = frozenset((old, new) for old in OrderState for new in OrderStat
 - An order that is on chain does not go back to `prepared` or `submitted`.
 - While the user's cancel is being landed the keeper does not act: first the cancel has to fail (`open`).
 """
+
+
+def must_move(signature: str, state: AttemptState, to: AttemptState) -> None:
+    """JournalError when an attempt that has ended would become something else."""
+    if not state.live and to is not state:
+        raise JournalError(f"The attempt {signature} has ended as {state.value} and can't become {to.value}.")
+
+
+def reason_class(reason: str) -> str:
+    """A reason without its numbers: 'Price 95.1 is above 95.' and 'Price 96 is above 95.' are the same."""
+    return _NUMBERS.sub("#", reason)

@@ -25,21 +25,13 @@ from anyio.abc import TaskStatus
 from keeper.domain.errors import BehindNode, ChainError, Misconfigured, RateLimited, Rejected, Transient
 from keeper.solana.account_stream import KeyedAccount
 from keeper.solana.agreement import Agreement
-from keeper.solana.rpc import MAX_BODY_BYTES, BegunBatch, Call, Endpoint, Reply
+from keeper.solana.rpc import MAX_BODY_BYTES, SENDING, BegunBatch, Call, Endpoint, Reply
 
 _ERRORS_TO_BENCH: Final = 3
 _LONGEST_BENCH_S: Final = 60.0
 _RATE_LIMIT_BENCH_S: Final = 2.0
 _FIRST_PROBE_S: Final = 2.0
 _KNOWN_PROBE_S: Final = 1.0
-
-_SENDING: Final = {
-    "encoding": "base64",
-    "skipPreflight": True,
-    # The commitment of the blockhash, even when preflight is skipped (landing rules).
-    "preflightCommitment": "confirmed",
-    "maxRetries": 0,
-}
 
 
 @dataclass(slots=True)
@@ -216,7 +208,7 @@ class RpcPool:
         Without preflight and without the node's own retries: rebroadcasting is the keeper's. A reply is a signature,
         Rejected, or an error that means "unknown". An OK proves nothing but that a node took it.
         """
-        calls = [Call("sendTransaction", (base64.b64encode(wire).decode(), _SENDING)) for wire in wires]
+        calls = [Call("sendTransaction", (base64.b64encode(wire).decode(), SENDING)) for wire in wires]
         chunk: list[tuple[int, bytes]] = []
         for call in calls:
             request_id = next(self._ids)

@@ -30,6 +30,15 @@ from keeper.solana.http1 import Begun, Response
 MAX_BODY_BYTES: Final = 50 * 1024
 _LONGEST_RETRY_AFTER_S: Final = 60.0
 
+SENDING: Final = {
+    "encoding": "base64",
+    "skipPreflight": True,
+    # The commitment of the blockhash, even when preflight is skipped (landing rules).
+    "preflightCommitment": "confirmed",
+    "maxRetries": 0,
+}
+"""How a signed transaction is handed to a node."""
+
 # JSON-RPC error codes by what the caller does next. Unlisted codes are transient: for a send that means
 # unknown, which is the safe reading.
 _REJECTED_CODES: Final = frozenset({-32002, -32003, -32013, -32015, -32600, -32602})
@@ -52,7 +61,7 @@ Reply = Any | ChainError
 
 
 class Transport(Protocol):
-    """The way to post bytes; `keeper.solana.http1` in life."""
+    """The way to post bytes; in a daemon `keeper.solana.http1`."""
 
     def begin(self, body: bytes) -> Begun | None:
         """Write a request now if a connection rests; what is given goes to `post` with the same body."""

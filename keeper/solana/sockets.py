@@ -29,7 +29,7 @@ _MAX_SERVER_MESSAGE: Final = 32 * 1024 * 1024
 
 
 class Socket(Protocol):
-    """An open WebSocket, as far as it is used here; one of `websockets` in life, whose errors it raises."""
+    """An open WebSocket, as far as it is used here; in a daemon one of `websockets`, whose errors it raises."""
 
     @property
     def transport(self) -> asyncio.Transport:
