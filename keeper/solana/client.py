@@ -373,7 +373,7 @@ def _shape(what: str) -> Iterator[None]:
     """Whatever is wrong with an answer's shape stays inside the call that it answers."""
     try:
         yield
-    except (AttributeError, KeyError, TypeError, ValueError, struct.error) as e:
+    except (AttributeError, LookupError, TypeError, ValueError, struct.error) as e:
         raise MalformedReply(f"{what} in an unknown shape ({type(e).__name__})") from None
 
 

@@ -209,11 +209,11 @@ async def test_a_head_that_never_ends_is_given_up(world: World, begin: bytes, mo
 
 
 async def test_trailers_that_never_end_are_given_up(world: World) -> None:
-    """Trailers are header lines, too. Their request was answered already, so only the connection ends."""
+    """Trailers are header lines, too. Where their request was answered already, only the connection ends."""
     begin = b"POST /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
     more = b"X-More: " + b"x" * 10_000 + b"\r\n"
     heard = await anyio.to_thread.run_sync(heard_while_sending, world.port, begin, more)
-    assert heard.startswith(b"HTTP/1.1 405 ")
+    assert heard.startswith((b"HTTP/1.1 405 ", b"HTTP/1.1 431 "))
 
 
 def heard_while_sending(port: int, begin: bytes, more: bytes) -> bytes:
