@@ -17,12 +17,12 @@ def main() -> None:
         # Until `keeper.commands.service` listens itself, and has something to write down first.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: sys.exit(0))
-    try:
-        from keeper.cli import main as command
+    else:
+        # Not by KeyboardInterrupt: click would make it "Aborted!" and exit code 1.
+        signal.signal(signal.SIGINT, lambda *_: sys.exit(_INTERRUPTED))
+    from keeper.cli import main as command
 
-        command()
-    except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
+    command()
 
 
 if __name__ == "__main__":

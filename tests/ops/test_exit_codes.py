@@ -60,21 +60,23 @@ async def test_a_signal_to_a_ready_keeper_ends_it_with_0(number: signal.Signals,
     assert "Traceback" not in config.log.read_text()
 
 
-def test_another_command_that_is_interrupted_ends_with_130(tmp_path: Path) -> None:
+@pytest.mark.parametrize("module", ["typer", "keeper.cli", "http.client"])
+def test_another_command_that_is_interrupted_ends_with_130(tmp_path: Path, module: str) -> None:
+    """While it is imported, before it runs, and when it waits for an answer."""
     status = [sys.executable, "-X", "importtime", "-m", "keeper", "status"]
     with socket.create_server(("127.0.0.1", 0)) as silent:  # so that it can't end by itself before the signal comes
         port = {"KEEPER_HTTP__PORT": str(silent.getsockname()[1])}
-        code, rest = interrupted(status, tmp_path, _bare() | port)
+        code, rest = interrupted(status, module, tmp_path, _bare() | port)
     assert code == 130
     assert "Traceback" not in rest
 
 
-def interrupted(command: list[str], folder: Path, environment: dict[str, str]) -> tuple[int, str]:
-    """Run it until it has imported typer, and interrupt it; its exit code and what it said after that."""
+def interrupted(command: list[str], module: str, folder: Path, environment: dict[str, str]) -> tuple[int, str]:
+    """Run it until it has imported a module, and interrupt it; its exit code and what it said after that."""
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if line.rpartition("|")[2].strip() == "typer":
+            if line.rpartition("|")[2].strip() == module:
                 break
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
