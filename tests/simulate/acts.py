@@ -14,7 +14,7 @@ from tests.simulate.stage import Stage
 
 _STAND_S: Final = 2.0
 _TOP_UP_EVERY_S: Final = 2.0
-_OLD_FOR_S: Final = 12.0
+_OLD_FOR_S: Final = 20.0
 _SOMETHING_SENT_WITHIN_S: Final = 4.0
 
 
@@ -69,6 +69,7 @@ async def _on_chain(stage: Stage, event: Event) -> None:
         case Act.OLD_PRICE:
             stage.fed_from = max(stage.fed_from, stage.loop.time() + _OLD_FOR_S)
             bank.advance_clock(amount)
+            stage.judge.clock_jumped(amount)
         case Act.FORK:
             stage.fork(size)
         case Act.FORK_AFTER_FILL:

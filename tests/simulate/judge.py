@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+import anyio
+
 from keeper.domain.attempts import Attempt, AttemptKind
 from keeper.journal import Queries
 from keeper.journal.records import PreparedKind
@@ -17,6 +19,10 @@ from tests.support.world import World
 MAX_PRICE_AGE_S: Final = 60
 _SLACK_S: Final = 15
 """A price may have grown older between the decision and its arrival, with a slow disk and a slow node in between."""
+_TOLD_WITHIN_S: Final = 12.0
+"""A clock that jumps is read every five seconds, and doubted until it has been told a few times: before that nobody can
+know that a price is old by it.
+"""
 
 
 class Judge(Witness):
@@ -29,6 +35,11 @@ class Judge(Witness):
         self._world = world
         self.paused_since: float | None = None
         self.clock_steps = False
+        self._jumps: list[tuple[float, float]] = []
+
+    def clock_jumped(self, seconds: float) -> None:
+        """The chain's clock runs ahead by so much, from now on."""
+        self._jumps.append((anyio.current_time(), seconds))
 
     def sent(self, label: str, calls: Sequence[dict[str, Any]], journal: Queries, disk: Disk) -> None:
         """A request with transactions in it leaves."""
@@ -54,7 +65,8 @@ class Judge(Witness):
                 if prepared.kind is PreparedKind.CANCEL and prepared.signature is not None:
                     self._against_cancel(first, attempt, journal.attempt(prepared.signature))
         if order is not None and first.kind is AttemptKind.EXECUTE:
-            age_s = self._world.bank.chain.tip.time - self._world.market_state(order.market).last_oracle_update_s
+            age_s: float = self._world.bank.chain.tip.time - self._world.market_state(order.market).last_oracle_update_s
+            age_s -= sum(by_s for at_s, by_s in self._jumps if anyio.current_time() - at_s < _TOLD_WITHIN_S)
             if age_s > MAX_PRICE_AGE_S + _SLACK_S:
                 self.violations.append(f"{first.signature} was sent, and the newest price is {age_s} s old (promise 4)")
 
