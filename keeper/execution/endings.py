@@ -103,8 +103,7 @@ class Endings:
                 self._journal.post(NoteState(address, OrderState.FAILED, unreadable(str(e)), slot=slot))
                 continue
             if order is not None and order.pending:
-                self._orders.book.revive(order)
-                self._orders.seen(order)
+                self._orders.book.forget_end(address)
                 news.append(OrderSeen(order))
                 continue
             if address not in explained:

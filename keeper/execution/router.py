@@ -133,17 +133,17 @@ class Router:
         change = self._book.upsert(order)
         if change is Change.STALE:
             return  # late news from before its end, or an older reading: it revives nothing in the journal either
-        unread = self.orders.has(order.address, Reason.UNREADABLE)
+        back = any(self.orders.has(order.address, reason) for reason in (Reason.UNREADABLE, Reason.ENDED))
         self.orders.seen(order)
-        if change is Change.SAME and not unread:
+        if change is Change.SAME and not back:
             return
         action = self.decision.look_at(order, self.now_s(), time.monotonic_ns())
         if action is not None:
             self._act([action])
         # While an attempt at it is open, or another reason holds, its state is that one's to say, not the account's.
         state = OrderState.OPEN if self.orders.armed(order.address) else None
-        # Pending at a newer slot than an end that was noted: a fork dropped that end. Or it reads well again.
-        reopen = unread or change is Change.NEW
+        # Pending after an end that was said or noted: a fork dropped that end, or it was made again. Or it reads well.
+        reopen = back or change is Change.NEW
         self._notes.post(NoteOrder(order, state, RESTS if state else "", reopen=reopen))
 
     def _not_pending(self, address: Pubkey, slot: int) -> None:

@@ -197,10 +197,9 @@ class Book:
         self._tombstones.put(raw, slot + 1)
         return row is not None
 
-    def revive(self, order: Order) -> Change:
+    def forget_end(self, address: Pubkey) -> None:
         """It is pending after all, as a reading at confirmed says, whatever its end was said to be as of."""
-        self._tombstones.drop(bytes(order.address))
-        return self.upsert(order)
+        self._tombstones.drop(bytes(address))
 
     # -- what is watched
 

@@ -58,6 +58,28 @@ async def filled_once(stand: Stand, order: Pubkey) -> None:
 # -- an order that is made again at its address
 
 
+async def test_an_order_made_again_in_the_slot_of_its_cancel_is_noted_and_filled(stand: Stand) -> None:
+    """In one slot nobody can tell the cancel from the new order: what it is, is read, and the journal knows."""
+    market, trader = stand.world.market(), stand.world.trader()
+    order = stand.order(trader, market, 90)
+    first = stand.world.order(order)
+    assert first is not None
+    async with stand.keeper():
+        await stand.known(order)
+        with stand.held():
+            stand.world.cancel(trader, order)
+            stand.world.close(trader, order)
+            assert stand.order(trader, market, 91, order_id=first.order_id) == order
+
+        def noted() -> bool:
+            row = stand.journal.order(order)
+            return row is not None and (row.state, row.order.stop_price_1e6) == (OrderState.OPEN, 91 * USDC)
+
+        await until(noted)
+        stand.world.set_price(market, 90 * USDC + USDC // 2)
+        await filled_once(stand, order)
+
+
 async def test_an_order_that_was_cancelled_by_the_api_and_made_again_is_executed(tmp_path: Path) -> None:
     async with Stand.open(tmp_path, rpc={"snapshot_every_s": 0.5}) as stand:
         market, trader = stand.world.market(), stand.world.trader()
