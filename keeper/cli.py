@@ -16,6 +16,7 @@ from keeper.commands.admin import pause, resume, retry, status
 from keeper.commands.check import check
 from keeper.commands.config import config
 from keeper.commands.demo import demo
+from keeper.commands.explain import explain
 from keeper.commands.journal import journal_cli
 from keeper.commands.keygen import admin_token, keygen
 from keeper.commands.listing import executions, failures, orders
@@ -39,7 +40,11 @@ cli.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
     add_help_option=False,
 )(localnet)
-for command in (demo, config, check, keygen, openapi, orders, executions, status, pause, resume, admin_token, simulate):
+_SIMPLE = (
+    *(demo, config, check, keygen, openapi, orders, executions, explain),
+    *(status, pause, resume, admin_token, simulate),
+)
+for command in _SIMPLE:
     cli.command()(command)
 
 failures_cli = typer.Typer(help="Orders that could not be executed, and why.", invoke_without_command=True)

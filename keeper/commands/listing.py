@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from solders.pubkey import Pubkey
 
     from keeper.domain.attempts import Attempt, AttemptState
-    from keeper.domain.orders import OrderState
+    from keeper.domain.orders import Order, OrderState
     from keeper.journal import FailureRow, OrderRow, Queries
     from keeper.journal.records import Page
 
@@ -71,7 +71,7 @@ def orders(
             cursor,
             limit,
         )
-        return [_order(row, names) for row in found], more
+        return [order_line(row, names) for row in found], more
 
     _list(given, ask, ORDER_COLUMNS, as_json)
 
@@ -99,7 +99,7 @@ def executions(
             cursor,
             limit,
         )
-        return [_attempt(attempt, order_at(attempt.order), names) for attempt in found], more
+        return [attempt_line(attempt, order_at(attempt.order), names) for attempt in found], more
 
     _list(given, ask, ATTEMPT_COLUMNS, as_json)
 
@@ -231,8 +231,20 @@ def _known(words: Sequence[str], known: Mapping[str, T]) -> list[T]:
     return [known[word] for word in words]
 
 
-def _order(row: OrderRow, names: Names) -> Row:
-    order = row.order
+def order_line(row: OrderRow, names: Names) -> Row:
+    """An order, for people and scripts."""
+    return {
+        **terms_line(row.order, names),
+        "state": row.state.value,
+        "onchain_status": row.order.status.word,
+        "reason": row.reason,
+        "position": _text(row.position),
+        "updated_at": utc(row.updated_at),
+    }
+
+
+def terms_line(order: Order, names: Names) -> Row:
+    """An order's terms: what its user asked for."""
     return {
         "order": str(order.address),
         "user": str(order.user),
@@ -242,18 +254,14 @@ def _order(row: OrderRow, names: Names) -> Row:
         "side": order.side.word,
         "size": decimal(order.size_1e6),
         "trigger": decimal(order.stop_price_1e6 or order.price_1e6),
-        "state": row.state.value,
-        "onchain_status": order.status.word,
-        "reason": row.reason,
-        "position": _text(row.position),
-        "updated_at": _utc(row.updated_at),
     }
 
 
-def _attempt(attempt: Attempt, order: OrderRow | None, names: Names) -> Row:
+def attempt_line(attempt: Attempt, order: OrderRow | None, names: Names) -> Row:
+    """An attempt, for people and scripts."""
     price_1e6 = attempt.trigger_price_1e6
     return {
-        "signed_at": _utc(attempt.signed_at),
+        "signed_at": utc(attempt.signed_at),
         "order": str(attempt.order),
         "market": None if order is None else names.get(order.order.market, str(order.order.market)),
         "kind": attempt.kind.value,
@@ -280,7 +288,7 @@ def _failure(failure: FailureRow, names: Names) -> Row:
         "attempts": len(attempts),
         "reason": order.reason if order else "",
         "history": [
-            {"at": _utc(change.at), "state": change.state.value, "reason": change.reason} for change in failure.changes
+            {"at": utc(change.at), "state": change.state.value, "reason": change.reason} for change in failure.changes
         ],
         "signatures": [str(attempt.signature) for attempt in attempts],
     }
@@ -290,5 +298,6 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def _utc(seconds: float) -> str:
+def utc(seconds: float) -> str:
+    """Unix seconds as UTC, to the millisecond."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="milliseconds")

@@ -10,7 +10,7 @@ from keeper.domain.orders import Order
 from keeper.domain.prices import Fires, Price
 from keeper.triggers.conditions import Trigger
 
-_SIDES: Final = {Fires.AT_OR_BELOW: "at or below", Fires.AT_OR_ABOVE: "at or above"}
+SIDES: Final = {Fires.AT_OR_BELOW: "at or below", Fires.AT_OR_ABOVE: "at or above"}
 
 
 def explain(
@@ -30,7 +30,7 @@ def explain(
         return f"The program does not execute orders of type {order.order_type.word}."
     if blocked is not None:
         return blocked
-    fires = f"The order fires {_SIDES[trigger.fires]} {decimal(trigger.price_1e6)}"
+    fires = f"The order fires {SIDES[trigger.fires]} {decimal(trigger.price_1e6)}"
     if held is not None:
         return f"{fires}, but its market is paused: {held}."
     if price is None:

@@ -257,6 +257,7 @@ def plans(path: Path) -> Iterator[tuple[str, str]]:
     queries.prepared("p")
     queries.prepared_by_key("k")
     queries.prepared_of(user)
+    queries.market_names()
     queries.close()
 
     for statement in dict.fromkeys(statements):

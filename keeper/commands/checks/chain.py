@@ -90,10 +90,10 @@ async def sockets(working: Sequence[EndpointUrls], lines: Lines) -> None:
 
 
 @asynccontextmanager
-async def client_for(endpoints: Sequence[EndpointUrls]) -> AsyncIterator[ChainClient]:
+async def client_for(endpoints: Sequence[EndpointUrls], deadline_s: float = _DEADLINE_S) -> AsyncIterator[ChainClient]:
     """A client over these endpoints, with a short deadline."""
     transports = [Endpoint(each.label, HttpTransport(each.url, label=each.label)) for each in endpoints]
-    async with aclosing(RpcPool(transports, PoolLimits(deadline_s=_DEADLINE_S))) as pool:
+    async with aclosing(RpcPool(transports, PoolLimits(deadline_s=deadline_s))) as pool:
         yield ChainClient(pool)
 
 
