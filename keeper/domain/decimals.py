@@ -44,6 +44,8 @@ def parse_1e6(text: str) -> int:
 
 def decimal(value_1e6: int) -> str:
     """Millionths as the shortest decimal string: 95_500_000 is "95.5"."""
+    if value_1e6 < 0:
+        return f"-{decimal(-value_1e6)}"
     whole, fraction = divmod(value_1e6, 10**SCALE_DIGITS)
     tail = f"{fraction:0{SCALE_DIGITS}d}".rstrip("0")
     return f"{whole}.{tail}" if tail else str(whole)

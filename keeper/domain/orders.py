@@ -236,7 +236,7 @@ class Market:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """What a keeper checks of a position after a fill (promise 3)."""
+    """A position: what a keeper checks of it after a fill (promise 3), and what its wallet asks for."""
 
     address: Pubkey
     user: Pubkey
@@ -246,4 +246,28 @@ class Position:
     entry_price_1e6: int
     leverage: int
     opened_at: int
+    slot: int
+    liquidation_price_1e6: int
+    initial_margin_1e6: int
+    maintenance_margin_1e6: int
+
+    def profit_1e6(self, price_1e6: int) -> int:
+        """What it has won at this price, or lost (below 0), in quote units, rounded down."""
+        gain_1e6 = price_1e6 - self.entry_price_1e6
+        return (gain_1e6 if self.side is Side.LONG else -gain_1e6) * self.size_1e6 // 10**6
+
+
+@dataclass(frozen=True, slots=True)
+class MarginAccount:
+    """A wallet's margin account, in quote units: what it deposited, what of it is free, and what its positions need."""
+
+    address: Pubkey
+    authority: Pubkey
+    collateral_1e6: int
+    available_margin_1e6: int
+    initial_margin_1e6: int
+    maintenance_margin_1e6: int
+    positions: int
+    max_positions: int
+    active: bool
     slot: int

@@ -27,6 +27,7 @@ from keeper.http.orders.preparing import Preparing
 from keeper.http.orders.relaying import Relaying
 from keeper.http.orders.waiting import Waiting
 from keeper.http.ports import ApiPorts
+from keeper.http.reading.margin import MarginReader
 from keeper.http.routes import RESOURCES
 from keeper.http.stream.following import Following
 
@@ -78,6 +79,7 @@ def create_api(ports: ApiPorts, wallets: Sequence[ManagedWallet] = ()) -> Starle
         Rates: rates,
         Preparing: preparing,
         Relaying: relaying,
+        MarginReader: MarginReader(ports),
         Following: Following(ports),
         Managed: Managed(ports, wallets, preparing, relaying),
     }

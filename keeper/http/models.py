@@ -41,6 +41,13 @@ Decimal = Annotated[
         extra_json_schema={"pattern": PATTERN},
     ),
 ]
+SignedDecimal = Annotated[
+    str,
+    Meta(
+        description='A decimal as a string, "-" before what is below 0.',
+        extra_json_schema={"pattern": f"^-?{PATTERN[1:]}"},
+    ),
+]
 # In Python `$` is also before a line's end, and only \Z is the text's; in JSON Schema it is the other way about.
 OrderId = Annotated[
     str,

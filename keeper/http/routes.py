@@ -16,7 +16,7 @@ from keeper.http.edge.routing import Route, resources
 from keeper.http.orders import managed as wallets
 from keeper.http.orders import routes as orders
 from keeper.http.page import routes as page
-from keeper.http.reading import health, history, markets
+from keeper.http.reading import health, history, margin, markets
 from keeper.http.stream import following
 
 
@@ -42,6 +42,8 @@ ROUTES: Final = (
     Route("GET", "/v1/orders/{order}", orders.get_order, "orders"),
     Route("POST", "/v1/wallets/{wallet}/orders", wallets.place_wallet_order, "wallets"),
     Route("POST", "/v1/wallets/{wallet}/orders/{order}/cancel", wallets.cancel_wallet_order, "wallets"),
+    Route("GET", "/v1/wallets/{wallet}/positions", margin.list_positions, "wallets"),
+    Route("GET", "/v1/wallets/{wallet}/account", margin.get_account, "wallets"),
     Route("GET", "/v1/markets", markets.list_markets, "markets"),
     Route("GET", "/v1/markets/{base}/{quote}", markets.get_market, "markets"),
     Route("GET", "/v1/keeper", history.get_keeper, "history"),

@@ -20,7 +20,17 @@ from solders.pubkey import Pubkey
 
 from keeper.domain.attempts import AttemptKind
 from keeper.domain.errors import MalformedAccount
-from keeper.domain.orders import Market, OnchainStatus, Order, OrderFields, OrderType, Position, Side, order_of
+from keeper.domain.orders import (
+    MarginAccount,
+    Market,
+    OnchainStatus,
+    Order,
+    OrderFields,
+    OrderType,
+    Position,
+    Side,
+    order_of,
+)
 from keeper.solana.client import AccountBytes, Blockhash, memcmp
 from keeper.solana.transactions import Budget, general_message
 from keeper.venue.idl import discriminator
@@ -33,6 +43,7 @@ _EXECUTE: Final = AttemptKind.EXECUTE
 ORDER_DISCRIMINATOR: Final = discriminator("account", "Order")
 MARKET_DISCRIMINATOR: Final = discriminator("account", "Market")
 POSITION_DISCRIMINATOR: Final = discriminator("account", "Position")
+_MARGIN_DISCRIMINATOR: Final = discriminator("account", "UserAccount")
 
 # user, market, type, side, size, price, stop, trailing distance, leverage, status, created, expires, filled
 # ... and, after what a keeper does not need, whether there is a parent (32 bytes), which the TWAP terms (16) follow,
@@ -44,11 +55,14 @@ STATUS_OFFSET: Final = 107
 _ORDER_HEAD: Final = struct.Struct("<8x32s32sBBQQQQBBqqQ26xB")
 _PARENT_AT: Final = _ORDER_HEAD.size - 1
 _ORDER_ID_OFFSET: Final = _ORDER_HEAD.size + 16
+_POSITION_USER_AT, _POSITION_STATUS_AT, _OPEN = 40, 107, b"\0"
 # user_account, user, market, index, side, status, size, entry price ... up to leverage
 _POSITION: Final = struct.Struct("<8x32s32s32sHBBQQQQqqqqqQQHQQ160sqqqq")
 _POSITION_SIZE: Final = _POSITION.size + 1
 """A position's bytes: what is read of it, and its bump."""
 _MARKET_TAIL: Final = struct.Struct("<QQQqqq32sBHH?QqB")
+# authority, index, collateral, positions, orders, most positions, initial, maintenance and available margin ... active
+_MARGIN: Final = struct.Struct("<8x32sHQHHHQQQ2x8x2x2x8x8x8x8x8x8x?")
 _U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
 _LONGEST_ASSET_NAME: Final = 32
@@ -233,5 +247,36 @@ def decode_position(address: Pubkey, data: bytes, slot: int) -> Position:
         entry_price_1e6=fields[7],
         leverage=fields[17],
         opened_at=fields[21],
+        slot=slot,
+        liquidation_price_1e6=fields[9],
+        initial_margin_1e6=fields[15],
+        maintenance_margin_1e6=fields[16],
+    )
+
+
+def open_positions_of(user: Pubkey) -> list[Mapping[str, Any]]:
+    """The filters for a wallet's open positions, in both revisions."""
+    return [
+        memcmp(0, POSITION_DISCRIMINATOR),
+        memcmp(_POSITION_USER_AT, bytes(user)),
+        memcmp(_POSITION_STATUS_AT, _OPEN),
+    ]
+
+
+def decode_margin_account(address: Pubkey, data: bytes, slot: int) -> MarginAccount:
+    """A UserAccount, which is the same in both revisions."""
+    if len(data) < _MARGIN.size or data[:8] != _MARGIN_DISCRIMINATOR:
+        raise MalformedAccount(f"{address} is not a UserAccount ({len(data)} bytes)")
+    authority, _, collateral, positions, _, most, initial, maintenance, available, active = _MARGIN.unpack_from(data)
+    return MarginAccount(
+        address=address,
+        authority=Pubkey.from_bytes(authority),
+        collateral_1e6=collateral,
+        available_margin_1e6=available,
+        initial_margin_1e6=initial,
+        maintenance_margin_1e6=maintenance,
+        positions=positions,
+        max_positions=most,
+        active=active,
         slot=slot,
     )

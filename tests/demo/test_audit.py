@@ -65,7 +65,7 @@ class Chain:
         position = PROGRAM.position_of(order, KEEPER)
         assert position is not None
         stands = order.status is OnchainStatus.FILLED and self.with_position
-        found = Position(position, USER, MARKET, order.side, order.size_1e6, 90, 1, 0, until)
+        found = Position(position, USER, MARKET, order.side, order.size_1e6, 90, 1, 0, until, 0, 0, 0)
         ledger = Ledger(
             by_market={MARKET: [entry for entry in self.entries if entry.market is not None]},
             by_order={order.address: [entry for entry in self.entries if entry.order is not None]},

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 from solders.keypair import Keypair
+from solders.pubkey import Pubkey
 
 from keeper.http.edge.clients import Hosts, Tokens
 from keeper.http.edge.connections import ConnectionLimits
@@ -40,7 +41,8 @@ def shared(answer: httpx.Response) -> str | None:
 
 
 async def test_a_page_of_another_origin_may_call_what_is_public(world: World) -> None:
-    for path in ("/v1/markets", "/v1/orders", "/v1/keeper", "/v1/openapi.json", "/v1/nothing"):
+    wallet = f"/v1/wallets/{Pubkey.new_unique()}/positions"
+    for path in ("/v1/markets", "/v1/orders", "/v1/keeper", "/v1/openapi.json", "/v1/nothing", wallet):
         assert shared(await world.http.get(path, headers=PAGE)) == "*"
     asking = {**PAGE, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "idempotency-key"}
     preflight = await world.http.options("/v1/orders", headers=asking)
@@ -183,7 +185,8 @@ async def test_the_description_says_what_a_client_is_made_of(world: World) -> No
     assert document["servers"][0]["url"] == "/"
     assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
     guarded = {path for (_, path), operation in operations.items() if operation.get("security") == [{"bearer": []}]}
-    assert guarded == {path for _, path in operations if path.startswith(("/v1/admin/", "/v1/wallets/"))}
+    managed = "/v1/wallets/{wallet}/orders"
+    assert guarded == {path for _, path in operations if path.startswith(("/v1/admin/", managed))}
     stream = operations["get", "/v1/orders/stream"]["responses"]["200"]["content"]["text/event-stream"]["schema"]
     events = {event["properties"]["event"]["const"]: event for event in stream["contentSchema"]["oneOf"]}
     assert events.keys() == {"snapshot", "order", "reset"}

@@ -14,7 +14,7 @@ from solders.pubkey import Pubkey
 
 from keeper.domain.orders import OrderState
 from keeper.http.edge.clients import Rates
-from keeper.http.orders.costs import WRITE
+from keeper.http.edge.costs import WRITE
 from keeper.journal import MovePrepared, NoteOrder, NoteState, Retention
 from keeper.journal.records import PreparedStatus
 from tests.http.http_world import LIMITS, World, problem, serving, signed

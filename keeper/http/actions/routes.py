@@ -15,11 +15,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from keeper.http.edge.answering import answer, part
+from keeper.http.edge.costs import WRITE, charge
 from keeper.http.edge.openapi import described
 from keeper.http.edge.problems import CHAIN_PROBLEMS, TERMS_PROBLEMS, Problem
 from keeper.http.edge.strict_json import decode
 from keeper.http.models import EXAMPLE_WALLET, Address, Answer, PlaceOrder
-from keeper.http.orders.costs import WRITE, charge
 from keeper.http.orders.preparing import Preparing
 from keeper.http.ports import ApiPorts
 

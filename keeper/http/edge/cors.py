@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-_OWN: Final = ("/v1/admin/", "/v1/wallets/")
+_OWN: Final = re.compile("/v1/(admin/|wallets/[^/]*/orders)")
 """What takes an operator's or a wallet's token is for their own programs, not for pages."""
 _TAKES: Final = ("Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID", "X-Request-Id")
 _GIVES: Final = ("ETag", "Idempotency-Replayed", "Location", "RateLimit", "Retry-After", "X-Request-Id")
@@ -33,5 +34,5 @@ class PublicCors:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         path = scope.get("path", "")
-        shared = scope["type"] == "http" and path.startswith("/v1/") and not path.startswith(_OWN)
+        shared = scope["type"] == "http" and path.startswith("/v1/") and not _OWN.match(path)
         await (self._shared if shared else self._app)(scope, receive, send)

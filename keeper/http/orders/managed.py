@@ -24,6 +24,7 @@ from keeper.domain.decimals import decimal, parse_1e6
 from keeper.domain.errors import ChainError, JournalError
 from keeper.http.edge.answering import OrderPath, part
 from keeper.http.edge.clients import Tokens
+from keeper.http.edge.costs import WRITE, charge
 from keeper.http.edge.idempotency import KEY_HEADER, KeyedLock, key_of
 from keeper.http.edge.openapi import described
 from keeper.http.edge.problems import LANDING_PROBLEMS, TERMS_PROBLEMS, Problem
@@ -35,7 +36,6 @@ from keeper.http.models import (
     PreparedTransaction,
     SubmittedTransaction,
 )
-from keeper.http.orders.costs import WRITE, charge
 from keeper.http.orders.preparing import Preparing
 from keeper.http.orders.relaying import Relaying
 from keeper.http.orders.routes import LOCATION, accepted

@@ -30,6 +30,7 @@ from keeper.http.edge.answering import (
     tagged,
     type_of,
 )
+from keeper.http.edge.costs import WRITE, charge
 from keeper.http.edge.idempotency import KEY_HEADER, REPLAYED, REPLAYED_HEADER, key_of
 from keeper.http.edge.openapi import described
 from keeper.http.edge.problems import CHAIN_PROBLEMS, LANDING_PROBLEMS, TERMS_PROBLEMS, Problem
@@ -44,7 +45,6 @@ from keeper.http.models import (
     PreparedTransaction,
     SubmittedTransaction,
 )
-from keeper.http.orders.costs import WRITE, charge
 from keeper.http.orders.preparing import Prepared, Preparing
 from keeper.http.orders.relaying import Relaying
 from keeper.http.orders.waiting import shown
