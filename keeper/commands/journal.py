@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import TYPE_CHECKING
 
 import typer
 
 from keeper.commands import EXIT_FAILED, options
+
+if TYPE_CHECKING:
+    from keeper.journal import Home
 
 journal_cli = typer.Typer(
     help="Verify, export, back up or shrink the journal. All but vacuum may run beside the keeper.",
@@ -19,10 +23,8 @@ journal_cli = typer.Typer(
 @options.takes_settings("journal.path")
 def verify(given: options.Given, as_json: options.AsJson = False) -> None:
     """Look for damage in the file, and for broken promises in what it says. Exit code 1 when there is any."""
-    from keeper.journal import verify as look
-
-    path = given.settings().journal.path
-    findings = look(path)
+    home = _home(given)
+    findings = home.verify()
     for finding in findings:
         if as_json:
             print(json.dumps({"what": finding.what, "subject": finding.subject, "detail": finding.detail}))
@@ -31,16 +33,14 @@ def verify(given: options.Given, as_json: options.AsJson = False) -> None:
     if findings:
         raise typer.Exit(EXIT_FAILED)
     if not as_json:
-        print(f"{path} is sound.")
+        print(f"{home.name} is sound.")
 
 
 @journal_cli.command()
 @options.takes_settings("journal.path")
 def export(given: options.Given) -> None:
     """Write every row as a line of JSON to standard output, as of one moment."""
-    from keeper.journal import export as rows
-
-    for line in rows(given.settings().journal.path):
+    for line in _home(given).export():
         sys.stdout.buffer.write(line)
 
 
@@ -48,9 +48,7 @@ def export(given: options.Given) -> None:
 @options.takes_settings("journal.path")
 def backup(given: options.Given, target: options.NewFile) -> None:
     """Copy the journal to a new file, as of one moment, while the keeper goes on."""
-    from keeper.journal import backup as copy
-
-    copy(given.settings().journal.path, target)
+    _home(given).backup(target)
     print(f"Wrote {target}, {target.stat().st_size / 1e6:.1f} MB.")
 
 
@@ -58,7 +56,11 @@ def backup(given: options.Given, target: options.NewFile) -> None:
 @options.takes_settings("journal.path")
 def vacuum(given: options.Given) -> None:
     """Give the space of removed rows back to the disk. The keeper must not be running."""
-    from keeper.journal import vacuum as shrink
-
-    before, after = shrink(given.settings().journal.path)
+    before, after = _home(given).vacuum()
     print(f"{before / 1e6:.1f} MB before, {after / 1e6:.1f} MB after.")
+
+
+def _home(given: options.Given) -> Home:
+    from keeper.journal import home_of
+
+    return home_of(given.settings().journal.path)

@@ -1,12 +1,14 @@
-"""The journal room: one SQLite file that is the one source of truth about what was attempted.
+"""The journal room: the one source of truth about what was attempted.
 
 `Journal.open` gives the journal; `ops` are what can be written, `records` what is read, `queries` what can be asked.
 """
 
 from __future__ import annotations
 
+from keeper.journal.homes import home_of as home_of
 from keeper.journal.journal import Journal as Journal
 from keeper.journal.journal import Reader as Reader
+from keeper.journal.looking import Inspection as Inspection
 from keeper.journal.ops import AddAttempt as AddAttempt
 from keeper.journal.ops import AddPrepared as AddPrepared
 from keeper.journal.ops import AddSpend as AddSpend
@@ -20,6 +22,8 @@ from keeper.journal.ops import Op as Op
 from keeper.journal.ops import ResetBudget as ResetBudget
 from keeper.journal.ops import SetMeta as SetMeta
 from keeper.journal.ops import UseBudget as UseBudget
+from keeper.journal.queries import MARKET_NAME as MARKET_NAME
+from keeper.journal.queries import Queries as Queries
 from keeper.journal.records import FailureRow as FailureRow
 from keeper.journal.records import OrderRow as OrderRow
 from keeper.journal.records import PreparedKind as PreparedKind
@@ -28,11 +32,4 @@ from keeper.journal.records import PreparedStatus as PreparedStatus
 from keeper.journal.records import Source as Source
 from keeper.journal.retention import Pruned as Pruned
 from keeper.journal.retention import Retention as Retention
-from keeper.journal.sqlite.inspection import Inspection as Inspection
-from keeper.journal.sqlite.inspection import inspect as inspect
-from keeper.journal.sqlite.maintenance import backup as backup
-from keeper.journal.sqlite.maintenance import export as export
-from keeper.journal.sqlite.maintenance import vacuum as vacuum
-from keeper.journal.sqlite.maintenance import verify as verify
-from keeper.journal.sqlite.queries import MARKET_NAME as MARKET_NAME
-from keeper.journal.sqlite.queries import Queries as Queries
+from keeper.journal.store import Home as Home

@@ -14,13 +14,12 @@ import anyio
 
 from keeper.domain.errors import JournalError
 from keeper.domain.reports import GroupDone
+from keeper.journal.homes import home_of
 from keeper.journal.machine import REAL, Machine
 from keeper.journal.ops import Note, Op
+from keeper.journal.queries import Queries
 from keeper.journal.retention import Pruned, Retention
-from keeper.journal.sqlite import files
-from keeper.journal.sqlite.lock import writer_lock
-from keeper.journal.sqlite.queries import Queries
-from keeper.journal.sqlite.store import SqliteStore
+from keeper.journal.store import Home
 from keeper.journal.writer import Writer
 
 P = ParamSpec("P")
@@ -42,19 +41,24 @@ def _query(method: Callable[Concatenate[Queries, P], T]) -> Callable[Concatenate
 
 
 class Reader:
-    """A journal file, to be asked: by the keeper that writes it, or by a command beside that. No lock, no writes.
+    """A journal, to be asked: by the keeper that writes it, or by a command beside that. No lock, no writes.
 
-    Queries run on read-only connections of their own and never hold up the writer.
+    Queries run on read-only connections of their own and never hold up the writer. `place`: a path, or a home.
     """
 
-    def __init__(self, path: Path | str, machine: Machine = REAL) -> None:
-        self.path: Final = Path(path).absolute()
+    def __init__(self, place: Path | str | Home, machine: Machine = REAL) -> None:
+        self.home: Final = home_of(place, machine)
         self._machine = machine
         self._readers: queue.LifoQueue[Queries] = queue.LifoQueue()
         self._reading = anyio.CapacityLimiter(_READERS)
 
     def __repr__(self) -> str:
-        return f"<Reader {self.path}>"
+        return f"<Reader {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """Which journal it is, for people."""
+        return self.home.name
 
     def close(self) -> None:
         """Close the connections."""
@@ -62,16 +66,16 @@ class Reader:
             self._readers.get_nowait().close()
 
     async def read(self, work: Callable[[Queries], T]) -> T:
-        """Run queries in a reader's thread. Raises JournalError when the file can't be read."""
+        """Run queries in a reader's thread. Raises JournalError when the journal can't be read."""
         found: T = await self._machine.in_thread(self._read, work, limiter=self._reading)
         return found
 
     def _read(self, work: Callable[[Queries], T]) -> T:
-        with files.translated(self.path):
+        with self.home.translated():
             try:
                 queries = self._readers.get_nowait()
             except queue.Empty:
-                queries = Queries(files.open_reader(self.path))
+                queries = self.home.open_queries()
             try:
                 return work(queries)
             finally:
@@ -97,7 +101,7 @@ class Reader:
 
 
 class Journal(Reader):
-    """One journal file, open for writing. Make it with `Journal.open`.
+    """One journal, open for writing. Make it with `Journal.open`.
 
     `commit` returns when its operations are fsynced, and a query that begins after that sees them. `post` notes what
     nobody waits for. Lives in one asyncio event loop, and no call blocks it but `Writer.commit_now`.
@@ -108,12 +112,12 @@ class Journal(Reader):
 
     def __init__(
         self,
-        path: Path | str,
+        place: Path | str | Home,
         retention: Retention,
         on_group: Callable[[GroupDone], None] | None,
         machine: Machine,
     ) -> None:
-        super().__init__(path, machine)
+        super().__init__(place, machine)
         self.retention = retention
         self._on_group = on_group
         self._callers = anyio.Semaphore(_MAX_CALLERS, fast_acquire=True)
@@ -122,13 +126,13 @@ class Journal(Reader):
 
     def __repr__(self) -> str:
         health = "healthy" if self.healthy else "UNHEALTHY"
-        return f"<Journal {self.path} {health}, {self.waiting_callers} callers, {self.waiting_notes} notes wait>"
+        return f"<Journal {self.name} {health}, {self.waiting_callers} callers, {self.waiting_notes} notes wait>"
 
     @classmethod
     @contextlib.asynccontextmanager
     async def open(
         cls,
-        path: Path | str,
+        place: Path | str | Home,
         *,
         retention: Retention | None = None,
         max_notes: int = _MAX_NOTES,
@@ -144,32 +148,29 @@ class Journal(Reader):
 
         Raises JournalBusy, JournalVersion, or JournalError with the reason and what to do.
         """
-        journal = cls(path, retention or Retention(), on_group, machine)
-        await machine.in_thread(files.create, journal.path)
-        # Everything the writer does lies inside the lock: it is taken first and let go of last.
-        with writer_lock(journal.path):
-            journal.writer = await machine.in_thread(
-                functools.partial(
-                    Writer,
-                    functools.partial(SqliteStore, journal.path, machine=machine),
-                    loop=asyncio.get_running_loop(),
-                    max_notes=max_notes,
-                    on_group=journal._group,
-                    inline_below_s=inline_below_s,
-                    machine=machine,
-                )
+        journal = cls(place, retention or Retention(), on_group, machine)
+        journal.writer = await machine.in_thread(
+            functools.partial(
+                Writer,
+                journal.home.open_store,
+                loop=asyncio.get_running_loop(),
+                max_notes=max_notes,
+                on_group=journal._group,
+                inline_below_s=inline_below_s,
+                machine=machine,
             )
-            journal.writer.start()
-            try:
-                journal._last_change_id = await journal.read(Queries.last_change_id)
-                yield journal
-            finally:
-                journal.close()
-                # Shielded: a cancelled keeper still writes down what it knows.
-                with anyio.CancelScope(shield=True):
-                    await machine.in_thread(journal.writer.close)
-            if journal.waiting_notes:
-                raise JournalError(f"{journal.waiting_notes} notes were lost on closing. {journal.problem}")
+        )
+        journal.writer.start()
+        try:
+            journal._last_change_id = await journal.read(Queries.last_change_id)
+            yield journal
+        finally:
+            journal.close()
+            # Shielded: a cancelled keeper still writes down what it knows.
+            with anyio.CancelScope(shield=True):
+                await machine.in_thread(journal.writer.close)
+        if journal.waiting_notes:
+            raise JournalError(f"{journal.waiting_notes} notes were lost on closing. {journal.problem}")
 
     # --- writing
 

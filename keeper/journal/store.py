@@ -1,15 +1,19 @@
-"""What the journal asks of a store. `keeper.journal.sqlite` is one; the contract tests hold each to this.
+"""What the journal asks of a store, and of the home that it has. The contract tests hold each store to this.
 
 A store belongs to one thread at a time: the writer's, or for a moment the event loop's (`Writer.commit_now`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
 
 from keeper.domain.errors import DuplicateAttempt, JournalError
+from keeper.journal.looking import Finding, Inspection
 from keeper.journal.ops import JournalConflict, Op
+from keeper.journal.queries import Queries
 from keeper.journal.retention import Pruned, Retention
 
 
@@ -69,6 +73,53 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Leave the store clean behind, and let go of it."""
+        ...
+
+
+class Home(Protocol):
+    """Where a journal lives, and what is done to it there. Its methods block."""
+
+    @property
+    def name(self) -> str:
+        """Which one it is, for people: without a credential."""
+        ...
+
+    def open_store(self, on_news: Callable[[], None]) -> Store:
+        """Take the right to write, make the journal when it is missing, and bring it to the newest version. `on_news`
+        is told, from any thread, that the store's `trouble` or `wants_turn` may have changed.
+
+        Raises JournalBusy when another has the right, JournalVersion, or JournalError with the reason and what to do.
+        """
+        ...
+
+    def open_queries(self) -> Queries:
+        """A connection that only reads, beside whoever writes. JournalError when there is nothing to read."""
+        ...
+
+    def translated(self) -> AbstractContextManager[None]:
+        """Turn the database's errors into JournalError."""
+        ...
+
+    def inspect(self) -> Inspection:
+        """What a start would find. Raises JournalVersion for a newer keeper's journal, JournalError when a start could
+        not write it.
+        """
+        ...
+
+    def verify(self, *, limit: int = 100) -> list[Finding]:
+        """Look for damage, and for broken promises; at most `limit` of each. JournalError when it can't be read."""
+        ...
+
+    def export(self) -> Iterator[bytes]:
+        """Every row as one line of JSON with its `table`, as of one moment. u64 are plain numbers, bytes are base64."""
+        ...
+
+    def backup(self, target: Path) -> None:
+        """Copy the journal to a new file, as of one moment. JournalError when the target exists."""
+        ...
+
+    def vacuum(self) -> tuple[int, int]:
+        """Give the space of removed rows back; the size in bytes before and after. JournalBusy while a keeper runs."""
         ...
 
 

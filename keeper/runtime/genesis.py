@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 from keeper.domain.errors import ChainError, Misconfigured
@@ -29,17 +28,17 @@ async def hold_to_genesis(client: ChainClient, journal: Journal, expected: str |
             remedy="Check rpc.url, or rpc.genesis.",
         )
     known = await journal.meta(GENESIS)
-    refuse_another_chain(journal.path, known, genesis)
+    refuse_another_chain(journal.name, known, genesis)
     if known is None:
         await journal.commit(SetMeta(GENESIS, genesis))
     await client.pool.hold_to(genesis)
     return genesis
 
 
-def refuse_another_chain(journal: Path, known: str | None, genesis: str | None) -> None:
-    """Misconfigured when the journal at this path knows a chain, and it is another one."""
+def refuse_another_chain(journal: str, known: str | None, genesis: str | None) -> None:
+    """Misconfigured when this journal knows a chain, and it is another one."""
     if known not in (None, genesis):
         raise Misconfigured(
             f"The journal {journal} belongs to another chain (genesis {known}, this one is {genesis}).",
-            remedy="Set journal.path to a file of its own for each chain.",
+            remedy="Give each chain a journal of its own: set journal.path, or journal.url.",
         )

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from keeper.journal import verify
+from keeper.journal import home_of
 from tests.chaos.episode import Episode, Outcome
 from tests.chaos.scenario import Scenario, draw
 from tests.chaos.stage import Stage
@@ -45,7 +45,8 @@ async def _one(stage: Stage, seed: int, episode: int, evidence: Path) -> Outcome
     assert stage.config is not None
     # A journal that is damaged or contradicts itself is found here, while the keeper goes on writing it.
     outcome.violations += [
-        f"the journal: {finding.what}: {finding.subject} {finding.detail}" for finding in verify(stage.config.journal)
+        f"the journal: {finding.what}: {finding.subject} {finding.detail}"
+        for finding in home_of(stage.config.journal).verify()
     ]
     counts = outcome.counts + (_counters(stage) - before)
     line = {

@@ -27,11 +27,11 @@ from keeper.journal import (
     NoteOrder,
     PreparedKind,
     PreparedStatus,
+    Queries,
     SetMeta,
 )
 from keeper.journal.records import PreparedRow
 from keeper.journal.sqlite.files import open_reader
-from keeper.journal.sqlite.queries import Queries
 from keeper.triggers.book import Book
 from keeper.triggers.watchlist import Watched
 from tests.journal.journal_making import make_order, make_prepared
@@ -53,7 +53,7 @@ class Hands:
         self.tracked.append(flight)
 
     def begin(self, flights: Sequence[Flight]) -> None:
-        queries = Queries(open_reader(self._journal.path))
+        queries = Queries(open_reader(Path(self._journal.name)))
         self.durable |= {attempt.signature for attempt in queries.open_attempts()}
         queries.close()
 

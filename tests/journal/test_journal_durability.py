@@ -9,7 +9,7 @@ import pytest
 
 from keeper.domain.errors import JournalError
 from keeper.domain.orders import OrderState
-from keeper.journal import Journal, NoteOrder, NoteState, verify
+from keeper.journal import Journal, NoteOrder, NoteState, home_of
 from keeper.journal.sqlite.store import SqliteStore
 from keeper.journal.store import Store
 from tests.journal.journal_making import child, line, make_order, reap
@@ -73,7 +73,7 @@ async def test_killed_at_any_moment_each_call_is_whole_or_absent(tmp_path: Path,
         assert returned <= {str(attempt.order) for attempt in attempts}, "nothing that returned is lost"
         counts = await journal.counts_by_state()
         assert counts[OrderState.EXECUTING] == sum(counts.values()) == len(attempts), "nothing is half there"
-    assert verify(path) == []
+    assert home_of(path).verify() == []
 
 
 def test_a_full_disk_stops_the_journal_and_room_on_it_heals_it(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_full_disk_stops_the_journal_and_room_on_it_heals_it(tmp_path: Path) -
     assert "PATH" in said[1]
     assert "full" in said[1] or "can't be written" in said[1]
     assert said[2:] == ["healthy", "Posted while the disk was full."]
-    assert verify(path) == []
+    assert home_of(path).verify() == []
 
 
 def test_it_heals_by_itself_without_anybody_writing(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ async def test_a_write_without_an_fsync_leaves_the_next_commit_its_own(tmp_path:
             await journal.write(NoteState(unknown.address, OrderState.OPEN, "Unknown."))
         assert await journal.writer.upkeep(synchronous) == 2
         await journal.commit(NoteState(order.address, OrderState.FAILED, "Why not."))
-    assert verify(tmp_path / "j.db") == []
+    assert home_of(tmp_path / "j.db").verify() == []
     async with Journal.open(tmp_path / "j.db") as journal:
         row = await journal.order(order.address)
         assert row is not None

@@ -13,6 +13,7 @@ import pytest
 
 from keeper.domain.errors import JournalBusy, JournalError, JournalVersion
 from keeper.journal import Journal, NoteOrder, Reader, SetMeta
+from keeper.journal.sql import LIVE_SQL
 from keeper.journal.sqlite import schema
 from keeper.journal.sqlite.files import open_reader, open_writer
 from tests.journal.journal_making import child, line, make_order, reap
@@ -64,7 +65,7 @@ def test_the_database_itself_refuses_a_second_live_attempt(tmp_path: Path) -> No
         "INSERT INTO attempts (signature, kind, order_address, wire, blockhash, last_valid_block_height, state, "
         "number, signed_at) VALUES (?, ?, 'order', x'00', 'hash', 1, ?, 1, 1.0)"
     )
-    for state in schema.LIVE_SQL.replace("'", "").split(", "):
+    for state in LIVE_SQL.replace("'", "").split(", "):
         db.execute(sql, ("one", "execute", state))
         with pytest.raises(sqlite3.IntegrityError, match=r"attempts\.order_address"):
             db.execute(sql, ("two", "ratchet", "signed"))

@@ -16,7 +16,7 @@ from keeper.domain.attempts import AttemptState
 from keeper.domain.errors import DuplicateAttempt, JournalError
 from keeper.domain.orders import OrderState
 from keeper.domain.reports import GroupDone
-from keeper.journal import AddAttempt, Journal, MoveAttempt, NoteOrder, NoteState, SetMeta, verify
+from keeper.journal import AddAttempt, Journal, MoveAttempt, NoteOrder, NoteState, SetMeta, home_of
 from tests.journal.journal_making import child, key, line, make_attempt, make_order
 from tests.support import until
 
@@ -39,7 +39,7 @@ async def test_it_is_written_when_the_call_returns(journal: Journal) -> None:
     attempt = make_attempt(order.address)
     assert journal.writer.commit_now(NoteOrder(order), AddAttempt(attempt))
     assert [row.signature for row in await journal.open_attempts()] == [attempt.signature]
-    assert verify(journal.path) == []
+    assert home_of(journal.name).verify() == []
 
 
 async def test_a_refusal_is_raised_and_nothing_of_the_call_is_written(journal: Journal) -> None:
@@ -114,13 +114,13 @@ async def test_calls_on_either_way_keep_their_order_and_are_told_of(tmp_path: Pa
         assert journal.last_change_id == len(changes)
     assert sum(group.inline for group in groups) == 14
     assert sum(group.callers for group in groups if not group.inline) == 1 + 15 + 29
-    assert verify(tmp_path / "j.db") == []
+    assert home_of(tmp_path / "j.db").verify() == []
 
 
 async def test_another_program_that_has_the_file_is_not_waited_for(journal: Journal) -> None:
     order = make_order()
     journal.post(NoteOrder(order, OrderState.OPEN, "Noted before."))
-    with contextlib.closing(sqlite3.connect(journal.path, isolation_level=None)) as shell:
+    with contextlib.closing(sqlite3.connect(journal.name, isolation_level=None)) as shell:
         shell.execute("BEGIN IMMEDIATE")
         began_s = time.monotonic()
         assert not journal.writer.commit_now(NoteOrder(order), AddAttempt(make_attempt(order.address)))

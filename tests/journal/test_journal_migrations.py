@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from keeper.domain.errors import JournalVersion
-from keeper.journal import Journal, Queries, Reader, verify
+from keeper.journal import Journal, Queries, Reader, home_of
 from keeper.journal.sqlite import schema
 from keeper.journal.sqlite.files import open_reader, open_writer
 from tests.journal.freeze_journal import FOLDER, told
@@ -99,7 +99,7 @@ def test_a_journal_of_each_version_comes_forward_whole(version: int, tmp_path: P
         assert conn.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
         assert conn.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert list(conn.execute("PRAGMA foreign_key_check")) == []
-    assert verify(path) == []
+    assert home_of(path).verify() == []
     assert read(path) == expected(version)
     assert shape(path) == shape(fresh)
 
@@ -116,7 +116,7 @@ async def test_a_keeper_starts_on_a_journal_of_each_version(version: int, tmp_pa
                 assert (shown["user"], shown["client_order_id"]) == (order["user"], None)
                 assert {a["signature"] for a in shown["attempts"]} == {a[0] for a in order["attempts"]}
         assert keeper.process.returncode == 0
-    assert verify(path) == []
+    assert home_of(path).verify() == []
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -146,7 +146,7 @@ def test_a_kill_in_the_middle_of_a_migration_leaves_the_older_version_whole(vers
         assert conn.execute("PRAGMA user_version").fetchone() == (version,)
         assert "later" not in [row[1] for row in conn.execute("PRAGMA table_info(orders)")]
     open_writer(path).conn.close()
-    assert verify(path) == []
+    assert home_of(path).verify() == []
     assert read(path) == expected(version)
 
 

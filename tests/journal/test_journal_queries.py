@@ -26,10 +26,10 @@ from keeper.journal import (
     UseBudget,
 )
 from keeper.journal.applying import Rows, Wanted, apply
+from keeper.journal.pruning import prune_step
 from keeper.journal.rows import ORDER_COLUMNS
 from keeper.journal.sqlite import statements as statements_of
 from keeper.journal.sqlite.files import open_reader, open_writer
-from keeper.journal.sqlite.pruning import prune_step
 from tests.journal.journal_making import MARKET, key, make_attempt, make_order, make_prepared
 from tests.support import BOUND_S
 
@@ -233,8 +233,9 @@ def plans(path: Path) -> Iterator[tuple[str, str]]:
     prune_step(writer, Retention(), now=1e12)
     writer.conn.set_trace_callback(None)
 
-    queries = Queries(open_reader(path))
-    queries._db.conn.set_trace_callback(statements.append)
+    reader = open_reader(path)
+    queries = Queries(reader)
+    reader.conn.set_trace_callback(statements.append)
     user, market = key(), key()
     queries.order(user)
     queries.orders_at([user, market])

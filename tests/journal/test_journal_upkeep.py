@@ -25,10 +25,7 @@ from keeper.journal import (
     PreparedStatus,
     Pruned,
     Retention,
-    backup,
-    export,
-    vacuum,
-    verify,
+    home_of,
 )
 from tests.journal.journal_making import U64_MAX, key, make_attempt, make_order, make_prepared
 
@@ -80,7 +77,7 @@ async def test_what_is_over_and_old_goes_and_the_rest_stays(tmp_path: Path) -> N
         assert (await journal.changes_after(0)).gap
         assert not (await journal.changes_after(journal.last_change_id)).gap
         assert await journal.prune(now=NOW) == Pruned()
-    assert verify(tmp_path / "j.db") == []
+    assert home_of(tmp_path / "j.db").verify() == []
 
 
 async def test_a_large_backlog_goes_in_steps_that_let_commits_through(tmp_path: Path) -> None:
@@ -115,7 +112,7 @@ async def filled(path: Path) -> tuple[str, str]:
 async def test_verify_finds_what_is_planted(tmp_path: Path) -> None:
     path = tmp_path / "j.db"
     address, signature = await filled(path)
-    assert verify(path) == []
+    assert home_of(path).verify() == []
     columns = "kind, order_address, wire, blockhash, last_valid_block_height, number, signed_at"
     copy = f"SELECT 's2', 'signed', NULL, {columns} FROM attempts WHERE signature = '{signature}'"
     planted = {
@@ -137,21 +134,21 @@ async def test_verify_finds_what_is_planted(tmp_path: Path) -> None:
     }
     for word, statements in planted.items():
         broken = tmp_path / f"{word}.db"
-        backup(path, broken)
+        home_of(path).backup(broken)
         conn = sqlite3.connect(broken, isolation_level=None)
         for statement in statements:
             conn.execute(statement)
         conn.close()
-        findings = verify(broken)
+        findings = home_of(broken).verify()
         assert findings, word
         assert any(word in finding.what for finding in findings), (word, findings)
-    assert any(address in f.subject for f in verify(tmp_path / "could still land.db"))
+    assert any(address in f.subject for f in home_of(tmp_path / "could still land.db").verify())
 
 
 async def test_export_is_exact_json_lines(tmp_path: Path) -> None:
     path = tmp_path / "j.db"
     address, signature = await filled(path)
-    rows = [json.loads(text) for text in export(path)]
+    rows = [json.loads(text) for text in home_of(path).export()]
     tables = [row["table"] for row in rows]
     assert tables == ["orders", "attempts", "changes", "changes", "prepared"]
     assert (rows[0]["address"], rows[0]["size"]) == (address, U64_MAX)
@@ -161,7 +158,7 @@ async def test_export_is_exact_json_lines(tmp_path: Path) -> None:
 
 def test_vacuum_of_a_journal_that_is_not_there_says_so_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="There is no journal at"):
-        vacuum(tmp_path / "j.db")
+        home_of(tmp_path / "j.db").vacuum()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -169,18 +166,18 @@ async def test_backup_beside_a_running_keeper_and_vacuum_only_without(tmp_path: 
     path = tmp_path / "j.db"
     async with Journal.open(path, retention=Retention(history_days=1)) as journal:
         await journal.commit(*(NoteOrder(make_order(), OrderState.FILLED, "F.", at=1.0) for _ in range(1_000)))
-        backup(path, tmp_path / "copy.db")
+        home_of(path).backup(tmp_path / "copy.db")
         with pytest.raises(JournalError, match="can't be created"):
-            backup(path, tmp_path / "copy.db")
+            home_of(path).backup(tmp_path / "copy.db")
         with pytest.raises(JournalBusy):
-            vacuum(path)
+            home_of(path).vacuum()
         await journal.prune()
-    before, after = vacuum(path)
+    before, after = home_of(path).vacuum()
     assert after < before / 2
     assert stat.S_IMODE((tmp_path / "copy.db").stat().st_mode) == 0o600
     async with Journal.open(tmp_path / "copy.db") as copied:
         assert (await copied.counts_by_state())[OrderState.FILLED] == 1_000
-    assert verify(tmp_path / "copy.db") == []
+    assert home_of(tmp_path / "copy.db").verify() == []
 
 
 async def test_a_relay_of_an_order_in_the_journal_is_no_finding(tmp_path: Path) -> None:
@@ -191,4 +188,4 @@ async def test_a_relay_of_an_order_in_the_journal_is_no_finding(tmp_path: Path) 
             AddAttempt(make_attempt(order.address, kind=AttemptKind.RELAY)),
             AddAttempt(make_attempt(order.address)),
         )
-    assert verify(tmp_path / "j.db") == []
+    assert home_of(tmp_path / "j.db").verify() == []

@@ -11,7 +11,7 @@ from keeper.config.keys import load_signer
 from keeper.config.settings import HttpSettings, JournalSettings, KeySettings
 from keeper.domain.errors import JournalError, KeeperError
 from keeper.http.edge.server import listen
-from keeper.journal import Inspection, inspect
+from keeper.journal import Inspection, home_of
 from keeper.solana.transactions import Signer
 
 _LEAST_FREE_BYTES: Final = 1 << 30
@@ -41,7 +41,7 @@ def journal(settings: JournalSettings, lines: Lines, *, keeper_runs: bool) -> In
     """The journal: writable, nobody else's, of a version that this keeper reads."""
     path = settings.path.absolute()
     try:
-        found = inspect(path)
+        found = home_of(path).inspect()
     except KeeperError as e:
         lines.refused("journal", e, remedy="" if isinstance(e, JournalError) else "Check journal.path.")
         return None

@@ -26,7 +26,7 @@ async def look(settings: Settings) -> Lines:
     if not working:
         return lines
     known = None if found is None else found.meta.get(GENESIS)
-    lines.try_to("journal", lambda: refuse_another_chain(settings.journal.path, known, genesis))
+    lines.try_to("journal", lambda: refuse_another_chain(str(settings.journal.path), known, genesis))
     await chain.sockets(working, lines)
     async with chain.client_for(working) as client:
         await chain.clock(client, lines)

@@ -6,28 +6,15 @@ import contextlib
 import os
 import sqlite3
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from sqlite_utils import Database
 
 from keeper.domain.errors import JournalBusy, JournalError
+from keeper.journal.looking import Inspection
 from keeper.journal.sqlite import files, schema
 from keeper.journal.sqlite.lock import writer_lock
-
-
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """What a start would find. `version` is None when there is no file yet; `holder` is the message of the lock when
-    another process writes it; `meta` is the journal's own notes (which chain it belongs to, whether it is paused).
-    """
-
-    version: int | None
-    newest: int
-    holder: str | None
-    meta: dict[str, str]
-    size_bytes: int
 
 
 def inspect(path: Path) -> Inspection:

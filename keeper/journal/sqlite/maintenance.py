@@ -3,77 +3,22 @@
 Blocking functions on a path, for the commands. All but `vacuum` may run beside a keeper that is writing.
 """
 
-# ruff: noqa: S608  (the texts are put together from this module's constants; every value is a parameter)
-
 from __future__ import annotations
 
 import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import msgspec
 from sqlite_utils import Database
 
-from keeper.domain.attempts import Fate
 from keeper.domain.errors import JournalError
-from keeper.domain.orders import OrderState
+from keeper.journal.looking import Finding, broken_promises
 from keeper.journal.rows import TABLES, U64_COLUMNS, from_stored
 from keeper.journal.sqlite import files
 from keeper.journal.sqlite.lock import writer_lock
-from keeper.journal.sqlite.schema import BLOCKING_SQL
-
-_STATES_SQL: Final = ", ".join(f"'{state.value}'" for state in OrderState)
-_CLOSED_SQL: Final = ", ".join(f"'{state.value}'" for state in OrderState if state.terminal)
-
-# Each finds what must not be: its rows are (subject, detail). NOT INDEXED: a damaged index must not hide them.
-_INVARIANTS: Final = (
-    (
-        "two attempts at one order could still land",
-        f"SELECT order_address, group_concat(signature, ' ') FROM attempts NOT INDEXED "
-        f"WHERE {BLOCKING_SQL} GROUP BY order_address HAVING COUNT(*) > 1",
-    ),
-    (
-        "an order was executed more than once",
-        f"SELECT order_address, group_concat(signature, ' ') FROM attempts NOT INDEXED "
-        f"WHERE fate = '{Fate.EXECUTED.value}' GROUP BY order_address HAVING COUNT(*) > 1",
-    ),
-    (
-        "an order is in no named state, or has no reason",
-        f"SELECT address, state FROM orders NOT INDEXED WHERE state NOT IN ({_STATES_SQL}) OR reason = ''",
-    ),
-    (
-        "an order's closed mark contradicts its state",
-        f"SELECT address, state FROM orders NOT INDEXED WHERE closed <> (state IN ({_CLOSED_SQL}))",
-    ),
-    (
-        "an attempt's order is not known",
-        "SELECT signature, order_address FROM attempts a NOT INDEXED "
-        "WHERE NOT EXISTS (SELECT 1 FROM orders o WHERE o.address = a.order_address)",
-    ),
-    (
-        "an order's state is not the one its history ends in",
-        "SELECT address, state FROM orders o NOT INDEXED WHERE state IS NOT "
-        "(SELECT state FROM changes c WHERE c.order_ref = o.id ORDER BY c.id DESC LIMIT 1)",
-    ),
-    (
-        "the count of a state is wrong",
-        "SELECT state, n FROM order_counts k "
-        "WHERE n <> (SELECT COUNT(*) FROM orders o INDEXED BY orders_state WHERE o.state = k.state)",
-    ),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that must not be: what, of whom, and the detail."""
-
-    what: str
-    subject: str
-    detail: str
 
 
 def verify(path: Path, *, limit: int = 100) -> list[Finding]:
@@ -91,10 +36,7 @@ def verify(path: Path, *, limit: int = 100) -> list[Finding]:
             Finding("a row refers to one that is missing", str(table), f"row {rowid} refers to {parent}")
             for table, rowid, parent, _ in db.execute("PRAGMA foreign_key_check").fetchall()
         ]
-        for what, sql in _INVARIANTS:
-            rows = db.execute(f"{sql} LIMIT ?", (limit,)).fetchall()
-            findings += [Finding(what, str(subject), str(detail)) for subject, detail in rows]
-    return findings
+        return findings + broken_promises(db, limit)
 
 
 def export(path: Path) -> Iterator[bytes]:

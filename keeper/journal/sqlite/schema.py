@@ -15,31 +15,10 @@ from typing import Final
 
 from sqlite_utils import Database
 
-from keeper.domain.attempts import IN_FLIGHT_STATES, LIVE_STATES, AttemptKind, AttemptState
 from keeper.domain.errors import JournalError, JournalVersion
 
 APPLICATION_ID: Final = 0x514B4A31
 """`QKJ1`, in the file's header: this is a keeper's journal and not somebody's other database."""
-
-
-def _words(states: frozenset[AttemptState]) -> str:
-    return ", ".join(f"'{state.value}'" for state in sorted(states))
-
-
-LIVE_SQL: Final = _words(LIVE_STATES)
-"""The attempt states that could still land, as a list for SQL."""
-ENDED_SQL: Final = _words(frozenset(AttemptState) - LIVE_STATES)
-"""The attempt states that nothing follows."""
-BLOCKING_SQL: Final = (
-    f"((kind = '{AttemptKind.EXECUTE.value}' AND state IN ({LIVE_SQL})) "
-    f"OR (kind = '{AttemptKind.RATCHET.value}' AND state IN ({_words(IN_FLIGHT_STATES)})))"
-)
-"""`keeper.domain.attempts.BLOCKING` in SQL: an order has one such attempt at most."""
-FOLLOWED_SQL: Final = (
-    f"((kind = '{AttemptKind.RELAY.value}' AND state IN ({LIVE_SQL})) "
-    f"OR (kind = '{AttemptKind.RATCHET.value}' AND state = '{AttemptState.CONFIRMED.value}'))"
-)
-"""The other open attempts."""
 
 # Frozen texts: version 1 must stay what it was when the domain's words grow.
 _V1_LIVE = "'confirmed', 'seen', 'sent', 'signed', 'unknown'"

@@ -30,7 +30,7 @@ from keeper.journal.rows import (
     order_values,
     prepared_values,
 )
-from keeper.journal.sqlite.schema import BLOCKING_SQL
+from keeper.journal.sql import BLOCKING_SQL
 
 _MAX_PARAMETERS: Final = 32_000
 """SQLite's default limit is 32,766 in one statement."""

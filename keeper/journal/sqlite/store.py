@@ -15,10 +15,11 @@ from keeper.domain.errors import JournalError
 from keeper.journal.applying import Rows, Wanted, apply
 from keeper.journal.machine import REAL, Machine
 from keeper.journal.ops import Op
+from keeper.journal.pruning import prune_step
 from keeper.journal.retention import Pruned, Retention
 from keeper.journal.sqlite import files
 from keeper.journal.sqlite.checkpoints import Checkpoints, checkpoint_at_end, checkpoint_in_line
-from keeper.journal.sqlite.pruning import prune_step
+from keeper.journal.sqlite.lock import writer_lock
 from keeper.journal.sqlite.statements import load, save
 from keeper.journal.store import StoreBusy, refusal
 
@@ -27,13 +28,15 @@ _FEW_ROWS: Final = 64
 
 
 class SqliteStore:
-    """A `Store` on an open journal file, under the writer's lock. `on_news` is told, from a thread of its own, that
-    `trouble` or `wants_turn` may have changed.
-    """
+    """A `Store` on a journal file that is there (`files.create`). See `Home.open_store`."""
 
     def __init__(self, path: Path, on_news: Callable[[], None], *, machine: Machine = REAL) -> None:
         self._path = path
-        self._db, checkpointer = files.open_writers(path, machine)
+        with contextlib.ExitStack() as stack:
+            # Everything the writer does lies inside the lock: it is taken first and let go of last.
+            stack.enter_context(writer_lock(path))
+            self._db, checkpointer = files.open_writers(path, machine)
+            self._lock = stack.pop_all()
         self._db.conn.execute("PRAGMA busy_timeout = 0")  # see `files.patient`
         self._on_news = on_news
         self._checkpoints = Checkpoints(
@@ -156,7 +159,9 @@ class SqliteStore:
         """See Store."""
         try:
             with files.patient(self._db):
+                self._db.conn.execute("BEGIN IMMEDIATE")
                 pruned = prune_step(self._db, retention, now)
+                self._db.conn.execute("COMMIT")
         except BaseException:
             self._rollback()
             raise
@@ -191,6 +196,7 @@ class SqliteStore:
         self._checkpoints.close()
         checkpoint_at_end(self._db)
         self._db.conn.close()
+        self._lock.close()
 
     def _begin_anew(self) -> None:
         """All of the WAL is in the database file: its first frame can be written anew while nobody waits."""

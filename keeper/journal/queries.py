@@ -12,13 +12,12 @@ import contextlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-import msgspec
 from solders.pubkey import Pubkey
 from solders.signature import Signature
-from sqlite_utils import Database
 
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import OrderState, OrderType
+from keeper.journal.paging import cursor_of, order_sources, page_limit, read_cursor
 from keeper.journal.records import (
     ChangePage,
     ChangeRow,
@@ -35,8 +34,7 @@ from keeper.journal.rows import (
     order_row,
     prepared_row,
 )
-from keeper.journal.sqlite.paging import cursor_of, json_words, order_sources, page_limit, read_cursor
-from keeper.journal.sqlite.schema import BLOCKING_SQL, FOLLOWED_SQL
+from keeper.journal.sql import BLOCKING_SQL, FOLLOWED_SQL, Connection, columns_sql, json_list
 
 PRUNED_TO: Final = "changes_pruned_to"
 """The `meta` key of the highest change id that retention removed."""
@@ -44,10 +42,10 @@ MARKET_NAME: Final = "market:"
 """Before a market's address: the `meta` key of its name."""
 _CHANGES_LOOKED_AT: Final = 4_000
 
-_ORDERS: Final = f"SELECT {', '.join(ORDER_COLUMNS)} FROM orders"
-_ATTEMPTS: Final = f"SELECT id, {', '.join(ATTEMPTS.columns)} FROM attempts"
-_PREPARED: Final = f"SELECT {', '.join(PREPARED.columns)} FROM prepared"
-_CHANGES: Final = "SELECT c.id, o.address, o.user, o.market, c.state, c.reason, c.at, c.slot FROM"
+_ORDERS: Final = f"SELECT {columns_sql(ORDER_COLUMNS)} FROM orders"
+_ATTEMPTS: Final = f"SELECT id, {columns_sql(ATTEMPTS.columns)} FROM attempts"
+_PREPARED: Final = f"SELECT {columns_sql(PREPARED.columns)} FROM prepared"
+_CHANGES: Final = 'SELECT c.id, o.address, o."user", o.market, c.state, c.reason, c.at, c.slot FROM'
 
 _LOOKED_AT: Final = 1_000
 """So many rows a page looks at for what no index tells."""
@@ -68,12 +66,12 @@ back, or an order that had expired are not among them."""
 class Queries:
     """The queries, on one connection, for one thread at a time. Blocking: the Journal runs them in threads."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Connection) -> None:
         self._db = db
 
     def close(self) -> None:
         """Close the connection."""
-        self._db.conn.close()
+        self._db.close()
 
     def _all(self, sql: str, *args: object) -> list[tuple[Any, ...]]:
         return self._db.execute(sql, args).fetchall()
@@ -102,7 +100,7 @@ class Queries:
         """Those of these orders that the journal knows, in one query: a page's worth."""
         rows = self._all(
             f"{_ORDERS} WHERE address IN (SELECT value FROM json_each(?))",
-            json_words({str(address) for address in addresses}),
+            json_list({str(address) for address in addresses}),
         )
         return {row.address: row for row in map(order_row, rows)}
 
@@ -143,9 +141,9 @@ class Queries:
             rows = self._all(f"{_ORDERS[: -len(' orders')]} {parts[0]}", *args)
         else:
             # The numbers first: of the rows that each part gives, most are not on the page.
-            numbers = " UNION ALL ".join(f"SELECT id FROM (SELECT id FROM {part})" for part in parts)
+            numbers = " UNION ALL ".join(f"SELECT id FROM (SELECT id FROM {part}) AS some" for part in parts)
             rows = self._all(
-                f"{_ORDERS} WHERE id IN (SELECT id FROM ({numbers}) ORDER BY id DESC LIMIT ?) ORDER BY id DESC",
+                f"{_ORDERS} WHERE id IN (SELECT id FROM ({numbers}) AS e ORDER BY id DESC LIMIT ?) ORDER BY id DESC",
                 *args,
                 looked_at + 1,
             )
@@ -212,12 +210,12 @@ class Queries:
         """
         ends = (Fate.EXECUTED.value, Fate.NO_POSITION.value, Fate.EXPIRED_ORDER.value)
         rows = self._all(
-            "SELECT a.order_address, a.fate FROM json_each(?1) wanted "
-            "CROSS JOIN attempts a INDEXED BY attempts_order ON a.order_address = wanted.value "
-            "JOIN orders o ON o.address = a.order_address "
-            "WHERE a.kind = ?2 AND a.state IN (?3, ?4) AND a.fate IN (?5, ?6, ?7) "
+            "SELECT a.order_address, a.fate FROM attempts a INDEXED BY attempts_order "
+            "CROSS JOIN orders o ON o.address = a.order_address "
+            "WHERE a.order_address IN (SELECT value FROM json_each(?)) "
+            "AND a.kind = ? AND a.state IN (?, ?) AND a.fate IN (?, ?, ?) "
             "AND a.signed_at >= o.first_seen_at",
-            msgspec.json.encode([str(address) for address in addresses]).decode(),
+            json_list(map(str, addresses)),
             AttemptKind.EXECUTE.value,
             AttemptState.CONFIRMED.value,
             AttemptState.FINALIZED.value,
@@ -297,7 +295,7 @@ class Queries:
         )
         per_fate = " UNION ALL ".join(
             "SELECT * FROM (SELECT order_address, signed_at FROM attempts INDEXED BY attempts_fate "
-            f"WHERE fate = ? AND kind = '{AttemptKind.EXECUTE.value}' ORDER BY signed_at DESC LIMIT ?)"
+            f"WHERE fate = ? AND kind = '{AttemptKind.EXECUTE.value}' ORDER BY signed_at DESC LIMIT ?) AS some"
             for _ in BAD_FATES
         )
         args = [value for fate in sorted(BAD_FATES) for value in (fate.value, limit)]
@@ -342,9 +340,9 @@ class Queries:
         newest = max(self.last_change_id(), after)
         horizon = min(newest, after + (limit if user is None and market is None else _CHANGES_LOOKED_AT))
         conditions, values = ["c.id > ?", "c.id <= ?"], [after, horizon]  # type: list[str], list[object]
-        for column, key in (("user", user), ("market", market)):
+        for column, key in (('o."user"', user), ("o.market", market)):
             if key is not None:
-                conditions.append(f"o.{column} = ?")
+                conditions.append(f"{column} = ?")
                 values.append(str(key))
         rows = self._all(
             # CROSS JOIN keeps the order: the changes by id outside, each one's order inside.
@@ -364,8 +362,9 @@ class Queries:
 
     def last_change_id(self) -> int:
         """The newest change's id; 0 when there never was one."""
-        row = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'changes'")
-        return 0 if row is None else int(row[0])
+        row = self._one("SELECT MAX(id), (SELECT value FROM meta WHERE key = ?) FROM changes", PRUNED_TO)
+        assert row is not None
+        return max(row[0] or 0, int(row[1] or 0))  # retention may have removed the newest
 
     # --- prepared transactions, and the rest
 
@@ -391,7 +390,7 @@ class Queries:
 
     def market_names(self) -> dict[Pubkey, str]:
         """The names of the markets that a keeper has seen."""
-        rows = self._all("SELECT key, value FROM meta WHERE key GLOB ?", f"{MARKET_NAME}*")
+        rows = self._all("SELECT key, value FROM meta WHERE substr(key, 1, ?) = ?", len(MARKET_NAME), MARKET_NAME)
         return {Pubkey.from_string(key.removeprefix(MARKET_NAME)): name for key, name in rows}
 
     def meta(self, key: str) -> str | None:

@@ -6,22 +6,18 @@ from __future__ import annotations
 import time
 from typing import Final
 
-import msgspec
-from sqlite_utils import Database
-
+from keeper.journal.queries import PRUNED_TO
 from keeper.journal.retention import Pruned, Retention
-from keeper.journal.sqlite.queries import PRUNED_TO
-from keeper.journal.sqlite.schema import ENDED_SQL, LIVE_SQL
+from keeper.journal.sql import ENDED_SQL, LIVE_SQL, Connection, json_list
 
 _STEP: Final = 500
 _DAY_S: Final = 86_400.0
 
 
-def prune_step(db: Database, retention: Retention, now: float | None = None) -> Pruned:
-    """Remove at most some hundred rows of each kind, in a transaction of its own. `now`: unix seconds."""
+def prune_step(db: Connection, retention: Retention, now: float | None = None) -> Pruned:
+    """Remove at most some hundred rows of each kind, under the open transaction. `now`: unix seconds."""
     at = time.time() if now is None else now
     history = at - retention.history_days * _DAY_S
-    db.execute("BEGIN IMMEDIATE")
     orders, attempts = _ended_orders(db, history)
     attempts += _ended_attempts(db, history)
     prepared = 0
@@ -33,41 +29,39 @@ def prune_step(db: Database, retention: Retention, now: float | None = None) -> 
         ).rowcount
     oldest_day = time.strftime("%Y-%m-%d", time.gmtime(at - retention.spend_days * _DAY_S))
     db.execute("DELETE FROM daily_spend WHERE day < ?", (oldest_day,))
-    db.execute("COMMIT")
     return Pruned(orders, attempts, prepared, done=not (orders or attempts or prepared))
 
 
-def _ended_orders(db: Database, before: float) -> tuple[int, int]:
+def _ended_orders(db: Connection, before: float) -> tuple[int, int]:
     """Ended orders that nothing happened to since: they go with their attempts and their history."""
     rows = db.execute(
-        f"SELECT id, address FROM orders o INDEXED BY orders_ended WHERE closed = 1 AND updated_at < ? "
+        f"SELECT address FROM orders o INDEXED BY orders_ended WHERE closed = 1 AND updated_at < ? "
         f"AND NOT EXISTS (SELECT 1 FROM attempts WHERE order_address = o.address AND state IN ({LIVE_SQL})) "
         "ORDER BY updated_at LIMIT ?",
         (before, _STEP),
     ).fetchall()
     if not rows:
         return 0, 0
-    ids = msgspec.json.encode([id_ for id_, _ in rows]).decode()
-    addresses = msgspec.json.encode([address for _, address in rows]).decode()
-    (pruned_to,) = db.execute(
-        "SELECT MAX(id) FROM changes WHERE order_ref IN (SELECT value FROM json_each(?))", (ids,)
+    addresses = json_list(address for (address,) in rows)
+    those = "IN (SELECT value FROM json_each(?))"
+    newest, known = db.execute(
+        f"SELECT MAX(id), (SELECT value FROM meta WHERE key = ?) FROM changes "
+        f"WHERE order_ref IN (SELECT id FROM orders WHERE address {those})",
+        (PRUNED_TO, addresses),
     ).fetchone()
-    if pruned_to is not None:
+    if newest is not None:
         # A stream that resumes from before this can't be given every change any more, and is told so.
         db.execute(
-            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE "
-            "SET value = MAX(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))",
-            (PRUNED_TO, str(pruned_to)),
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            (PRUNED_TO, str(max(newest, int(known or 0)))),
         )
-    attempts = db.execute(
-        "DELETE FROM attempts WHERE order_address IN (SELECT value FROM json_each(?))", (addresses,)
-    ).rowcount
+    attempts = db.execute(f"DELETE FROM attempts WHERE order_address {those}", (addresses,)).rowcount
     # The changes go with them, by their foreign key.
-    orders = db.execute("DELETE FROM orders WHERE id IN (SELECT value FROM json_each(?))", (ids,)).rowcount
+    orders = db.execute(f"DELETE FROM orders WHERE address {those}", (addresses,)).rowcount
     return orders, attempts
 
 
-def _ended_attempts(db: Database, before: float) -> int:
+def _ended_attempts(db: Connection, before: float) -> int:
     """Ended attempts of orders that go on: a trailing stop is moved for as long as it rests.
 
     The order keeps its highest attempt number, so that the count goes on.

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +12,7 @@ from solders.pubkey import Pubkey
 
 from keeper.domain.errors import ForeignCursor, JournalError
 from keeper.domain.orders import OrderState
+from keeper.journal.sql import json_list
 from keeper.journal.transitions import CLOSED_STATES
 
 MAX_PAGE: Final = 1_000
@@ -31,9 +31,9 @@ def order_sources(
         rest.append(("market = ?", str(market)))
     if client_order_id is not None:
         if user is not None:
-            rest.append(("user = ?", str(user)))
+            rest.append(('"user" = ?', str(user)))
         if states != _ALL:
-            rest.append(("state IN (SELECT value FROM json_each(?))", json_words(states)))
+            rest.append(("state IN (SELECT value FROM json_each(?))", json_list(states)))
         return [("INDEXED BY orders_client_id", "client_order_id = ?", [client_order_id])], rest
     living, closed = states - CLOSED_STATES, states & CLOSED_STATES
     whole = living in (frozenset(), _ALL - CLOSED_STATES) and closed in (frozenset(), CLOSED_STATES)
@@ -44,11 +44,11 @@ def order_sources(
     if user is None and market is None:
         return [("INDEXED BY orders_state", "state = ?", [state.value]) for state in sorted(states)], rest
     if not whole:
-        rest.append(("state IN (SELECT value FROM json_each(?))", json_words(states)))
+        rest.append(("state IN (SELECT value FROM json_each(?))", json_list(states)))
     columns = [("user", user), ("market", market)]
     given = [(column, str(key)) for column, key in columns if key is not None]
     index = f"INDEXED BY orders_{'_'.join(column for column, _ in given)}"
-    where = " AND ".join(f"{column} = ?" for column, _ in given)
+    where = " AND ".join(f'"{column}" = ?' for column, _ in given)
     values = [value for _, value in given]
     classes = [flag for flag, some in ((0, living), (1, closed)) if some]
     return [(index, f"{where} AND closed = ?", [*values, flag]) for flag in classes], [
@@ -67,7 +67,7 @@ def _market_sources(states: frozenset[OrderState], market: str) -> list[tuple[st
         if usual not in wanted:
             sources += [_rarer_source(state, market) for state in sorted(wanted)]
             continue
-        where, values = "market = ? AND closed = ?", [market, closed]
+        where, values = "market = ? AND closed = ?", [market, int(closed)]
         others = [rare for rare in sorted(_RARE - wanted) if (rare in CLOSED_STATES) is closed]
         if others:
             neither = " UNION ALL ".join(
@@ -76,7 +76,7 @@ def _market_sources(states: frozenset[OrderState], market: str) -> list[tuple[st
             )
             where, values = f"{where} AND id NOT IN ({neither})", [*values, *[market] * len(others)]
         where += " AND state IN (SELECT value FROM json_each(?))"
-        sources.append(("INDEXED BY orders_market", where, [*values, json_words(wanted)]))
+        sources.append(("INDEXED BY orders_market", where, [*values, json_list(wanted)]))
     return sources
 
 
@@ -84,11 +84,6 @@ def _rarer_source(state: OrderState, market: str) -> tuple[str, str, list[object
     if state in _RARE:
         return "INDEXED BY orders_market_rare", f"market = ? AND state = '{state.value}'", [market]
     return "INDEXED BY orders_state", "state = ? AND market = ?", [state.value, market]
-
-
-def json_words(words: Iterable[str]) -> str:
-    """Words as one parameter, for json_each."""
-    return msgspec.json.encode(sorted(words)).decode()
 
 
 def page_limit(limit: int) -> int:

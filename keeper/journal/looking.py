@@ -1,0 +1,82 @@
+# ruff: noqa: S608  (the texts are put together from this module's constants; every value is a parameter)
+"""What an operator sees of a journal without opening it for good, and what must not be in one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from keeper.domain.attempts import Fate
+from keeper.domain.orders import OrderState
+from keeper.journal.sql import BLOCKING_SQL, Connection
+
+_STATES_SQL: Final = ", ".join(f"'{state.value}'" for state in OrderState)
+_CLOSED_SQL: Final = ", ".join(f"'{state.value}'" for state in OrderState if state.terminal)
+
+# Each finds what must not be: its rows are (subject, detail). NOT INDEXED: a damaged index must not hide them.
+_INVARIANTS: Final = (
+    (
+        "two attempts at one order could still land",
+        f"SELECT order_address, group_concat(signature, ' ') FROM attempts NOT INDEXED "
+        f"WHERE {BLOCKING_SQL} GROUP BY order_address HAVING COUNT(*) > 1",
+    ),
+    (
+        "an order was executed more than once",
+        f"SELECT order_address, group_concat(signature, ' ') FROM attempts NOT INDEXED "
+        f"WHERE fate = '{Fate.EXECUTED.value}' GROUP BY order_address HAVING COUNT(*) > 1",
+    ),
+    (
+        "an order is in no named state, or has no reason",
+        f"SELECT address, state FROM orders NOT INDEXED WHERE state NOT IN ({_STATES_SQL}) OR reason = ''",
+    ),
+    (
+        "an order's closed mark contradicts its state",
+        f"SELECT address, state FROM orders NOT INDEXED WHERE (closed = 1) <> (state IN ({_CLOSED_SQL}))",
+    ),
+    (
+        "an attempt's order is not known",
+        "SELECT signature, order_address FROM attempts a NOT INDEXED "
+        "WHERE NOT EXISTS (SELECT 1 FROM orders o WHERE o.address = a.order_address)",
+    ),
+    (
+        "an order's state is not the one its history ends in",
+        "SELECT address, state FROM orders o NOT INDEXED WHERE state <> COALESCE("
+        "(SELECT state FROM changes c WHERE c.order_ref = o.id ORDER BY c.id DESC LIMIT 1), '')",
+    ),
+    (
+        "the count of a state is wrong",
+        "SELECT state, n FROM order_counts k "
+        "WHERE n <> (SELECT COUNT(*) FROM orders o INDEXED BY orders_state WHERE o.state = k.state)",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a start would find. `version` is None when there is no journal yet; `holder` is why it may not be written
+    now: another process writes it; `meta` is the journal's own notes (which chain it belongs to, whether it is paused).
+    """
+
+    version: int | None
+    newest: int
+    holder: str | None
+    meta: dict[str, str]
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that must not be: what, of whom, and the detail."""
+
+    what: str
+    subject: str
+    detail: str
+
+
+def broken_promises(db: Connection, limit: int) -> list[Finding]:
+    """What the journal says that must not be; at most `limit` of each kind. Reads everything."""
+    return [
+        Finding(what, str(subject), str(detail))
+        for what, sql in _INVARIANTS
+        for subject, detail in db.execute(f"{sql} LIMIT ?", (limit,)).fetchall()
+    ]
