@@ -20,7 +20,7 @@ from keeper.commands.explain import explain
 from keeper.commands.journal import journal_cli
 from keeper.commands.keygen import admin_token, keygen
 from keeper.commands.listing import executions, failures, orders
-from keeper.commands.localnet import localnet
+from keeper.commands.localnet import faucet, localnet
 from keeper.commands.openapi import openapi
 from keeper.commands.run import run
 from keeper.commands.simulate import simulate
@@ -41,7 +41,7 @@ cli.command(
     add_help_option=False,
 )(localnet)
 _SIMPLE = (
-    *(demo, config, check, keygen, openapi, orders, executions, explain),
+    *(faucet, demo, config, check, keygen, openapi, orders, executions, explain),
     *(status, pause, resume, admin_token, simulate),
 )
 for command in _SIMPLE:

@@ -28,20 +28,15 @@ from keeper.demo.files import write_key, write_settings
 from keeper.demo.ledger import read_ledger
 from keeper.demo.options import MAX_PRICE_AGE_S, SLOT_MS, DemoOptions
 from keeper.demo.plan import ORDERS_PER_USER, plan
-from keeper.demo.prices import LISTINGS
 from keeper.demo.processes import Child, started
 from keeper.demo.screen import Screen, closing
-from keeper.demo.sending import Sender
+from keeper.demo.sending import Sender, connected
 from keeper.demo.story import Story
 from keeper.demo.summary import Summary, summarize
 from keeper.demo.validator import Validator, started_validator
 from keeper.demo.watching import Watcher
 from keeper.demo.world import build_world
 from keeper.domain.errors import KeeperError
-from keeper.solana.client import ChainClient
-from keeper.solana.http1 import HttpTransport
-from keeper.solana.pool import PoolLimits, RpcPool
-from keeper.solana.rpc import Endpoint
 from keeper.venue.program import Program
 
 EXIT_FAILED: Final = 1
@@ -118,8 +113,7 @@ class _Demo:
         async with AsyncExitStack() as stack:
             chain = await stack.enter_async_context(self._chain())
             self._children.append(chain)
-            client = _client(chain.ready["rpc_url"])
-            stack.push_async_callback(client.pool.aclose)
+            client = await stack.enter_async_context(connected(chain.ready["rpc_url"]))
 
             board.scene = "Creating markets and funded traders"
             key = Keypair()
@@ -134,7 +128,7 @@ class _Demo:
             self._children.append(keeper)
             api = await stack.enter_async_context(KeeperApi(keeper.ready["http_url"]))
 
-            feed = Feed(self._program, sender, world, {listing.symbol: listing.price_1e6 for listing in LISTINGS})
+            feed = Feed(self._program, sender, world.oracle, world.markets)
             watcher = Watcher(api, board)
             story = Story(options, orders, world, api, feed, watcher, board, rng)
             async with anyio.create_task_group() as behind:
@@ -161,7 +155,7 @@ class _Demo:
                     seconds=time.monotonic() - self._started,
                 )
                 self._summary = summary
-                self._tell(summary, board)
+                self._console.print(closing(summary), soft_wrap=not self._console.is_terminal)
                 places: dict[str, str] = {}
                 if options.hold:
                     trader_key = write_key(self._directory / "trader.json", world.traders[0])
@@ -183,12 +177,6 @@ class _Demo:
         arguments = ["localnet", "--rpc-port", "0", "--slot-ms", str(SLOT_MS), "--json"]
         return started("chain", arguments, self._directory / "chain.log")
 
-    def _tell(self, summary: Summary, board: Board) -> None:
-        if not self._console.is_terminal:
-            for note in board.notes:
-                self._console.print(note, highlight=False, soft_wrap=True)
-        self._console.print(closing(summary), soft_wrap=True)
-
     def _tell_places(self, places: dict[str, str]) -> None:
         """Where everything is, for whoever wants to go on from here."""
         api = places["http_url"]
@@ -198,10 +186,6 @@ class _Demo:
             order = ["--api", api, "--key", places["trader_key"], "--type", "take_profit", "--trigger", "1"]
             lines += ["Place an order of your own:", f"  {shlex.join([sys.executable, str(_EXAMPLE), *order])}"]
         self._console.print("\n".join([*lines, "Ctrl-C ends both."]), highlight=False, soft_wrap=True)
-
-
-def _client(url: str) -> ChainClient:
-    return ChainClient(RpcPool([Endpoint("chain", HttpTransport(url, label="chain"))], PoolLimits(deadline_s=20.0)))
 
 
 def _first(group: BaseExceptionGroup[Any]) -> BaseException:

@@ -5,23 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import anyio
+from solders.keypair import Keypair
+from solders.pubkey import Pubkey
 
 from keeper.demo.options import HEARTBEAT_S
+from keeper.demo.prices import LISTINGS
 from keeper.demo.sending import Sender
-from keeper.demo.world import World, price_update
+from keeper.demo.world import price_update
 from keeper.venue.program import Program
 
 
 class Feed:
-    """Posts prices, signed by the markets' authority. `prices_1e6` are the last ones posted, by symbol."""
+    """Posts prices, signed by the markets' authority.
 
-    def __init__(self, program: Program, sender: Sender, world: World, prices_1e6: Mapping[str, int]) -> None:
+    By symbol: `markets` are addresses, `prices_1e6` the last prices posted.
+    """
+
+    def __init__(self, program: Program, sender: Sender, oracle: Keypair, markets: Mapping[str, Pubkey]) -> None:
         self._program = program
         self._sender = sender
-        self._world = world
+        self._oracle = oracle
+        self._markets = markets
         self._silent: set[str] = set()
         self._walking = False
-        self.prices_1e6 = dict(prices_1e6)
+        self.prices_1e6 = {listing.symbol: listing.price_1e6 for listing in LISTINGS}
         self.updates = 0
 
     def __repr__(self) -> str:
@@ -31,7 +38,7 @@ class Feed:
         """Post standing prices again, so that they stay fresh, until cancelled."""
         while True:
             if not self._walking:
-                await self._post({symbol: (price,) for symbol, price in self.prices_1e6.items()})
+                await self.post({symbol: (price,) for symbol, price in self.prices_1e6.items()})
             await anyio.sleep(HEARTBEAT_S)
 
     async def walk(self, paths: Mapping[str, Sequence[int]], tick_s: float, on_tick: Callable[[int], None]) -> None:
@@ -40,7 +47,7 @@ class Feed:
         try:
             started = anyio.current_time()
             for tick, prices in enumerate(zip(*paths.values(), strict=True), start=1):
-                await self._post({symbol: (price,) for symbol, price in zip(paths, prices, strict=True)})
+                await self.post({symbol: (price,) for symbol, price in zip(paths, prices, strict=True)})
                 on_tick(tick)
                 await anyio.sleep_until(started + tick * tick_s)
         finally:
@@ -56,16 +63,17 @@ class Feed:
 
     async def flicker(self, symbol: str, price_1e6: int) -> None:
         """Post a price, and at once the one before it, in one request: no transaction can come between them."""
-        await self._post({symbol: (price_1e6, self.prices_1e6[symbol])})
+        await self.post({symbol: (price_1e6, self.prices_1e6[symbol])})
 
-    async def _post(self, prices: Mapping[str, Sequence[int]]) -> None:
-        oracle = self._world.oracle
+    async def post(self, prices: Mapping[str, Sequence[int]]) -> None:
+        """Post each market's prices, one after the other, all in one request; those of a silent market not."""
+        oracle = self._oracle
         wires = []
         for symbol, series in prices.items():
             if symbol in self._silent:
                 continue
             for price in series:
-                update = price_update(self._program, self._world.markets[symbol], oracle.pubkey(), price)
+                update = price_update(self._program, self._markets[symbol], oracle.pubkey(), price)
                 wires.append(await self._sender.sign([update], oracle))
                 self.prices_1e6[symbol] = price
         if wires:

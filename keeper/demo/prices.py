@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,17 +41,15 @@ LISTINGS: Final[Sequence[Listing]] = (
 )
 
 
-def walk(listing: Listing, ticks: int, rng: random.Random) -> list[int]:
-    """`ticks` prices, x 1e6, that follow the listing's first. A step is at most about 1 %, far from the keeper's
-    circuit breaker; legs go up and down in turn, so that trailing stops are pulled along and then reached.
+def walk(listing: Listing, rng: random.Random) -> Iterator[int]:
+    """The prices, x 1e6, that follow the listing's first, without end. A step is at most about 1 %, far from the
+    keeper's circuit breaker; legs go up and down in turn, so that trailing stops are pulled along and then reached.
     """
     share, direction, left = 1.0, listing.first_leg, rng.randint(*_LEG_TICKS)
-    prices = []
-    for _ in range(ticks):
+    while True:
         if left == 0 or (share - 1.0) * direction >= _WIDEST:
             direction, left = -direction, rng.randint(*_LEG_TICKS)
         left -= 1
         noise = max(-3 * _NOISE, min(3 * _NOISE, rng.gauss(0.0, _NOISE)))
         share *= 1.0 + direction * _DRIFT + noise
-        prices.append(max(1, round(listing.price_1e6 * share)))
-    return prices
+        yield max(1, round(listing.price_1e6 * share))

@@ -16,6 +16,7 @@ from keeper.demo.board import Board
 from keeper.demo.summary import Summary
 
 _FRAMES_PER_S: Final = 4
+_WIDTH: Final = 80
 _LINE_EVERY_S: Final = 2.0
 _STATES: Final = (
     "submitted",
@@ -39,6 +40,7 @@ class Screen:
         self._console = console
         self._done = anyio.Event()
         self._gone = anyio.Event()
+        self._noted = 0
 
     async def run(self) -> None:
         """Draw until `close`, or until cancelled."""
@@ -59,6 +61,7 @@ class Screen:
         with Live(render(self._board), console=self._console, auto_refresh=False) as live:
             while not self._done.is_set():
                 await self._pause(1 / _FRAMES_PER_S)
+                self._print_notes()
                 live.update(render(self._board), refresh=True)
 
     async def _print_lines(self) -> None:
@@ -69,6 +72,13 @@ class Screen:
                 self._console.print(line, highlight=False, soft_wrap=True)
                 shown = line
             await self._pause(_LINE_EVERY_S)
+            self._print_notes()
+
+    def _print_notes(self) -> None:
+        """What the demo has shown since the last time; above the view, if there is one, so that it stays readable."""
+        for note in self._board.notes[self._noted :]:
+            self._console.print(f"• {note}", highlight=False, soft_wrap=not self._console.is_terminal)
+        self._noted = len(self._board.notes)
 
     async def _pause(self, seconds: float) -> None:
         with anyio.move_on_after(seconds):
@@ -81,12 +91,11 @@ def _line(board: Board) -> str:
 
 
 def render(board: Board) -> RenderableType:
-    """The whole view."""
+    """The whole view. It fits into a terminal of 80 columns and 24 lines."""
     below = Table.grid(padding=(0, 3))
     below.add_row(_orders(board), _fills(board))
-    parts: list[RenderableType] = [_header(board), Text(), _markets(board), Text(), below, Text()]
-    parts += [Text(f"• {note}", style="dim") for note in board.notes]
-    return Panel(Group(*parts), title="QuantDesk keeper, demo", border_style="cyan", width=100)
+    parts: list[RenderableType] = [_header(board), Text(), _markets(board), Text(), below]
+    return Panel(Group(*parts), title="QuantDesk keeper, demo", border_style="cyan", width=_WIDTH)
 
 
 def _header(board: Board) -> RenderableType:
@@ -98,13 +107,17 @@ def _header(board: Board) -> RenderableType:
     return line
 
 
+def _table() -> Table:
+    return Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
+
+
 def _markets(board: Board) -> Table:
-    table = Table(box=None, header_style="bold", padding=(0, 2), title_justify="left")
+    table = _table()
     table.add_column("market", width=10)
     table.add_column("price", justify="right", width=11)
     table.add_column("age", justify="right", width=5)
     table.add_column("resting", justify="right")
-    table.add_column("nearest trigger", justify="right")
+    table.add_column("nearest", justify="right")
     table.add_column("")
     for market in board.markets:
         table.add_row(
@@ -119,9 +132,9 @@ def _markets(board: Board) -> Table:
 
 
 def _orders(board: Board) -> Table:
-    table = Table(box=None, header_style="bold", padding=(0, 2))
-    table.add_column("orders", width=10)
-    table.add_column(f"{board.placed} of {board.wanted}", justify="right", width=10)
+    table = _table()
+    table.add_column("orders", no_wrap=True)
+    table.add_column(f"{board.placed} of {board.wanted}", justify="right", no_wrap=True)
     for state in _STATES:
         if board.states[state]:
             style = {"filled": "green", "failed": "red", "dropped": "red", "rejected": "red"}.get(state, "")
@@ -131,11 +144,11 @@ def _orders(board: Board) -> Table:
 
 
 def _fills(board: Board) -> Table:
-    table = Table(box=None, header_style="bold", padding=(0, 1))
-    table.add_column("latest fills", width=12, no_wrap=True)
+    table = _table()
+    table.add_column("fills", width=8, no_wrap=True)
     table.add_column("", width=19, no_wrap=True)
-    table.add_column("at", justify="right", width=10)
-    table.add_column("confirmed in", justify="right", width=12, no_wrap=True)
+    table.add_column("at", justify="right", width=9, no_wrap=True)
+    table.add_column("after", justify="right", width=8, no_wrap=True)
     for fill in reversed(board.fills):
         table.add_row(fill.market, f"{fill.kind} {fill.side}", _price(fill.price), f"{fill.latency_ms:.0f} ms")
     return table

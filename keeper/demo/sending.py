@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 import anyio
@@ -19,12 +20,26 @@ from solders.transaction import VersionedTransaction
 from keeper.demo.errors import DemoFailed
 from keeper.domain.errors import ChainError
 from keeper.solana.client import Blockhash, ChainClient, SignatureStatus
-from keeper.solana.rpc import Call
+from keeper.solana.http1 import HttpTransport
+from keeper.solana.pool import PoolLimits, RpcPool
+from keeper.solana.rpc import Call, Endpoint
 
 _BLOCKHASH_AGE_S: Final = 10.0
 _WAIT_S: Final = 20.0
 _POLL_S: Final = 0.05
 _UNIT_LIMIT: Final = 200_000
+_UNLIKE: Final = 10_000
+"""More than are ever signed with one blockhash, and few enough that the last one's price is small, too."""
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[ChainClient]:
+    """A client of the node at this URL."""
+    client = ChainClient(RpcPool([Endpoint("chain", HttpTransport(url, label="chain"))], PoolLimits(deadline_s=20.0)))
+    try:
+        yield client
+    finally:
+        await client.pool.aclose()
 
 
 class Sender:
@@ -35,7 +50,14 @@ class Sender:
         self._blockhash: Blockhash | None = None
         self._fetched_at = 0.0
         # Two transactions with one content and one blockhash would have one signature, and count once.
-        self._prices = itertools.count(1)
+        self._prices = itertools.cycle(range(1, _UNLIKE + 1))
+
+    @classmethod
+    @asynccontextmanager
+    async def to(cls, url: str) -> AsyncIterator[Sender]:
+        """One that speaks to the node at this URL."""
+        async with connected(url) as client:
+            yield cls(client)
 
     async def sign(self, instructions: Sequence[Instruction], signer: Keypair) -> bytes:
         """A transaction's wire bytes; the signer pays."""
@@ -51,7 +73,7 @@ class Sender:
         replies = await self._client.pool.send(wires).replies()
         for reply in replies:
             if isinstance(reply, ChainError):
-                raise DemoFailed(f"The chain does not take a transaction of the demo: {reply}") from reply
+                raise DemoFailed(f"The chain does not take a transaction: {reply}") from reply
         return [Signature.from_string(str(reply)) for reply in replies]
 
     async def send_and_wait(self, wires: Sequence[bytes]) -> None:
@@ -75,12 +97,12 @@ class Sender:
                 _, statuses = await self._client.statuses(missing)
                 for signature, status in zip(missing, statuses, strict=True):
                     if isinstance(status, SignatureStatus) and status.err is not None:
-                        raise DemoFailed(f"The transaction {signature} of the demo failed: {status.err}")
+                        raise DemoFailed(f"The transaction {signature} failed: {status.err}")
                 missing = [s for s, status in zip(missing, statuses, strict=True) if not _confirmed(status)]
                 if missing:
                     await anyio.sleep(_POLL_S)
         if missing:
-            raise DemoFailed(f"{len(missing)} transactions of the demo were not confirmed within {_WAIT_S:.0f} s.")
+            raise DemoFailed(f"{len(missing)} transactions were not confirmed within {_WAIT_S:.0f} s.")
 
     async def _recent_blockhash(self) -> Blockhash:
         now = anyio.current_time()

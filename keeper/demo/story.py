@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 import anyio
@@ -97,7 +98,7 @@ class Story:
     async def _walk(self, far: Sequence[Pubkey]) -> None:
         """Prices move; meanwhile further orders come in, and some users change their minds."""
         tick_s = TICK_S / self.options.speed
-        paths = {listing.symbol: walk(listing, WALK_TICKS, self.rng) for listing in LISTINGS}
+        paths = {listing.symbol: list(islice(walk(listing, self.rng), WALK_TICKS)) for listing in LISTINGS}
         async with anyio.create_task_group() as tg:
             tg.start_soon(self._place_slowly, self.plan.late, tick_s * WALK_TICKS)
             tg.start_soon(self._cancel_all, far, max(_SECOND_THOUGHTS_S, tick_s * WALK_TICKS / 2))

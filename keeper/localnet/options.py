@@ -29,14 +29,18 @@ class Options:
 
     config: LocalnetConfig
     announce: Literal["text", "json", "nothing"]
+    with_markets: bool
 
 
-def parse_options(arguments: Sequence[str], *, program: str) -> Options:
-    """Read the arguments after the program's name.
+def parse_options(arguments: Sequence[str], *, program: str, has_markets: bool = False) -> Options:
+    """Read the arguments after the program's name. `has_markets`: there is something to make markets with.
 
     Raises UsageError for what cannot be, and SystemExit(0) after printing what `--help` asks for.
     """
-    parsed = _parser(program).parse_args(list(arguments))
+    parsed = _parser(program, has_markets=has_markets).parse_args(list(arguments))
+    with_markets = has_markets and parsed.with_markets
+    if with_markets and parsed.no_program:
+        raise UsageError("--with-markets needs the reference program; leave --no-program out")
     if not 0 <= parsed.rpc_port <= 65_534:
         raise UsageError("--rpc-port must be 0 (free ports) or 1 to 65534: the WebSocket takes the next port")
     if parsed.slot_ms < 1:
@@ -59,6 +63,7 @@ def parse_options(arguments: Sequence[str], *, program: str) -> Options:
             seed=parsed.seed,
         ),
         announce="json" if parsed.json else "nothing" if parsed.quiet else "text",
+        with_markets=with_markets,
     )
 
 
@@ -69,7 +74,7 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
-def _parser(program: str) -> argparse.ArgumentParser:
+def _parser(program: str, *, has_markets: bool) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=program,
         description="Serve an embedded Solana chain: a real VM behind JSON-RPC and WebSocket, in memory.",
@@ -114,6 +119,12 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="load every account file (*.json) in DIR; can be repeated",
     )
     add("--no-program", action="store_true", help="do not deploy the reference program")
+    if has_markets:
+        add(
+            "--with-markets",
+            action="store_true",
+            help="open markets whose prices walk; `keeper faucet` gives SOL and collateral to trade there",
+        )
     add(
         "--slot-ms",
         type=int,
