@@ -103,7 +103,11 @@ class RpcSettings(_Section):
     max_slot_lag: int = Field(50, gt=0, description="an endpoint so many slots behind the best is benched")
     probe_every_s: float = Field(5.0, gt=0, description="how often every endpoint's health is asked for, in seconds")
     blockhash_every_s: float = Field(
-        2.0, gt=0, le=20, description="how often a new blockhash is fetched, in seconds; each lives about a minute"
+        2.0,
+        gt=0,
+        le=20,
+        description="how often a new blockhash is fetched, in seconds; more often where 15 blocks take less, since "
+        "each lives for 150 blocks",
     )
 
 

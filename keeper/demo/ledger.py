@@ -101,7 +101,7 @@ def _signatures_call(address: Pubkey, before: str | None = None) -> Call:
 
 async def _entries(client: ChainClient, program: Program, signatures: Iterable[str]) -> dict[str, Entry]:
     wanted = list(signatures)
-    config = {"commitment": "confirmed", "encoding": "base64", "maxSupportedTransactionVersion": 0}
+    config = {"commitment": "confirmed", "encoding": "base64", "maxSupportedTransactionVersion": 1}
     replies = await client.pool.batch([Call("getTransaction", (s, config)) for s in wanted], deadline_s=60.0)
     entries = {}
     for signature, reply in zip(wanted, replies, strict=True):

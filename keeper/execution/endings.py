@@ -25,7 +25,6 @@ from keeper.solana.client import ChainClient
 from keeper.venue.venue import Venue
 
 _BATCH: Final = 1_000
-_EVERY_S: Final = 0.4
 _PATIENCE_S: Final = 10.0
 """So long a reading is waited for that is as new as the news of the end. Then that news is not believed: a node that
 told of a slot which the chain has not reached must not keep an order from being read."""
@@ -58,7 +57,7 @@ class Endings:
             self._asked_since.clear()
             self._orders.ended.clear()
             await self._orders.ended.wait()
-        await anyio.sleep(_EVERY_S)
+        await anyio.sleep(self._client.pool.pace.slot_s)
 
     def _due(self) -> dict[Pubkey, int]:
         """What to read: not those that the keeper's own attempt is in the air for. Its read-back says what happened to

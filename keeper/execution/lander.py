@@ -35,9 +35,6 @@ from keeper.telemetry.turns import Turns
 # that, because the keeper and the node do not stand in the same slot.
 _STATUS_CACHE_SLOTS: Final = 100
 
-_SLOT_S: Final = 0.4
-"""A slot's time on a public cluster."""
-
 
 @dataclass(slots=True)
 class Landing:
@@ -159,7 +156,7 @@ class Lander:
         due = [flight for flight in self._flights if flight.next_poll_s <= now]
         groups = [due[start : start + STATUSES_PER_CALL] for start in range(0, len(due), STATUSES_PER_CALL)]
         # Many attempts are asked for less often each: what changes, changes with the slot, not with the asking.
-        self._shortest_pause_s = min(self._limits.poll_min_s * (1 + len(groups)), _SLOT_S)
+        self._shortest_pause_s = min(self._limits.poll_min_s * (1 + len(groups)), self._client.pool.pace.slot_s)
         return groups
 
     async def pause(self, *, at_least_s: float = 0.0) -> None:

@@ -190,7 +190,7 @@ class PreparedTransaction(Answer, frozen=True, kw_only=True):
     blockhash: str
     last_valid_block_height: int
     sign_before: Annotated[
-        int, Meta(description="Unix seconds. An estimate at the chain's usual pace: the block height decides.")
+        int, Meta(description="Unix seconds. An estimate at the chain's present pace: the block height decides.")
     ]
     summary: OrderSummary
 

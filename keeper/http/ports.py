@@ -58,6 +58,9 @@ class Blockhashes(Protocol):
     def current(self) -> Blockhash:
         """A recent confirmed blockhash. Transient when there is none fresh enough."""
 
+    def lives_s(self) -> float:
+        """Seconds for which a transaction with it can still land, about, at the pace that the chain has."""
+
 
 class Relay(Protocol):
     """Lands a user's own signed transaction."""

@@ -34,6 +34,8 @@ FINALIZED: Final[Commitment] = Finalized
 
 STATUSES_PER_CALL: Final = 256
 ACCOUNTS_PER_CALL: Final = 100
+BLOCKHASH_BLOCKS: Final = 150
+"""So many blocks a blockhash lives: MAX_PROCESSING_AGE in solana-clock."""
 TRANSACTIONS_PER_REQUEST: Final = 32
 
 CLOCK_SYSVAR: Final = Pubkey.from_string("SysvarC1ock11111111111111111111111111111111")
@@ -44,7 +46,9 @@ _READ_CLOCK: Final = ("getMultipleAccounts", [str(CLOCK_SYSVAR)], {"commitment":
 
 @dataclass(frozen=True, slots=True)
 class Blockhash:
-    """A recent blockhash. A transaction with it can land up to block height `last_valid_block_height` + 1."""
+    """A recent blockhash. A transaction with it can land up to block height `last_valid_block_height` + 1, which is
+    `BLOCKHASH_BLOCKS` + 1 above its own block's.
+    """
 
     value: str
     last_valid_block_height: int
@@ -270,7 +274,7 @@ class ChainClient:
         not be read. In requests of a few dozen, because each reply may have many kilobytes of logs, and all of them
         within one call's deadline: what is left then was not read.
         """
-        config = {"commitment": commitment, "encoding": "base64", "maxSupportedTransactionVersion": 0}
+        config = {"commitment": commitment, "encoding": "base64", "maxSupportedTransactionVersion": 1}
         calls = [Call("getTransaction", (str(signature), config)) for signature in signatures]
         ends = time.monotonic() + self.pool.limits.deadline_s
         found: list[LandedTransaction | ChainError | None] = []

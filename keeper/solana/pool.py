@@ -25,6 +25,7 @@ from anyio.abc import TaskStatus
 from keeper.domain.errors import BehindNode, ChainError, Misconfigured, RateLimited, Rejected, Transient
 from keeper.solana.account_stream import KeyedAccount
 from keeper.solana.agreement import Agreement
+from keeper.solana.pace import Pace
 from keeper.solana.rpc import MAX_BODY_BYTES, SENDING, BegunBatch, Call, Endpoint, Reply
 
 _ERRORS_TO_BENCH: Final = 3
@@ -32,6 +33,8 @@ _LONGEST_BENCH_S: Final = 60.0
 _RATE_LIMIT_BENCH_S: Final = 2.0
 _FIRST_PROBE_S: Final = 2.0
 _KNOWN_PROBE_S: Final = 1.0
+_UNMEASURED_S: Final = 1.0
+"""Between two probes while the pace of slots is not known."""
 
 
 @dataclass(slots=True)
@@ -114,7 +117,8 @@ class RpcPool:
         self._clock = clock
         self._observe = observe
         self._genesis: str | None = None
-        self._agreement = Agreement()
+        self.pace = Pace()
+        self._agreement = Agreement(self.pace)
         self._ids = itertools.count(1)
 
     def __repr__(self) -> str:
@@ -258,7 +262,8 @@ class RpcPool:
         await self.probe()
         task_status.started()
         while True:
-            await anyio.sleep(self.limits.probe_every_s)
+            every_s = self.limits.probe_every_s
+            await anyio.sleep(every_s if self.pace.measured else min(every_s, _UNMEASURED_S))
             await self.probe()
 
     async def probe(self, *, deadline_s: float | None = None) -> None:

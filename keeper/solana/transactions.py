@@ -24,12 +24,14 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from keeper.domain.errors import ChainError, Transient
-from keeper.solana.client import Blockhash, ChainClient
+from keeper.solana.client import BLOCKHASH_BLOCKS, Blockhash, ChainClient
 from keeper.telemetry.turns import Turns
 
 MOST_UNITS: Final = 1_400_000
 """The most compute units that a transaction may ask for."""
 _ASK_AGAIN_S: Final = 0.2
+_OLD_BLOCKS: Final = BLOCKHASH_BLOCKS // 2
+_REFRESH_BLOCKS: Final = BLOCKHASH_BLOCKS // 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +82,15 @@ class Signer:
 
 
 class Blockhashes:
-    """Keeps the latest confirmed blockhash, fetched every `refresh_every_s`.
+    """Keeps the latest confirmed blockhash, fetched every `refresh_every_s`, or more often where blocks are quick.
 
-    `current` refuses one older than `max_age_s`: signing with it would shorten the time to land, and a node
-    that gives none is a node that may not take the transaction either.
+    `current` refuses one of which half the life has passed: signing with it would shorten the time to land, and a node
+    that gives none is a node that may not take the transaction either. What blocks are in seconds, the pool measures.
     """
 
-    def __init__(self, client: ChainClient, *, refresh_every_s: float = 2.0, max_age_s: float = 20.0) -> None:
+    def __init__(self, client: ChainClient, *, refresh_every_s: float = 2.0) -> None:
         self._client = client
         self._refresh_every_s = refresh_every_s
-        self._max_age_s = max_age_s
         self._latest: Blockhash | None = None
         self._fetched_at = 0.0
         self.turns = Turns("blockhashes")
@@ -99,9 +100,16 @@ class Blockhashes:
 
     def current(self) -> Blockhash:
         """The latest blockhash. Transient when there is none fresh enough."""
-        if self._latest is None or time.monotonic() - self._fetched_at > self._max_age_s:
+        if self._latest is None or time.monotonic() - self._fetched_at > self._blocks_s(_OLD_BLOCKS):
             raise Transient("no recent blockhash: the RPC endpoints have not given one lately")
         return self._latest
+
+    def lives_s(self) -> float:
+        """Seconds for which a transaction with the latest one can still land, about: the block height decides."""
+        return max(0.0, self._fetched_at + self._blocks_s(BLOCKHASH_BLOCKS) - time.monotonic())
+
+    def _blocks_s(self, blocks: int) -> float:
+        return blocks * self._client.pool.pace.slot_s
 
     async def wait(self, turns: Turns) -> None:
         """Wait until there is a current one, while the loop of `turns` counts as going round."""
@@ -129,4 +137,4 @@ class Blockhashes:
             if not started:
                 started = True
                 task_status.started()
-            await anyio.sleep(self._refresh_every_s)
+            await anyio.sleep(min(self._refresh_every_s, self._blocks_s(_REFRESH_BLOCKS)))

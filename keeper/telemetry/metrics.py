@@ -16,7 +16,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-# From a tick that is handled within a millisecond to an expiry a minute and a half later.
+# From a tick that is handled within a millisecond to an expiry 180 blocks later.
 LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 90)
 SLOT_BUCKETS: Final = (0, 1, 2, 3, 4, 6, 8, 12, 20, 40, 80, 160)
 

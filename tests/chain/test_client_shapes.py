@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from anyio.abc import SocketStream
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from solders.pubkey import Pubkey
@@ -15,11 +16,12 @@ from solders.signature import Signature
 
 from keeper.domain.errors import ChainError, MalformedReply
 from keeper.solana.account_stream import AccountSplitter
-from keeper.solana.client import ChainClient, memcmp
-from keeper.solana.http1 import Begun
+from keeper.solana.client import ChainClient, LandedTransaction, memcmp
+from keeper.solana.http1 import Begun, HttpTransport
 from keeper.solana.pool import PoolLimits, RpcPool
 from keeper.solana.rpc import Endpoint
 from tests.chain.scripted_node import Scripted
+from tests.support.http_node import http_node
 
 pytestmark = pytest.mark.anyio
 
@@ -139,3 +141,49 @@ def test_12_a_list_of_accounts_that_goes_astray_is_a_malformed_reply(tail: bytes
     splitter.feed(b'{"jsonrpc":"2.0","id":1,"result":{"context":{"slot":1},"value":[')
     with pytest.raises(MalformedReply):
         _ = splitter.feed(tail) + splitter.close()[1]
+
+
+VERSION_1 = {
+    "blockTime": 1_791_417_600,
+    "meta": {
+        "computeUnitsConsumed": 150,
+        "costUnits": 1_500,
+        "err": None,
+        "fee": 7_341,
+        "innerInstructions": [],
+        "loadedAddresses": {"readonly": [], "writable": []},
+        "logMessages": ["Program 11111111111111111111111111111111 success"],
+        "postBalances": [1, 2, 1],
+        "postTokenBalances": [],
+        "preBalances": [7_344, 0, 1],
+        "preTokenBalances": [],
+        "rewards": None,
+        "status": {"Ok": None},
+    },
+    "slot": 454_508_506,
+    "transaction": ["gQEAAQ==", "base64"],
+    "version": 1,
+}
+"""As nodes show a transaction of version 1: solders 0.26 reads no such message (0x81), but its outcome is as ever."""
+
+
+async def test_a_transaction_of_version_1_is_read_like_any_other() -> None:
+    """A node refuses the request outright, unless it says that it takes version 1."""
+
+    async def node(stream: SocketStream, body: bytes) -> None:
+        replies = []
+        for call in msgspec.json.decode(body):
+            taken = call["params"][1].get("maxSupportedTransactionVersion", -1) >= 1
+            refusal = {"code": -32015, "message": "Transaction version (1) is not supported by the requesting client."}
+            replies.append(
+                {"jsonrpc": "2.0", "id": call["id"]} | ({"result": VERSION_1} if taken else {"error": refusal})
+            )
+        said = msgspec.json.encode(replies)
+        await stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(said), said))
+
+    async with http_node(node) as url:
+        client = ChainClient(RpcPool([Endpoint("node", HttpTransport(url, "node"))], PoolLimits()))
+        (landed,) = await client.transactions([Signature.default()])
+        await client.pool.aclose()
+    assert isinstance(landed, LandedTransaction)
+    assert (landed.slot, landed.fee_lamports, landed.units, landed.err) == (454_508_506, 7_341, 150, None)

@@ -114,6 +114,10 @@ class ChainDesk:
         return list(islice(self.book.levels(market, fires), n))
 
 
+LIVES_S = 32
+"""150 blocks, at the pace that mainnet has had since slots take 214 ms."""
+
+
 class TipBlockhash:
     """The newest confirmed block's."""
 
@@ -123,6 +127,9 @@ class TipBlockhash:
     def current(self) -> Blockhash:
         tip = self.net.bank.chain.at(Commitment.CONFIRMED)
         return Blockhash(str(tip.blockhash), tip.height + 150, tip.slot)
+
+    def lives_s(self) -> float:
+        return LIVES_S
 
 
 class Relay:

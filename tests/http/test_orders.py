@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import time
 from typing import Any
 
 import anyio
@@ -19,7 +20,7 @@ from solders.transaction import VersionedTransaction
 from keeper.domain.orders import OnchainStatus, Order, OrderState, OrderType, Side
 from keeper.journal import NoteOrder
 from keeper.venue.venue import decode_order
-from tests.http.http_world import World, problem, signed
+from tests.http.http_world import LIVES_S, World, problem, signed
 
 pytestmark = pytest.mark.anyio
 
@@ -92,6 +93,12 @@ async def test_every_type_and_bound_that_the_program_takes(
     world.set_price(100_000_000)
     order = on_chain(world, (await world.place(wallet, **changes))["order"])
     assert {name: getattr(order, name) for name in expected} == expected
+
+
+async def test_until_when_to_sign_follows_the_pace_of_blocks(world: World, wallet: Keypair) -> None:
+    before = int(time.time())
+    answer = await world.http.post("/v1/orders", json=world.body(wallet))
+    assert before + LIVES_S <= answer.json()["sign_before"] <= time.time() + LIVES_S
 
 
 async def test_an_expiry_in_either_form(world: World, wallet: Keypair) -> None:

@@ -13,7 +13,7 @@ from tests.localnet.localnet_clients import Payer, Rpc, RpcFailure, Socket, make
 
 pytestmark = pytest.mark.anyio
 
-CONFIRMED = {"commitment": "confirmed", "maxSupportedTransactionVersion": 0}
+CONFIRMED = {"commitment": "confirmed", "maxSupportedTransactionVersion": 1}
 
 
 async def test_a_block_with_its_transactions(net: Localnet, rpc: Rpc, payer: Payer) -> None:

@@ -433,12 +433,13 @@ async def test_a_simulation_needs_no_signature_unless_asked(rpc: Rpc, payer: Pay
 # -- looking back ---------------------------------------------------------------------------------------
 
 
-async def test_get_transaction_in_every_encoding(net: Localnet, rpc: Rpc, payer: Payer) -> None:
+@pytest.mark.parametrize("version", [0, 1])
+async def test_get_transaction_in_every_encoding(net: Localnet, rpc: Rpc, payer: Payer, version: int) -> None:
     target = Pubkey.new_unique()
     transaction = payer.pay(target)
     signature = await rpc("sendTransaction", wire(transaction), NO_PREFLIGHT)
     slot = net.bank.chain.tip.slot
-    config = {"commitment": "confirmed", "maxSupportedTransactionVersion": 0}
+    config = {"commitment": "confirmed", "maxSupportedTransactionVersion": version}
     assert await rpc("getTransaction", signature, config) is None  # processed only
     make_blocks(net, 1)
     shown = await rpc("getTransaction", signature, config)

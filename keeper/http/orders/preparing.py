@@ -14,9 +14,9 @@ from solders.pubkey import Pubkey
 from keeper.domain.orders import OnchainStatus, Order
 from keeper.http.edge.idempotency import KeyedLock, fingerprint
 from keeper.http.edge.problems import Problem
-from keeper.http.models import CancelOrder, OrderSummary, PlaceOrder, PreparedTransaction
+from keeper.http.models import CancelOrder, PlaceOrder, PreparedTransaction
 from keeper.http.orders.terms import order_id, terms_of
-from keeper.http.orders.waiting import Waiting, can_land
+from keeper.http.orders.waiting import SIGN_BEFORE, Waiting, can_land, summary_in
 from keeper.http.ports import ApiPorts
 from keeper.http.reading.views import summary_of
 from keeper.journal.ops import AddPrepared, DropPrepared, NoteOrder, Op
@@ -25,8 +25,6 @@ from keeper.solana.allowance import ASKING
 from keeper.solana.client import AccountBytes
 from keeper.venue.placing import OrderTerms, Unsigned, cancel, new_order_id, place, unsigned_base64
 
-_BLOCKHASH_LIFE_S: Final = 60
-"""150 blocks at 400 ms; only for people, who can't read block heights."""
 _CAME_TO_NOTHING: Final = frozenset({PreparedStatus.FAILED, PreparedStatus.EXPIRED})
 
 Counting = Callable[[], Awaitable[Op]]
@@ -199,6 +197,9 @@ class Preparing:
         beside: list[Op],
     ) -> PreparedTransaction:
         """Write the transaction down, with what is to be in the journal beside it, and answer with it."""
+        now_s = self._ports.now()
+        # For people, who can't read block heights.
+        until = int(now_s + self._ports.blockhashes.lives_s())
         row = PreparedRow(
             id=secrets.token_urlsafe(16),
             kind=kind,
@@ -208,8 +209,9 @@ class Preparing:
             message=unsigned.message,
             blockhash=unsigned.blockhash,
             last_valid_block_height=unsigned.last_valid_block_height,
-            created_at=self._ports.now(),
-            arguments=msgspec.structs.asdict(summary_of(order, self._ports.desk, client_order_id)),
+            created_at=now_s,
+            arguments=msgspec.structs.asdict(summary_of(order, self._ports.desk, client_order_id))
+            | {SIGN_BEFORE: until},
             idempotency_key=asked.key,
             body_hash=asked.body_hash,
             client_order_id=client_order_id,
@@ -244,7 +246,7 @@ def _order_of(terms: OrderTerms, number: int | None, address: Pubkey) -> Order:
 
 def _answer(row: PreparedRow) -> PreparedTransaction:
     """From the journal's row alone, so that a repetition gets the very same."""
-    summary = OrderSummary(**row.arguments)
+    summary = summary_in(row)
     return PreparedTransaction(
         id=row.id,
         kind=row.kind,
@@ -253,6 +255,6 @@ def _answer(row: PreparedRow) -> PreparedTransaction:
         transaction=unsigned_base64(row.message),
         blockhash=row.blockhash,
         last_valid_block_height=row.last_valid_block_height,
-        sign_before=int(row.created_at) + _BLOCKHASH_LIFE_S,
+        sign_before=row.arguments.get(SIGN_BEFORE, int(row.created_at)),
         summary=summary,
     )

@@ -18,12 +18,14 @@ from keeper.domain.orders import OnchainStatus, Order, OrderState, OrderType, Si
 from keeper.http.models import OrderSummary
 from keeper.http.ports import Blockhashes
 from keeper.journal.records import OrderRow, PreparedRow, Source
+from keeper.solana.client import BLOCKHASH_BLOCKS
 
 _MOST: Final = 4_096
 """About 2 KB each."""
 _MOST_OF_A_CLIENT: Final = 256
 _MOST_FOR_A_USER: Final = 64
-_BLOCKHASH_BLOCKS: Final = 150
+SIGN_BEFORE: Final = "sign_before"
+"""Beside the order's terms, the row's arguments keep until when its user was told to sign."""
 _FINALITY_BLOCKS: Final = 32
 """A block so far down is not undone: what did not land by then on one fork has landed on none."""
 
@@ -94,7 +96,7 @@ class Waiting:
 def confirmed_height(blockhashes: Blockhashes) -> int | None:
     """The confirmed block height, as the newest blockhash tells it; None while there is none."""
     try:
-        return blockhashes.current().last_valid_block_height - _BLOCKHASH_BLOCKS
+        return blockhashes.current().last_valid_block_height - BLOCKHASH_BLOCKS
     except Transient:
         return None
 
@@ -106,9 +108,14 @@ def can_land(row: PreparedRow, blockhashes: Blockhashes) -> bool:
     return height is None or height <= row.last_valid_block_height + 1 + _FINALITY_BLOCKS
 
 
+def summary_in(row: PreparedRow) -> OrderSummary:
+    """The order as its user asked for it."""
+    return OrderSummary(**{name: value for name, value in row.arguments.items() if name != SIGN_BEFORE})
+
+
 def order_of(row: PreparedRow) -> Order:
     """The order that a transaction to place one is for, as its user asked for it: slot 0 says that no chain has it."""
-    asked = OrderSummary(**row.arguments)
+    asked = summary_in(row)
     return Order(
         address=row.order,
         user=row.user,
