@@ -72,6 +72,9 @@ class Chain:
     The tip is the block being filled. `confirmed_lag` and `finalized_lag` are the number of blocks that
     must follow a block before it is confirmed and finalized; both are at least 1, so that only complete
     blocks are. Older blocks keep their slot, height and time for `history_slots`.
+
+    `alpenglow_from` is the slot at which consensus turns from TowerBFT to Alpenglow, None for never. From then on one
+    block on top makes a block confirmed and final at once. `alpenglow` is the block that this began with.
     """
 
     def __init__(self, *, seed: bytes, time: int, confirmed_lag: int, finalized_lag: int, history_slots: int) -> None:
@@ -90,6 +93,8 @@ class Chain:
         self._slot_hashes: deque[tuple[int, Hash]] = deque([(0, genesis.blockhash)], maxlen=_SLOT_HASHES)
         # A fork never gives out a slot number twice.
         self._highest_slot = 0
+        self.alpenglow_from: int | None = None
+        self.alpenglow: Block | None = None
 
     def __repr__(self) -> str:
         return f"<Chain slot={self.tip.slot} confirmed={self._confirmed.slot} finalized={self.root.slot}>"
@@ -162,6 +167,9 @@ class Chain:
         self._highest_slot = slot
         block = Block(slot, parent.slot, parent.height + 1, self._hash(parent.blockhash, slot), time)
         block.transaction_count = parent.transaction_count
+        if self.alpenglow is None and self.alpenglow_from is not None and parent.slot >= self.alpenglow_from:
+            self.alpenglow = parent
+            self._confirmed_lag = self._finalized_lag = 1
         self._fork.append(block)
         self._by_hash[block.blockhash] = block
         self._by_slot[slot] = block

@@ -40,6 +40,17 @@ def get_identity(bank: Bank, params: Params) -> Any:
     return {"identity": str(bank.identity.pubkey())}
 
 
+def get_ag_genesis_cert(bank: Bank, params: Params) -> Any:
+    """The certificate of the block that Alpenglow began with; null before. Nobody votes here: nothing is signed."""
+    block = bank.chain.alpenglow
+    if block is None:
+        return None
+    return {
+        "block": {"slot": block.slot, "blockId": list(bytes(block.blockhash))},
+        "signature": {"signature": [0] * 192, "bitmap": [0, 0, 0]},
+    }
+
+
 def get_slot(bank: Bank, params: Params) -> Any:
     """The slot at a commitment."""
     return view_of(bank, params.config(0)).block.slot

@@ -18,8 +18,8 @@ class LocalnetConfig:
     Ports: HTTP on `rpc_port`, WebSocket on the next one; 0 picks a free pair. `slot_ms` is the time
     between blocks in milliseconds; 0 leaves them to `Bank.advance`. The reference program is deployed
     unless `reference_program` is off or `programs` puts another at its address. `first_slot` is final from
-    the beginning. `seed` makes hashes and the node's keys repeatable. The other fields are limits: those of requests
-    are Agave's.
+    the beginning. From the slot `alpenglow_from` on, consensus is Alpenglow; None: TowerBFT for ever.
+    `seed` makes hashes and the node's keys repeatable. The other fields are limits: those of requests are Agave's.
     """
 
     rpc_port: int = DEFAULT_RPC_PORT
@@ -27,6 +27,7 @@ class LocalnetConfig:
     slot_ms: int = 400
     confirmed_slots: int = 1
     finalized_slots: int = 31
+    alpenglow_from: int | None = None
     reference_program: bool = True
     programs: tuple[tuple[Pubkey, Path], ...] = ()
     accounts: tuple[tuple[Pubkey, Account], ...] = ()

@@ -63,6 +63,7 @@ class Localnet:
         return f"ws://{self.config.bind_address}:{self._ports[1]}"
 
     async def __aenter__(self) -> Self:
+        self.bank.chain.alpenglow_from = self.config.alpenglow_from
         for program_id, path in _programs(self.config):
             try:
                 self.bank.add_program(program_id, path)

@@ -56,6 +56,7 @@ def parse_options(arguments: Sequence[str], *, program: str, has_markets: bool =
             slot_ms=parsed.slot_ms,
             confirmed_slots=parsed.confirmed_slots,
             finalized_slots=parsed.finalized_slots,
+            alpenglow_from=_alpenglow_from(parsed.consensus),
             reference_program=not parsed.no_program,
             programs=tuple(_program(*pair) for pair in parsed.bpf_program),
             accounts=tuple(_account(*pair) for pair in (*_of_directories(parsed.account_dir), *parsed.account)),
@@ -146,6 +147,13 @@ def _parser(program: str, *, has_markets: bool) -> argparse.ArgumentParser:
         metavar="N",
         help="blocks on top of a block that make it finalized (default: %(default)s)",
     )
+    add(
+        "--consensus",
+        default="towerbft",
+        metavar="NAME",
+        help="towerbft, alpenglow, or alpenglow@SLOT to turn to it at that slot: one block on top then makes a block "
+        "confirmed and final at once (default: %(default)s)",
+    )
     add("--seed", type=int, metavar="N", help="make the genesis hash, blockhashes and keys repeatable")
     add(
         "--warp-slot",
@@ -166,6 +174,15 @@ def _parser(program: str, *, has_markets: bool) -> argparse.ArgumentParser:
     in_memory.add_argument("--ledger", "-l", metavar="DIR", help="nothing is written there")
     in_memory.add_argument("--limit-ledger-size", metavar="SHREDS", help="the history's memory has its own bound")
     return parser
+
+
+def _alpenglow_from(consensus: str) -> int | None:
+    name, at, slot = consensus.partition("@")
+    if consensus == "towerbft":
+        return None
+    if name != "alpenglow" or (at and not (slot.isascii() and slot.isdigit() and int(slot) < _SLOTS_END)):
+        raise UsageError(f"--consensus {consensus}: say towerbft, alpenglow, or alpenglow@SLOT")
+    return int(slot or 0)
 
 
 def _program(address: str, file: str) -> tuple[Pubkey, Path]:

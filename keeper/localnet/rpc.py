@@ -40,6 +40,7 @@ BANK_METHODS: Mapping[str, Callable[[Bank, Params], Any]] = {
     "getRecentPerformanceSamples": block_methods.get_recent_performance_samples,
     "getSupply": block_methods.get_supply,
     "getVoteAccounts": block_methods.get_vote_accounts,
+    "getAgGenesisCert": chain_methods.get_ag_genesis_cert,
     "getBlockHeight": chain_methods.get_block_height,
     "getBlockTime": block_methods.get_block_time,
     "getEpochInfo": chain_methods.get_epoch_info,

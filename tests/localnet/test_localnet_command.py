@@ -133,6 +133,9 @@ def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
         (["--rpc-port", "x"], "--rpc-port"),
         (["--slot-ms", "0"], "--slot-ms must be"),
         (["--confirmed-slots", "5", "--finalized-slots", "4"], "--confirmed-slots must be"),
+        (["--consensus", "tower"], "say towerbft, alpenglow, or alpenglow@SLOT"),
+        (["--consensus", "alpenglow@"], "say towerbft"),
+        (["--consensus", "alpenglow@-1"], "say towerbft"),
         (["--warp-slot", "-1"], "--warp-slot must be"),
         (["--account-dir", "missing"], "--account-dir: missing is no directory"),
         (["--json", "--quiet"], "not allowed with"),
@@ -141,6 +144,14 @@ def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(UsageError) as usage:
             parse_options(arguments, program="localnet")
         assert words in str(usage.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "from_slot"), [("towerbft", None), ("alpenglow", 0), ("alpenglow@700", 700), ("alpenglow@0", 0)]
+)
+def test_the_consensus_is_named_and_from_when(said: str, from_slot: int | None) -> None:
+    options = parse_options(["--consensus", said], program="localnet")
+    assert options.config.alpenglow_from == from_slot
 
 
 def test_a_script_for_solana_test_validator_runs_as_it_is(tmp_path: Path) -> None:

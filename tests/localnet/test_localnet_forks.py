@@ -6,6 +6,7 @@ import pytest
 from solders.account import Account
 from solders.hash import Hash
 from solders.pubkey import Pubkey
+from solders.signature import Signature
 
 from keeper.localnet import Bank, BankSettings, Commitment, Localnet
 from keeper.localnet.history import Landed
@@ -209,3 +210,26 @@ async def test_min_context_slot(net: Localnet, rpc: Rpc) -> None:
     assert refused.value.data == {"contextSlot": tip}
     net.bank.advance()
     assert (await rpc("getBalance", str(OWNER), config))["context"]["slot"] == tip + 1
+
+
+async def test_consensus_turns_to_alpenglow_in_mid_run(net: Localnet, rpc: Rpc, payer: Payer) -> None:
+    first = await rpc("sendTransaction", wire(payer.pay(Pubkey.new_unique())), NO_PREFLIGHT)
+    make_blocks(net, 1)
+    assert await rpc("getAgGenesisCert") is None
+    assert values((await rpc("getSignatureStatuses", [first]))["value"]) == ["confirmed"]
+    net.bank.chain.alpenglow_from = began = net.bank.chain.tip.slot
+    make_blocks(net, 1)
+    certificate = await rpc("getAgGenesisCert")
+    assert certificate["block"]["slot"] == began
+    assert [len(certificate["block"]["blockId"]), len(certificate["signature"]["signature"])] == [32, 192]
+    assert values((await rpc("getSignatureStatuses", [first]))["value"]) == ["finalized"], "with all before it"
+    second = await rpc("sendTransaction", wire(payer.pay(Pubkey.new_unique())), NO_PREFLIGHT)
+    assert (await rpc("getSignatureStatuses", [second]))["value"] == [None]
+    make_blocks(net, 1)
+    assert values((await rpc("getSignatureStatuses", [second]))["value"]) == ["finalized"]
+    slots = [await rpc("getSlot", {"commitment": level}) for level in LEVELS]
+    assert slots == [slots[0], slots[0] - 1, slots[0] - 1], "confirmed and finalized are the same"
+    landed = net.bank.history.get(Signature.from_string(second))
+    assert landed is not None
+    with pytest.raises(ValueError, match="final slot"):
+        net.bank.drop_slots_after(landed.slot - 1)
