@@ -29,6 +29,10 @@ class AttemptState(enum.StrEnum):
     simply triggers again.
     """
 
+    ARMED = "armed"
+    """Signed and committed before its order's condition is met, and not sent. Only memory knows whether it was since:
+    after a restart it counts as sent until it can no longer land. What is disarmed leaves the journal.
+    """
     SIGNED = "signed"
     """Signature, bytes, blockhash and last valid block height are committed; it may be on its way."""
     SENT = "sent"
@@ -55,12 +59,17 @@ class AttemptState(enum.StrEnum):
 
     @property
     def in_flight(self) -> bool:
-        """Whether it has neither landed at confirmed nor died."""
+        """Whether it was sent, and has neither landed at confirmed nor died."""
         return self in IN_FLIGHT_STATES
+
+    @property
+    def undecided(self) -> bool:
+        """Whether it has neither landed at confirmed nor died, sent or not."""
+        return self in IN_FLIGHT_STATES or self is AttemptState.ARMED
 
 
 IN_FLIGHT_STATES: Final = frozenset({AttemptState.SIGNED, AttemptState.SENT, AttemptState.UNKNOWN, AttemptState.SEEN})
-LIVE_STATES: Final = IN_FLIGHT_STATES | {AttemptState.CONFIRMED}
+LIVE_STATES: Final = IN_FLIGHT_STATES | {AttemptState.ARMED, AttemptState.CONFIRMED}
 BLOCKING: Final = frozenset(
     [(AttemptKind.EXECUTE, state) for state in LIVE_STATES]
     + [(AttemptKind.RATCHET, state) for state in IN_FLIGHT_STATES]
@@ -136,3 +145,5 @@ class Attempt(NamedTuple):
     fee_lamports: int | None = None
     position: Pubkey | None = None
     """Where the fill's position must be; None when the revision creates none."""
+    built_from: str | None = None
+    """Of an armed attempt: the reading of its order that its bytes were built from (`reading_of`)."""

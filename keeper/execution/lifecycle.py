@@ -16,6 +16,8 @@ from keeper.journal.ops import MoveAttempt
 S = AttemptState
 
 MOVES: Final[Mapping[AttemptState, frozenset[AttemptState]]] = {
+    # Armed before a restart, it may have been sent: then only the chain says what became of it.
+    S.ARMED: frozenset({S.SIGNED, S.SEEN, S.CONFIRMED, S.FINALIZED, S.FAILED, S.EXPIRED}),
     S.SIGNED: frozenset({S.SENT, S.UNKNOWN, S.SEEN, S.CONFIRMED, S.FINALIZED, S.FAILED, S.EXPIRED}),
     S.SENT: frozenset({S.UNKNOWN, S.SEEN, S.CONFIRMED, S.FINALIZED, S.FAILED, S.EXPIRED}),
     S.UNKNOWN: frozenset({S.SENT, S.SEEN, S.CONFIRMED, S.FINALIZED, S.FAILED, S.EXPIRED}),

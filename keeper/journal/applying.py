@@ -7,8 +7,7 @@ caller's refused operation leaves no trace in what the others commit.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Final, TypeVar, assert_never
 
 from keeper.domain.attempts import BLOCKING, Attempt, AttemptKind, AttemptState
@@ -28,6 +27,7 @@ from keeper.journal.rows import (
     moved_value,
     to_stored,
 )
+from keeper.journal.touched import Rows
 from keeper.journal.transitions import ALLOWED, first_state, must_move, reason_class
 
 _ANEW: Final = "Another order was made at its address."
@@ -37,81 +37,6 @@ _PATCHES: Final = o.MoveAttempt.__struct_fields__[2:]
 """What `MoveAttempt` may fill in, beside the state."""
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class Wanted:
-    """The keys of the rows that operations are going to look at."""
-
-    orders: dict[str, None] = field(default_factory=dict)
-    live: dict[str, None] = field(default_factory=dict)
-    """Orders of which the live attempt is asked for."""
-    attempts: dict[str, None] = field(default_factory=dict)
-    prepared: dict[str, None] = field(default_factory=dict)
-    prepared_keys: dict[str, None] = field(default_factory=dict)
-
-    def of(self, ops: Iterable[o.Op]) -> None:
-        """Add what these look at."""
-        for op in ops:
-            match op:
-                case o.Intend():
-                    address = base58(op.order.address)
-                    self.orders[address] = self.live[address] = None
-                case o.NoteOrder():
-                    self.orders[base58(op.order.address)] = None
-                case o.NoteState() | o.UseBudget() | o.ResetBudget():
-                    self.orders[base58(op.address)] = None
-                case o.AddAttempt():
-                    address = base58(op.attempt.order)
-                    self.orders[address] = self.live[address] = None
-                case o.MoveAttempt():
-                    self.attempts[base58(op.signature)] = None
-                case o.AddPrepared():
-                    self.prepared[op.prepared.id] = None
-                    if op.prepared.idempotency_key is not None:
-                        self.prepared_keys[op.prepared.idempotency_key] = None
-                case o.MovePrepared() | o.DropPrepared():
-                    self.prepared[op.id] = None
-                case o.SetMeta() | o.AddSpend():
-                    pass
-
-
-@dataclass(slots=True)
-class Rows:
-    """The rows that a group touches, by key; what is not here does not exist. `loaded` are the orders as they were."""
-
-    next_order_id: int = 1
-    next_change_id: int = 1
-    loaded: dict[str, StoredOrder] = field(default_factory=dict)
-    orders: dict[str, StoredOrder] = field(default_factory=dict)
-    attempts: dict[str, KnownAttempt] = field(default_factory=dict)
-    added: dict[str, Attempt] = field(default_factory=dict)
-    live: dict[str, str | None] = field(default_factory=dict)
-    """By order: the signature of the keeper's own attempt that could still land."""
-    prepared: dict[str, KnownPrepared] = field(default_factory=dict)
-    prepared_keys: dict[str, str | None] = field(default_factory=dict)
-    """By idempotency key: the id of the prepared transaction that has it."""
-    meta: dict[str, str | None] = field(default_factory=dict)
-    spend: dict[str, int] = field(default_factory=dict)
-    """Lamports to add, by day."""
-    bumped: dict[str, None] = field(default_factory=dict)
-    """Orders of which an attempt moved: what their readers see has changed, so their version rises."""
-    changes: list[NewChange] = field(default_factory=list)
-
-    def absorb(self, mine: Rows) -> None:
-        """Take what a caller changed."""
-        self.orders.update(mine.orders)
-        self.attempts.update(mine.attempts)
-        self.added.update(mine.added)
-        self.live.update(mine.live)
-        self.prepared.update(mine.prepared)
-        self.prepared_keys.update(mine.prepared_keys)
-        self.meta.update(mine.meta)
-        self.bumped.update(mine.bumped)
-        for day, lamports in mine.spend.items():
-            self.spend[day] = self.spend.get(day, 0) + lamports
-        self.changes += mine.changes
-        self.next_order_id, self.next_change_id = mine.next_order_id, mine.next_change_id
 
 
 def apply(rows: Rows, ops: Sequence[o.Op], now: float) -> None:
@@ -138,6 +63,11 @@ class _Caller:
 
     def do(self, op: o.Op) -> None:
         match op:
+            case o.Launched():
+                self._note_order(op.order, op)
+                self._launched(op.attempt)
+            case o.Disarm():
+                self._disarm(base58(op.signature))
             case o.Intend():
                 if op.not_after is not None and self._now > op.not_after:
                     raise o.TooLate(f"The attempt at {base58(op.order.address)} waited too long for the journal.")
@@ -315,7 +245,7 @@ class _Caller:
 
     def _add_attempt(self, attempt: Attempt) -> None:
         signature, order = base58(attempt.signature), base58(attempt.order)
-        if signature in self.mine.added or signature in self._rows.added:
+        if self._added(signature) is not None:
             raise DuplicateAttempt(f"The attempt {signature} is in the journal already.")
         if (attempt.kind, attempt.state) in BLOCKING:
             live = self.mine.live[order] if order in self.mine.live else self._rows.live.get(order)
@@ -326,6 +256,10 @@ class _Caller:
                 )
             self.mine.live[order] = signature
         self.mine.added[signature] = attempt
+        if attempt.state is not AttemptState.ARMED:
+            self._count(order, attempt)
+
+    def _count(self, order: str, attempt: Attempt) -> None:
         row = self._own(self.mine.orders, self._rows.orders, order)
         if row is not None:
             row.attempts_made = max(row.attempts_made, attempt.number)
@@ -333,22 +267,63 @@ class _Caller:
             row.first_seen_at = min(row.first_seen_at, attempt.signed_at)
             self._touch(row)
 
-    def _move_attempt(self, op: o.MoveAttempt) -> None:
-        signature = base58(op.signature)
-        learnt = {name: value for name in _PATCHES if (value := getattr(op, name)) is not None}
-        added = self.mine.added.get(signature) or self._rows.added.get(signature)
-        if added is not None:  # by an operation before this one in the same group
-            must_move(signature, added.state, op.state)
-            self.mine.added[signature] = added._replace(state=op.state, **learnt)
-            self._moved(base58(added.order), added.kind, added.state, op.state)
-            return
+    def _added(self, signature: str) -> Attempt | None:
+        """The attempt, if an operation before this one in the same group added it."""
+        mine = self.mine.added.get(signature)
+        return mine if mine is not None or signature in self.mine.disarmed else self._rows.added.get(signature)
+
+    def _stored(self, signature: str) -> KnownAttempt | None:
         known = self.mine.attempts.get(signature)
         if known is None:
             stored = self._rows.attempts.get(signature)
             if stored is None:
-                raise JournalError(f"The journal does not know the attempt {signature}.")
+                return None
             known = self.mine.attempts[signature] = copy.copy(stored)
             known.patch = dict(stored.patch)
+        return None if known.disarmed else known
+
+    def _launched(self, attempt: Attempt) -> None:
+        """An armed attempt was sent, and by which price. What is known of it already goes further than that."""
+        signature = base58(attempt.signature)
+        added, known = self._added(signature), self._stored(signature)
+        state = added.state if added is not None else known.state if known is not None else AttemptState.SIGNED
+        to = AttemptState.SIGNED if state is AttemptState.ARMED else state
+        self._move_attempt(o.MoveAttempt(attempt.signature, to))
+        price, slot = attempt.trigger_price_1e6, attempt.trigger_slot
+        if added is not None:
+            self.mine.added[signature] = added._replace(state=to, trigger_price_1e6=price, trigger_slot=slot)
+        elif known is not None:
+            known.patch["trigger_price"] = None if price is None else to_stored(price)
+            known.patch["trigger_slot"] = None if slot is None else to_stored(slot)
+        self._count(base58(attempt.order), attempt)
+
+    def _disarm(self, signature: str) -> None:
+        found = self._added(signature) or self._stored(signature)
+        if found is None:
+            return
+        if found.state is not AttemptState.ARMED:
+            raise DuplicateAttempt(f"The attempt {signature} was sent, so it can't be disarmed.")
+        if isinstance(found, KnownAttempt):
+            found.disarmed = True
+            self.mine.live[found.order_address] = None
+        else:
+            if signature in self._rows.added:
+                self.mine.disarmed[signature] = None
+            self.mine.added.pop(signature, None)
+            self.mine.live[base58(found.order)] = None
+
+    def _move_attempt(self, op: o.MoveAttempt) -> None:
+        signature = base58(op.signature)
+        learnt = {name: value for name in _PATCHES if (value := getattr(op, name)) is not None}
+        added = self._added(signature)
+        if added is not None:
+            must_move(signature, added.state, op.state)
+            self.mine.added[signature] = added._replace(state=op.state, **learnt)
+            self._moved(base58(added.order), added.kind, added.state, op.state)
+            return
+        known = self._stored(signature)
+        if known is None:
+            raise JournalError(f"The journal does not know the attempt {signature}.")
         must_move(signature, known.state, op.state)
         self._moved(known.order_address, known.kind, known.state, op.state)
         known.state = op.state

@@ -24,7 +24,7 @@ class TooLate(JournalError):
 
 
 class AddAttempt(msgspec.Struct, frozen=True, gc=False):
-    """Journal a signed transaction, before it leaves (promise 1).
+    """Journal a signed transaction, before it leaves (promise 1). An armed one does not count as tried.
 
     Raises DuplicateAttempt when it is the keeper's own and the order already has one that could land.
     """
@@ -116,6 +116,22 @@ class Intend(msgspec.Struct, frozen=True, gc=False):
     not_after: float | None = None
 
 
+class Launched(Intend, frozen=True, gc=False):
+    """An armed attempt was sent: the one intent that follows its send, because the attempt was committed before. The
+    facts, the state and the trigger are as of `Intend`; the attempt is the journal's, `signed` from now on.
+
+    JournalError when the journal doesn't have the attempt.
+    """
+
+
+class Disarm(msgspec.Struct, frozen=True, gc=False):
+    """Forget an armed attempt, which was not sent and never will be: its row goes. One that isn't there is none to
+    forget. DuplicateAttempt when it was sent.
+    """
+
+    signature: Signature
+
+
 class UseBudget(msgspec.Struct, frozen=True, gc=False):
     """Take `n` from an order's retry budget."""
 
@@ -180,6 +196,7 @@ Op = (
     | NoteOrder
     | NoteState
     | Intend
+    | Disarm
     | UseBudget
     | ResetBudget
     | AddPrepared

@@ -34,7 +34,7 @@ from keeper.journal.rows import (
     order_row,
     prepared_row,
 )
-from keeper.journal.sql import BLOCKING_SQL, FOLLOWED_SQL, Connection, columns_sql, json_list
+from keeper.journal.sql import BLOCKING_SQL, FOLLOWED_SQL, TRIED_SQL, Connection, columns_sql, json_list
 
 PRUNED_TO: Final = "changes_pruned_to"
 """The `meta` key of the highest change id that retention removed."""
@@ -185,13 +185,13 @@ class Queries:
 
     def tried_since(self, since: float) -> list[tuple[Pubkey, float]]:
         """When (unix seconds) the keeper signed attempts of its own after `since`, with their orders, the first one
-        first; of orders that have not ended, since they were first seen. Dry runs' are left out: nothing was sent then.
+        first; of orders that have not ended, since they were first seen. What was not sent is left out.
         """
         rows = self._all(
             "SELECT a.signed_at, a.order_address FROM attempts a INDEXED BY attempts_kind "
             "CROSS JOIN orders o ON o.address = a.order_address "
-            "WHERE a.kind IN (?, ?) AND a.signed_at > ? AND a.state != ? AND o.closed = 0 "
-            "AND a.signed_at >= o.first_seen_at",
+            f"WHERE a.kind IN (?, ?) AND a.signed_at > ? AND a.state != ? AND a.{TRIED_SQL} "
+            "AND o.closed = 0 AND a.signed_at >= o.first_seen_at",
             AttemptKind.EXECUTE.value,
             AttemptKind.RATCHET.value,
             since,
@@ -200,8 +200,8 @@ class Queries:
         return [(Pubkey.from_string(address), signed_at) for signed_at, address in sorted(rows)]
 
     def attempts_of(self, address: Pubkey) -> list[Attempt]:
-        """An order's attempts, oldest first."""
-        rows = self._all(f"{_ATTEMPTS} WHERE order_address = ? ORDER BY id", str(address))
+        """An order's attempts, oldest first. One that is armed is none yet."""
+        rows = self._all(f"{_ATTEMPTS} WHERE order_address = ? AND {TRIED_SQL} ORDER BY id", str(address))
         return [ATTEMPTS.record(row[1:]) for row in rows]
 
     def explained(self, addresses: Sequence[Pubkey]) -> dict[Pubkey, Fate]:
@@ -233,13 +233,13 @@ class Queries:
         cursor: str | None = None,
         limit: int = 100,
     ) -> Page[Attempt]:
-        """Attempts at executing orders, signed last first. `since`: unix seconds; `outcome`: only this end. Of one
-        market or type a page may be short, as of `orders`.
+        """Attempts at executing orders, signed last first, none that is armed. `since`: unix seconds; `outcome`: only
+        this end. Of one market or type a page may be short, as of `orders`.
         """
         limit = page_limit(limit)
         every = market is None and order_type is None
         looked_at = limit if every else max(limit, _LOOKED_AT)
-        conditions, values = ["kind = ?"], [AttemptKind.EXECUTE.value]  # type: list[str], list[object]
+        conditions, values = ["kind = ?", TRIED_SQL], [AttemptKind.EXECUTE.value]  # type: list[str], list[object]
         index = "attempts_kind"
         if outcome is not None:
             index = "attempts_fate"

@@ -181,7 +181,9 @@ def order_row(values: Values) -> OrderRow:
 
 
 class KnownAttempt(msgspec.Struct):
-    """What of a stored attempt decides whether it may move, and what is to be changed of it (`patch`, by column)."""
+    """What of a stored attempt decides whether it may move, and what is to be changed of it (`patch`, by column).
+    `disarmed`: its row goes.
+    """
 
     id: int
     signature: str
@@ -189,6 +191,7 @@ class KnownAttempt(msgspec.Struct):
     kind: AttemptKind
     state: AttemptState
     patch: dict[str, Any]
+    disarmed: bool = False
 
 
 class KnownPrepared(msgspec.Struct):

@@ -51,6 +51,8 @@ LIVE_SQL: Final = _words(LIVE_STATES)
 """The attempt states that could still land, as a list for SQL."""
 ENDED_SQL: Final = _words(frozenset(AttemptState) - LIVE_STATES)
 """The attempt states that nothing follows."""
+TRIED_SQL: Final = f"state <> '{AttemptState.ARMED.value}'"
+"""What an order's history is made of: an armed attempt was not sent."""
 BLOCKING_SQL: Final = (
     f"((kind = '{AttemptKind.EXECUTE.value}' AND state IN ({LIVE_SQL})) "
     f"OR (kind = '{AttemptKind.RATCHET.value}' AND state IN ({_words(IN_FLIGHT_STATES)})))"

@@ -36,10 +36,11 @@ from keeper.execution.router import Router
 from keeper.execution.settlement import Settlement
 from keeper.execution.tries import RetryLimits
 from keeper.execution.verdicts import move_flight
-from keeper.journal.applying import Rows, apply
+from keeper.journal.applying import apply
 from keeper.journal.ops import AddPrepared, Intend, NoteOrder, Op
 from keeper.journal.records import OrderRow, PreparedKind, PreparedRow
 from keeper.journal.rows import order_row, order_values
+from keeper.journal.touched import Rows
 from keeper.triggers.decision import Decision, Rules
 from keeper.triggers.prices import ChainClock
 from keeper.venue.program_errors import ProgramFailure

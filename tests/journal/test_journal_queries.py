@@ -25,11 +25,12 @@ from keeper.journal import (
     Retention,
     UseBudget,
 )
-from keeper.journal.applying import Rows, Wanted, apply
+from keeper.journal.applying import apply
 from keeper.journal.pruning import prune_step
 from keeper.journal.rows import ORDER_COLUMNS
 from keeper.journal.sqlite import statements as statements_of
 from keeper.journal.sqlite.files import open_reader, open_writer
+from keeper.journal.touched import Rows, Wanted
 from tests.journal.journal_making import MARKET, key, make_attempt, make_order, make_prepared
 from tests.support import BOUND_S
 

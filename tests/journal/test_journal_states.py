@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from keeper.domain.errors import JournalError
 from keeper.domain.orders import OnchainStatus, OrderState
 from keeper.journal import Journal, NoteOrder, NoteState
-from keeper.journal.applying import Rows, apply
+from keeper.journal.applying import apply
 from keeper.journal.queue import merge, mergeable
+from keeper.journal.touched import Rows
 from keeper.journal.transitions import ALLOWED, reason_class
 from tests.journal.journal_making import key, make_order
 

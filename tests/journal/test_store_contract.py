@@ -26,7 +26,7 @@ from keeper.journal import (
     Retention,
     UseBudget,
 )
-from keeper.journal.ops import Intend, Op, TooLate
+from keeper.journal.ops import Disarm, Intend, Launched, Op, TooLate
 from keeper.journal.sqlite.files import create, open_reader
 from keeper.journal.sqlite.store import SqliteStore
 from keeper.journal.store import Store
@@ -111,6 +111,69 @@ def test_an_order_has_one_live_attempt_until_that_ends(opened: Opened) -> None:
     assert refused(store, (Intend(order, second, "Again.", None, OrderState.EXECUTING),)) == [DuplicateAttempt]
     assert refused(store, (MoveAttempt(first.signature, AttemptState.FAILED), AddAttempt(second))) == [None]
     assert refused(store, (MoveAttempt(first.signature, AttemptState.SENT),)) == [JournalError], "an end stays"
+
+
+def test_an_armed_attempt_is_the_orders_one_live_attempt_and_none_of_its_history(opened: Opened) -> None:
+    store, queries = opened
+    order = make_order()
+    armed = make_attempt(order.address, state=AttemptState.ARMED, built_from="a reading")
+    second = make_attempt(order.address)
+    assert refused(store, (NoteOrder(order), AddAttempt(armed))) == [None]
+    assert refused(store, (AddAttempt(second._replace(state=AttemptState.ARMED)),)) == [DuplicateAttempt]
+    assert refused(store, (Intend(order, second, "Now.", None, OrderState.EXECUTING),)) == [DuplicateAttempt]
+    assert queries.open_attempts() == [armed]
+    row = queries.order(order.address)
+    assert row is not None
+    assert (row.attempts_made, row.version) == (0, 1), "nobody who follows the order hears of it"
+    assert queries.attempts_of(order.address) == []
+    assert queries.executions().items == ()
+    assert queries.tried_since(0.0) == []
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_what_is_disarmed_leaves_the_journal_and_makes_room(opened: Opened, together: bool) -> None:
+    """Also where it was armed by an earlier caller of the same group."""
+    store, queries = opened
+    order = make_order()
+    armed, again = (make_attempt(order.address, state=AttemptState.ARMED) for _ in range(2))
+    sent = make_attempt(order.address)
+    callers: list[tuple[Op, ...]] = [
+        (NoteOrder(order), AddAttempt(armed)),
+        (Disarm(armed.signature), AddAttempt(again)),
+        (Disarm(armed.signature),),
+        (Disarm(again.signature), AddAttempt(again)),
+        (Disarm(again.signature), Intend(order, sent, "Now.", None, OrderState.EXECUTING)),
+    ]
+    assert (refused(store, *callers) if together else [e for c in callers for e in refused(store, c)]) == [None] * 5
+    assert queries.open_attempts() == queries.attempts_of(order.address) == [sent]
+    assert queries.attempt(armed.signature) is queries.attempt(again.signature) is None
+
+
+def test_what_was_sent_can_not_be_disarmed_and_what_was_disarmed_can_not_move(opened: Opened) -> None:
+    store, queries = opened
+    order, other = make_order(), make_order()
+    armed, disarmed = (make_attempt(o.address, state=AttemptState.ARMED) for o in (order, other))
+    assert refused(store, (NoteOrder(order), AddAttempt(armed)), (NoteOrder(other), AddAttempt(disarmed))) == [None] * 2
+    launched = Launched(order, armed._replace(trigger_price_1e6=7, trigger_slot=8), "Sent.", 5.0, OrderState.EXECUTING)
+    assert refused(store, (launched,), (Disarm(disarmed.signature),)) == [None, None]
+    assert refused(store, (Disarm(armed.signature),)) == [DuplicateAttempt]
+    found = refused(store, (MoveAttempt(disarmed.signature, AttemptState.SENT),), (Launched(other, disarmed, "Sent."),))
+    assert found == [JournalError, JournalError]
+    (attempt,) = queries.attempts_of(order.address)
+    assert (attempt.state, attempt.trigger_price_1e6, attempt.trigger_slot) == (AttemptState.SIGNED, 7, 8)
+    row = queries.order(order.address)
+    assert row is not None
+    assert (row.state, row.triggered_at, row.trigger_price_1e6, row.attempts_made) == (OrderState.EXECUTING, 5.0, 7, 1)
+
+
+def test_what_is_known_of_an_armed_attempt_stays_when_its_send_is_told_later(opened: Opened) -> None:
+    store, queries = opened
+    order = make_order()
+    armed = make_attempt(order.address, state=AttemptState.ARMED)
+    assert refused(store, (NoteOrder(order), AddAttempt(armed))) == [None]
+    assert refused(store, (MoveAttempt(armed.signature, AttemptState.SEEN, seen_slot=9),)) == [None]
+    assert refused(store, (Launched(order, armed, "Sent.", 5.0, OrderState.EXECUTING),)) == [None]
+    assert [(a.state, a.seen_slot) for a in queries.attempts_of(order.address)] == [(AttemptState.SEEN, 9)]
 
 
 def test_an_intent_is_one_operation(opened: Opened) -> None:

@@ -206,7 +206,27 @@ def _to_version_3(db: Database) -> None:
     db.execute("UPDATE orders SET state = 'dropped', closed = 1 WHERE state = 'prepared'")
 
 
-MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (_to_version_1, _to_version_2, _to_version_3)
+def _to_version_4(db: Database) -> None:
+    """Attempts may be armed. SQLite can't change a CHECK, so the table is made anew: some seconds for a million."""
+    made = db.execute(
+        "SELECT name, sql FROM sqlite_master WHERE tbl_name = 'attempts' AND sql IS NOT NULL ORDER BY type DESC"
+    ).fetchall()
+    db.execute("ALTER TABLE attempts RENAME TO attempts_before")
+    for name, sql in made:
+        db.execute(
+            sql.replace(_V1_LIVE, f"'armed', {_V1_LIVE}").replace("position TEXT", "position TEXT, built_from TEXT")
+        )
+        if name == "attempts":
+            db.execute("INSERT INTO attempts SELECT *, NULL FROM attempts_before")
+            db.execute("DROP TABLE attempts_before")
+
+
+MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (
+    _to_version_1,
+    _to_version_2,
+    _to_version_3,
+    _to_version_4,
+)
 """`MIGRATIONS[n]` takes a journal from version n to n + 1. It runs in a transaction and must not end it."""
 
 VERSION: Final = len(MIGRATIONS)

@@ -17,7 +17,6 @@ import msgspec
 from sqlite_utils import Database
 
 from keeper.domain.attempts import AttemptKind, AttemptState
-from keeper.journal.applying import Rows, Wanted
 from keeper.journal.rows import (
     ATTEMPTS,
     CHANGE_COLUMNS,
@@ -31,6 +30,7 @@ from keeper.journal.rows import (
     prepared_values,
 )
 from keeper.journal.sql import BLOCKING_SQL
+from keeper.journal.touched import Rows, Wanted
 
 _MAX_PARAMETERS: Final = 32_000
 """SQLite's default limit is 32,766 in one statement."""
@@ -153,8 +153,12 @@ def _save_orders(db: Database, rows: Rows) -> None:
 
 def _save_moves(db: Database, rows: Rows) -> None:
     moved: dict[tuple[str, ...], list[Values]] = {}
+    gone = [known.id for known in rows.attempts.values() if known.disarmed]
+    if gone:
+        ids = msgspec.json.encode(gone).decode()
+        db.conn.execute("DELETE FROM attempts WHERE id IN (SELECT value FROM json_each(?))", (ids,))
     for known in rows.attempts.values():
-        if known.patch:
+        if known.patch and not known.disarmed:
             moved.setdefault(tuple(known.patch), []).append((known.id, *known.patch.values()))
     for columns, group in moved.items():
         _update(db, "attempts", columns, group)

@@ -12,7 +12,7 @@ from typing import Final
 from sqlite_utils import Database
 
 from keeper.domain.errors import JournalError
-from keeper.journal.applying import Rows, Wanted, apply
+from keeper.journal.applying import apply
 from keeper.journal.machine import REAL, Machine
 from keeper.journal.ops import Op
 from keeper.journal.pruning import prune_step
@@ -22,6 +22,7 @@ from keeper.journal.sqlite.checkpoints import Checkpoints, checkpoint_at_end, ch
 from keeper.journal.sqlite.lock import writer_lock
 from keeper.journal.sqlite.statements import load, save
 from keeper.journal.store import StoreBusy, refusal
+from keeper.journal.touched import Rows, Wanted
 
 _FEW_ROWS: Final = 64
 """What a commit of so many rows takes says how quick the disk is; a large one's says how large it is."""
