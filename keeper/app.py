@@ -46,7 +46,8 @@ from keeper.solana.pool import PoolLimits, RpcPool
 from keeper.solana.rpc import Endpoint
 from keeper.solana.transactions import Blockhashes
 from keeper.solana.watch import ProgramWatch, WatchLimits
-from keeper.telemetry import Metrics, Telemetry
+from keeper.telemetry.metrics import Metrics
+from keeper.telemetry.reporting import Telemetry
 from keeper.venue.oracle import MarketPull, PullWhenSilent
 from keeper.venue.program import Program
 from keeper.venue.venue import Venue

@@ -15,7 +15,7 @@ import anyio.to_thread
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
-from keeper.commands.checks.chain import client_for
+from keeper.commands.asking import client_for
 from keeper.commands.listing import Names, attempt_line, terms_line, utc
 from keeper.commands.remote import call, health_of, url_of
 from keeper.config.endpoints import endpoints_of

@@ -23,7 +23,7 @@ def run(
     import anyio
 
     from keeper.commands import service
-    from keeper.telemetry import configure_logs
+    from keeper.telemetry.logs import configure_logs
 
     def announce(ready: Ready) -> None:
         if as_json:

@@ -23,7 +23,7 @@ def simulate(
     import anyio
 
     from keeper.commands import simulating
-    from keeper.commands.checks.chain import client_for
+    from keeper.commands.asking import client_for
     from keeper.config.endpoints import endpoints_of
     from keeper.config.keys import load_signer
     from keeper.config.program import load_program

@@ -14,7 +14,7 @@ from keeper.journal import Journal
 from keeper.runtime.lag import LoopLag
 from keeper.solana.pool import RpcPool
 from keeper.solana.watch import ProgramWatch
-from keeper.telemetry import Metrics
+from keeper.telemetry.metrics import Metrics
 
 
 @dataclass(slots=True, repr=False)

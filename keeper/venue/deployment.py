@@ -21,9 +21,10 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from keeper.domain.errors import ChainError, Misconfigured
-from keeper.solana.client import ChainClient
+from keeper.solana.client import ChainClient, Simulation, memcmp
 from keeper.venue.program import CANCEL, EXECUTE, PLACE, RATCHET, Program
-from keeper.venue.program_errors import ANCHOR_ERRORS, ProgramFailure, name_failure
+from keeper.venue.program_errors import ANCHOR_ERRORS, ProgramFailure, name_failure, said_in
+from keeper.venue.venue import MARKET_DISCRIMINATOR
 
 _UNKNOWN: Final = "The program at {program} has no instruction {name}; the IDL {version} has."
 _SHORT: Final = "The program at {program} wants more arguments for {name} than the IDL {version} has."
@@ -89,6 +90,25 @@ async def check_idl(client: ChainClient, program: Program, payer: Pubkey) -> Non
         )
 
 
+async def misnamed(client: ChainClient, program: Program, payer: Pubkey) -> list[str]:
+    """The errors that the IDL's table has another name for than the program logs, in words, of those that can be
+    provoked: a `place_order` without a leverage, or without a size, simulated. None are found where there is no
+    market, or where the node gives no logs.
+    """
+    found: list[str] = []
+    _, markets = await client.program_accounts(program.id, [memcmp(0, MARKET_DISCRIMINATOR)])
+    if not markets:
+        return found
+    for given in ("size", "leverage"):
+        arguments = {name: int(name == given) for name, _ in program.idl.instruction(PLACE).args}
+        wanted = program.instruction(PLACE, arguments, {"market": markets[0].address, "user": payer})
+        for code, name in said_in((await _simulated(client, wanted, payer)).logs).items():
+            known = program.idl.errors.get(code, ANCHOR_ERRORS.get(code))
+            if known != name:
+                found.append(f"{code} is {name}, and the IDL calls it {known or 'nothing'}")
+    return found
+
+
 async def _answer(client: ChainClient, program: Program, name: str, payer: Pubkey) -> ProgramFailure | None:
     """How the program ends this instruction, with accounts that can't be right; None when it succeeds all the same."""
     definition = program.idl.instruction(name)
@@ -100,10 +120,8 @@ async def _answer(client: ChainClient, program: Program, name: str, payer: Pubke
     ]
     # Zeros of exactly the described length: a program that wants more arguments says so before all else.
     data = program.coder.encode(name, {argument: 0 for argument, _ in definition.args})
-    message = Message.new_with_blockhash([Instruction(program.id, data, metas)], payer, Hash.default())
-    unsigned = VersionedTransaction.populate(message, [Signature.default()])
     try:
-        result = await client.simulate(bytes(unsigned), sig_verify=False, replace_blockhash=True)
+        result = await _simulated(client, Instruction(program.id, data, metas), payer)
     except ChainError as e:
         raise Misconfigured(
             f"The IDL can't be checked against the program: {e}.", remedy="Check that the node simulates."
@@ -111,6 +129,12 @@ async def _answer(client: ChainClient, program: Program, name: str, payer: Pubke
     if result.err is None:
         return None
     return name_failure(result.err, [program.id], program.id, program.idl, result.logs)
+
+
+async def _simulated(client: ChainClient, instruction: Instruction, payer: Pubkey) -> Simulation:
+    message = Message.new_with_blockhash([instruction], payer, Hash.default())
+    unsigned = VersionedTransaction.populate(message, [Signature.default()])
+    return await client.simulate(bytes(unsigned), sig_verify=False, replace_blockhash=True)
 
 
 def _used(program: Program) -> Iterator[str]:

@@ -7,16 +7,19 @@ Accounts of an instruction are found, in this order: given by name; the IDL's fi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from solders.instruction import AccountMeta, Instruction
 from solders.pubkey import Pubkey
 
 from keeper.domain.errors import Misconfigured
 from keeper.domain.orders import REVISION_0_1, REVISION_0_2, Order, OrderType
-from keeper.venue.coder import ArgumentCoder
 from keeper.venue.idl import AccountDef, Idl, InstructionDef, Seed, seed_bytes
+
+if TYPE_CHECKING:
+    from keeper.venue.coder import ArgumentCoder
 
 EXECUTE: Final = "execute_conditional_order"
 RATCHET: Final = "update_trailing_stop"
@@ -39,7 +42,6 @@ class Program:
     def __init__(self, program_id: Pubkey, idl: Idl) -> None:
         self.id = program_id
         self.idl = idl
-        self.coder = ArgumentCoder(idl)
         execute = idl.instruction(EXECUTE)
         position = execute.account("position")
         self.creates_position: bool = position is not None and position.writable
@@ -53,6 +55,15 @@ class Program:
                     f"{EXECUTE} in the IDL takes no account {required}, so the IDL is not this program's.",
                     remedy="Check program.idl.",
                 )
+
+    @functools.cached_property
+    def coder(self) -> ArgumentCoder:
+        """Instructions' arguments, to bytes and back. Made when it is first asked for: its library takes half a second
+        to import, which commands that only read need not wait for. A keeper's start asks (`check_idl`).
+        """
+        from keeper.venue.coder import ArgumentCoder
+
+        return ArgumentCoder(self.idl)
 
     def __repr__(self) -> str:
         return f"Program({self.idl.name} {self.idl.version} at {self.id})"

@@ -2,7 +2,8 @@
 
 Two programs in one transaction can share an error number, so a number alone says nothing: the name comes
 from the IDL only when the failing instruction's program is ours, and the logs, when there are any, say which
-program really failed inside it (a CPI into the system program, say).
+program really failed inside it (a CPI into the system program, say). An Anchor program logs its errors' names: that is
+its own word, and goes before the IDL's table, which may be another build's.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ _SYSTEM_ERRORS: Final[Mapping[int, str]] = {
     3: "InvalidAccountDataLength",
 }
 
+_SAID: Final = re.compile(r"Error Code: (\w+)\. Error Number: (\d+)\.")
 _FAILED: Final = re.compile(r"^Program (\w+) failed: (.*)$")
 
 
@@ -94,6 +96,8 @@ def name_failure(
             instruction = index
             program = _failing_program(logs) or (programs[index] if index < len(programs) else None)
             name, code = _instruction_error(inner, program, ours, idl)
+            if program == ours and code is not None:
+                name = said_in(logs).get(code, name)
         case str(word):
             name = word
         case {**variant} if variant:
@@ -117,6 +121,17 @@ def _instruction_error(inner: Any, program: Pubkey | None, ours: Pubkey, idl: Id
             return str(next(iter(variant))), None
         case _:
             return "UnknownInstructionError", None
+
+
+def said_in(logs: Sequence[str]) -> dict[int, str]:
+    """The names that programs logged for their errors, by number, up to where the first of them failed."""
+    found: dict[int, str] = {}
+    for line in logs:
+        if _FAILED.match(line):
+            break
+        if match := _SAID.search(line):
+            found[int(match[2])] = match[1]
+    return found
 
 
 def _failing_program(logs: Sequence[str]) -> Pubkey | None:

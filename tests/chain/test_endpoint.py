@@ -192,7 +192,7 @@ async def test_a_refused_connection_is_transient_and_hides_the_url() -> None:
 
 
 async def test_19_no_library_logs_the_url(caplog: pytest.LogCaptureFixture) -> None:
-    from keeper.telemetry import configure_logs
+    from keeper.telemetry.logs import configure_logs
 
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)

@@ -23,6 +23,7 @@ from keeper.cli import cli
 from keeper.journal import Journal, SetMeta
 from keeper.journal.sqlite.lock import writer_lock
 from keeper.localnet import Commitment
+from keeper.venue.idl import PACKAGED
 from tests.behaviours.edited_node import EditedNode, as_revision_0_1
 from tests.support import KeeperConfig, KeeperProcess, World, until
 
@@ -323,6 +324,25 @@ async def test_a_program_whose_fills_create_no_position_is_named(world: World, t
     first = next(line for line in lines if line["outcome"] == "fail")
     assert first["check"] == "revision"
     assert "a fill creates no position" in first["detail"]
+
+
+async def test_a_table_of_errors_that_is_another_builds_is_named(world: World, tmp_path: Path) -> None:
+    world.market()
+    idl = json.loads(PACKAGED["0.2"].read_text())
+    idl["errors"][0]["name"] = "PriceMoved"
+    (tmp_path / "idl.json").write_text(json.dumps(idl))
+    config = KeeperConfig.beside(world, tmp_path, program={"idl": str(tmp_path / "idl.json")})
+    await funded(world, config)
+    lines = await check(config)
+    (told,) = [line for line in lines if line["outcome"] != "pass"]
+    assert (told["check"], told["outcome"]) == ("errors", "warn")
+    assert told["detail"].endswith("6000 is InvalidLeverage, and the IDL calls it PriceMoved")
+
+
+async def test_what_a_key_without_money_leaves_unchecked_is_named(world: World, tmp_path: Path) -> None:
+    lines = await check(KeeperConfig.beside(world, tmp_path, key=Keypair()))
+    told = {line["check"]: line["outcome"] for line in lines[-3:]}
+    assert told == {"balance": "fail", "idl": "warn", "revision": "pass"}
 
 
 async def test_a_clock_far_from_the_chains_is_named(tmp_path: Path) -> None:

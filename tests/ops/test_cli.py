@@ -16,6 +16,13 @@ from tests.support.reference import sample_settings
 HEAVY = ("anyio", "starlette", "httpx", "pydantic", "solders", "structlog", "keeper.app", "keeper.config.settings")
 
 
+def test_explaining_an_order_waits_for_no_import_that_it_does_not_need() -> None:
+    """These take longer than the whole story at a million executions (6 ms)."""
+    script = "import json, sys; import keeper.commands.explaining; print(json.dumps(list(sys.modules)))"
+    loaded = set(json.loads(subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout))
+    assert not loaded & {"anchorpy", "solana.rpc.async_api", "structlog", "httpx", "starlette"}
+
+
 def test_the_help_waits_for_nothing_heavy() -> None:
     """A command imports what it needs when it runs."""
     script = "import json, sys; import keeper.cli; print(json.dumps(list(sys.modules)))"

@@ -68,7 +68,7 @@ def routes_table() -> str:
 def metrics_table() -> str:
     """The README's table of metrics."""
     from keeper.http.edge.middleware import Instruments
-    from keeper.telemetry import Metrics
+    from keeper.telemetry.metrics import Metrics
 
     registry = Metrics("0").registry
     Instruments(registry)

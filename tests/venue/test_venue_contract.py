@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from keeper.domain.errors import MalformedAccount, Misconfigured
 from keeper.domain.orders import OnchainStatus, Order, OrderType, Side
 from keeper.solana.client import AccountBytes, Blockhash
 from keeper.solana.transactions import Budget
+from keeper.venue.fates import fate_of
 from keeper.venue.idl import PACKAGED, load_idl
 from keeper.venue.program import Program
 from keeper.venue.venue import Venue
@@ -221,6 +222,30 @@ def test_a_stop_is_moved_where_the_revision_can_and_named_where_it_can_not() -> 
 
 
 # -- a failure to its fate
+
+
+def test_the_programs_own_log_goes_before_a_table_that_is_another_builds() -> None:
+    """Each failure that was recorded of the deployed program, with an IDL whose errors are all one further."""
+    idl = load_idl(PACKAGED["0.1"])
+    off = replace(idl, errors={code + 1: name for code, name in idl.errors.items()})
+    venue = Venue(Program(OLD.program_id, off), KEEPER)
+    wire = (
+        b"\x01"
+        + bytes(Signature.default())
+        + OLD.venue.message(AttemptKind.EXECUTE, order_of(OLD), BUDGET, BLOCKHASH).message
+    )
+    named = 0
+    for landed in RECORD["transactions"]:
+        code = (landed["err"] or {}).get("custom", 0)
+        if code >= 6000:
+            failure = venue.failure({"InstructionError": [2, {"Custom": code}]}, wire, landed["logs"])
+            assert f"Error Code: {failure.name}." in " ".join(landed["logs"])
+            assert failure.fate is fate_of(idl.errors[code], OLD.program_id, OLD.program_id)
+            named += 1
+    assert named > 20
+    # What another program logs before it is not believed of this one's number.
+    other = ["Program log: Error Code: OrderNotPending. Error Number: 6999.", f"Program {OLD.program_id} failed: x"]
+    assert venue.failure({"InstructionError": [2, {"Custom": 6014}]}, wire, other).name == "ConditionNotMet"
 
 
 @each

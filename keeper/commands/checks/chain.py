@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import aclosing, suppress
 from typing import Final
 
 import anyio
 from solders.pubkey import Pubkey
 
+from keeper.commands.asking import DEADLINE_S, client_for
 from keeper.commands.checks.lines import Lines
 from keeper.config.endpoints import EndpointUrls
 from keeper.config.program import refuse_fills_without_position
 from keeper.config.settings import CLUSTERS, Settings
-from keeper.domain.errors import ChainError
+from keeper.domain.errors import ChainError, KeeperError
 from keeper.solana.client import PROCESSED, ChainClient
-from keeper.solana.http1 import HttpTransport
-from keeper.solana.pool import PoolLimits, RpcPool
-from keeper.solana.rpc import Endpoint
 from keeper.solana.sockets import Subscription, subscribed
 from keeper.solana.watch import ONE_ENDPOINT_SLOTS
+from keeper.venue.deployment import misnamed
 from keeper.venue.program import Program
 
-_DEADLINE_S: Final = 5.0
 _SKEW_WARN_S: Final = 30
 _SKEW_FAIL_S: Final = 300  # the age from which the program itself refuses a price
 
@@ -71,8 +69,8 @@ async def sockets(working: Sequence[EndpointUrls], lines: Lines) -> None:
             endpoint.ws_url,
             [Subscription("slot", "slotSubscribe")],
             label=endpoint.label,
-            silence_s=_DEADLINE_S,
-            connect_timeout_s=_DEADLINE_S,
+            silence_s=DEADLINE_S,
+            connect_timeout_s=DEADLINE_S,
         )
         try:
             async with socket as opened, aclosing(opened.notifications()) as news:
@@ -87,14 +85,6 @@ async def sockets(working: Sequence[EndpointUrls], lines: Lines) -> None:
         except ChainError as e:
             remedy = "Check rpc.ws_url; solana-test-validator serves it on the port after the RPC's."
             lines.fail(name, str(e).removeprefix(f"{endpoint.label}: "), remedy)
-
-
-@asynccontextmanager
-async def client_for(endpoints: Sequence[EndpointUrls], deadline_s: float = _DEADLINE_S) -> AsyncIterator[ChainClient]:
-    """A client over these endpoints, with a short deadline."""
-    transports = [Endpoint(each.label, HttpTransport(each.url, label=each.label)) for each in endpoints]
-    async with aclosing(RpcPool(transports, PoolLimits(deadline_s=deadline_s))) as pool:
-        yield ChainClient(pool)
 
 
 async def balance(client: ChainClient, keeper: Pubkey, settings: Settings, lines: Lines) -> bool:
@@ -114,6 +104,23 @@ async def balance(client: ChainClient, keeper: Pubkey, settings: Settings, lines
     else:
         lines.passed("balance", said)
     return lamports > 0
+
+
+async def error_names(client: ChainClient, program: Program, payer: Pubkey, lines: Lines) -> None:
+    """The IDL's table of errors against what the program says itself; a line only when they differ."""
+    with suppress(KeeperError):
+        if wrong := await misnamed(client, program, payer):
+            lines.warn(
+                "errors",
+                f"the IDL's table of errors is another build's: {'; '.join(wrong)}",
+                "Get the deployed build's IDL. Until then errors are named by the program's own logs, and by this "
+                "table only where a node gives none.",
+            )
+
+
+def unchecked(name: str, lines: Lines) -> None:
+    """What is told by simulations, which a node makes for nobody who could not pay for the transaction."""
+    lines.warn(name, "not checked: a node simulates nothing for a key without SOL", "Send SOL to it, and check again.")
 
 
 def revision(program: Program, settings: Settings, lines: Lines) -> None:

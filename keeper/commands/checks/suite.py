@@ -34,8 +34,13 @@ async def look(settings: Settings) -> Lines:
             "program", check_program(client, program), f"{program.id} is executable"
         )
         funded = signer is not None and await chain.balance(client, signer.address, settings, lines)
-        if program is not None and signer is not None and there and funded:
+        if program is not None and signer is not None and there:
             fits = f"revision {program.idl.version} fits the deployed program"
-            if await lines.holds("idl", check_idl(client, program, signer.address), fits):
-                chain.revision(program, settings, lines)
+            if not funded:
+                chain.unchecked("idl", lines)
+            elif not await lines.holds("idl", check_idl(client, program, signer.address), fits):
+                return lines
+            else:
+                await chain.error_names(client, program, signer.address, lines)
+            chain.revision(program, settings, lines)
     return lines
