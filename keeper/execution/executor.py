@@ -389,9 +389,13 @@ class Executor:
             job, attempt = draft.job, draft.attempt
             flight = Flight(attempt, job.order, job.generation, job.triggered_at_ns / 1e9, now, now + 0.05, now + 2.0)
             if self._dry_run:
-                # What would have been sent is recorded; the order rests until the price is news.
+                # What would have been sent is recorded. Had it been, there would be no second execution; another move
+                # of its stop there may be.
                 self._tell([flight])
-                self._orders.await_price(job.record, job.order.market, job.price.slot)
+                if job.executes:
+                    self._orders.block(job.record, Reason.DRY_RUN)
+                else:
+                    self._orders.await_price(job.record, job.order.market, job.price.slot)
                 self._orders.attempt_over(attempt.order, None)
                 continue
             job.record.reasons[Reason.ATTEMPT] = attempt.signature  # only its end lifts the reason from now on

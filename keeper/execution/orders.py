@@ -49,7 +49,9 @@ class Reason(enum.IntEnum):
     PAUSE = 7
     """It was tried, and is tried again after a pause. Lifted by the end of the pause."""
     LATER_PRICE = 8
-    """The chain refused it at its own price of a slot. Lifted by a price from a later slot."""
+    """It was tried at the price of a slot, or would have been in a dry run. Lifted by a price from a later slot."""
+    DRY_RUN = 9
+    """Its execution was written down, and not sent. Lifted when its account ends, or by a restart."""
 
 
 Detail = Signature | frozenset[Signature] | Pubkey | float | int | str | None
@@ -108,7 +110,8 @@ class Record:
                 assert isinstance(detail, float)
                 return f"The last attempt failed; it is tried again in {max(0.0, detail - now_s):.1f} s."
             case Reason.LATER_PRICE:
-                return f"The chain refused it at its price in slot {detail}, and it waits for a later price."
+                why = "The chain refused it at its price in slot" if self.tries.failed else "It was looked at in slot"
+                return f"{why} {detail}, and it waits for a later price."
             case Reason.UNREADABLE:
                 return f"Its account can't be read: {detail}."
         return _SENTENCES[reason]
@@ -119,6 +122,7 @@ _SENTENCES: Final = {
     Reason.CANCEL: "Its user's signed cancel is being landed.",
     Reason.ENDED: "It is not pending any more; what became of it is being read.",
     Reason.FAILED: "It failed; an operator can let it be tried again.",
+    Reason.DRY_RUN: "Dry run: it would have been executed, and nothing is sent.",
     Reason.ACCOUNT: "Its user's account can't carry it; it is tried again when that account changes.",
 }
 

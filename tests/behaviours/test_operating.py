@@ -326,6 +326,16 @@ async def test_a_dry_run_sends_nothing_and_records_what_it_would_have_sent(tmp_p
         row = stand.row(order)
         assert row is not None
         assert "94" in row.reason
+        # What is written down once is not written down again with each price, and no ceiling is hit by it.
+        for n in range(35):
+            stand.world.set_price(market, 94 * USDC - n)
+            await anyio.sleep(0.02)
+        with anyio.fail_after(BOUND_S):
+            while (await stand.get("/v1/markets")).json()["markets"][0]["price"] != "93.999966":  # noqa: ASYNC110
+                await anyio.sleep(0.02)
+        shown = (await stand.get(f"/v1/orders/{order}")).json()
+        assert shown["status_reason"] == "Dry run: it would have been executed, and nothing is sent."
+        assert len(shown["attempts"]) == 1
 
 
 # -- starts that must not be

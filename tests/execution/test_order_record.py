@@ -194,6 +194,8 @@ class OrderRecords(Surroundings):
             case Reason.LATER_PRICE:
                 waiting = life.orders.waiting.get(SOL, [])
                 return any(slot == detail and raw == bytes(address) for slot, _, raw in waiting)
+            case Reason.DRY_RUN:
+                return False  # this keeper sends
 
     @invariant()
     def nothing_is_kept_of_what_is_gone(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keeper.commands.asking import client_for
 from keeper.commands.checks import chain, machine
 from keeper.commands.checks.lines import Lines
 from keeper.config.endpoints import endpoints_of
@@ -28,7 +29,7 @@ async def look(settings: Settings) -> Lines:
     known = None if found is None else found.meta.get(GENESIS)
     lines.try_to("journal", lambda: refuse_another_chain(str(settings.journal.path), known, genesis))
     await chain.sockets(working, lines)
-    async with chain.client_for(working) as client:
+    async with client_for(working) as client:
         await chain.clock(client, lines)
         there = program is not None and await lines.holds(
             "program", check_program(client, program), f"{program.id} is executable"
