@@ -57,6 +57,7 @@ ROUTES: Final = (
     Route("GET", "/healthz", health.healthz, "health", any_query=True),
     Route("GET", "/metrics", health.metrics, "health", any_query=True),
     Route("GET", "/", page.index, any_query=True),
+    Route("GET", "/wallet", page.wallet, any_query=True),
     Route("GET", "/docs", page.docs, any_query=True),
     Route("GET", "/page/{name}", page.asset, any_query=True),
     Route("GET", "/v1/admin/status", admin.get_status, "admin"),

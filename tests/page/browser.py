@@ -51,6 +51,10 @@ class Browser:
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self._devtools("Emulation.setEmulatedMedia", {"features": features})
 
+    def before_each_page(self, script: str) -> None:
+        """Run a script in every page before the page's own, as an extension of the browser does."""
+        self._devtools("Page.addScriptToEvaluateOnNewDocument", {"source": script})
+
     def screenshot(self, file: Path) -> None:
         """The whole page, also what has to be scrolled to."""
         taken = self._devtools("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": True})

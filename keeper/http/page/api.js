@@ -2,41 +2,91 @@
 
 import { $, say } from "./dom.js";
 
+const ANSWER_WITHIN_MS = 15_000;
 const troubles = new Map();
 
 function trouble(what, text) {
   if (text) troubles.set(what, text);
   else troubles.delete(what);
   $("trouble").hidden = troubles.size === 0;
-  say($("trouble"), [...troubles.values()].join(" "));
+  say($("trouble"), [...new Set(troubles.values())].join(" "));
 }
 
-/** JSON of a path; an Error with the problem's own sentence when it is refused. */
+/** What the API refused, in its own sentence; `code` is stable, `field` the field at fault. No answer has no code. */
+export class Refused extends Error {
+  constructor({ detail, code, field }, status, retryAfter) {
+    super(detail ?? `The keeper answered with HTTP ${status}.`);
+    Object.assign(this, { code, field, status, retryAfterMs: retryAfter ? Number(retryAfter) * 1_000 : null });
+  }
+}
+
+/** Whether nothing is known of what became of the request. */
+export const unanswered = (error) => error instanceof TypeError || error.name === "TimeoutError" || error.name === "AbortError";
+export const sentence = (error) => (unanswered(error) ? "The keeper does not answer." : error.message);
+
+async function answer(path, request, withinMs = ANSWER_WITHIN_MS) {
+  const response = await fetch(path, { ...request, signal: AbortSignal.timeout(withinMs) });
+  if (response.status === 304) return { response, body: null };
+  // A proxy's own error is no JSON.
+  const body = await response.json().catch((error) => {
+    if (response.ok) throw error;
+    return {};
+  });
+  if (!response.ok && path !== "/healthz") throw new Refused(body, response.status, response.headers.get("Retry-After"));
+  return { response, body };
+}
+
+/** JSON of a path; Refused with the problem's own sentence when it is refused. */
 export async function get(path) {
-  const response = await fetch(path, { headers: { Accept: "application/json" }, signal: AbortSignal.timeout(10_000) });
-  const body = await response.json();
-  if (!response.ok && path !== "/healthz") throw new Error(body.detail ?? `HTTP ${response.status}`);
-  return body;
+  return (await answer(path, { headers: { Accept: "application/json" } })).body;
 }
 
-/** Ask again and again while the page can be seen; one request at a time. Returns a function that asks at once. */
+/** The answer to a JSON body; Refused when it is refused. */
+export async function post(path, body) {
+  const headers = { Accept: "application/json", "Content-Type": "application/json" };
+  return (await answer(path, { method: "POST", headers, body: JSON.stringify(body) })).body;
+}
+
+/** The order each time that it changes, at first as it is. Ends by itself only by an error; so leave the loop. */
+export async function* changes(order) {
+  const seconds = 20;
+  let tag = "";
+  while (true) {
+    // Its own tag, and not the browser's cache, so that "nothing new" is an answer.
+    const request = { cache: "no-store", headers: { Accept: "application/json", ...(tag && { "If-None-Match": tag }) } };
+    const path = `/v1/orders/${order}${tag && `?wait_s=${seconds}`}`;
+    const { response, body } = await answer(path, request, seconds * 1_000 + ANSWER_WITHIN_MS);
+    tag = response.headers.get("ETag") ?? "";
+    if (body) yield body;
+  }
+}
+
+/** Ask again and again while the page can be seen; one request at a time. Returns a function that asks at once.
+ *
+ * `path` gives null when there is nothing to ask. An answer to what is not the question any more is dropped.
+ */
 export function poll(path, everyMs, show) {
-  let timer, asking = false;
+  let timer, asking = false, again = false;
   async function ask() {
     clearTimeout(timer);
-    if (asking) return;
+    if (asking) {
+      again = true;
+      return;
+    }
     asking = true;
-    if (!document.hidden) {
+    const asked = document.hidden ? null : path();
+    if (asked) {
       try {
-        show(await get(path()));
+        const found = await get(asked);
+        if (asked === path()) show(found);
         trouble(path, "");
       } catch (error) {
-        const why = error instanceof TypeError || error.name === "TimeoutError" ? "The keeper does not answer." : error.message;
-        trouble(path, why);
+        trouble(path, asked === path() ? sentence(error) : "");
       }
     }
     asking = false;
-    timer = setTimeout(ask, everyMs);
+    timer = setTimeout(ask, again ? 0 : everyMs);
+    again = false;
   }
   document.addEventListener("visibilitychange", () => document.hidden || ask());
   ask();

@@ -1,24 +1,29 @@
 // One order in full: why it stands so, its position, and every attempt.
 
-import { $, el } from "./dom.js";
-import { get } from "./api.js";
+import { el } from "./dom.js";
+import { get, sentence } from "./api.js";
 import { price, since, tone, trigger, words } from "./format.js";
 
+const body = el("div");
+const dialog = el("dialog", { id: "detail", "aria-labelledby": "detail-title" },
+  el("form", { method: "dialog" }, el("h2", { id: "detail-title", textContent: "Order" }), el("button", { "aria-label": "Close", textContent: "✕" })),
+  body);
+document.body.append(dialog);
+
 export async function openDetail(address) {
-  const dialog = $("detail"), body = $("detail-body");
   body.replaceChildren(el("p", { className: "empty", textContent: "…" }));
   if (!dialog.open) dialog.showModal();
   try {
     body.replaceChildren(...parts(await get(`/v1/orders/${address}`)));
   } catch (error) {
-    body.replaceChildren(el("p", { className: "bad", textContent: error.message }));
+    body.replaceChildren(el("p", { className: "bad", textContent: sentence(error) }));
   }
 }
 
 function parts(order) {
   const facts = [
     ["Address", el("code", { textContent: order.order })],
-    ["Wallet", el("code", { textContent: order.user })],
+    ["Wallet", el("a", { href: `/wallet#${order.user}` }, el("code", { textContent: order.user }))],
     ["Terms", `${words(order.order_type)} ${order.side}, ${order.size} ${order.market ?? ""} ×${order.leverage}, trigger ${price(trigger(order))}`],
     ["On chain", order.onchain_status ? `${words(order.onchain_status)}, slot ${order.slot}` : "not yet"],
     ["Position", order.position ? el("code", { textContent: order.position }) : "none"],

@@ -7,6 +7,7 @@ const TONES = {
   transient: "warn", lost_race: "warn", price_moved_back: "warn", price_stale: "warn", market_paused: "warn",
 };
 
+export const ADDRESS = /^[1-9A-HJ-NP-Za-km-z]{32,44}$/;
 export const tone = (word) => TONES[word] ?? "";
 export const words = (name) => (name ?? "").replaceAll("_", " ");
 export const short = (text) => (text && text.length > 12 ? `${text.slice(0, 4)}…${text.slice(-4)}` : text ?? "");
@@ -32,3 +33,9 @@ export function ago(seconds) {
 export const since = (unix) => `${ago(Date.now() / 1000 - unix)} ago`;
 export const milliseconds = (ms) => (ms === null ? "–" : ms < 10_000 ? `${count(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
 export const trigger = (order) => order.trigger_price ?? order.limit_price ?? null;
+
+/** Whether a falling price meets the order, or else a rising one: the table of `keeper/triggers/conditions.py`. */
+export const falls = ({ order_type, side }) => (order_type === "take_profit") !== (side === "long");
+
+/** How far a price is away from a trigger, as a fraction of the price; below 0 when the trigger lies below it. */
+export const distance = (triggerPrice, now) => (Number(triggerPrice) - Number(now)) / Number(now);

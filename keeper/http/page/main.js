@@ -2,16 +2,16 @@
 
 import { $, el, say } from "./dom.js";
 import { poll } from "./api.js";
-import { count, sol } from "./format.js";
+import { watchHealth } from "./head.js";
+import { ADDRESS, count, sol } from "./format.js";
 import { showMarkets } from "./markets.js";
 import { followOrders, redraw } from "./orders.js";
 import { showExecutions, showFailures } from "./history.js";
 
 const RESTING = new Set(["open", "triggered", "executing"]);
-const PUBKEY = /^[1-9A-HJ-NP-Za-km-z]{32,44}$/;
 
 poll(() => "/v1/markets?levels=60", 2_000, ({ markets }) => showMarkets(markets));
-poll(() => "/healthz", 5_000, showHealth);
+watchHealth(showChecks);
 poll(() => "/v1/keeper", 5_000, showKeeper);
 const askExecutions = poll(() => "/v1/executions?limit=40", 15_000, showExecutions);
 const askFailures = poll(() => "/v1/failures?limit=15", 15_000, showFailures);
@@ -24,7 +24,7 @@ function somethingEnded() {
 
 function filters() {
   const user = $("user").value.trim();
-  const isWallet = user === "" || PUBKEY.test(user);
+  const isWallet = user === "" || ADDRESS.test(user);
   $("user").setAttribute("aria-invalid", String(!isWallet));
   return isWallet ? { user, market: $("market").value } : null;
 }
@@ -39,10 +39,7 @@ $("market").addEventListener("change", refollow);
 refollow();
 setInterval(() => document.hidden || redraw(), 10_000);
 
-function showHealth({ live, ready, checks }) {
-  const failing = checks.filter((check) => !check.ok);
-  say($("health"), ready && live ? "ready" : `not ready: ${failing.map((check) => check.name).join(", ")}`,
-    `pill ${ready && live ? "good" : "bad"}`);
+function showChecks({ checks }) {
   $("checks").replaceChildren(...checks.map((check) => el("li", {},
     el("span", { className: check.ok ? "good" : "bad", textContent: check.ok ? "● " : "▲ " }), check.name,
     el("small", { textContent: check.detail || (check.ok ? "ok" : "failed") }))));
@@ -56,10 +53,3 @@ function showKeeper(keeper) {
   say($("failed"), count(of((status) => status === "failed")));
   say($("about"), `Keeper ${keeper.version} · wallet ${keeper.keeper ?? "none"} · program ${keeper.program}, revision ${keeper.program_revision}`);
 }
-
-$("theme").addEventListener("click", () => {
-  const root = document.documentElement;
-  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  root.dataset.theme = dark ? "light" : "dark";
-  localStorage.setItem("theme", root.dataset.theme);
-});

@@ -1,4 +1,4 @@
-"""The page for people who would rather look than read, and the page to try the API: files that ship with the package.
+"""The pages for people: the overview, a wallet's orders, and the API to try. They are files that ship with the package.
 
 They load nothing from other hosts, and the policy that they are sent with lets them do nothing else.
 """
@@ -45,6 +45,12 @@ _FILES: Final = _read()
 async def index(request: Request) -> Response:
     """The page."""
     return _file(request, "index.html")
+
+
+@hidden
+async def wallet(request: Request) -> Response:
+    """A wallet's orders, and a form to place more with a browser wallet."""
+    return _file(request, "wallet.html")
 
 
 @hidden

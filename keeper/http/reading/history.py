@@ -38,6 +38,7 @@ class KeeperView(Answer, frozen=True, kw_only=True):
     keeper: Annotated[Address | None, Meta(description="Its wallet; null when it has none.")]
     balance_lamports: Annotated[int | None, Meta(description="As last read; null before the first time.")]
     version: str
+    genesis: Annotated[str | None, Meta(description="The genesis hash of the cluster that it is on.")]
     program: Address
     program_revision: str
     executes: Annotated[list[OrderTypeWord], Meta(description="The types that the program's revision executes.")]
@@ -105,6 +106,7 @@ async def get_keeper(request: Request) -> Response:
             keeper=None if ports.keeper_pubkey is None else str(ports.keeper_pubkey),
             balance_lamports=ports.balance_lamports(),
             version=version("quantdesk-keeper"),
+            genesis=ports.genesis,
             program=str(program.id),
             program_revision=program.idl.version,
             executes=[cast(OrderTypeWord, order_type.word) for order_type in sorted(program.executable)],

@@ -1,0 +1,142 @@
+// A wallet's page: which wallet, what is asked for and how often, and who shows it.
+
+import { $, el, row, emptyRow, say } from "./dom.js";
+import { follow, get, poll, post, sentence } from "./api.js";
+import { ADDRESS, price, short, since, tone, trigger, words } from "./format.js";
+import { watchHealth } from "./head.js";
+import { showOpen } from "./ladder.js";
+import { orderButton } from "./orders.js";
+import { showTerms } from "./placing.js";
+import { connect, disconnect, findWallets, session, wallets } from "./standard.js";
+import { carryOut, signOn } from "./transaction.js";
+
+/** The beginnings of the public clusters' genesis hashes. */
+const CLUSTERS = { "5eykt4Us": "mainnet", EtWTRABZ: "devnet", "4uhcVJyU": "testnet" };
+
+let wallet = "", stop = () => {}, keeper = null, markets = [], open = [], complete = true, ended = [], next = null;
+
+watchHealth();
+poll(() => "/v1/keeper", 10_000, (found) => {
+  keeper = found;
+  signOn(`solana:${CLUSTERS[keeper.genesis?.slice(0, 8)] ?? "localnet"}`);
+  say($("about"), `Keeper ${keeper.version} · program ${keeper.program}, revision ${keeper.program_revision}`);
+  draw();
+});
+const of = (status) => () => wallet && `/v1/orders?user=${wallet}&status=${status}&limit=200`;
+const askOpen = poll(of("active"), 30_000, (page) => { [open, complete] = [page.orders, page.next === null]; draw(); });
+// The sentence of an order that rests tells the price: it is asked for with each.
+const askMarkets = poll(() => "/v1/markets?levels=0", 3_000, (found) => { markets = found.markets; draw(); askOpen(); });
+const askEnded = poll(of("history"), 60_000, (page) => { [ended, next] = [page.orders, page.next]; drawEnded(); });
+
+let soon;
+function news() {
+  // Many changes at once are one question.
+  soon ??= setTimeout(() => { soon = undefined; askMarkets(); askEnded(); }, 200);
+}
+
+function look(address) {
+  stop();
+  [wallet, open, ended, next] = [address, [], [], null];
+  $("address").value = address;
+  say($("stream"), "", "pill quiet");
+  if (location.hash.slice(1) !== address) history.replaceState(null, "", `#${address}`);
+  if (address) {
+    const state = (text, className) => say($("stream"), text, `pill quiet ${className}`);
+    stop = follow({ user: address }, { snapshot: news, order: news, state });
+  }
+  draw();
+  drawEnded();
+  askOpen();
+  askEnded();
+}
+
+function lookAtHash() {
+  const address = location.hash.slice(1);
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
+  if (ADDRESS.test(address)) look(address);
+}
+addEventListener("hashchange", lookAtHash);
+
+$("look").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const address = $("address").value.trim();
+  const isWallet = address === "" || ADDRESS.test(address);
+  $("address").setAttribute("aria-invalid", String(!isWallet));
+  if (isWallet) look(address);
+});
+
+function draw() {
+  const user = session()?.account.address;
+  showOpen({ wallet, orders: open, complete, markets, executes: keeper?.executes, cancel: user === wallet ? cancel : null });
+  showTerms({ markets, keeper, user, placed: () => (wallet === user ? news() : look(user)) });
+}
+
+function cancel(order) {
+  carryOut({
+    name: "Cancel an order",
+    sentence: `${words(order.order_type)} ${order.side}, ${order.size} ${order.market ?? ""}, trigger ${price(trigger(order))}. The keeper executes it no more once the signed cancel is with it.`,
+    prepare: () => post(`/v1/orders/${order.order}/cancel`, {}),
+    ended: news,
+  });
+}
+
+function drawEnded() {
+  const rows = ended.map((order) => row([
+    ["Status", el("span", { className: `pill ${tone(order.status)}`, textContent: words(order.status) }), "nowrap"],
+    ["Market", order.market ?? "?", "nowrap"],
+    ["Order", orderButton(order.order, `${words(order.order_type)} ${order.side}`), "nowrap"],
+    ["Size", `${order.size} ×${order.leverage}`, "num"],
+    ["Trigger", price(trigger(order)), "num"],
+    ["Why", order.status_reason, "reason"],
+    ["Changed", since(order.updated_at), "num"],
+  ]));
+  $("ended").tBodies[0].replaceChildren(...(rows.length ? rows : [emptyRow(7, wallet ? "Nothing has ended yet." : "No wallet is shown.")]));
+  $("older").hidden = !next;
+}
+
+$("older").addEventListener("click", async () => {
+  const of = wallet;
+  const page = await get(next).catch((error) => say($("trouble"), sentence(error)));
+  if (!page || of !== wallet) return;
+  [ended, next] = [[...ended, ...page.orders], page.next];
+  drawEnded();
+});
+
+// --- the browser's wallets
+
+let shownFor = null, tried = false, comingBack = false;
+
+function drawConnection() {
+  const address = session()?.account.address ?? null;
+  if (address !== shownFor) {
+    shownFor = address;
+    // Who comes back by a link to another wallet goes on looking at that one.
+    if (address && !(comingBack && wallet)) look(address);
+  }
+  const button = (text, act) => el("button", { type: "button", className: "text", textContent: text, onclick: () => attempt(act) });
+  const parts = session()
+    ? [el("span", { className: "pill good", textContent: session().wallet.name }), el("code", { title: address, textContent: short(address) }),
+      button("Disconnect", disconnect)]
+    : wallets().map((found) => button(`Connect ${found.name}`, () => connect(found)));
+  $("connection").replaceChildren(...(parts.length ? parts : [el("span", { className: "empty", textContent: "No browser wallet was found: orders can be looked at by address." })]));
+  draw();
+}
+
+async function attempt(act) {
+  say($("connection-trouble"), "");
+  try {
+    await act();
+  } catch (error) {
+    say($("connection-trouble"), `The wallet is not connected: ${error.message}`);
+  }
+}
+
+lookAtHash();
+drawEnded();
+findWallets(() => {
+  drawConnection();
+  const known = wallets().find(({ name }) => name === localStorage.getItem("wallet"));
+  if (!known || session() || tried) return;
+  tried = comingBack = true;
+  connect(known, { silent: true }).catch(() => {}).finally(() => { comingBack = false; });
+});
