@@ -74,13 +74,14 @@ def check(
     orders: Iterable[Pubkey],
     acked: Iterable[Pubkey],
     may_fail: Container[Pubkey],
+    since_slot: int = 0,
 ) -> Findings:
     """Look at these orders. `acked` are those whose placing the keeper's API had accepted; `may_fail` those whose users
-    can't pay for them, and nobody else's order may be given up.
+    can't pay for them, and nobody else's order may be given up. The present keeper runs since `since_slot`.
     """
     findings = Findings()
     for address in orders:
-        _check_order(world, journal, keeper, address, findings, may_fail=address in may_fail)
+        _check_order(world, journal, keeper, address, findings, may_fail=address in may_fail, since_slot=since_slot)
     for address in acked:
         row = journal.order(address)
         if row is None:
@@ -95,7 +96,14 @@ def check(
 
 
 def _check_order(
-    world: World, journal: Queries, keeper: Pubkey, address: Pubkey, findings: Findings, *, may_fail: bool
+    world: World,
+    journal: Queries,
+    keeper: Pubkey,
+    address: Pubkey,
+    findings: Findings,
+    *,
+    may_fail: bool,
+    since_slot: int,
 ) -> None:
     order = world.order(address)
     executions = executions_on_chain(world.bank, address)
@@ -144,7 +152,7 @@ def _check_order(
     if order.pending:
         _check_pending(world, order, row, findings, may_fail=may_fail)
         return
-    if row.state is not _STATE_OF.get(order.status):
+    if row.state is not _STATE_OF.get(order.status) and not _expired_first(world.bank, order, row, since_slot):
         findings.unsettled.append(f"{name} reads {order.status.word} and the journal says {row.state}: {row.reason}")
     if fills:
         own = fills[0].keys[0] == keeper
@@ -156,6 +164,17 @@ def _check_order(
             findings.broken.append(f"{name} was filled by another, and the journal counts it as the keeper's")
         if own and position is not None and row.position != position.address:
             findings.unsettled.append(f"{name}: the journal has the position {row.position}, not {position.address}")
+
+
+def _expired_first(bank: Bank, order: Order, row: OrderRow, since_slot: int) -> bool:
+    """Whether its user cancelled it when it was past its expiry, before the present keeper began: a start does not ask
+    what became of orders whose end is told, and that it expired is true.
+    """
+    if row.state is not OrderState.EXPIRED or order.status is not OnchainStatus.CANCELLED:
+        return False
+    cancel = max((landed.slot for landed in bank.history.mentioning(order.address) if landed.err is None), default=0)
+    block = bank.chain.block(cancel)
+    return block is not None and cancel <= since_slot and order.expired_at(block.time)
 
 
 def _check_pending(world: World, order: Order, row: OrderRow, findings: Findings, *, may_fail: bool) -> None:

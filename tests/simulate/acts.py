@@ -94,10 +94,11 @@ async def _on_chain(stage: Stage, event: Event) -> None:
 
 
 async def _operator(stage: Stage, seconds: float) -> None:
-    """Pause, and go on later: an operator asks until he is answered."""
-    if await stage.ask_api("operator", "/v1/admin/pause", {"reason": "a look"}, authorization=OPERATOR) is None:
-        return
-    stage.judge.paused_since = clock.time()
+    """Pause, and go on later: an operator asks until he is answered. A pause that the journal did not take, or that was
+    not answered, may hold all the same.
+    """
+    answer = await stage.ask_api("operator", "/v1/admin/pause", {"reason": "a look"}, authorization=OPERATOR)
+    stage.judge.paused_since = None if answer is None else clock.time()
     await anyio.sleep(seconds)
     stage.judge.paused_since = None
     while await stage.ask_api("operator", "/v1/admin/resume", {}, authorization=OPERATOR) is None:  # noqa: ASYNC110

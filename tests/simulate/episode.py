@@ -133,8 +133,17 @@ class Episode:
 
     def _look(self, reader: Queries) -> Findings:
         stage, users = self.stage, self.users
-        addresses = list(dict.fromkeys(p.address for p in users.placed if p.address not in stage.bare))
-        findings = check(stage.world, reader, stage.ground.key.pubkey(), addresses, users.accepted, may_fail=addresses)
+        bare = stage.bare_now()
+        addresses = list(dict.fromkeys(p.address for p in users.placed if p.address not in bare))
+        findings = check(
+            stage.world,
+            reader,
+            stage.ground.key.pubkey(),
+            addresses,
+            users.accepted,
+            may_fail=addresses,
+            since_slot=stage.since_slot,
+        )
         # Only an order that can't be paid for may be given up.
         for placed in users.placed:
             order, row = stage.world.order(placed.address), reader.order(placed.address)
@@ -145,7 +154,7 @@ class Episode:
                 findings.unsettled.append(f"order {placed.address} was given up: {row.reason}")
             if row.budget_used > RETRY_BUDGET:
                 findings.broken.append(f"order {placed.address} has cost {row.budget_used} of {RETRY_BUDGET} attempts")
-        for address in stage.bare:
+        for address in bare:
             self._look_at_bare(address, reader, findings)
         if self._scenario.cap_lamports:
             self._look_at_cap(findings)

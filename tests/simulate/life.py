@@ -91,6 +91,8 @@ class Life:
 
     def start(self) -> None:
         self._task = self._loop.create_task(self._run(), name="keeper")
+        # One that is told to end before its first step never comes to its own `finally`.
+        self._task.add_done_callback(lambda _: self.ended.set())
 
     async def _run(self) -> None:
         outside = Outside(
@@ -177,7 +179,7 @@ class Lives:
         self._kept: tuple[bytes, bytes] = (b"", b"")
         self._kill_at: tuple[int, bool] | None = None
         self._wait_s = 0.0
-        self.on_begin: Callable[[Life], None] = lambda life: None
+        self.on_begin: Callable[[], None] = lambda: None
         loop.between = self._between
 
     @property
@@ -196,7 +198,7 @@ class Lives:
             life.disk.put(self._kept)
             life.disk.on_commit = partial(self._on_commit, life)
             self.journal = None
-            self.on_begin(life)
+            self.on_begin()
             self._trace.note("life", f"{self.number} begins, a journal of {len(self._kept[0])} bytes")
             life.start()
             await life.ended.wait()

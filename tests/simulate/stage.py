@@ -51,6 +51,9 @@ class Stage:
         dice = random.Random(f"{scenario.seed}/lives")
         settings = partial(ground.settings, cap_lamports=scenario.cap_lamports)
         self.lives = Lives(self.loop, self.network, settings, ground.folder, self.trace, dice)
+        self.lives.on_begin = self._life_begins
+        self.since_slot = 0
+        """The chain's slot when the present life began."""
         self.judge = Judge(self.world)
         self.judge.clock_steps = scenario.has(Act.STEP_CLOCK)
         self.record = ChainRecord(self.trace, ground.key.pubkey(), self._landed)
@@ -64,8 +67,8 @@ class Stage:
         self._fork_to: tuple[int, int] | None = None
         self.bare_fills = 0
         """So many of the keeper's next fills lose their position."""
-        self.bare: list[Pubkey] = []
-        """The orders whose fill lost it."""
+        self.bare: dict[Pubkey, Landed] = {}
+        """The orders whose fill lost it, with that fill."""
 
     def storm(self) -> None:
         """From now until the scenario's end things break on the network."""
@@ -143,6 +146,9 @@ class Stage:
             if any(landed.keys[0] == self.ground.key.pubkey() and landed.err is None for landed in tip.transactions):
                 self._fork_to = (tip.parent, self.forks_after_fill.pop(0))
 
+    def _life_begins(self) -> None:
+        self.since_slot = self.bank.chain.tip.slot
+
     # -- what leaves the keeper
 
     def _on_calls(self, label: str, calls: Sequence[dict[str, Any]]) -> None:
@@ -178,8 +184,19 @@ class Stage:
             for key in landed.keys:
                 if self.world.position(key) is not None:
                     self.bare_fills -= 1
-                    self.bare.append(key)
+                    self.bare[key] = landed
                     self.loop.call_soon(self._take_position, key)
+
+    def bare_now(self) -> list[Pubkey]:
+        """The orders that are filled without a position: a fork that dropped the fill has undone that, too, and the
+        same bytes may have landed again since, with their position.
+        """
+        found = [(order, self.bank.history.get(landed.signature), landed) for order, landed in self.bare.items()]
+        return [
+            order
+            for order, now, then in found
+            if now is not None and now.slot == then.slot and self.world.position(order) is None
+        ]
 
     def _take_position(self, order: Pubkey) -> None:
         position = self.world.position(order)
