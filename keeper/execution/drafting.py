@@ -124,6 +124,11 @@ class Job:
     triggered_at_ns: int
     executes: bool
 
+    @property
+    def overtaken(self) -> bool:
+        """Whether something else speaks against acting on the order by now, or another one was made at its address."""
+        return len(self.record.reasons) > 1 or self.record.generation != self.generation
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:

@@ -2,8 +2,7 @@
 
 The order of steps is the promise: build and sign; commit to the journal, fsynced, for the whole batch at once;
 only then send. A brake, an unhealthy journal or a missing blockhash stops the loop before it signs, never
-between journal and send. What is given up on the way lifts its order's reason (`keeper.execution.orders`), so that it
-is looked at again.
+between journal and send. What is given up on the way lifts its order's reason, and is looked at again.
 """
 
 from __future__ import annotations
@@ -41,8 +40,7 @@ from keeper.telemetry.turns import Turns
 class Executor:
     """Takes jobs from the router, at most one an order at a time, and sends for them.
 
-    `submit` never blocks; its queue is bounded by the number of orders, because an order that was acted on is
-    left alone until its attempt ends.
+    `submit` never blocks; its queue is bounded, because an order that was acted on is left alone till its attempt ends.
     """
 
     def __init__(
@@ -97,9 +95,10 @@ class Executor:
 
     def submit(self, job: Job) -> None:
         """Take a job. Executions go before ratchets: a late fill costs its trader more than a late ratchet."""
-        (self._queue if job.executes else self._ratchets).append(job)
+        if self._gate.is_open or job.executes:
+            (self._queue if job.executes else self._ratchets).append(job)
         if not self._gate.is_open:
-            self._say_stopped(job)
+            self._stopped(job)
 
     def go(self) -> None:
         """What was submitted may leave: here and now when it is little and nothing is in its way, else by the loop."""
@@ -108,18 +107,20 @@ class Executor:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Sign, journal and send until cancelled."""
-        batch = self._limits.first_batch // 2
+        first, batch = self._limits.first_batch, self._limits.first_batch // 2
         async with anyio.create_task_group() as tg:
             task_status.started()
             while True:
                 await self.turns.turn()
                 while not self.queued:
-                    self._wake = anyio.Event()
-                    self._idle = tg
+                    self._wake, self._idle = anyio.Event(), tg
                     with self.turns.rest():
                         await self._wake.wait()
                     self._idle = None
                 if not self._gate.is_open:
+                    for job in (*self._queue, *self._ratchets):
+                        self._stopped(job)
+                    self._ratchets.clear()
                     with self.turns.rest():
                         await self._gate.opened()
                     self._decide_again()
@@ -132,11 +133,9 @@ class Executor:
                         self._rest_until_s = None
                         self._decide_again()
                     continue
-                room = self._limits.max_in_flight - self._flights.in_flight
-                if room <= 0:
+                if (room := self._limits.max_in_flight - self._flights.in_flight) <= 0:
                     await anyio.sleep(0.01)  # the lander makes room; it is bounded by its own rules
                     continue
-                first = self._limits.first_batch
                 batch = min(batch * 2, self._limits.batch) if self.queued > first else first
                 try:
                     await self._take(self._next(min(batch, room)), tg)
@@ -147,8 +146,7 @@ class Executor:
         """The whole way in one step, for a few first attempts: every turn of the event loop between two steps costs a
         lone order more than the step. False when something is in the way: then nothing was done.
         """
-        tg, limits = self._idle, self._limits
-        jobs = [*self._queue, *self._ratchets]
+        tg, limits, jobs = self._idle, self._limits, [*self._queue, *self._ratchets]
         if tg is None or len(jobs) > limits.at_once or self._dry_run or not self._gate.is_open:
             return False
         room = limits.max_in_flight - len(self._flights.open)
@@ -166,8 +164,7 @@ class Executor:
         self._ratchets.clear()
         if tried:
             point("decided")
-        drafts = self._allowed(self._drafts(jobs, blockhash))
-        if not drafts:
+        if not (drafts := self._allowed(self._drafts(jobs, blockhash))):
             return True
         self._learn_one(drafts, tg)
         if tried:
@@ -192,6 +189,14 @@ class Executor:
         tg.start_soon(self._launch, flights, self._lander.begin(flights))
         asyncio.get_running_loop().call_soon(self._tell, flights)
         return True
+
+    def drop_overtaken(self, chain_time_s: int) -> None:
+        """What waits behind a closed gate may end or expire there: the gate does not keep that from being told."""
+        for job in () if self._gate.is_open else self._next(self.queued):
+            if job.overtaken or job.order.expired_at(chain_time_s):
+                self._orders.attempt_over(job.order.address, None)
+            else:
+                (self._queue if job.executes else self._ratchets).append(job)
 
     def _decide_again(self) -> None:
         """What was decided before a stop is not true after it: every waiting order meets the present price anew."""
@@ -245,16 +250,13 @@ class Executor:
                 self._not_taken(e)
 
     def _not_taken(self, error: JournalError, draft: Draft | None = None) -> None:
-        """The journal did not take what was signed: it was undone, and waits to be decided again. Not at once, whoever
-        met it, but where it only came too late: each try signs anew, and a retry asks a node first.
-        """
+        """What was signed and not taken waits to be decided again. Not at once: each try signs anew, or asks a node."""
         self._rest_until_s = time.monotonic() + (0.0 if isinstance(error, TooLate) else self._limits.journal_rest_s)
         self._report(Note("executor.journal", str(error), "error", None if draft is None else draft.attempt.order))
 
     async def _send(self, drafts: Sequence[Draft], tg: TaskGroup) -> None:
         """Journal them, then send them. A JournalError leaves them in the queue; so does a gate that has closed."""
-        drafts = self._allowed(drafts)
-        if not drafts:
+        if not (drafts := self._allowed(drafts)):
             return
         self._learn_one(drafts, tg)
         point("signed")
@@ -295,8 +297,7 @@ class Executor:
         """Signed, for those whose order still waits for nothing but this attempt."""
         drafts: list[Draft] = []
         for job in jobs:
-            if len(job.record.reasons) > 1 or job.record.generation != job.generation:
-                # Its user's cancel was relayed since, or another order was made at its address.
+            if job.overtaken:
                 self._orders.attempt_over(job.order.address, None)
                 continue
             try:
@@ -309,9 +310,7 @@ class Executor:
         return drafts
 
     def _allowed(self, drafts: Sequence[Draft]) -> Sequence[Draft]:
-        """Those that may go, their cost set aside; the others wait. Asked last before the journal: an operator may have
-        paused, and the day's cap may be reached, meanwhile.
-        """
+        """Those that may go, their cost set aside; the others wait. Asked last, as an operator may have paused."""
         allowed = 0
         if self._gate.is_open:
             while allowed < len(drafts) and (self._dry_run or self._purse.reserve(drafts[allowed].attempt)):
@@ -320,14 +319,16 @@ class Executor:
                 self._purse.brake(self._gate)
         if allowed < len(drafts):
             self._undo(drafts[allowed:])
-            for draft in drafts[allowed:]:
-                self._say_stopped(draft.job)
         return drafts[:allowed]
 
-    def _say_stopped(self, job: Job) -> None:
+    def _stopped(self, job: Job) -> None:
+        """The gate is closed: an execution waits, and says so. No stop is moved: the next price may meet its order."""
         if job.executes:
             why = "; ".join(self._gate.reasons.values())
             self._journal.post(NoteOrder(job.order, OrderState.TRIGGERED, f"Its condition is met, but {why}."))
+        else:
+            self._orders.await_price(job.record, job.order.market, job.price.slot)
+            self._orders.attempt_over(job.order.address, None)
 
     def _undo(self, drafts: Sequence[Draft]) -> None:
         for draft in drafts:
@@ -383,8 +384,7 @@ class Executor:
 
     def _flown(self, kept: Sequence[Draft]) -> list[Flight]:
         """The flights of what the journal holds, tracked."""
-        now = time.monotonic()
-        flights: list[Flight] = []
+        now, flights = time.monotonic(), list[Flight]()
         for draft in kept:
             job, attempt = draft.job, draft.attempt
             flight = Flight(attempt, job.order, job.generation, job.triggered_at_ns / 1e9, now, now + 0.05, now + 2.0)

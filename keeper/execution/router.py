@@ -119,6 +119,7 @@ class Router:
                 self._unreadable(event)
             case ChainTime():
                 self.clock.observe(event, time.monotonic())
+                self._executor.drop_overtaken(int(event.unix_time_s))
                 self._act(self.decision.on_time(event))
 
     def _market(self, event: MarketSeen) -> None:
@@ -293,8 +294,7 @@ class Router:
             await self.carry_out(await self._settlement.failed(polled.failed), "failed_journaled")
         if polled.dead.flights:
             await self.carry_out(await self._settlement.expired(polled.dead), "failed_journaled")
-        final = [flight for flight in polled.final if flight.read_back]
-        if final:
+        if final := [flight for flight in polled.final if flight.read_back]:
             await self.carry_out(self._settlement.finalized(final), "finalized_journaled")
 
     async def carry_out(self, verdicts: Sequence[Verdict], passed: str) -> None:

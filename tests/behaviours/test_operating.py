@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import sys
 from contextlib import AsyncExitStack
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from keeper.app import run
 from keeper.config.loading import load_settings
 from keeper.domain.attempts import AttemptState, Fate
 from keeper.domain.errors import Misconfigured
-from keeper.domain.orders import OrderState
+from keeper.domain.orders import OrderState, OrderType
 from keeper.journal import Journal, SetMeta
 from tests.behaviours.edited_node import EditedNode, as_revision_0_1
 from tests.behaviours.stand import A_FILL_LAMPORTS, SOL, USDC, Stand, stays
@@ -291,6 +294,67 @@ async def test_a_pause_survives_a_restart_and_a_resume_goes_on(stand: Stand) -> 
         await journal.commit(SetMeta("paused", None))
     async with stand.keeper():
         await stand.reach(order, OrderState.FILLED)
+
+
+@pytest.fixture
+async def paused(stand: Stand) -> Stand:
+    """A stand whose keeper an operator has paused."""
+    async with Journal.open(stand.config.journal) as journal:
+        await journal.commit(SetMeta("paused", "paused by an operator: maintenance"))
+    return stand
+
+
+async def test_what_becomes_of_an_order_while_the_keeper_is_paused_is_told(paused: Stand) -> None:
+    """They were triggered before, and stayed `triggered` until somebody resumed, days after their ends."""
+    market, trader = paused.world.market(), paused.world.trader()
+    expiring = paused.order(trader, market, 101, expires_at=paused.bank.chain.tip.time + 60)
+    cancelled, lasting = paused.order(trader, market, 101), paused.order(trader, market, 101)
+    async with paused.keeper():
+        for order in (expiring, cancelled, lasting):
+            await paused.reach(order, OrderState.TRIGGERED)
+        paused.bank.advance_clock(120)
+        paused.world.cancel(trader, cancelled)
+        await paused.reach(expiring, OrderState.EXPIRED)
+        await paused.reach(cancelled, OrderState.CANCELLED)
+        assert paused.state(lasting) is OrderState.TRIGGERED
+        assert not paused.sends
+
+
+async def test_a_stop_that_could_not_be_moved_while_the_keeper_is_paused_is_met_all_the_same(paused: Stand) -> None:
+    """It waited to be moved, and nobody was told that it should have been filled meanwhile."""
+    market, trader = paused.world.market(), paused.world.trader()
+    order = paused.order(trader, market, order_type=OrderType.TRAILING_STOP, trailing_distance_ppm=50_000)
+    async with paused.keeper():
+        await paused.known(order)
+        paused.world.set_price(market, 110 * USDC)
+        while '"110"' not in (await paused.get("/v1/markets")).text:  # noqa: ASYNC110 - asked over HTTP
+            await anyio.sleep(0.02)
+        paused.world.set_price(market, 94 * USDC)
+        await paused.reach(order, OrderState.TRIGGERED)
+
+
+async def test_what_the_journal_did_not_take_before_a_pause_says_that_it_waits(tmp_path: Path) -> None:
+    """Its state stayed `open`, as if nothing had met its condition."""
+    token = "an operator's token"
+    async with Stand.open(tmp_path, http={"admin_token_sha256": sha256(token.encode()).hexdigest()}) as stand:
+        market, trader = stand.world.market(), stand.world.trader()
+        async with stand.keeper() as keeper, httpx.AsyncClient(base_url=keeper.http_url) as api:
+            order = stand.order(trader, market)
+            await stand.known(order)
+            with contextlib.closing(sqlite3.connect(stand.config.journal, isolation_level=None)) as other:
+                other.execute(
+                    "CREATE TRIGGER refuse BEFORE INSERT ON attempts BEGIN SELECT RAISE(ABORT, 'no room'); END"
+                )
+                stand.world.set_price(market, 94 * USDC)
+                while "keeper_jobs_queued 1.0" not in (await api.get("/metrics")).text:  # noqa: ASYNC110 - over HTTP
+                    await anyio.sleep(0.02)
+                api.headers["authorization"] = f"Bearer {token}"
+                assert (await api.post("/v1/admin/pause", json={"reason": "maintenance"})).status_code == 200
+                await stand.reason(order, "maintenance")
+                other.execute("DROP TRIGGER refuse")
+            assert stand.state(order) is OrderState.TRIGGERED
+            assert (await api.post("/v1/admin/resume")).status_code == 200
+            await stand.reach(order, OrderState.FILLED)
 
 
 async def test_a_jump_pauses_its_market_until_it_settles(tmp_path: Path) -> None:
