@@ -58,6 +58,7 @@ _BALANCE_EVERY_S: Final = 10.0
 _LOST_EVERY_S: Final = 1.0
 _FEES_EVERY_S: Final = 10.0
 _PROGRAM_EVERY_S: Final = 5.0
+_CONSENSUS_EVERY_S: Final = 10.0
 _SILENCE_EVERY_S: Final = 1.0
 _GAUGES_EVERY_S: Final = 2.0
 _NAMES_EVERY_S: Final = 10.0
@@ -146,7 +147,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
             loops, stalled_after_s=stalled_after_s, report=telemetry.report, observe=telemetry.loop_still
         )
         health = HealthReport(
-            pool=pool,
+            client=client,
             watches=watches,
             clock=clock,
             blockhashes=blockhashes,
@@ -161,6 +162,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
         schedule = await stack.enter_async_context(outside.schedule())
         async with anyio.create_task_group() as tg:
             await tg.start(blockhashes.run, name="blockhashes")
+            schedule.every(_CONSENSUS_EVERY_S, partial(client.consensus.look, telemetry.report), "consensus", tg)
             await execution.recovery.resolve(await execution.recovery.load())
             health.recovered = True
             await tg.start(router.follow_attempts, name="lander")
@@ -168,7 +170,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
             await tg.start(router.run, name="router")
             relay = execution.relay(tg)
             ports = _api_ports(
-                settings, venue, users_pool, blockhashes, journal, execution, relay, health, metrics, genesis
+                settings, venue, client, users_pool, blockhashes, journal, execution, relay, health, metrics, genesis
             )
             serve = outside.run_api or run_api
             port = await tg.start(serve, ports, settings.http.host, settings.http.port, wallets, name="http")
@@ -186,7 +188,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
             pull = MarketPull(client, venue, lambda: router.markets, router.on_event, metrics.oracle_asks.inc)
             silent = PullWhenSilent(pull, watches, silent_s=settings.rpc.silence_s / 2)
             recent = RecentFees(client, lambda: router.markets, execution.fees)
-            gauges = Gauges(metrics, execution, pool, watches, journal, health.report, lag)
+            gauges = Gauges(metrics, execution, client, watches, journal, health.report, lag)
             schedule.every(_BALANCE_EVERY_S, execution.balance.look, "balance", tg)
             schedule.every(_LOST_EVERY_S, execution.recovery.look, "lost", tg)
             schedule.every(journal.retention.prune_every_s, journal.prune, "retention", tg)
@@ -246,6 +248,7 @@ def _watches(
 def _api_ports(
     settings: Settings,
     venue: Venue,
+    client: ChainClient,
     users_pool: UsersPool,
     blockhashes: Blockhashes,
     journal: Journal,
@@ -275,4 +278,6 @@ def _api_ports(
         genesis=genesis,
         busy=lambda: execution.busy,
         public_url=settings.http.public_url,
+        consensus=lambda: client.consensus.name,
+        slot_s=lambda: client.pool.pace.slot_s if client.pool.pace.measured else None,
     )

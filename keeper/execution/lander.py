@@ -2,10 +2,10 @@
 
 A signature that was sent may land until its blockhash is too old. So: the same bytes are sent again and again,
 statuses are asked for in groups of 256, and an attempt ends in one of three ways only. It failed on chain, at
-confirmed. It succeeded, which closes at finalized. Or it can no longer land, by all three parts of the rule:
-the FINALIZED block height is above its last valid height plus one; a look-up with history, on a node that is at
-least that far, does not find it; and the order still reads as it did before, at or after that slot. No timer
-ever decides. (Landing rules; behaviours 1 to 5, 8 and 10.)
+confirmed. It succeeded, which closes when it is final (`keeper.solana.consensus`). Or it can no longer land, by all
+three parts of the rule: the FINALIZED block height is above its last valid height plus one; a look-up with history, on
+a node that is at least that far, does not find it; and the order still reads as it did before, at or after that slot.
+No timer ever decides. (Landing rules; behaviours 1 to 5, 8 and 10.)
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ class Lander:
                 flight.landed_slot = status.slot
                 polled.landed.flights.append(flight)
                 polled.landed.slot = max(polled.landed.slot, status.slot)
-            if status.err is None and status.confirmation == "finalized":
+            if status.err is None and self._client.consensus.is_final(status.confirmation, status.slot):
                 polled.final.append(flight)
         return ops
 

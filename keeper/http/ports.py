@@ -61,6 +61,10 @@ class Blockhashes(Protocol):
     def lives_s(self) -> float:
         """Seconds for which a transaction with it can still land, about, at the pace that the chain has."""
 
+    @property
+    def undone_blocks(self) -> int:
+        """So many blocks on top of a confirmed one, and it is not undone any more."""
+
 
 class Relay(Protocol):
     """Lands a user's own signed transaction."""
@@ -125,5 +129,7 @@ class ApiPorts:
     settings_shown: Callable[[], Mapping[str, Any]] = dict
     genesis: str | None = None
     public_url: str | None = None
+    consensus: Callable[[], str] = lambda: "unknown"
+    slot_s: Callable[[], float | None] = lambda: None
     now: Callable[[], float] = time.time
     busy: Callable[[], bool] = lambda: False

@@ -12,7 +12,7 @@ from keeper.execution.assembly import Execution
 from keeper.execution.orders import Reason
 from keeper.journal import Journal
 from keeper.runtime.lag import LoopLag
-from keeper.solana.pool import RpcPool
+from keeper.solana.client import ChainClient
 from keeper.solana.watch import ProgramWatch
 from keeper.telemetry.metrics import Metrics
 
@@ -25,7 +25,7 @@ class Gauges:
 
     metrics: Metrics
     execution: Execution
-    pool: RpcPool
+    client: ChainClient
     watches: Sequence[ProgramWatch]
     journal: Journal
     health: Callable[[], Health]
@@ -72,7 +72,11 @@ class Gauges:
     def _endpoints(self) -> None:
         m = self.metrics
         now = time.monotonic()
-        for health in self.pool.health:
+        if self.client.pool.pace.measured:
+            m.slot_seconds.set(self.client.pool.pace.slot_s)
+        m.consensus.clear()
+        m.consensus.labels(self.client.consensus.name).set(1)
+        for health in self.client.pool.health:
             m.benched.labels(health.label).set(health.benched(now))
             if health.slot_lag is not None:
                 m.slot_lag.labels(health.label).set(health.slot_lag)

@@ -12,14 +12,14 @@ from keeper.domain.health import Check, Health
 from keeper.execution.assembly import Execution
 from keeper.journal import Journal
 from keeper.runtime.watchdog import Watchdog
+from keeper.solana.client import ChainClient
 from keeper.solana.clock import ClockWatch
-from keeper.solana.pool import RpcPool
 from keeper.solana.transactions import Blockhashes
 from keeper.solana.watch import ProgramWatch
 
-_OF_SOME_ORDERS: Final = frozenset({"prices", "attempts"})
+_NOT_OF_ALL: Final = frozenset({"prices", "attempts", "consensus"})
 """Stale prices stop the orders of their market, an attempt that can't be recorded stops its own: not the keeper. But
-while every price is stale the keeper executes nothing.
+while every price is stale the keeper executes nothing. Nodes that disagree on the consensus stop nothing at all.
 """
 _CLOCK_OLD_S: Final = 30.0
 
@@ -30,7 +30,7 @@ class HealthReport:
     open attempts of an earlier run have been looked up.
     """
 
-    pool: RpcPool
+    client: ChainClient
     watches: Sequence[ProgramWatch]
     clock: ClockWatch
     blockhashes: Blockhashes
@@ -47,6 +47,7 @@ class HealthReport:
             self._endpoints(),
             self._blockhash(),
             self._chain_clock(),
+            self._consensus(),
             self._prices(),
             Check("journal", self.journal.healthy, self.journal.problem or ""),
             Check("sending", self.execution.gate.is_open, self._sending()),
@@ -54,7 +55,7 @@ class HealthReport:
             Check("loops", not self.watchdog.stalled, self._stuck()),
             Check("recovery", self.recovered, "" if self.recovered else "open attempts are being looked up"),
         )
-        ready = all(check.ok for check in checks if check.name not in _OF_SOME_ORDERS)
+        ready = all(check.ok for check in checks if check.name not in _NOT_OF_ALL)
         ready = ready and not self.execution.desk.all_stale()
         return Health(live=not self.watchdog.stalled, ready=ready, checks=checks)
 
@@ -93,8 +94,9 @@ class HealthReport:
 
     def _endpoints(self) -> Check:
         now = time.monotonic()
-        benched = [f"{h.label}: {h.bench_reason}" for h in self.pool.health if h.benched(now)]
-        ok = len(benched) < len(self.pool.health)
+        known = self.client.pool.health
+        benched = [f"{h.label}: {h.bench_reason}" for h in known if h.benched(now)]
+        ok = len(benched) < len(known)
         return Check("rpc", ok, "; ".join(benched))
 
     def _blockhash(self) -> Check:
@@ -112,6 +114,12 @@ class HealthReport:
         return Check(
             "clock", not late, f"nothing newer was told of the chain's clock for {age_s:.0f} s" if late else ""
         )
+
+    def _consensus(self) -> Check:
+        """In dispute, what is final is judged as under TowerBFT: a little late, and never wrong."""
+        consensus, pace = self.client.consensus, self.client.pool.pace
+        slots = f"; {pace.slot_s:.3f} s a slot" if pace.measured else ""
+        return Check("consensus", not consensus.dispute, f"{consensus}{slots}")
 
     def _prices(self) -> Check:
         desk, executable = self.execution.desk, self.execution.decision.rules.executable

@@ -24,6 +24,7 @@ from solders.signature import Signature
 from keeper.domain.base58 import base58
 from keeper.domain.errors import BehindNode, ChainError, MalformedReply, Transient
 from keeper.solana.account_stream import KeyedAccount
+from keeper.solana.consensus import Consensus
 from keeper.solana.pool import RpcPool
 from keeper.solana.rpc import Call, Reply
 
@@ -101,6 +102,7 @@ class ChainClient:
 
     def __init__(self, pool: RpcPool) -> None:
         self.pool = pool
+        self.consensus = Consensus(pool)
 
     async def genesis_hash(self) -> str:
         """The cluster's genesis hash: which chain this is."""

@@ -319,7 +319,8 @@ class RpcPool:
         self._genesis = genesis
         await self.probe(deadline_s=_FIRST_PROBE_S)
 
-    def _awake(self) -> list[Seat]:
+    def awake(self) -> list[Seat]:
+        """The endpoints that may be asked: on the pool's chain, and not benched."""
         now = self._clock()
         return [seat for seat in self._trusted() if not seat.health.benched(now)]
 
@@ -328,7 +329,7 @@ class RpcPool:
         return [seat for seat in ours if seat.health.known_genesis] or ours
 
     def _by_preference(self) -> list[Seat]:
-        awake = self._awake()
+        awake = self.awake()
         if awake:
             return sorted(awake, key=lambda s: (s.health.consecutive_errors, s.order))
         return sorted(self._trusted(), key=lambda s: s.health.benched_until)[:1]

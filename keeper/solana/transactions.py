@@ -108,6 +108,11 @@ class Blockhashes:
         """Seconds for which a transaction with the latest one can still land, about: the block height decides."""
         return max(0.0, self._fetched_at + self._blocks_s(BLOCKHASH_BLOCKS) - time.monotonic())
 
+    @property
+    def undone_blocks(self) -> int:
+        """So many blocks on top of a confirmed one, and it is not undone any more, by the chain's consensus."""
+        return self._client.consensus.undone_blocks
+
     def _blocks_s(self, blocks: int) -> float:
         return blocks * self._client.pool.pace.slot_s
 

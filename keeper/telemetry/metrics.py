@@ -99,6 +99,10 @@ class Metrics:
             "keeper_oracle_asks_total", "How often the chain was asked for a price, instead of it being pushed."
         )
         self.rpc_seconds = seconds("keeper_rpc_seconds", "RPC calls by endpoint and outcome.", ["endpoint", "outcome"])
+        self.slot_seconds = gauge("keeper_chain_slot_seconds", "Seconds a slot of the chain takes, as measured.")
+        self.consensus = gauge(
+            "keeper_chain_consensus", "1 for how the chain agrees on blocks, as its nodes say.", ["consensus"]
+        )
         self.slot_lag = gauge("keeper_endpoint_slot_lag", "Slots behind the best endpoint.", ["endpoint"])
         self.benched = gauge(
             "keeper_endpoint_benched", "1 while an endpoint is not asked, because it failed.", ["endpoint"]

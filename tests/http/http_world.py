@@ -131,6 +131,8 @@ class TipBlockhash:
     def lives_s(self) -> float:
         return LIVES_S
 
+    undone_blocks = 32
+
 
 class Relay:
     """The keeper's own relay desk. The first send is over when `submit` returns, so that tests need not wait for it."""

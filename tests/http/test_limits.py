@@ -127,6 +127,8 @@ async def test_without_a_recent_blockhash_nothing_is_prepared(world: World, wall
         def lives_s(self) -> float:
             return 0.0
 
+        undone_blocks = 32
+
     ports = replace(world.ports, metrics=CollectorRegistry(), blockhashes=Silent())
     async with serving(ports) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
         answer = await http.post("/v1/orders", json=world.body(wallet))

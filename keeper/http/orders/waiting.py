@@ -26,8 +26,6 @@ _MOST_OF_A_CLIENT: Final = 256
 _MOST_FOR_A_USER: Final = 64
 SIGN_BEFORE: Final = "sign_before"
 """Beside the order's terms, the row's arguments keep until when its user was told to sign."""
-_FINALITY_BLOCKS: Final = 32
-"""A block so far down is not undone: what did not land by then on one fork has landed on none."""
 
 
 class Waiting:
@@ -104,8 +102,9 @@ def confirmed_height(blockhashes: Blockhashes) -> int | None:
 def can_land(row: PreparedRow, blockhashes: Blockhashes) -> bool:
     """Whether its transaction could have landed, or could still, without the keeper having heard of it."""
     height = confirmed_height(blockhashes)
-    # A transaction can land one block after its last valid height.
-    return height is None or height <= row.last_valid_block_height + 1 + _FINALITY_BLOCKS
+    # A transaction can land one block after its last valid height. What did not land on one fork until nothing of that
+    # is undone any more has landed on none.
+    return height is None or height <= row.last_valid_block_height + 1 + blockhashes.undone_blocks
 
 
 def summary_in(row: PreparedRow) -> OrderSummary:

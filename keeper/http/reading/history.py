@@ -43,6 +43,14 @@ class KeeperView(Answer, frozen=True, kw_only=True):
     program_revision: str
     executes: Annotated[list[OrderTypeWord], Meta(description="The types that the program's revision executes.")]
     chain_time: Annotated[float | None, Meta(description="The chain's clock, unix seconds.")]
+    consensus: Annotated[
+        str,
+        Meta(
+            description="How the chain agrees on blocks: `alpenglow`, where confirmed is final, or `towerbft`; "
+            "`unknown` when no node says, and is then held to be TowerBFT."
+        ),
+    ]
+    slot_s: Annotated[float | None, Meta(description="Seconds a slot, as measured; null before that.")]
     orders: list[OrderCount]
 
 
@@ -111,6 +119,8 @@ async def get_keeper(request: Request) -> Response:
             program_revision=program.idl.version,
             executes=[cast(OrderTypeWord, order_type.word) for order_type in sorted(program.executable)],
             chain_time=ports.desk.chain_time_s(),
+            consensus=ports.consensus(),
+            slot_s=ports.slot_s(),
             orders=[OrderCount(status=state, orders=n) for state, n in counts.items()],
         )
     )
