@@ -12,8 +12,10 @@ from solders.pubkey import Pubkey
 from keeper.domain.attempts import AttemptKind
 from keeper.domain.decimals import decimal
 from keeper.domain.errors import KeeperError
+from keeper.domain.orders import NOBODY
 from keeper.solana.client import PROCESSED, ChainClient
 from keeper.triggers.conditions import is_met, trigger_of
+from keeper.triggers.explain import never
 from keeper.venue.program import Program
 from keeper.venue.rehearsal import rehearse
 from keeper.venue.venue import Venue, decode_market, decode_order
@@ -32,6 +34,10 @@ async def simulate(client: ChainClient, program: Program, keeper: Pubkey, addres
             f"There is {what} at {address}: the order was closed, or the address or the cluster is wrong."
         )
     order = decode_order(address, account.data, slot)
+    trigger = trigger_of(order, program.executable)
+    nothing = never(order, executes=trigger is not None)
+    if order.market == NOBODY:
+        raise KeeperError(nothing or "")
     slot, (market_account,) = await client.accounts([order.market], commitment=PROCESSED)
     if market_account is None:
         raise KeeperError(f"The order's market {order.market} does not exist.")
@@ -40,12 +46,14 @@ async def simulate(client: ChainClient, program: Program, keeper: Pubkey, addres
 
     found = await rehearse(client, Venue(program, keeper), AttemptKind.EXECUTE, order)
 
-    trigger = trigger_of(order, program.executable)
     met = None if trigger is None else is_met(order, market.last_oracle_price_1e6, program.executable)
     error, verdict = None, "It would be executed."
     failure = found.failure
     if failure is not None:
         error = failure.name
+    if nothing is not None:
+        verdict = nothing
+    elif failure is not None:
         verdict = f"It would fail with {failure.name}" + (f": {failure.detail}" if failure.detail else ".")
     elif order.expires_at and order.expires_at <= chain_time_s:
         verdict = "The program would mark it expired: it is past its expiry."
@@ -60,7 +68,7 @@ async def simulate(client: ChainClient, program: Program, keeper: Pubkey, addres
         "price": decimal(market.last_oracle_price_1e6),
         "price_age_s": chain_time_s - market.last_oracle_update_s,
         "condition_met": met,
-        "would_execute": error is None,
+        "would_execute": error is None and nothing is None,
         "error": error,
         "units": found.units,
         "verdict": verdict,

@@ -124,6 +124,12 @@ _TERMINAL: Final = frozenset(
 )
 
 
+NOBODY: Final = Pubkey.default()
+"""What an order's account names in place of its user and its market where they were never set: revision 0.1 makes
+accounts of OCO, TWAP and iceberg orders so.
+"""
+
+
 class Order(NamedTuple):
     """One order account at one slot.
 

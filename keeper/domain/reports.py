@@ -74,6 +74,15 @@ class FillWithoutPosition:
 
 
 @dataclass(frozen=True, slots=True)
+class FillAccepted:
+    """An order reads Filled, and the program's revision creates no position: the operator accepts such fills."""
+
+    event: ClassVar[str] = "order.filled_without_position"
+    order: Pubkey
+    attempt: Signature
+
+
+@dataclass(frozen=True, slots=True)
 class GateChanged:
     """Sending was stopped or goes on. `reason` is empty when it goes on."""
 
@@ -110,4 +119,4 @@ class GroupDone:
     """Whether it was committed on the event loop's thread, which could do nothing else meanwhile."""
 
 
-Report = AttemptMoved | OrderTriggered | OrderSettled | FillWithoutPosition | GateChanged | Note
+Report = AttemptMoved | OrderTriggered | OrderSettled | FillWithoutPosition | FillAccepted | GateChanged | Note

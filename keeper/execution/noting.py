@@ -11,7 +11,7 @@ from solders.pubkey import Pubkey
 from keeper.domain.errors import JournalError
 from keeper.domain.orders import Order, OrderState
 from keeper.execution.flights import Flights
-from keeper.execution.orders import RESTS, Orders
+from keeper.execution.orders import Orders, rests
 from keeper.journal import Journal
 from keeper.journal.ops import NoteOrder
 from keeper.triggers.book import Book
@@ -78,5 +78,5 @@ class RestingNotes:
 
     def _note(self, order: Order) -> NoteOrder:
         if self._orders.armed(order.address):
-            return NoteOrder(order, OrderState.OPEN, RESTS, reopen=True)
+            return NoteOrder(order, OrderState.OPEN, rests(order, self._book), reopen=True)
         return NoteOrder(order)

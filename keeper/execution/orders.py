@@ -26,6 +26,7 @@ from solders.signature import Signature
 from keeper.domain.orders import Order
 from keeper.execution.tries import RetryLimits, Tries
 from keeper.triggers.book import Book
+from keeper.triggers.explain import never
 from keeper.triggers.watchlist import Watched
 
 
@@ -64,6 +65,12 @@ OF_THE_ADDRESS: Final = frozenset({Reason.ATTEMPT, Reason.CANCEL})
 """What could still land acts on whichever order is at the address by then, so these outlive a generation."""
 
 RESTS: Final = "It rests until a fresh price meets its condition."
+
+
+def rests(order: Order, book: Book) -> str:
+    """Why an armed order is not executed, for the journal: the same until the order is another."""
+    return never(order, executes=book.executes(order)) or RESTS
+
 
 _WATCHED: Final = {
     Reason.ATTEMPT: Watched.NOTHING,

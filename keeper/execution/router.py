@@ -30,7 +30,7 @@ from keeper.execution.flights import Flights
 from keeper.execution.gate import NO_POSITION, Gate
 from keeper.execution.lander import Lander, Polled
 from keeper.execution.noting import RestingNotes
-from keeper.execution.orders import RESTS, Orders, Reason
+from keeper.execution.orders import Orders, Reason, rests
 from keeper.execution.purse import Purse
 from keeper.execution.settlement import Settlement
 from keeper.execution.verdicts import Recorder, Verdict
@@ -145,7 +145,7 @@ class Router:
         state = OrderState.OPEN if self.orders.armed(order.address) else None
         # Pending after an end that was said or noted: a fork dropped that end, or it was made again. Or it reads well.
         reopen = back or change is Change.NEW
-        self._notes.post(NoteOrder(order, state, RESTS if state else "", reopen=reopen))
+        self._notes.post(NoteOrder(order, state, rests(order, self._book) if state else "", reopen=reopen))
 
     def _not_pending(self, address: Pubkey, slot: int) -> None:
         """What each fill of a burst tells, so it makes no order of what the book held."""

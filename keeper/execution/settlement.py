@@ -22,7 +22,7 @@ from keeper.domain.attempts import AttemptKind, AttemptState, Fate
 from keeper.domain.errors import ChainError, MalformedAccount
 from keeper.domain.events import MarketSeen, OrderSeen
 from keeper.domain.orders import OnchainStatus, Order, OrderState
-from keeper.domain.reports import FillWithoutPosition, Note, OrderSettled, Report
+from keeper.domain.reports import FillAccepted, FillWithoutPosition, Note, OrderSettled, Report
 from keeper.execution import relay
 from keeper.execution.consequences import conclusion, following, ops_of
 from keeper.execution.drafting import fee_of
@@ -212,6 +212,7 @@ class Settlement:
         elif attempt.position is None and self._accept_bare_fills:
             fate, state = Fate.EXECUTED, OrderState.FILLED
             reason = "Filled by this keeper. This program revision creates no position; the operator allows that."
+            verdict.reports.append(FillAccepted(attempt.order, attempt.signature))
         else:
             fate, state = Fate.NO_POSITION, OrderState.FAILED
             reason = "It reads Filled but its position is not there. An operator has to look."

@@ -192,6 +192,7 @@ class PreparedTransaction(Answer, frozen=True, kw_only=True):
     sign_before: Annotated[
         int, Meta(description="Unix seconds. An estimate at the chain's present pace: the block height decides.")
     ]
+    notice: Annotated[str | None, Meta(description="What its user should know before signing; mostly null.")]
     summary: OrderSummary
 
 

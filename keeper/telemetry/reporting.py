@@ -16,6 +16,7 @@ from keeper.domain.attempts import AttemptKind, AttemptState
 from keeper.domain.base58 import base58
 from keeper.domain.reports import (
     AttemptMoved,
+    FillAccepted,
     FillWithoutPosition,
     GateChanged,
     GroupDone,
@@ -99,6 +100,9 @@ class Telemetry:
             case FillWithoutPosition():
                 m.alarms.inc()
                 _write("error", report.event, report)
+            case FillAccepted():
+                m.bare_fills.inc()
+                _write("warning", report.event, report)
             case GateChanged():
                 m.gate_open.set(1 if report.open else 0)
                 _write("info" if report.open else "warning", report.event, report)

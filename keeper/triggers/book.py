@@ -253,6 +253,10 @@ class Book:
         orders = self._of_rows(self._watch.ratchets(number, price_1e6, limit)[:limit])
         return [(order, ratcheted_stop(price_1e6, order.trailing_distance_ppm, order.side)) for order in orders]
 
+    def executes(self, order: Order) -> bool:
+        """Whether the program's revision executes such orders."""
+        return self._watch.executes(order.order_type, order.side)
+
     def meets(self, order: Order, price_1e6: int) -> bool:
         """Whether this price meets the order's condition, whatever is watched of it."""
         return self._watch.meets(order, price_1e6)

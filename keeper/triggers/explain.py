@@ -6,11 +6,25 @@ from decimal import Decimal
 from typing import Final
 
 from keeper.domain.decimals import decimal
-from keeper.domain.orders import Order
+from keeper.domain.orders import NOBODY, Order
 from keeper.domain.prices import Fires, Price
 from keeper.triggers.conditions import Trigger
 
 SIDES: Final = {Fires.AT_OR_BELOW: "at or below", Fires.AT_OR_ABOVE: "at or above"}
+
+
+def never(order: Order, *, executes: bool) -> str | None:
+    """Why no price ever calls for this order, as a sentence; None when one may. `executes`: whether the program's
+    revision executes such orders.
+    """
+    if executes and order.market != NOBODY:
+        return None
+    why = (
+        "Its account names no market"
+        if executes
+        else f"The program does not execute orders of type {order.order_type.word}"
+    )
+    return f"{why}." if order.user != NOBODY else f"{why}, and nobody can cancel it: its account names no user."
 
 
 def explain(
@@ -26,8 +40,8 @@ def explain(
     """The first reason that applies, from what no price can change to what the next price may."""
     if order.expired_at(int(now_s)):
         return f"The order expired at {order.expires_at} (unix seconds, by the chain's clock)."
-    if trigger is None:
-        return f"The program does not execute orders of type {order.order_type.word}."
+    if trigger is None or order.market == NOBODY:
+        return never(order, executes=trigger is not None) or ""
     if blocked is not None:
         return blocked
     fires = f"The order fires {SIDES[trigger.fires]} {decimal(trigger.price_1e6)}"

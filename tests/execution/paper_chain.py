@@ -22,6 +22,7 @@ from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.errors import JournalError, MalformedAccount
 from keeper.domain.events import AccountUnreadable, ChainTime, Event, OrderGone, OrderSeen
 from keeper.domain.orders import Market, Order, OrderState
+from keeper.domain.reports import Report
 from keeper.execution.drafting import Job
 from keeper.execution.endings import Endings
 from keeper.execution.flights import Flight, Flights
@@ -270,6 +271,7 @@ class Life:
         self.hands = Hands(self.flights)
         journal, venue, node, hands = cast(Any, ledger), cast(Any, PaperVenue()), cast(Any, self), cast(Any, self.hands)
         nothing = cast(Any, lambda *_: None)
+        self.reports: list[Report] = []
         limits = PurseLimits(daily_cap_lamports=10**12, min_balance_lamports=0)
         purse = Purse(key(9), limits, rent_lamports=0, spent=("2026-01-31", 0), today=lambda: "2026-01-31")
         self.endings = AskedEndings(node, venue, journal, self.orders)
@@ -279,7 +281,7 @@ class Life:
             gate=Gate(nothing), purse=purse, executor=hands, lander=hands, endings=self.endings,
             accounts=cast(Any, self.paid_in),
             settlement=Settlement(node, venue, self.orders, purse, nothing, accept_fills_without_position=True),
-            report=nothing,
+            report=self.reports.append,
         )  # fmt: skip
         self.relay = RelayDesk(journal, hands, self.orders, cast(Any, SimpleNamespace(start_soon=nothing)), nothing)
         self.operator = Operator(journal, cast(Any, None), self.router, nothing)

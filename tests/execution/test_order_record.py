@@ -19,8 +19,11 @@ from keeper.domain.actions import RatchetStop
 from keeper.domain.attempts import AttemptKind, Fate
 from keeper.domain.events import OrderGone
 from keeper.domain.orders import OnchainStatus, Order, OrderState, OrderType, fields_of
+from keeper.domain.reports import FillAccepted
 from keeper.execution.flights import Flight
 from keeper.execution.orders import OF_THE_ADDRESS, Orders, Reason, Record
+from keeper.telemetry.metrics import Metrics
+from keeper.telemetry.reporting import Telemetry
 from keeper.triggers.book import Book
 from keeper.triggers.watchlist import Watched
 from keeper.venue.program_errors import ProgramFailure
@@ -354,6 +357,15 @@ def test_an_end_that_no_node_has_reached_is_not_believed_for_ever(keeper: OrderR
         keeper.time_passes(12.0)
     keeper.the_endings_are_read()
     assert reasons(keeper) == {Reason.ATTEMPT}
+
+
+def test_a_fill_that_creates_no_position_and_is_accepted_is_counted(keeper: OrderRecords) -> None:
+    keeper.a_transaction_lands(0, None, True, True, False)
+    (told,) = [report for report in keeper.life.reports if isinstance(report, FillAccepted)]
+    assert told.order == A
+    metrics = Metrics("0")
+    Telemetry(metrics).report(told)
+    assert metrics.registry.get_sample_value("keeper_fills_accepted_without_position_total") == 1
 
 
 @pytest.mark.parametrize("reason", list(Reason))

@@ -90,11 +90,19 @@ async def test_an_order_without_an_id(world: World, wallet: Keypair) -> None:
     ours = next(ix for ix in message.instructions if message.account_keys[ix.program_id_index] == DEPLOYED.id)
     name, arguments = DEPLOYED.coder.decode(bytes(ours.data))
     assert (name, arguments["stop_price"]) == ("place_order", 95_500_000)
+    assert "creates no position" in prepared["notice"]
     # Nobody signed it, so the wallet may think again and prepare another in its place.
     again = await _post(world, world.body(wallet, trigger_price="90"))
     assert (again.status_code, again.json()["order"]) == (201, prepared["order"])
     seen = (await world.http.get(f"/v1/orders/{prepared['order']}")).json()
     assert (seen["status"], seen["trigger_price"]) == ("prepared", "90")
+
+
+async def test_that_its_fills_create_no_position_is_told_of_the_keeper(world: World) -> None:
+    ports = replace(world.ports, program=DEPLOYED, desk=OneMarket(), metrics=CollectorRegistry())
+    async with serving(ports) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        assert (await http.get("/v1/keeper")).json()["fills_create_positions"] is False
+    assert (await world.http.get("/v1/keeper")).json()["fills_create_positions"] is True
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from keeper.domain.attempts import AttemptState
 from keeper.localnet.program import PROGRAM_SO
 from keeper.venue.venue import decode_market, decode_order
 from tests.behaviours.edited_node import EditedNode, as_revision_0_1
+from tests.ops.test_operators_commands import keeper_command
 from tests.support import KeeperConfig, KeeperProcess, World, until
 
 pytestmark = pytest.mark.anyio
@@ -118,3 +119,39 @@ async def test_an_order_that_is_never_executed_waits_for_no_price(tmp_path: Path
                     metrics = (await api.get("/metrics")).text
                     await anyio.sleep(0.1)
             assert "keeper_orders_resting{" not in metrics
+            with config.reading() as journal:
+                await until(lambda: journal.order(address))
+
+        # And who looks at the order is told so, whatever they look with.
+        never = "The program does not execute orders of type limit."
+        listed = json.loads((await keeper_command("orders", "--journal", str(config.journal), "--json")).stdout)
+        assert (listed["state"], listed["reason"]) == ("open", never)
+        simulated = await keeper_command("simulate", str(address), "--config", str(config.file), "--json")
+        told = json.loads(simulated.stdout)
+        assert (simulated.exit_code, told["verdict"], told["would_execute"]) == (1, never, False)
+        explained = await keeper_command("explain", str(address), "--config", str(config.file))
+        assert never in explained.stdout
+
+
+async def test_nobody_is_given_a_cancel_that_nobody_can_sign(tmp_path: Path) -> None:
+    """The deployed program makes accounts of OCO, TWAP and iceberg orders with user and market zeroed."""
+    program = PROFILE["program"]["id"]
+    address, account = recorded("order Iceberg long pending")
+    data = bytes(account.data)
+    zeroed = Account(account.lamports, data[:8] + bytes(64) + data[72:], account.owner)
+    programs = ((Pubkey.from_string(program), PROGRAM_SO),)
+    async with World.open(programs=programs) as world, EditedNode(world.net.rpc_url) as node:
+        node.edit = lambda call, reply: as_revision_0_1(program, call, reply)
+        world.bank.set_account(address, zeroed)
+        rpc = {"url": node.rpc_url, "ws_url": world.net.ws_url}
+        sections = {"program": PROFILE["program"], "execution": PROFILE["execution"]}
+        config = KeeperConfig.at(tmp_path, world.wallet(), rpc=rpc, **sections)
+        async with KeeperProcess.running(config) as keeper, httpx.AsyncClient(base_url=keeper.url) as api:
+            shown = (await api.get(f"/v1/orders/{address}")).raise_for_status().json()
+            never = "The program does not execute orders of type iceberg, and nobody can cancel it"
+            assert shown["status_reason"] == f"{never}: its account names no user."
+            refused = await api.post(f"/v1/orders/{address}/cancel")
+            assert (refused.status_code, refused.json()["code"]) == (422, "unauthorized_user")
+            assert "names no user" in refused.json()["detail"]
+        simulated = await keeper_command("simulate", str(address), "--config", str(config.file))
+        assert "nobody can cancel it" in str(simulated.exception)

@@ -186,7 +186,7 @@ async def make_action_transaction(
         ActionTransaction(
             transaction=prepared.transaction,
             message=f"{terms.side} {terms.order_type.replace('_', ' ')} of {terms.size} on {terms.market}; "
-            f"follow it as {prepared.order}.",
+            f"follow it as {prepared.order}." + (f" {prepared.notice}" if prepared.notice else ""),
         )
     )
 

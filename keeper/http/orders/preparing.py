@@ -11,7 +11,7 @@ import anyio
 import msgspec
 from solders.pubkey import Pubkey
 
-from keeper.domain.orders import OnchainStatus, Order
+from keeper.domain.orders import NOBODY, OnchainStatus, Order
 from keeper.http.edge.idempotency import KeyedLock, fingerprint
 from keeper.http.edge.problems import Problem
 from keeper.http.models import CancelOrder, PlaceOrder, PreparedTransaction
@@ -24,7 +24,11 @@ from keeper.journal.records import OrderRow, PreparedKind, PreparedRow, Prepared
 from keeper.solana.allowance import ASKING
 from keeper.solana.client import AccountBytes
 from keeper.venue.placing import OrderTerms, Unsigned, cancel, new_order_id, place, unsigned_base64
+from keeper.venue.program import Program
 
+NO_POSITIONS: Final = (
+    "A fill of this program revision creates no position: the order will read filled, and nothing stands behind it."
+)
 _CAME_TO_NOTHING: Final = frozenset({PreparedStatus.FAILED, PreparedStatus.EXPIRED})
 
 Counting = Callable[[], Awaitable[Op]]
@@ -92,7 +96,7 @@ class Preparing:
                 raise Problem("idempotency_key_reused", "This key was sent with another request; use a new one.")
             if await self._came_to_nothing(row):
                 return Prepared(await prepare(_Asked(scoped, body_hash, replaces=row.id)), replayed=False)
-        return Prepared(_answer(row), replayed=True)
+        return Prepared(_answer(row, self._ports.program), replayed=True)
 
     async def _came_to_nothing(self, row: PreparedRow) -> bool:
         if row.status in _CAME_TO_NOTHING:
@@ -178,6 +182,8 @@ class Preparing:
         if not order.slot or (row is not None and row.state.terminal and not resting):
             state = "unknown" if row is None else row.state.value
             raise Problem("order_not_pending", f"The order is {state} and not on chain.")
+        if order.user == NOBODY:
+            raise Problem("unauthorized_user", "The order's account names no user, so nobody can sign its cancel.")
         if not order.pending:
             raise Problem("order_not_pending", f"The order is {order.status.word} and can't be cancelled.")
         blockhash = self._ports.blockhashes.current()
@@ -223,7 +229,7 @@ class Preparing:
         # that was relayed, since the commit that relays makes it durable, too. What is lost is prepared again.
         await self._ports.journal.write(*dropped, AddPrepared(row), *beside)
         self._waiting.add(row, client)
-        return _answer(row)
+        return _answer(row, self._ports.program)
 
 
 def _never_landed(row: OrderRow) -> bool:
@@ -244,8 +250,8 @@ def _order_of(terms: OrderTerms, number: int | None, address: Pubkey) -> Order:
     )
 
 
-def _answer(row: PreparedRow) -> PreparedTransaction:
-    """From the journal's row alone, so that a repetition gets the very same."""
+def _answer(row: PreparedRow, program: Program) -> PreparedTransaction:
+    """From the journal's row, so that a repetition gets the very same."""
     summary = summary_in(row)
     return PreparedTransaction(
         id=row.id,
@@ -256,5 +262,6 @@ def _answer(row: PreparedRow) -> PreparedTransaction:
         blockhash=row.blockhash,
         last_valid_block_height=row.last_valid_block_height,
         sign_before=row.arguments.get(SIGN_BEFORE, int(row.created_at)),
+        notice=NO_POSITIONS if row.kind is PreparedKind.PLACE and not program.creates_position else None,
         summary=summary,
     )

@@ -125,7 +125,7 @@ async def _landed(request: Request, submitted: SubmittedTransaction, wait_s: flo
 @described(
     "Prepare a cancel",
     {201: PreparedTransaction},
-    problems=["invalid_idempotency_key", "order_not_found", "order_not_pending", *CHAIN_PROBLEMS],
+    problems=["invalid_idempotency_key", "order_not_found", "order_not_pending", "unauthorized_user", *CHAIN_PROBLEMS],
     headers=KEY_HEADER,
     answer_headers=REPLAYED_HEADER,
 )

@@ -42,6 +42,9 @@ class KeeperView(Answer, frozen=True, kw_only=True):
     program: Address
     program_revision: str
     executes: Annotated[list[OrderTypeWord], Meta(description="The types that the program's revision executes.")]
+    fills_create_positions: Annotated[
+        bool, Meta(description="False for revision 0.1: an order is then marked filled with no position behind it.")
+    ]
     chain_time: Annotated[float | None, Meta(description="The chain's clock, unix seconds.")]
     consensus: Annotated[
         str,
@@ -118,6 +121,7 @@ async def get_keeper(request: Request) -> Response:
             program=str(program.id),
             program_revision=program.idl.version,
             executes=[cast(OrderTypeWord, order_type.word) for order_type in sorted(program.executable)],
+            fills_create_positions=program.creates_position,
             chain_time=ports.desk.chain_time_s(),
             consensus=ports.consensus(),
             slot_s=ports.slot_s(),
