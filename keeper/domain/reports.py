@@ -83,6 +83,17 @@ class FillAccepted:
 
 
 @dataclass(frozen=True, slots=True)
+class FillOffCondition:
+    """Another executor had the program judge an order by the price of a market that is not its own (revision 0.1)."""
+
+    event: ClassVar[str] = "order.filled_off_condition"
+    order: Pubkey
+    attempt: Signature
+    market: Pubkey
+    executor: Pubkey
+
+
+@dataclass(frozen=True, slots=True)
 class GateChanged:
     """Sending was stopped or goes on. `reason` is empty when it goes on."""
 
@@ -119,4 +130,13 @@ class GroupDone:
     """Whether it was committed on the event loop's thread, which could do nothing else meanwhile."""
 
 
-Report = AttemptMoved | OrderTriggered | OrderSettled | FillWithoutPosition | FillAccepted | GateChanged | Note
+Report = (
+    AttemptMoved
+    | OrderTriggered
+    | OrderSettled
+    | FillWithoutPosition
+    | FillAccepted
+    | FillOffCondition
+    | GateChanged
+    | Note
+)

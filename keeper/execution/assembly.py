@@ -25,6 +25,7 @@ from keeper.execution.relay import RelayDesk
 from keeper.execution.retries import Retries
 from keeper.execution.router import Router
 from keeper.execution.settlement import Settlement
+from keeper.execution.strangers import StrangersFills
 from keeper.journal import Journal
 from keeper.solana.client import ChainClient
 from keeper.solana.transactions import Blockhashes, Signer
@@ -87,7 +88,7 @@ class Execution:
             executor=executor,
             lander=lander,
             settlement=Settlement(client, venue, orders, purse, report, accept_fills_without_position=bare),
-            endings=Endings(client, venue, journal, orders),
+            endings=Endings(client, venue, journal, orders, StrangersFills(client, venue, decision, report)),
             accounts=AccountWait(client, venue, orders, every_s=limits.account_every_s),
             report=report,
         )

@@ -8,6 +8,8 @@ before the journal calls it an end. And an end that one of the keeper's own atte
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Final
 
@@ -18,10 +20,11 @@ from keeper.domain.errors import ChainError, JournalError, MalformedAccount
 from keeper.domain.events import Event, OrderSeen
 from keeper.domain.orders import OnchainStatus, Order, OrderState
 from keeper.execution.orders import Orders, Reason
+from keeper.execution.strangers import StrangersFills
 from keeper.journal import Journal
 from keeper.journal.ops import NoteOrder, NoteState
 from keeper.journal.transitions import first_state
-from keeper.solana.client import ChainClient
+from keeper.solana.client import AccountBytes, ChainClient
 from keeper.venue.venue import Venue
 
 _BATCH: Final = 1_000
@@ -41,8 +44,16 @@ GONE: Final = "Its account is gone: its user closed it."
 class Endings:
     """Reads the orders with the reason ENDED, the latest news first, until a node answers for each."""
 
-    def __init__(self, client: ChainClient, venue: Venue, journal: Journal, orders: Orders) -> None:
+    def __init__(
+        self,
+        client: ChainClient,
+        venue: Venue,
+        journal: Journal,
+        orders: Orders,
+        strangers: StrangersFills | None = None,
+    ) -> None:
         self._client = client
+        self._strangers = strangers
         self._venue = venue
         self._journal = journal
         self._orders = orders
@@ -85,6 +96,7 @@ class Endings:
             explained = await self._journal.explained(list(due))
         except (ChainError, JournalError):
             return []
+        odd = await self._odd([account for account in accounts if account and account.address not in explained], slot)
         news: list[Event] = []
         for (address, said), account in zip(due.items(), accounts, strict=True):
             record = self._orders.get(address)
@@ -106,9 +118,19 @@ class Endings:
                 news.append(OrderSeen(order))
                 continue
             if address not in explained:
-                self._journal.post(_end(address, order, slot))
+                self._journal.post(_end(address, order, slot, odd.get(address)))
             self._orders.close(address, slot)
         return news
+
+    async def _odd(self, accounts: Sequence[AccountBytes], slot: int) -> Mapping[Pubkey, str]:
+        """What is odd about the fills among these, in a sentence each."""
+        filled: list[Order] = []
+        for account in accounts:
+            with suppress(MalformedAccount):
+                order = self._venue.order(account, slot)
+                if order is not None and order.status is OnchainStatus.FILLED:
+                    filled.append(order)
+        return {} if self._strangers is None or not filled else await self._strangers.off_condition(filled)
 
 
 UNREADABLE: Final = "Its account can't be read"
@@ -120,8 +142,8 @@ def unreadable(reason: str) -> str:
     return f"{UNREADABLE} ({reason}); it is watched until it can."
 
 
-def _end(address: Pubkey, order: Order | None, slot: int) -> NoteOrder | NoteState:
+def _end(address: Pubkey, order: Order | None, slot: int, odd: str | None) -> NoteOrder | NoteState:
     if order is None:
         return NoteState(address, OrderState.DROPPED, GONE, slot=slot)
-    reason = _REASONS.get(order.status, f"It reads {order.status.word} on chain.")
+    reason = odd or _REASONS.get(order.status, f"It reads {order.status.word} on chain.")
     return NoteOrder(order, first_state(order.status), reason)

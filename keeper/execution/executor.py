@@ -373,9 +373,7 @@ class Executor:
         return flights
 
     def _duplicate(self, draft: Draft, error: DuplicateAttempt) -> None:
-        """The journal has a live attempt at it, or these very bytes, made for another order that was at its address: it
-        is tried again a little later, under another number.
-        """
+        """The journal has a live attempt at its address, or these very bytes: again later, under another number."""
         attempt = draft.attempt
         self._purse.release(attempt.signature)
         self._report(Note("executor.duplicate", str(error), "error", attempt.order, attempt.signature))
@@ -388,9 +386,7 @@ class Executor:
         for draft in kept:
             job, attempt = draft.job, draft.attempt
             flight = Flight(attempt, job.order, job.generation, job.triggered_at_ns / 1e9, now, now + 0.05, now + 2.0)
-            if self._dry_run:
-                # What would have been sent is recorded. Had it been, there would be no second execution; another move
-                # of its stop there may be.
+            if self._dry_run:  # recorded, and no more: of an order one execution, and moves of its stop by later prices
                 self._tell([flight])
                 if job.executes:
                     self._orders.block(job.record, Reason.DRY_RUN)

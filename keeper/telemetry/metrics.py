@@ -124,6 +124,10 @@ class Metrics:
         self.gate_open = gauge("keeper_gate_open", "1 while sending is allowed.")
         self.gate_open.set(1)
         self.alarms = counter("keeper_fills_without_position_total", "ALARM: orders that read Filled with no position.")
+        self.off_condition = counter(
+            "keeper_fills_off_condition_total",
+            "Fills by others through another market's account, whose price met the order and its own did not.",
+        )
         self.bare_fills = counter(
             "keeper_fills_accepted_without_position_total",
             "Fills of a revision that creates no position, accepted by program.accept_fills_without_position.",

@@ -17,6 +17,7 @@ from keeper.domain.base58 import base58
 from keeper.domain.reports import (
     AttemptMoved,
     FillAccepted,
+    FillOffCondition,
     FillWithoutPosition,
     GateChanged,
     GroupDone,
@@ -102,6 +103,9 @@ class Telemetry:
                 _write("error", report.event, report)
             case FillAccepted():
                 m.bare_fills.inc()
+                _write("warning", report.event, report)
+            case FillOffCondition():
+                m.off_condition.inc()
                 _write("warning", report.event, report)
             case GateChanged():
                 m.gate_open.set(1 if report.open else 0)

@@ -17,12 +17,21 @@ import anyio
 import httpx
 import pytest
 from solders.account import Account
+from solders.hash import Hash
+from solders.instruction import AccountMeta, Instruction
+from solders.keypair import Keypair
+from solders.message import Message
 from solders.pubkey import Pubkey
+from solders.signature import Signature
+from solders.transaction import VersionedTransaction
 
 from keeper.config.loading import load_settings
 from keeper.config.program import load_program
 from keeper.domain.attempts import AttemptState
+from keeper.domain.orders import OrderState
 from keeper.localnet.program import PROGRAM_SO
+from keeper.venue.idl import discriminator
+from keeper.venue.program import EXECUTE
 from keeper.venue.venue import decode_market, decode_order
 from tests.behaviours.edited_node import EditedNode, as_revision_0_1
 from tests.ops.test_operators_commands import keeper_command
@@ -131,6 +140,57 @@ async def test_an_order_that_is_never_executed_waits_for_no_price(tmp_path: Path
         assert (simulated.exit_code, told["verdict"], told["would_execute"]) == (1, never, False)
         explained = await keeper_command("explain", str(address), "--config", str(config.file))
         assert never in explained.stdout
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["another market", "its own market"])
+async def test_a_strangers_fill_through_another_market_is_named(tmp_path: Path, own: bool) -> None:
+    """The deployed program judges an order by whichever market its executor names. The node tells of such a fill."""
+    program = PROFILE["program"]["id"]
+    address, order_account = recorded("order StopLoss long pending")
+    _, filled = recorded("order StopLoss long filled")
+    market, market_account = recorded("market SOL/USDC priced at 100")
+    named = market if own else recorded("market BTC/USDT priced at 65000")[0]
+    stranger = Keypair()
+    metas = [AccountMeta(named, False, True), AccountMeta(address, False, True)]
+    metas.append(AccountMeta(stranger.pubkey(), True, True))
+    called = Instruction(Pubkey.from_string(program), discriminator("global", EXECUTE), metas)
+    message = Message.new_with_blockhash([called], stranger.pubkey(), Hash.default())
+    wire = bytes(VersionedTransaction(message, [stranger]))
+
+    def with_the_fill(call: dict[str, Any], reply: dict[str, Any]) -> None:
+        as_revision_0_1(program, call, reply)
+        if call["method"] == "getSignaturesForAddress":
+            reply["result"] = [{"signature": str(Signature.from_bytes(wire[1:65])), "slot": 7, "err": None}]
+        if call["method"] == "getTransaction":
+            meta: dict[str, Any] = {"fee": 5_000, "err": None, "logMessages": []}
+            transaction = [base64.b64encode(wire).decode(), "base64"]
+            reply["result"] = {"slot": 7, "meta": meta, "transaction": transaction, "blockTime": None}
+
+    programs = ((Pubkey.from_string(program), PROGRAM_SO),)
+    async with World.open(programs=programs) as world, EditedNode(world.net.rpc_url) as node:
+        node.edit = with_the_fill
+        world.bank.set_account(address, order_account)
+        world.bank.set_account(market, priced(market, market_account, 100_000_000, int(time.time())))
+        rpc = {"url": node.rpc_url, "ws_url": world.net.ws_url}
+        sections = {"program": PROFILE["program"], "execution": PROFILE["execution"]}
+        config = KeeperConfig.at(tmp_path, world.wallet(), rpc=rpc, **sections)
+        async with KeeperProcess.running(config) as keeper, httpx.AsyncClient(base_url=keeper.url) as api:
+            with config.reading() as journal:
+                await until(lambda: journal.order(address))
+                world.bank.set_account(address, filled)
+                await until(lambda: (row := journal.order(address)) and row.state is OrderState.FILLED)
+                row = journal.order(address)
+            assert row is not None
+            metrics = (await api.get("/metrics")).text
+            if own:
+                assert row.reason == "Another keeper filled it."
+                assert "keeper_fills_off_condition_total 0.0" in metrics
+            else:
+                by = f"{stranger.pubkey()} filled it by the price of another market, {named}: its own did not meet it."
+                assert row.reason == by
+                assert "keeper_fills_off_condition_total 1.0" in metrics
+                explained = (await keeper_command("explain", str(address), "--config", str(config.file))).stdout
+                assert f"through the market {named}, which is not its own" in explained
 
 
 async def test_nobody_is_given_a_cancel_that_nobody_can_sign(tmp_path: Path) -> None:
