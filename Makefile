@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EPISODES ?= 100
+EPISODES ?=
 SEED ?= 1
 MINUTES ?= 10
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
@@ -48,12 +48,12 @@ install-check: $(STAMP) ## follow docs/install.md on a fresh Debian, under its s
 	@$(BIN)/python -m tests.install $(ARGS)
 
 .PHONY: chaos
-chaos: $(STAMP) ## break everything, kill the keeper, check (EPISODES=100 SEED=1)
-	@$(BIN)/python -m tests.chaos --episodes $(EPISODES) --seed $(SEED) $(ARGS)
+chaos: $(STAMP) ## break everything, kill the keeper, check (EPISODES=100 SEED=1; ARGS=--validator on a real one)
+	@$(BIN)/python -m tests.chaos $(if $(EPISODES),--episodes $(EPISODES)) --seed $(SEED) $(ARGS)
 
 .PHONY: simulate
 simulate: $(STAMP) ## the whole keeper in virtual time: every fault, every order of steps (EPISODES=100 SEED=1)
-	@$(BIN)/python -m tests.simulate --episodes $(EPISODES) --seed $(SEED) $(ARGS)
+	@$(BIN)/python -m tests.simulate $(if $(EPISODES),--episodes $(EPISODES)) --seed $(SEED) $(ARGS)
 
 .PHONY: simulate-faults
 simulate-faults: $(STAMP) ## plant each fault of tests/simulate/planted.py in the keeper, and find it

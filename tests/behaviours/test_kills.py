@@ -153,7 +153,7 @@ async def killed_at(scene: Scene, point: str) -> None:
         stand.world.deposit(trader, 1_000_000 * USDC)
     await stand.reach(order, OrderState.FILLED)
     await until(lambda: stand.attempt_state(order) is AttemptState.FINALIZED)
-    assert len(executions_on_chain(stand.bank, order)) == 1
+    assert len(executions_on_chain(stand.world, order)) == 1
     assert stand.world.position(order) is not None
     assert lives.bad_end is None
     assert stand.witness.violations == []

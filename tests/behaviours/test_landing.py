@@ -200,7 +200,7 @@ async def test_4_news_of_an_order_stand_against_an_older_reading_that_lacks_it(t
         stand.bank.lose_transactions(0)
         stand.world.set_price(market, 94 * USDC)
         await stand.reach(order, OrderState.FILLED)
-        assert len(executions_on_chain(stand.bank, order)) == 1
+        assert len(executions_on_chain(stand.world, order)) == 1
 
 
 async def test_5_what_only_the_history_knows_is_not_expired(stand: Stand) -> None:

@@ -6,10 +6,13 @@ import argparse
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import anyio
 
+from keeper.demo.validator import NAME, Validator, find
+from keeper.localnet.program import PROGRAM_SO
 from tests.chaos.campaign import Options, Totals, run
 from tests.chaos.worker import share, work
 
@@ -17,7 +20,8 @@ from tests.chaos.worker import share, work
 def main() -> int:
     """Exit codes: 0 no violation, 1 a violation or a broken run, 2 wrong usage."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--episodes", type=int, default=100, help="how many episodes (default 100)")
+    parser.add_argument("--episodes", type=int, help="how many episodes (default 100; 30 on a validator)")
+    parser.add_argument("--validator", action="store_true", help="on a real solana-test-validator, one worker")
     parser.add_argument("--seed", type=int, default=1, help="what they are drawn from (default 1)")
     parser.add_argument("--only", type=int, help="this episode of the seed's campaign alone")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes (default 2)")
@@ -26,12 +30,22 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the result as JSON, last line of standard output")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    validator = None
+    if given.validator:
+        binary = find()
+        if binary is None:
+            parser.error(f"there is no {NAME}: put one on the PATH, or run make validator")
+        validator, given.workers = Validator(binary, PROGRAM_SO), 1
+    if given.episodes is None:
+        given.episodes = 100 if validator is None else 30
     if given.episodes < 1 or given.workers < 1:
         parser.error("--episodes and --workers must be at least 1")
     episodes = range(given.episodes) if given.only is None else range(given.only, given.only + 1)
     if given.worker is not None:
         worker, workers = (int(part) for part in given.worker.split("/"))
-        anyio.run(_work, given.seed, share(episodes, worker, workers), given.evidence.absolute(), given.keep_going)
+        mine = share(episodes, worker, workers)
+        play = partial(work, keep_going=given.keep_going, validator=validator)
+        anyio.run(play, given.seed, mine, given.evidence.absolute())
         return 0
     options = Options(
         given.episodes,
@@ -40,14 +54,11 @@ def main() -> int:
         given.evidence.absolute(),
         given.only,
         given.keep_going,
+        given.validator,
     )
     totals = anyio.run(run, options, _progress)
     _report(totals, options, as_json=given.json)
     return 0 if totals.ok else 1
-
-
-async def _work(seed: int, episodes: list[int], evidence: Path, keep_going: bool) -> None:
-    await work(seed, episodes, evidence, keep_going=keep_going)
 
 
 def _progress(totals: Totals, violated: bool) -> None:
@@ -72,11 +83,13 @@ def _report(totals: Totals, options: Options, *, as_json: bool) -> None:
         for sentence in found["violations"]:
             print(f"  {sentence}", file=sys.stderr)
         print(f"  its journal, log, plan and sends: {found['evidence']}", file=sys.stderr)
+        flag, args = (" --validator", " ARGS=--validator") if options.validator else ("", "")
         print(
-            f"  again: .venv/bin/python -m tests.chaos --seed {options.seed} --only {found['episode']}", file=sys.stderr
+            f"  again: .venv/bin/python -m tests.chaos --seed {options.seed} --only {found['episode']}{flag}",
+            file=sys.stderr,
         )
         print(
-            f"  with all before it: make chaos SEED={options.seed} EPISODES={found['episode'] + 1}",
+            f"  with all before it: make chaos SEED={options.seed} EPISODES={found['episode'] + 1}{args}",
             file=sys.stderr,
         )
     for sentence in totals.broken_workers:

@@ -18,7 +18,7 @@ from keeper.execution.points import POINTS
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to run. `only` is one episode of the seed's campaign, alone."""
+    """What to run. `only` is one episode of the seed's campaign, alone; `validator`: on a real one."""
 
     episodes: int
     seed: int
@@ -26,6 +26,7 @@ class Options:
     evidence: Path
     only: int | None = None
     keep_going: bool = False
+    validator: bool = False
 
 
 @dataclass(slots=True)
@@ -124,6 +125,7 @@ async def _follow(
     command += ["--worker", f"{worker}/{options.workers}", "--evidence", str(options.evidence)]
     command += ["--only", str(options.only)] if options.only is not None else []
     command += ["--keep-going"] if options.keep_going else []
+    command += ["--validator"] if options.validator else []
     async with await anyio.open_process(command, stderr=None) as process:
         assert process.stdout is not None
         rest = b""

@@ -13,22 +13,20 @@ import httpx
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
-from keeper.domain.orders import OnchainStatus, OrderState, OrderType
+from keeper.domain.orders import OrderState, OrderType
 from tests.chaos.invariants import Findings, check, executions_on_chain
 from tests.chaos.lives import EndedByItself
 from tests.chaos.proxy import Storm
 from tests.chaos.scenario import START_1E6, Act, Ending, Event, OrderPlan, Scenario
-from tests.chaos.stage import CONFIRMED_SLOTS, Stage
-from tests.support import Refused, Trader, until
-
-CONVERGE_WITHIN_S: Final = 20.0
+from tests.chaos.stage import Stage
+from tests.support import Refused, Trader
 
 # How far from the start, in parts per million, each order's trigger is; the rest are crossed by the price's moves.
 _AWAY_PPM: Final = {Ending.BRIEF: 40_000, Ending.RESTING: 65_000, Ending.EXPIRING: 65_000}
 _CROSSED_PPM: Final = 20_000
 _BLIP_PPM: Final = 42_000
 _EXPIRES_IN_S: Final = 20
-_STAND_S: Final = 0.45
+_LOOK_EVERY_S: Final = 0.02
 _COLLATERAL_1E6: Final = 1_000_000_000_000
 
 
@@ -47,7 +45,6 @@ class Episode:
 
     def __init__(self, stage: Stage, scenario: Scenario) -> None:
         self._stage = stage
-        self._world = stage.world
         self._scenario = scenario
         self._market = Pubkey.default()
         self._traders: dict[str, Trader] = {}
@@ -70,36 +67,35 @@ class Episode:
                 tasks.start_soon(self._order, order, begun)
             for event in scenario.events:
                 tasks.start_soon(self._event, event, begun)
-            await anyio.sleep_until(anyio.current_time() + scenario.seconds)
+            await self._at(begun, scenario.seconds)
         outcome = await self._converge()
         outcome.counts.update({f"killed at {point}": n for point, n in (stage.lives.kills - before).items()})
-        self._tidy()
+        # Users take back what rests.
+        await stage.take_back({address: trader for address, (_, trader) in self._placed.items()})
         return outcome
+
+    async def _at(self, begun: float, planned_s: float) -> None:
+        """Until this moment of the plan, at the stage's pace."""
+        await anyio.sleep(max(0.0, begun + planned_s * self._stage.pace - time.monotonic()))
 
     # -- the beginning
 
     async def _set_up(self) -> None:
-        world, stage = self._world, self._stage
-        self._market = world.market(price_1e6=START_1E6)
-        self._traders = {
-            "rich": world.trader(collateral_1e6=_COLLATERAL_1E6),
-            "poor": world.trader(collateral_1e6=0),
-            "later": world.trader(collateral_1e6=0),
-            "none": world.trader(account=False),
-        }
-        for _ in range(6):
-            world.bank.advance()  # no fork of this episode takes the beginning away
+        stage = self._stage
+        self._market = await stage.market(price_1e6=START_1E6)
+        self._traders = await stage.traders({"rich": _COLLATERAL_1E6, "poor": 0, "later": 0, "none": None})
         if self._scenario.crash_at or stage.lives.armed:
             await stage.restart(graceful=self._scenario.graceful, crash_at=self._scenario.crash_at)
         await stage.lives.ready()
         stage.lives.arm_next(self._scenario.crash_again)
 
     def _break(self) -> None:
-        until = time.monotonic() + self._scenario.seconds
+        pace = self._stage.pace
+        until = time.monotonic() + self._scenario.seconds * pace
         self._stage.lives.may_refuse = True
         self._stage.weather(
             [
-                Storm(f"{self._scenario.seed}/{i}", rates, until=until, longest_s=self._scenario.longest_fault_s)
+                Storm(f"{self._scenario.seed}/{i}", rates, until=until, longest_s=self._scenario.longest_fault_s * pace)
                 for i, rates in enumerate(self._scenario.storms)
             ]
         )
@@ -107,7 +103,7 @@ class Episode:
     # -- orders
 
     async def _order(self, plan: OrderPlan, begun: float) -> None:
-        await _until(begun + plan.at_s)
+        await self._at(begun, plan.at_s)
         trader = self._traders[_PURSES.get(plan.ending, "rich")]
         away_ppm = _AWAY_PPM.get(plan.ending, _CROSSED_PPM)
         trigger_1e6 = START_1E6 + (-1 if plan.below else 1) * START_1E6 * away_ppm // 1_000_000
@@ -115,25 +111,25 @@ class Episode:
             if plan.by_api:
                 order = await self._place_by_api(plan, trader, trigger_1e6)
             else:
-                order = self._place(plan, trader, trigger_1e6, away_ppm)
+                order = await self._place(plan, trader, trigger_1e6, away_ppm)
         except Refused:
             return  # a price that a fork or a blip moved away: no order
         if order is None:
             return
         self._placed[order] = (plan, trader)
-        await _until(begun + plan.act_s)
+        await self._at(begun, plan.act_s)
         try:
-            if plan.ending is Ending.RIVAL and self._world.order(order) is not None:
-                self._world.execute(order, self._stage.rival)
+            if plan.ending is Ending.RIVAL:
+                await self._stage.execute(order)
             elif plan.ending is Ending.CANCELLED:
-                self._world.cancel(trader, order)
+                await self._stage.cancel(trader, order)
         except Refused:
             pass  # the keeper was first, or the price is not there: that is the race
 
-    def _place(self, plan: OrderPlan, trader: Trader, trigger_1e6: int, away_ppm: int) -> Pubkey:
+    async def _place(self, plan: OrderPlan, trader: Trader, trigger_1e6: int, away_ppm: int) -> Pubkey:
         kind = plan.order_type
-        expires_at = self._world.bank.chain.tip.time + _EXPIRES_IN_S if plan.ending is Ending.EXPIRING else 0
-        return self._world.place(
+        expires_at = await self._stage.now() + _EXPIRES_IN_S if plan.ending is Ending.EXPIRING else 0
+        return await self._stage.place(
             trader,
             self._market,
             kind,
@@ -151,7 +147,7 @@ class Episode:
             return None
         body = {
             "user": str(trader.address),
-            "market": self._world.market_state(self._market).symbol,
+            "market": (await self._stage.read(self._market, ())).market_state(self._market).symbol,
             "order_type": "stop_loss",
             "side": "long" if plan.below else "short",
             "size": "1",
@@ -175,74 +171,25 @@ class Episode:
     # -- events
 
     async def _event(self, event: Event, begun: float) -> None:
-        await _until(begun + event.at_s)
-        stage, bank, size = self._stage, self._world.bank, int(event.amount)
+        await self._at(begun, event.at_s)
         match event.act:
             case Act.PRICE:
-                self._set_price(size)
+                await self._set_price(int(event.amount))
+                self._stage.chain_faults[event.act] += 1
             case Act.BLIP:
                 before = self._price_1e6
                 off = START_1E6 * _BLIP_PPM // 1_000_000
-                self._set_price(START_1E6 - off if before <= START_1E6 else START_1E6 + off)
+                await self._set_price(START_1E6 - off if before <= START_1E6 else START_1E6 + off)
                 await anyio.sleep(event.amount)
-                self._set_price(before)
-                return
-            case Act.FORK:
-                stage.fork(size)
-                return
-            case Act.FORK_AFTER_FILL:
-                stage.forks_after_fill.append(size)
-                return
-            case Act.LOSE:
-                bank.lose_transactions(size)
-            case Act.HOLD:
-                bank.hold_transactions()
-                await anyio.sleep(size / 1000)
-                bank.release_transactions()
-            case Act.LAST_MOMENT:
-                await self._last_moment(size)
-                return
-            case Act.JUMP:
-                for _ in range(size):
-                    bank.advance()
-            case Act.CLOCK:
-                bank.advance_clock(event.amount)
+                await self._set_price(before)
             case Act.KILL:
-                stage.lives.kill()
-                return
-        stage.chain_faults[event.act] += 1
+                self._stage.lives.kill()
+            case _:
+                await self._stage.act(event)
 
-    async def _last_moment(self, beyond: int) -> None:
-        """Hold what the keeper sends, and let the chain stand `beyond` blocks past the last height where it can land.
-
-        At 0 it lands then. A little beyond, a fork takes those blocks away, and it lands: that is why only a FINALIZED
-        height says that it is dead. Further on it can't land, and yet is not finally dead for FINALIZED_SLOTS blocks.
-        A keeper that judges by a clock, by a height that is not final, or one block too early, signs anew meanwhile.
-        """
-        stage, bank = self._stage, self._world.bank
-        known = stage.witness.newest
-        bank.hold_transactions()
-        try:
-            await until(lambda: stage.witness.newest is not known, within_s=0.3)
-        except TimeoutError:
-            bank.release_transactions()
-            return  # the keeper had nothing to send just now
-        held = stage.witness.newest
-        assert held is not None
-        last_height = held.last_valid_block_height + 1
-        stage.blocks_paused = True
-        while bank.chain.tip.height < last_height + beyond:
-            bank.advance()
-        await anyio.sleep(_STAND_S)
-        if 0 < beyond < CONFIRMED_SLOTS:
-            stage.fork(beyond + 1)
-        bank.release_transactions()
-        stage.blocks_paused = False
-        stage.chain_faults[Act.LAST_MOMENT] += 1
-
-    def _set_price(self, price_1e6: int) -> None:
+    async def _set_price(self, price_1e6: int) -> None:
         self._price_1e6 = price_1e6
-        self._world.set_price(self._market, price_1e6)
+        await self._stage.set_price(self._market, price_1e6)
 
     # -- the end
 
@@ -251,36 +198,41 @@ class Episode:
         begun = time.monotonic()
         stage.clear()
         later = self._traders["later"]
-        self._world.deposit(later, _COLLATERAL_1E6)
-        self._set_price(scenario.final_price_1e6)
+        await stage.deposit(later, _COLLATERAL_1E6)
+        await self._set_price(scenario.final_price_1e6)
         outcome = Outcome(orders=len(self._placed))
         findings = Findings()
+        broken_before: set[str] = set()
         ready = False
         while True:
-            outcome.violations = [*stage.witness.violations, *findings.broken]
+            # What can never become right is there at the next look, too; a record that was read in parts is not.
+            outcome.violations = [*stage.witness.violations, *(s for s in findings.broken if s in broken_before)]
+            broken_before = set(findings.broken)
             if stage.lives.bad_end:
                 outcome.violations.append(f"{stage.lives.bad_end}")
-            if outcome.violations or (ready and not findings.unsettled):
+            if outcome.violations or (ready and not findings.unsettled and not findings.broken):
                 break
-            if time.monotonic() - begun > CONVERGE_WITHIN_S:
+            if time.monotonic() - begun > stage.settle_within_s:
                 outcome.violations = [f"not settled: {sentence}" for sentence in findings.unsettled]
                 outcome.violations += [] if ready else ["the keeper did not become ready"]
                 break
-            await anyio.sleep(0.02)
+            await anyio.sleep(_LOOK_EVERY_S * stage.pace)
             if stage.lives.up:
                 # A start that began in the storm may still have ended by it; a later one may not.
                 stage.lives.may_refuse = False
                 ready = True
             may_fail = {order for order, (plan, _) in self._placed.items() if plan.ending in _MAY_FAIL}
-            findings = check(self._world, stage.journal, stage.key.pubkey(), self._placed, self._acked, may_fail)
+            record = await stage.read(self._market, self._placed)
+            findings = check(record, stage.journal, stage.key.pubkey(), self._placed, self._acked, may_fail)
         outcome.converge_s = time.monotonic() - begun
-        self._count(outcome)
+        outcome.violations += await stage.judge()
+        await self._count(outcome)
         return outcome
 
-    def _count(self, outcome: Outcome) -> None:
-        counts = outcome.counts
+    async def _count(self, outcome: Outcome) -> None:
+        counts, record = outcome.counts, await self._stage.read(self._market, self._placed)
         for address, (plan, _) in self._placed.items():
-            for execution in executions_on_chain(self._world.bank, address):
+            for execution in executions_on_chain(record, address):
                 counts[
                     "executed by the keeper" if execution.keys[0] == self._stage.key.pubkey() else "lost to a rival"
                 ] += 1
@@ -292,18 +244,6 @@ class Episode:
                 counts[f"failed by name ({plan.ending})"] += 1
         counts["placed by API"] += len(self._acked)
 
-    def _tidy(self) -> None:
-        """Users take back what rests, so that the next episode's snapshots are short."""
-        for address, (_, trader) in self._placed.items():
-            order = self._world.order(address)
-            try:
-                if order is not None and order.status is OnchainStatus.PENDING:
-                    self._world.cancel(trader, address)
-                if order is not None:
-                    self._world.close(trader, address)
-            except Refused:
-                continue
-
 
 _PURSES: Final[dict[Ending, str]] = {
     Ending.POOR: "poor",
@@ -312,7 +252,3 @@ _PURSES: Final[dict[Ending, str]] = {
 }
 _MAY_FAIL: Final = frozenset({Ending.POOR, Ending.NO_ACCOUNT})
 """The users of these can't pay to the end. Nobody else's order may be given up, whatever the storms did."""
-
-
-async def _until(moment: float) -> None:
-    await anyio.sleep(max(0.0, moment - time.monotonic()))

@@ -9,18 +9,19 @@ keeper's mistakes finds none of them.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from solders.pubkey import Pubkey
+from solders.signature import Signature
+from solders.transaction import VersionedTransaction
 
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
-from keeper.domain.orders import OnchainStatus, Order, OrderState, OrderType, Side
+from keeper.domain.orders import Market, OnchainStatus, Order, OrderState, OrderType, Position, Side
 from keeper.journal import Queries
 from keeper.journal.records import OrderRow
-from keeper.localnet import Bank, Commitment
-from keeper.localnet.history import Landed
-from tests.support import PROGRAM, World
+from tests.support import PROGRAM
 
 EXECUTE = PROGRAM.idl.instruction("execute_conditional_order").discriminator
 _ENDS = frozenset({AttemptState.FINALIZED, AttemptState.FAILED, AttemptState.EXPIRED})
@@ -29,6 +30,44 @@ _STATE_OF = {
     OnchainStatus.CANCELLED: OrderState.CANCELLED,
     OnchainStatus.EXPIRED: OrderState.EXPIRED,
 }
+
+
+class Landed(Protocol):
+    """A transaction in a block of that time; `err` is None for success, `keys` are its accounts, the payer first."""
+
+    @property
+    def signature(self) -> Signature: ...
+    @property
+    def slot(self) -> int: ...
+    @property
+    def time(self) -> int: ...
+    @property
+    def err(self) -> Any: ...
+    @property
+    def keys(self) -> tuple[Pubkey, ...]: ...
+    @property
+    def transaction(self) -> VersionedTransaction: ...
+
+
+class Landing(Protocol):
+    """Where an attempt landed, and how."""
+
+    @property
+    def slot(self) -> int: ...
+    @property
+    def err(self) -> Any: ...
+
+
+class Record(Protocol):
+    """What the chain's record says, all of it at one moment. A `World` is one of its embedded chain."""
+
+    def order(self, address: Pubkey) -> Order | None: ...
+    def position(self, order: Pubkey) -> Position | None: ...
+    def market_state(self, address: Pubkey) -> Market: ...
+    def history(self, address: Pubkey) -> Sequence[Landed]: ...
+    def landed(self, signature: Signature) -> Landing | None: ...
+    def is_final(self, slot: int) -> bool: ...
+    def now(self) -> int: ...
 
 
 @dataclass(slots=True)
@@ -50,12 +89,12 @@ def condition_holds(order: Order, price_1e6: int) -> bool:
     return price_1e6 <= trigger if fires_below else price_1e6 >= trigger
 
 
-def executions_on_chain(bank: Bank, order: Pubkey) -> list[Landed]:
+def executions_on_chain(record: Record, order: Pubkey) -> list[Landed]:
     """Every execution of this order that succeeded, on the fork that survived.
 
     One that comes after the order's expiry succeeds too: it marks the order Expired and fills nothing.
     """
-    return [landed for landed in bank.history.mentioning(order) if landed.err is None and _executes(landed, order)]
+    return [landed for landed in record.history(order) if landed.err is None and _executes(landed, order)]
 
 
 def _executes(landed: Landed, order: Pubkey) -> bool:
@@ -68,7 +107,7 @@ def _executes(landed: Landed, order: Pubkey) -> bool:
 
 
 def check(
-    world: World,
+    record: Record,
     journal: Queries,
     keeper: Pubkey,
     orders: Iterable[Pubkey],
@@ -81,7 +120,7 @@ def check(
     """
     findings = Findings()
     for address in orders:
-        _check_order(world, journal, keeper, address, findings, may_fail=address in may_fail, since_slot=since_slot)
+        _check_order(record, journal, keeper, address, findings, may_fail=address in may_fail, since_slot=since_slot)
     for address in acked:
         row = journal.order(address)
         if row is None:
@@ -96,7 +135,7 @@ def check(
 
 
 def _check_order(
-    world: World,
+    record: Record,
     journal: Queries,
     keeper: Pubkey,
     address: Pubkey,
@@ -105,10 +144,10 @@ def _check_order(
     may_fail: bool,
     since_slot: int,
 ) -> None:
-    order = world.order(address)
-    executions = executions_on_chain(world.bank, address)
+    order = record.order(address)
+    executions = executions_on_chain(record, address)
     fills = [] if order is not None and order.status is OnchainStatus.EXPIRED else executions
-    position = world.position(address)
+    position = record.position(address)
     row = journal.order(address)
     attempts = journal.attempts_of(address)
     name = f"order {address}"
@@ -129,7 +168,7 @@ def _check_order(
     ):
         findings.broken.append(f"{name}: its position is not what it asked for: {position}")
     for attempt in attempts:
-        _check_attempt(world.bank, attempt, findings)
+        _check_attempt(record, attempt, findings)
     executed = [attempt for attempt in attempts if attempt.fate is Fate.EXECUTED]
     if len(executed) > 1:
         findings.broken.append(f"{name}: the journal counts {len(executed)} executions")
@@ -150,9 +189,9 @@ def _check_order(
     if not row.reason:
         findings.broken.append(f"{name} is {row.state} without a reason")
     if order.pending:
-        _check_pending(world, order, row, findings, may_fail=may_fail)
+        _check_pending(record, order, row, findings, may_fail=may_fail)
         return
-    if row.state is not _STATE_OF.get(order.status) and not _expired_first(world.bank, order, row, since_slot):
+    if row.state is not _STATE_OF.get(order.status) and not _expired_first(record, order, row, since_slot):
         findings.unsettled.append(f"{name} reads {order.status.word} and the journal says {row.state}: {row.reason}")
     if fills:
         own = fills[0].keys[0] == keeper
@@ -166,21 +205,21 @@ def _check_order(
             findings.unsettled.append(f"{name}: the journal has the position {row.position}, not {position.address}")
 
 
-def _expired_first(bank: Bank, order: Order, row: OrderRow, since_slot: int) -> bool:
+def _expired_first(record: Record, order: Order, row: OrderRow, since_slot: int) -> bool:
     """Whether its user cancelled it when it was past its expiry, before the present keeper began: a start does not ask
     what became of orders whose end is told, and that it expired is true.
     """
     if row.state is not OrderState.EXPIRED or order.status is not OnchainStatus.CANCELLED:
         return False
-    cancel = max((landed.slot for landed in bank.history.mentioning(order.address) if landed.err is None), default=0)
-    block = bank.chain.block(cancel)
-    return block is not None and cancel <= since_slot and order.expired_at(block.time)
+    landed = [landed for landed in record.history(order.address) if landed.err is None]
+    cancel = max(landed, key=lambda landed: landed.slot, default=None)
+    return cancel is not None and cancel.slot <= since_slot and order.expired_at(cancel.time)
 
 
-def _check_pending(world: World, order: Order, row: OrderRow, findings: Findings, *, may_fail: bool) -> None:
+def _check_pending(record: Record, order: Order, row: OrderRow, findings: Findings, *, may_fail: bool) -> None:
     name = f"order {order.address}"
-    market = world.market_state(order.market)
-    if order.expired_at(world.bank.chain.tip.time):
+    market = record.market_state(order.market)
+    if order.expired_at(record.now()):
         if row.state is not OrderState.EXPIRED:
             findings.unsettled.append(f"{name} is past its expiry and the journal says {row.state}")
     elif row.state is OrderState.FAILED:
@@ -195,9 +234,9 @@ def _check_pending(world: World, order: Order, row: OrderRow, findings: Findings
         findings.unsettled.append(f"{name} rests on chain and the journal says {row.state}: {row.reason}")
 
 
-def _check_attempt(bank: Bank, attempt: Attempt, findings: Findings) -> None:
+def _check_attempt(record: Record, attempt: Attempt, findings: Findings) -> None:
     """An attempt's end in the journal is what the chain's record says; the ends are final, so wrong ones stay."""
-    landed = bank.history.get(attempt.signature)
+    landed = record.landed(attempt.signature)
     if attempt.state not in _ENDS:
         return
     name = f"attempt {attempt.signature} at order {attempt.order}"
@@ -208,7 +247,7 @@ def _check_attempt(bank: Bank, attempt: Attempt, findings: Findings) -> None:
         findings.broken.append(f"{name} is called {attempt.state} and is not on chain")
     elif (landed.err is None) != (attempt.state is AttemptState.FINALIZED):
         findings.broken.append(f"{name} is called {attempt.state} and landed with {landed.err}")
-    elif attempt.state is AttemptState.FINALIZED and bank.chain.commitment_of(landed.slot) is not Commitment.FINALIZED:
+    elif attempt.state is AttemptState.FINALIZED and not record.is_final(landed.slot):
         findings.broken.append(f"{name} is called finalized and is not yet")
     elif attempt.kind is AttemptKind.EXECUTE and attempt.state is AttemptState.FINALIZED and attempt.fate is None:
         findings.broken.append(f"{name} ended without a fate")

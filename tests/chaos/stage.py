@@ -1,105 +1,77 @@
-"""The stage: a chain, two breakable ways to it, and a keeper that is started again whenever it ends."""
+"""The stage: a chain, two breakable ways to it, and a keeper that is started again whenever it ends.
+
+What kind of chain it is, a subclass knows: `embedded`, which can be broken as well, or `validator`.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-import anyio
-from anyio.abc import TaskGroup
+from solders.keypair import Keypair
+from solders.pubkey import Pubkey
 
+from keeper.domain.orders import OrderType, Side
 from keeper.journal import Queries
 from keeper.journal.sqlite.files import open_reader
-from keeper.localnet import Commitment
+from tests.chaos.invariants import Record
 from tests.chaos.lives import Lives
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.proxy.faults import Calm, Faults
-from tests.chaos.witness import Witness
-from tests.support import KeeperConfig, World
+from tests.chaos.scenario import Event
+from tests.chaos.witness import AnyWitness
+from tests.support import KeeperConfig, Trader
 
-SLOT_S: Final = 0.02
-CONFIRMED_SLOTS: Final = 4
-FINALIZED_SLOTS: Final = 10
 SOL: Final = 1_000_000_000
 
-# Everything twenty times as fast as in life, as the blocks are.
-_SETTINGS: Final[dict[str, dict[str, Any]]] = {
-    "rpc": {
-        "deadline_s": 1.0,
-        "silence_s": 0.6,
-        "snapshot_every_s": 0.4,
-        "probe_every_s": 0.5,
-        "blockhash_every_s": 0.3,
-    },
-    "execution": {
-        "resend_every_s": 0.1,
-        "finality_every_s": 0.1,
-        "account_every_s": 0.3,
-        "first_pause_s": 0.05,
-        "longest_pause_s": 0.4,
-        "attempts_per_hour": 1_000,
-        "retry_budget": 8,
-    },
-    # Prices jump here at will; the breaker has tests of its own.
-    "trigger": {"breaker_trip": 1.0},
-}
 
+class Stage(ABC):
+    """What an episode plays on; reused from episode to episode, with a new journal now and then.
 
-class Stage:
-    """What an episode plays on. Made by `open`; reused from episode to episode, with a new journal now and then."""
+    `pace` is how many times slower than the plan it plays, `settle_within_s` how long convergence may take, and
+    `settings` are its keepers'. What is done to the chain raises Refused when the chain does not do it.
+    """
 
-    def __init__(
-        self, world: World, proxies: Sequence[FaultProxy], lives: Lives, witness: Witness, folder: Path
-    ) -> None:
-        self.world = world
+    pace: ClassVar[float]
+    settle_within_s: ClassVar[float]
+    settings: ClassVar[Mapping[str, Mapping[str, Any]]]
+
+    def __init__(self, proxies: Sequence[FaultProxy], lives: Lives, witness: AnyWitness, folder: Path) -> None:
         self.proxies = proxies
         self.lives = lives
         self.witness = witness
         self.folder = folder
-        self.key = world.wallet(1_000 * SOL)
-        self.rival = world.wallet(1_000 * SOL)
+        self.key = Keypair()
+        self.rival = Keypair()
         self.chain_faults: Counter[str] = Counter()
-        self.blocks_paused = False
-        self.forks_after_fill: list[int] = []
         self.config: KeeperConfig | None = None
-        self._fork_to: tuple[int, int] | None = None
         self._journals = 0
 
-    @classmethod
+    @staticmethod
     @asynccontextmanager
-    async def open(cls, folder: Path, *, seed: str) -> AsyncIterator[Stage]:
-        """Build it. The files of its keepers are in `folder`."""
-        async with (
-            World.open(slot_ms=0, confirmed_slots=CONFIRMED_SLOTS, finalized_slots=FINALIZED_SLOTS) as world,
-            Lives.open() as lives,
-        ):
-            witness = Witness(world.bank)
-            first, second = (
-                FaultProxy(
-                    world.net.rpc_url,
-                    world.net.ws_url,
-                    on_calls=partial(witness.on_calls, name),
-                    seed=f"{seed}/{name}",
-                )
-                for name in ("first", "second")
-            )
-            async with first, second, anyio.create_task_group() as tasks:
-                stage = cls(world, (first, second), lives, witness, folder)
-                await stage._run(tasks)
-                try:
-                    yield stage
-                finally:
-                    await lives.stop(graceful=False)
-                    stage._close_journal()
-                    tasks.cancel_scope.cancel()
+    async def ways(rpc_url: str, ws_url: str, witness: AnyWitness, seed: str) -> AsyncIterator[Sequence[FaultProxy]]:
+        """Two proxies to one node; the witness stands in both."""
+        first, second = (
+            FaultProxy(rpc_url, ws_url, on_calls=partial(witness.on_calls, name), seed=f"{seed}/{name}")
+            for name in ("first", "second")
+        )
+        async with first, second:
+            yield first, second
 
-    async def _run(self, tasks: TaskGroup) -> None:
-        tasks.start_soon(self._make_blocks)
-        await self.new_journal()
+    @asynccontextmanager
+    async def playing(self) -> AsyncIterator[None]:
+        """With a keeper, until the end of the block."""
+        try:
+            await self.new_journal()
+            yield
+        finally:
+            await self.lives.stop(graceful=False)
+            self._close_journal()
 
     @property
     def journal(self) -> Queries:
@@ -117,10 +89,10 @@ class Stage:
             "url": first.rpc_url,
             "ws_url": first.ws_url,
             "fallbacks": [{"url": second.rpc_url, "ws_url": second.ws_url}],
-            **_SETTINGS["rpc"],
+            **self.settings["rpc"],
         }
         folder = self.folder / f"keeper-{self._journals:03}"
-        self.config = KeeperConfig.at(folder, self.key, **{**_SETTINGS, "rpc": rpc})
+        self.config = KeeperConfig.at(folder, self.key, **{**self.settings, "rpc": rpc})
         await self.lives.start(self.config, cold=True)
         await self.lives.ready()
         self.witness.journal = Queries(open_reader(self.config.journal))
@@ -144,48 +116,53 @@ class Stage:
     def clear(self) -> None:
         """From now on nothing breaks."""
         self.weather([Calm() for _ in self.proxies])
-        self.blocks_paused = False
-        self.forks_after_fill.clear()
-        self._fork_to = None
-        self.world.bank.lose_transactions(0)
-        self.world.bank.release_transactions()
 
-    # -- the chain's moves
+    # -- the chain
 
-    def fork(self, depth: int) -> None:
-        """The last `depth` blocks never were; only processed ones, as on a live cluster."""
-        chain = self.world.bank.chain
-        *older, _ = chain.recent(depth + 1)
-        if older:
-            self._drop_after(older[0].slot, "forks")
+    @abstractmethod
+    async def market(self, *, price_1e6: int) -> Pubkey:
+        """A new market, priced."""
 
-    def _drop_after(self, slot: int, name: str) -> None:
-        chain = self.world.bank.chain
-        # Another fork may have taken that block away itself.
-        if slot >= chain.at(Commitment.CONFIRMED).slot and chain.block(slot) is not None:
-            self.world.bank.drop_slots_after(slot)
-            self.chain_faults[name] += 1
+    @abstractmethod
+    async def traders(self, collateral_1e6: Mapping[str, int | None]) -> dict[str, Trader]:
+        """Funded wallets by name, with margin accounts that hold so much; None: without an account."""
 
-    async def _make_blocks(self) -> None:
-        due = anyio.current_time()
-        while True:
-            due = max(due + SLOT_S, anyio.current_time() - SLOT_S)
-            await anyio.sleep_until(due)
-            if self.blocks_paused:
-                continue
-            self._fork_after_fill()
-            self.world.bank.advance()
+    @abstractmethod
+    async def set_price(self, market: Pubkey, price_1e6: int) -> None:
+        """The oracle says a price now."""
 
-    def _fork_after_fill(self) -> None:
-        bank = self.world.bank
-        if self._fork_to is not None:
-            slot, left = self._fork_to
-            if left > 0:
-                self._fork_to = (slot, left - 1)
-            else:
-                self._fork_to = None
-                self._drop_after(slot, "forks_after_fill")
-        elif self.forks_after_fill:
-            tip = bank.chain.tip
-            if any(landed.keys[0] == self.key.pubkey() and landed.err is None for landed in tip.transactions):
-                self._fork_to = (tip.parent, self.forks_after_fill.pop(0))
+    @abstractmethod
+    async def place(self, trader: Trader, market: Pubkey, order_type: OrderType, side: Side, **terms: int) -> Pubkey:
+        """An order placed as the trader's wallet does, with the fields of `World.place`."""
+
+    @abstractmethod
+    async def execute(self, order: Pubkey) -> None:
+        """The rival executes the order, if there is one."""
+
+    @abstractmethod
+    async def cancel(self, trader: Trader, order: Pubkey) -> None:
+        """The trader cancels."""
+
+    @abstractmethod
+    async def take_back(self, orders: Mapping[Pubkey, Trader]) -> None:
+        """Users cancel what rests and close what ended, as far as that is cheap here."""
+
+    @abstractmethod
+    async def deposit(self, trader: Trader, amount_1e6: int) -> None:
+        """Add to a trader's collateral."""
+
+    @abstractmethod
+    async def now(self) -> int:
+        """The chain's clock, in unix seconds."""
+
+    @abstractmethod
+    async def act(self, event: Event) -> None:
+        """Break the chain as the event says, and count it; nothing, where that can't be done."""
+
+    @abstractmethod
+    async def read(self, market: Pubkey, orders: Iterable[Pubkey]) -> Record:
+        """The chain's record, with these orders and the market in it."""
+
+    @abstractmethod
+    async def judge(self) -> Sequence[str]:
+        """Violations that the witness could not see at the moment of a send."""

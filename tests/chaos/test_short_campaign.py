@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from keeper.demo.validator import NAME, find
 from keeper.execution.points import POINTS
 from tests.chaos.scenario import Scenario, draw
 
@@ -32,6 +33,23 @@ def test_a_short_campaign_finds_nothing(tmp_path: Path) -> None:
     assert result["faults"] >= EPISODES
     assert result["executed by the keeper"] >= EPISODES
     assert result["attempts_by_end"]["finalized"] >= EPISODES
+
+
+@pytest.mark.long
+def test_a_short_campaign_on_a_real_validator_finds_nothing(tmp_path: Path) -> None:
+    if find() is None:
+        pytest.skip(f"there is no {NAME}: put one on the PATH, or run make validator")
+    command = [sys.executable, "-m", "tests.chaos", "--validator", "--episodes", "2", "--seed", "1", "--json"]
+    run = subprocess.run(
+        [*command, "--evidence", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert run.returncode == 0, run.stderr + run.stdout
+    result = json.loads(run.stdout.splitlines()[-1])
+    assert result["violations"] == []
+    assert result["episodes"] == 2
+    assert result["kills"] >= 1
+    assert result["faults"] >= 1
+    assert result["attempts_by_end"]["finalized"] >= result["executed by the keeper"] >= 2
 
 
 def test_a_seed_is_a_plan() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,14 +13,17 @@ from solders.compute_budget import set_compute_unit_price
 from solders.keypair import Keypair
 from solders.message import Message
 from solders.pubkey import Pubkey
+from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import OrderState
 from keeper.journal import AddAttempt, Journal, MoveAttempt, NoteOrder, Queries
 from keeper.journal.sqlite.files import open_reader
+from keeper.solana.client import SignatureStatus
 from tests.chaos.invariants import Findings, check
-from tests.chaos.witness import Witness
+from tests.chaos.validator import LateWitness, Reached
+from tests.chaos.witness import FirstSend, Witness
 from tests.support import World
 
 pytestmark = pytest.mark.anyio
@@ -235,3 +238,37 @@ class TestInvariants:
         attempt = court.sign()
         await court.journaled(attempt)
         assert any("is still signed" in sentence for sentence in court.look().unsettled)
+
+
+class TestLateWitness:
+    """On a real validator two signatures are judged later, by what the chain had at most reached at the second one."""
+
+    KEPT = (Reached(10.0, 100, 95, 60), Reached(11.0, 105, 100, 65))
+
+    def judged(
+        self, landed: SignatureStatus | None, *, second_at: float = 10.5, kind: AttemptKind = AttemptKind.EXECUTE
+    ) -> str | None:
+        """The first one was valid to height 63; the poll after the second one said confirmed 100, finalized 65."""
+        witness = LateWitness()
+        witness.reached += self.KEPT
+        first = FirstSend(Signature.default(), b"", Pubkey.default(), kind, 63, 9.0, 90)
+        return witness.judge(first, replace(first, at=second_at), landed)
+
+    def test_it_was_dead_for_good(self) -> None:
+        assert self.judged(None) is None
+
+    def test_it_could_still_land(self) -> None:
+        assert "could still land: the finalized height was at most 60" in str(self.judged(None, second_at=9.9))
+
+    def test_it_had_failed_and_was_confirmed(self) -> None:
+        assert self.judged(SignatureStatus(100, "finalized", {"InstructionError": [2, {"Custom": 6013}]})) is None
+
+    def test_it_had_not_been_confirmed(self) -> None:
+        assert "had not been confirmed" in str(self.judged(SignatureStatus(101, "finalized", "any")))
+
+    def test_it_had_succeeded(self) -> None:
+        assert "had succeeded" in str(self.judged(SignatureStatus(90, "finalized", None)))
+        assert self.judged(SignatureStatus(90, "finalized", None), kind=AttemptKind.RATCHET) is None
+
+    def test_what_the_chain_had_reached_is_not_known(self) -> None:
+        assert self.judged(None, second_at=12.0) is None

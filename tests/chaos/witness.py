@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,15 +36,14 @@ class FirstSend:
     slot: int
 
 
-class Witness:
+class AnyWitness(ABC):
     """Judges sends. `violations` are sentences; `sends` is the record, for people who look into one.
     `newest` is the last signature that was seen for the first time.
 
     `journal` is asked at the moment of each first send, so what it says then was committed before the send.
     """
 
-    def __init__(self, bank: Bank) -> None:
-        self._bank = bank
+    def __init__(self) -> None:
         self.journal: Queries | None = None
         self.violations: list[str] = []
         self.sends: list[dict[str, Any]] = []
@@ -62,8 +62,8 @@ class Witness:
 
     def _sent(self, endpoint: str, wire: bytes) -> None:
         signature = Signature.from_bytes(wire[1:65])
-        tip = self._bank.chain.tip
-        self.sends.append({"at": time.time(), "slot": tip.slot, "endpoint": endpoint, "signature": str(signature)})
+        slot = self._slot()
+        self.sends.append({"at": time.time(), "slot": slot, "endpoint": endpoint, "signature": str(signature)})
         before = self._seen.get(signature)
         if before is not None:
             if before.wire != wire:
@@ -83,7 +83,7 @@ class Witness:
             attempt.kind,
             attempt.last_valid_block_height,
             time.time(),
-            tip.slot,
+            slot,
         )
         self._seen[signature] = self.newest = first
         self._check_last_valid_height(first)
@@ -91,15 +91,40 @@ class Witness:
             return
         others = self._by_order.setdefault(first.order, [])
         for other in others:
-            doubt = self._could_still_matter(other)
+            doubt = self._could_still_matter(other, first)
             if doubt:
                 self._violation(
                     f"order {first.order}: {signature} was sent while {other.signature} {doubt} (promise 2)"
                 )
         others.append(first)
 
+    @abstractmethod
+    def _slot(self) -> int:
+        """The chain's newest slot, as far as it is known here."""
+
+    @abstractmethod
     def _check_last_valid_height(self, first: FirstSend) -> None:
         """The journal must not believe that a signature dies earlier than it does."""
+
+    @abstractmethod
+    def _could_still_matter(self, first: FirstSend, second: FirstSend) -> str | None:
+        """Why a second signature is not allowed yet; None when the first one is settled, by the chain's record."""
+
+    def _violation(self, sentence: str) -> None:
+        self.violations.append(sentence)
+
+
+class Witness(AnyWitness):
+    """The witness of an embedded chain: it knows the chain's own record at the moment of each send."""
+
+    def __init__(self, bank: Bank) -> None:
+        super().__init__()
+        self._bank = bank
+
+    def _slot(self) -> int:
+        return self._bank.chain.tip.slot
+
+    def _check_last_valid_height(self, first: FirstSend) -> None:
         chain = self._bank.chain
         age = chain.age(_blockhash(first.wire), chain.tip)
         if age is None:
@@ -111,8 +136,7 @@ class Witness:
                 f"the chain takes it to {lands_until}"
             )
 
-    def _could_still_matter(self, first: FirstSend) -> str | None:
-        """Why a second signature is not allowed yet; None when the first one is settled, by the chain's record."""
+    def _could_still_matter(self, first: FirstSend, second: FirstSend) -> str | None:
         chain = self._bank.chain
         landed = self._bank.history.get(first.signature)
         if landed is None:
@@ -128,9 +152,6 @@ class Witness:
         if landed.err is None and first.kind is AttemptKind.EXECUTE:
             return "had succeeded"
         return None
-
-    def _violation(self, sentence: str) -> None:
-        self.violations.append(sentence)
 
 
 def _blockhash(wire: bytes) -> Hash:

@@ -12,18 +12,29 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from keeper.demo.validator import Validator
 from keeper.journal import home_of
+from tests.chaos.embedded import EmbeddedStage
 from tests.chaos.episode import Episode, Outcome
 from tests.chaos.scenario import Scenario, draw
 from tests.chaos.stage import Stage
+from tests.chaos.validator import ValidatorStage
 
 EPISODES_PER_JOURNAL: Final = 40
 
 
-async def work(seed: int, episodes: Iterable[int], evidence: Path, *, keep_going: bool) -> None:
-    """Play these episodes. What a violation leaves behind is copied into `evidence`."""
+async def work(
+    seed: int, episodes: Iterable[int], evidence: Path, *, keep_going: bool, validator: Validator | None
+) -> None:
+    """Play these episodes, on the embedded chain or on a real validator. What a violation leaves behind is copied into
+    `evidence`.
+    """
     with tempfile.TemporaryDirectory(prefix="keeper-chaos-") as folder:
-        async with Stage.open(Path(folder), seed=str(seed)) as stage:
+        if validator is None:
+            opened = EmbeddedStage.open(Path(folder), seed=str(seed))
+        else:
+            opened = ValidatorStage.open(Path(folder), validator, seed=str(seed))
+        async with opened as stage:
             for n, episode in enumerate(episodes, 1):
                 if n % EPISODES_PER_JOURNAL == 0:
                     await stage.new_journal()

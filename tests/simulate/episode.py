@@ -205,7 +205,7 @@ class Episode:
             state = "unknown" if row is None else str(row.state)
             stage.trace.note("order", f"{placed.number} {state} {'' if row is None else row.reason}")
             counts[f"order {state}"] += 1
-            for execution in executions_on_chain(stage.bank, placed.address):
+            for execution in executions_on_chain(stage.world, placed.address):
                 own = execution.keys[0] == stage.ground.key.pubkey()
                 counts["executed by the keeper" if own else "executed by a rival"] += 1
             for attempt in reader.attempts_of(placed.address):

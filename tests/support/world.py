@@ -7,7 +7,7 @@ not wait for it. The keeper under test sees none of this but through its RPC and
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,6 +17,7 @@ from solders.instruction import Instruction
 from solders.keypair import Keypair
 from solders.message import Message
 from solders.pubkey import Pubkey
+from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from keeper.domain.orders import Market, Order, OrderType, Position, Side
@@ -231,6 +232,22 @@ class World:
         address = Pubkey.find_program_address([b"position", bytes(order)], self.program.id)[0]
         account = self.bank.account(address, commitment)
         return None if account is None else decode_position(address, bytes(account.data), self._slot(commitment))
+
+    def landed(self, signature: Signature) -> Landed | None:
+        """A transaction that is in a block; None when there is none of this signature."""
+        return self.bank.history.get(signature)
+
+    def history(self, address: Pubkey) -> Sequence[Landed]:
+        """What landed and mentions this address."""
+        return list(self.bank.history.mentioning(address))
+
+    def is_final(self, slot: int) -> bool:
+        """Whether the slot is finalized."""
+        return self.bank.chain.commitment_of(slot) is Commitment.FINALIZED
+
+    def now(self) -> int:
+        """The chain's clock, in unix seconds."""
+        return self.bank.chain.tip.time
 
     def _slot(self, commitment: Commitment) -> int:
         return self.bank.chain.at(commitment).slot
