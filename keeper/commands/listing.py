@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import itertools
 import json
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
@@ -45,6 +46,7 @@ _MOST_PAGES: Final = 500
 Market = Annotated[str | None, typer.Option("--market", help="Only of this market: its name or its address.")]
 User = Annotated[str | None, typer.Option("--user", help="Only of this wallet.")]
 Since = Annotated[str | None, typer.Option("--since", help="Only newer ones: 30m, 12h, 7d, or 2026-11-27T04:00Z.")]
+States = Annotated[list[str] | None, typer.Option("--state", help="Only in this state; may repeat.")]
 Cursor = Annotated[str | None, typer.Option("--next", help="Go on after an earlier list, which has printed this.")]
 
 
@@ -53,7 +55,7 @@ def orders(
     given: options.Given,
     market: Market = None,
     user: User = None,
-    state: Annotated[list[str] | None, typer.Option("--state", help="Only in this state; may repeat.")] = None,
+    state: States = None,
     since: Since = None,
     limit: options.Limit = 50,
     cursor: Cursor = None,
@@ -81,7 +83,7 @@ def executions(
     given: options.Given,
     market: Market = None,
     user: User = None,
-    state: Annotated[list[str] | None, typer.Option("--state", help="Only in this state; may repeat.")] = None,
+    state: States = None,
     since: Since = None,
     limit: options.Limit = 50,
     cursor: Cursor = None,
@@ -110,20 +112,31 @@ def failures(
     context: typer.Context,
     market: Market = None,
     user: User = None,
+    state: States = None,
     since: Since = None,
     limit: options.Limit = 50,
+    cursor: Cursor = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """List the orders that could not be executed, with the named reasons. `--since` is their last change."""
+    """List the orders that could not be executed, or not at once, with the named reasons; the last thousand of them.
+    `--state` is what they are now, `--since` their last change.
+    """
     if context.invoked_subcommand is not None:
         return
+    states = _states(state) if state else None
     earliest, wallet = _time(since), _wallet(user)
+    after = None if cursor is None else options.address(cursor, "an order after which the list goes on")
 
     def ask(journal: Queries, names: Names) -> tuple[list[Row], str | None]:
         place = _market(market, names)
-        found = journal.failures(limit=limit if (market, user, since) == (None, None, None) else options.MOST_ROWS)
-        fits = [f for f in found if _fits(f.order, place, wallet) and _changed_at(f) >= earliest]
-        return [_failure(failure, names) for failure in fits[:limit]], None
+        whole = (market, user, states, since, cursor) == (None,) * 5
+        rest = iter(journal.failures(limit=min(limit + 1, options.MOST_ROWS) if whole else options.MOST_ROWS))
+        if after is not None and not any(_failed(failure) == after for failure in rest):  # goes up to it, no further
+            raise Misconfigured(f"--next {cursor} is no place in this list.", remedy="Begin anew, without it.")
+        fits = (f for f in rest if _fits(f.order, place, wallet, states) and _changed_at(f) >= earliest)
+        page = list(itertools.islice(fits, limit))
+        more = next(fits, None) is not None
+        return [_failure(failure, names) for failure in page], str(_failed(page[-1])) if more else None
 
     _list(given, ask, FAILURE_COLUMNS, as_json)
 
@@ -202,10 +215,18 @@ def _time(text: str | None) -> float:
     return (at if at.tzinfo else at.replace(tzinfo=datetime.UTC)).timestamp()
 
 
-def _fits(order: OrderRow | None, market: Pubkey | None, user: Pubkey | None) -> bool:
+def _fits(
+    order: OrderRow | None, market: Pubkey | None, user: Pubkey | None, states: Collection[OrderState] | None = None
+) -> bool:
     if order is None:
-        return market is None and user is None
-    return market in (None, order.order.market) and user in (None, order.order.user)
+        return market is None and user is None and states is None
+    whose = market in (None, order.order.market) and user in (None, order.order.user)
+    return whose and (states is None or order.state in states)
+
+
+def _failed(failure: FailureRow) -> Pubkey:
+    """The order's address."""
+    return failure.order.address if failure.order else failure.attempts[0].order
 
 
 def _changed_at(failure: FailureRow) -> float:
@@ -280,7 +301,7 @@ def attempt_line(attempt: Attempt, order: OrderRow | None, names: Names) -> Row:
 def _failure(failure: FailureRow, names: Names) -> Row:
     order, attempts = failure.order, failure.attempts
     return {
-        "order": str(order.address if order else attempts[0].order),
+        "order": str(_failed(failure)),
         "market": names.get(order.order.market, str(order.order.market)) if order else None,
         "type": order.order.order_type.word if order else None,
         "state": order.state.value if order else None,

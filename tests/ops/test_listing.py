@@ -141,7 +141,15 @@ def test_attempts_in_a_state_and_since_a_time(journal: Path) -> None:
     assert rows(journal, "orders", "--since", "2999-01-01") == []
 
 
-@pytest.mark.parametrize("command", ["orders", "executions"])
+def test_failures_that_are_in_a_state(journal: Path) -> None:
+    assert len(rows(journal, "failures")) == 8
+    assert rows(journal, "failures", "--state", "failed") == rows(journal, "failures")
+    assert rows(journal, "failures", "--state", "filled") == []
+    with pytest.raises(Misconfigured, match="is no place in this list"):
+        rows(journal, "failures", "--next", str(key()))
+
+
+@pytest.mark.parametrize("command", ["orders", "executions", "failures"])
 def test_a_long_list_goes_on_where_the_last_one_ended(command: str, journal: Path) -> None:
     found: list[dict[str, object]] = []
     more: list[str] = []

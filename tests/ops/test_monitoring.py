@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -28,6 +30,7 @@ RUNBOOK = CONFIG.parent / "docs" / "runbook.md"
 NAME = re.compile(r"\b(?:keeper|process)_[a-z0-9_]+")
 Samples = dict[str, float]
 
+ALERTMANAGER_PROGRAM = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Prometheus) is not installed")
 
 
@@ -121,6 +124,35 @@ def test_one_fault_wakes_somebody_once() -> None:
     assert pages({"KeeperDown", "KeeperNotReady", "KeeperRpcDown"}) == {"KeeperDown"}
     assert pages({"KeeperJournalFailing", "KeeperNotReady", "KeeperSendingStopped"}) == {"KeeperJournalFailing"}
     assert pages({"KeeperFillWithoutPosition", "KeeperNotReady"}) == {"KeeperFillWithoutPosition", "KeeperNotReady"}
+
+
+@pytest.mark.skipif(ALERTMANAGER_PROGRAM is None, reason="Alertmanager (Debian: prometheus-alertmanager) is not there")
+async def test_alertmanager_itself_leaves_out_what_follows_from_another_fault(tmp_path: Path) -> None:
+    """What `pages` says of the rules is what the program does with them."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    address = f"127.0.0.1:{port}"
+    flags = [f"--web.listen-address={address}", "--cluster.listen-address=", f"--storage.path={tmp_path}"]
+    assert ALERTMANAGER_PROGRAM is not None
+    process = await anyio.open_process([ALERTMANAGER_PROGRAM, f"--config.file={ALERTMANAGER}", *flags])
+    fired = {"KeeperRpcDown", "KeeperNotReady", "KeeperWatchSilent", "KeeperPriceStale"}
+    try:
+        async with httpx.AsyncClient(base_url=f"http://{address}/api/v2") as api:
+            active: set[str] = set()
+            with anyio.fail_after(BOUND_S):
+                while active != {"KeeperRpcDown", "KeeperDown"}:
+                    with contextlib.suppress(httpx.HTTPError):
+                        told = [{"labels": {"alertname": name, "instance": "a", "severity": "page"}} for name in fired]
+                        told.append({"labels": {"alertname": "KeeperDown", "instance": "b", "severity": "page"}})
+                        (await api.post("/alerts", json=told)).raise_for_status()
+                        answer = (await api.get("/alerts", params={"inhibited": "false"})).json()
+                        active = {alert["labels"]["alertname"] for alert in answer}
+                    await anyio.sleep(0.1)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+    assert active == pages(fired) | pages({"KeeperDown"})
 
 
 async def test_every_metric_that_is_named_is_in_a_real_scrape(world: World, tmp_path: Path) -> None:
