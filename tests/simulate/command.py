@@ -53,6 +53,8 @@ def main() -> None:
 def _progress(options: argparse.Namespace) -> Callable[[Totals, Result], bool]:
     def progress(totals: Totals, result: Result) -> bool:
         done = len(totals.results)
+        for violation in result.violations[:1]:
+            print(f"\nepisode {result.episode}: {violation}", file=sys.stderr, flush=True)
         text = f"{done} episodes, {totals.seconds:.0f} s, {len(totals.violations)} with violations"
         if sys.stderr.isatty():
             print(f"\r{text}", end="", file=sys.stderr, flush=True)

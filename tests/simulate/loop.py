@@ -82,6 +82,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._selector = _NothingToSelect()
         self._virtual = clock
         self._dice = random.Random(seed)
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timer_numbers = itertools.count()
         self.between: Callable[[], None] | None = None
         self.steps = 0
         self._turns_at_once = 0
@@ -96,11 +98,19 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Everything stands still for so long, as when the machine takes the processor away."""
         self._virtual.passed_s += seconds
 
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        # asyncio's own heap compares handles by a call for each; and of two at one time the first made comes first.
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._timer_numbers), timer))
+        return timer
+
     def _run_once(self) -> None:
         ready: Any = self._ready  # type: ignore[attr-defined]
-        timers: Any = self._scheduled  # type: ignore[attr-defined]
-        while timers and timers[0]._cancelled:
-            heapq.heappop(timers)._scheduled = False
+        timers: Any = self._timers
+        while timers and timers[0][2]._cancelled:
+            heapq.heappop(timers)
         now = self.time()
         if ready:
             self._turns_at_once += 1
@@ -110,14 +120,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._virtual.passed_s += 0.00002
         elif timers:
             self._turns_at_once = 0
-            if timers[0]._when > now:
-                self._virtual.passed_s += timers[0]._when - now
+            if timers[0][0] > now:
+                self._virtual.passed_s += timers[0][0] - now
         elif not self._stopping:  # type: ignore[attr-defined]
             raise Spinning("nothing is ready, and nothing ever will be")
         now = self.time() + 1e-9
-        while timers and timers[0]._when <= now:
-            handle = heapq.heappop(timers)
-            handle._scheduled = False
+        while timers and timers[0][0] <= now:
+            handle = heapq.heappop(timers)[2]
             if not handle._cancelled:
                 ready.append(handle)
         count = len(ready)
