@@ -100,8 +100,7 @@ async def _operator(stage: Stage, seconds: float) -> None:
     answer = await stage.ask_api("operator", "/v1/admin/pause", {"reason": "a look"}, authorization=OPERATOR)
     stage.judge.paused_since = None if answer is None else clock.time()
     await anyio.sleep(seconds)
-    stage.judge.paused_since = None
-    while await stage.ask_api("operator", "/v1/admin/resume", {}, authorization=OPERATOR) is None:  # noqa: ASYNC110
+    while not await stage.resume():  # noqa: ASYNC110
         await anyio.sleep(1.0)
 
 

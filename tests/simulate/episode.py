@@ -16,7 +16,7 @@ from keeper.journal import Queries
 from tests.chaos.invariants import Findings, check, executions_on_chain
 from tests.simulate.acts import carry_out
 from tests.simulate.dice import clock
-from tests.simulate.ground import COLLATERAL_1E6, OPERATOR, Ground
+from tests.simulate.ground import COLLATERAL_1E6, Ground
 from tests.simulate.inside import Inside
 from tests.simulate.scenario import Purse, Scenario
 from tests.simulate.stage import Stage
@@ -109,8 +109,7 @@ class Episode:
                 lives.may_refuse = False
                 if stage.bare and not resumed:
                     # The first fill without its position stops the keeper, until an operator has looked.
-                    answer = await stage.ask_api("operator", "/v1/admin/resume", {}, authorization=OPERATOR)
-                    resumed = answer is not None
+                    resumed = await stage.resume()
             reader = lives.reader()
             if lives.up is None or reader is None:
                 settled = 0

@@ -98,7 +98,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Everything stands still for so long, as when the machine takes the processor away."""
         self._virtual.passed_s += seconds
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         # asyncio's own heap compares handles by a call for each; and of two at one time the first made comes first.

@@ -18,7 +18,7 @@ from keeper.localnet.observer import Observer
 from keeper.localnet.subscriptions import Subscriptions
 from tests.chaos.proxy import Storm
 from tests.simulate.dice import clock
-from tests.simulate.ground import NODES, STRANGE_PACE, Ground
+from tests.simulate.ground import NODES, OPERATOR, STRANGE_PACE, Ground
 from tests.simulate.judge import Judge
 from tests.simulate.life import Lives
 from tests.simulate.loop import VirtualLoop
@@ -176,6 +176,11 @@ class Stage:
         if status >= 500 and code in ("", "internal_error"):
             self.judge.violations.append(f"the API answered {status} {code} to {path}: {answer}")
         return (answer or {}) if 200 <= status < 300 else None
+
+    async def resume(self) -> bool:
+        """An operator asks the keeper to go on, whoever stopped it; whether it says that it does."""
+        self.judge.paused_since = None
+        return await self.ask_api("operator", "/v1/admin/resume", {}, authorization=OPERATOR) is not None
 
     # -- fills without a position
 
