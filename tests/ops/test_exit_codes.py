@@ -87,9 +87,9 @@ def test_a_journal_that_a_keeper_can_not_start_with_is_a_matter_of_configuration
     key = tmp_path / "key.json"
     subprocess.run([sys.executable, "-m", "keeper", "keygen", str(key)], check=True, capture_output=True, env=_bare())
 
-    def started_with(journal: Path) -> tuple[int, str]:
+    def started_with(journal: Path, *before: str) -> tuple[int, str]:
         run = [sys.executable, "-m", "keeper", "run", "--key", str(key), "--journal", str(journal), "--port", "0"]
-        done = subprocess.run(run, capture_output=True, text=True, check=False, env=_bare())
+        done = subprocess.run([*before, *run], capture_output=True, text=True, check=False, env=_bare())
         assert len(done.stderr.splitlines()) == 1, done.stderr
         return done.returncode, done.stderr
 
@@ -106,6 +106,9 @@ def test_a_journal_that_a_keeper_can_not_start_with_is_a_matter_of_configuration
         code, said = started_with(busy)
     assert code == 2
     assert f"in use by the keeper with process id {os.getpid()}" in said
+    code, said = started_with(tmp_path / "no-room.sqlite", "prlimit", "--fsize=0")
+    assert code == 2
+    assert "no-room.sqlite can't be written" in said
 
 
 def _bare() -> dict[str, str]:

@@ -193,5 +193,5 @@ def explain(path: Path, error: BaseException) -> str:
             "Close the SQL shell or the backup that holds it."
         )
     if primary == sqlite3.SQLITE_IOERR:
-        return f"The journal {path} can't be written ({error}). Look at its disk; the keeper keeps trying."
+        return f"The journal {path} can't be written ({error}). Look at its disk: a keeper that runs goes on by itself."
     return f"The journal {path} failed: {error}."

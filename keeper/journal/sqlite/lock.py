@@ -37,8 +37,9 @@ def writer_lock(journal: Path) -> Iterator[None]:
                 f"The journal {journal} is in use by the keeper with process id {holder}. "
                 "Stop that one first, or give this one a journal of its own."
             ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode("ascii"), 0)
+        with contextlib.suppress(OSError):  # on a full disk it is held without its holder's pid, which is for people
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode("ascii"), 0)
         yield
     finally:
         os.close(fd)
