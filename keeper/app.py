@@ -18,6 +18,7 @@ from keeper import __version__
 from keeper.config import limits
 from keeper.config.effective import effective
 from keeper.config.endpoints import endpoints_of
+from keeper.config.feeds import feeds_of
 from keeper.config.keys import load_signer
 from keeper.config.program import load_program, refuse_fills_without_position
 from keeper.config.settings import Settings
@@ -49,6 +50,7 @@ from keeper.solana.watch import ProgramWatch, WatchLimits
 from keeper.telemetry.metrics import Metrics
 from keeper.telemetry.reporting import Telemetry
 from keeper.venue.oracle import MarketPull, PullWhenSilent
+from keeper.venue.prices.watching import FeedWatch
 from keeper.venue.program import Program
 from keeper.venue.venue import Venue
 
@@ -138,10 +140,12 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
 
         clock = ClockWatch(client, router.on_event, telemetry.doubted_clock)
 
+        feeds = _feeds(settings, client, router, telemetry, outside)
+
         # What keeps the process honest
         loops = [Loop(blockhashes.turns), Loop(execution.lander.turns, lambda: len(execution.flights) > 0)]
         loops += [Loop(execution.executor.turns, lambda: execution.executor.has_work)]
-        loops += [Loop(watch.turns) for watch in watches]
+        loops += [Loop(watch.turns) for watch in watches] + [Loop(watch.turns) for watch in feeds]
         stalled_after_s = settings.health.stalled_after_s
         watchdog = Watchdog(
             loops, stalled_after_s=stalled_after_s, report=telemetry.report, observe=telemetry.loop_still
@@ -149,6 +153,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
         health = HealthReport(
             client=client,
             watches=watches,
+            feeds=[feed for watch in feeds for feed in watch.feeds],
             clock=clock,
             blockhashes=blockhashes,
             journal=journal,
@@ -185,10 +190,12 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
             gc.freeze()
 
             tg.start_soon(pool.probe_forever, name="probe")
+            for feed_watch in feeds:
+                tg.start_soon(feed_watch.run, name="feeds")
             pull = MarketPull(client, venue, lambda: router.markets, router.on_event, metrics.oracle_asks.inc)
             silent = PullWhenSilent(pull, watches, silent_s=settings.rpc.silence_s / 2)
             recent = RecentFees(client, lambda: router.markets, execution.fees)
-            gauges = Gauges(metrics, execution, client, watches, journal, health.report, lag)
+            gauges = Gauges(metrics, execution, client, watches, health.feeds, journal, health.report, lag)
             schedule.every(_BALANCE_EVERY_S, execution.balance.look, "balance", tg)
             schedule.every(_LOST_EVERY_S, execution.recovery.look, "lost", tg)
             schedule.every(journal.retention.prune_every_s, journal.prune, "retention", tg)
@@ -243,6 +250,24 @@ def _watches(
         )
         for place in endpoints_of(settings.rpc)
     ]
+
+
+def _feeds(
+    settings: Settings, client: ChainClient, router: Router, telemetry: Telemetry, outside: Outside
+) -> list[FeedWatch]:
+    """One for all feeds; none when no market names one."""
+    watch = FeedWatch(
+        feeds_of(settings.prices),
+        client,
+        [(place.label, place.ws_url) for place in endpoints_of(settings.rpc)],
+        markets=router.markets.values,
+        now_s=router.now_s,
+        sink=router.on_event,
+        told=telemetry.feed_fault,
+        silence_s=settings.rpc.silence_s,
+        connect=outside.connect,
+    )
+    return [watch] if watch.feeds else []
 
 
 def _api_ports(

@@ -29,6 +29,7 @@ def decision_rules(settings: Settings, program: Program) -> Rules:
         trailing_step_ppm=t.trailing_step_ppm,
         max_actions=_MOST_ACTIONS,
         breaker=breaker,
+        max_deviation_ppm=round(settings.prices.max_deviation * 1e6) if settings.prices.feeds else None,
     )
 
 

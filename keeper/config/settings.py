@@ -7,80 +7,26 @@ are `SecretStr`: they show as stars wherever the settings are printed.
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self, cast
+from typing import Final, Literal, Self, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from solders.pubkey import Pubkey
 
-CLUSTERS: Final = {
-    "mainnet": "5eykt4UsFv8P8NJdTREpY1vzqKqZKvdpKuc147dw2N9d",
-    "devnet": "EtWTRABZaYq6iMfeYKouRu166VU2xqa1wcaWoxPkrZBG",
-    "testnet": "4uhcVJyU9pJkvQyS88uRDiswHXSCkY3zQawwpjk2NsNY",
-}
-"""The genesis hashes of the public clusters."""
+from keeper.config.fields import Address, Digest, FeedId, Genesis, Network, Origin, Section, Share
 
 CALLS_A_TURN: Final = 5
 """A loop may wait for so many calls, each up to its deadline, and still counts as slow, not as stuck."""
 
 
-def _base58(value: str) -> str:
-    try:
-        Pubkey.from_string(value)
-    except ValueError:
-        raise ValueError("it is not a base58 public key of 32 bytes") from None
-    return value
-
-
-def _genesis(value: str) -> str:
-    try:
-        return CLUSTERS.get(value) or _base58(value)  # a hash has an address's form: 32 bytes in base58
-    except ValueError:
-        raise ValueError(f"it is neither {', '.join(CLUSTERS)} nor a genesis hash") from None
-
-
-def _sha256(value: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"[0-9a-f]{64}", value.get_secret_value()):
-        raise ValueError("it is not the SHA-256 of a token: 64 hexadecimal digits in lower case")
-    return value
-
-
-def _network(value: str) -> str:
-    try:
-        return str(ipaddress.ip_network(value))
-    except ValueError:
-        raise ValueError(f"{value!r} is neither an IP address nor a network such as 10.0.0.0/8") from None
-
-
-def _origin(value: str) -> str:
-    if value != "*" and not re.fullmatch(r"https?://[^\s/]+", value):
-        raise ValueError(f"{value!r} is no origin: that has a scheme and a host, and no path")
-    return value
-
-
-Share = Annotated[float, Field(gt=0, le=1)]
-Address = Annotated[str, AfterValidator(_base58)]
-Genesis = Annotated[str, AfterValidator(_genesis)]
-Digest = Annotated[SecretStr, AfterValidator(_sha256)]
-Network = Annotated[str, AfterValidator(_network)]
-Origin = Annotated[str, AfterValidator(_origin)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Fallback(_Section):
+class Fallback(Section):
     """A further RPC endpoint: reads go to it when a better one is benched, sends go to all."""
 
     url: SecretStr
     ws_url: SecretStr | None = None
 
 
-class RpcSettings(_Section):
+class RpcSettings(Section):
     """The way to the chain."""
 
     url: SecretStr = Field(SecretStr("http://127.0.0.1:8899"), description="HTTP URL of the preferred RPC endpoint")
@@ -111,7 +57,7 @@ class RpcSettings(_Section):
     )
 
 
-class ProgramSettings(_Section):
+class ProgramSettings(Section):
     """The program that the keeper serves."""
 
     idl: str = Field("0.2", description='"0.1" or "0.2" for a packaged IDL, or the path of an IDL file')
@@ -123,13 +69,13 @@ class ProgramSettings(_Section):
     )
 
 
-class KeySettings(_Section):
+class KeySettings(Section):
     """The keeper's own key: it pays the fees and signs the executions."""
 
     file: Path | None = Field(None, description="keypair file, the JSON that solana-keygen writes")
 
 
-class JournalSettings(_Section):
+class JournalSettings(Section):
     """The journal: what was attempted, durable before it is sent."""
 
     path: Path = Field(Path("keeper.sqlite"), description="SQLite file; one keeper at a time")
@@ -144,7 +90,42 @@ class JournalSettings(_Section):
     )
 
 
-class TriggerSettings(_Section):
+class FeedSettings(Section):
+    """A market's feed."""
+
+    market: str = Field(min_length=1)
+    kind: Literal["pyth", "pyth-legacy", "switchboard"]
+    account: Address
+    feed_id: FeedId
+    owner: Address | None = None
+    min_signatures: int | None = Field(None, ge=1, le=19)
+
+
+class PriceSettings(Section):
+    """Oracles' own accounts beside the markets' prices."""
+
+    feeds: tuple[FeedSettings, ...] = Field(
+        (),
+        description="the feeds that markets name, each a [[prices.feeds]] table with market (symbol or address), kind "
+        "(pyth, pyth-legacy or switchboard), account and feed_id, and, if need be, owner and min_signatures. The "
+        "fresher of feed and market then decides",
+    )
+    max_deviation: Share = Field(
+        0.01, description="while feed and market are further apart than this share, nothing of the market is decided"
+    )
+    max_confidence: Share = Field(
+        0.01, description="a feed whose confidence is a greater share of its price says nothing"
+    )
+
+    @field_validator("feeds")
+    @classmethod
+    def _one_each(cls, value: tuple[FeedSettings, ...]) -> tuple[FeedSettings, ...]:
+        if len({feed.market for feed in value}) < len(value):
+            raise ValueError("two feeds are of one market")
+        return value
+
+
+class TriggerSettings(Section):
     """When the keeper acts."""
 
     max_price_age_s: float = Field(
@@ -165,7 +146,7 @@ class TriggerSettings(_Section):
     breaker_settle: Share = Field(0.02, description="updates that differ by less than this share let it settle")
 
 
-class ExecutionSettings(_Section):
+class ExecutionSettings(Section):
     """How the keeper sends, and how often it tries."""
 
     dry_run: bool = Field(False, description="do everything but send, and record what would have been sent")
@@ -183,7 +164,7 @@ class ExecutionSettings(_Section):
     )
 
 
-class FeeSettings(_Section):
+class FeeSettings(Section):
     """What a transaction may cost, and what may leave the keeper's key."""
 
     unit_limit: int = Field(120_000, ge=1_000, le=1_400_000, description="compute units until a limit is learnt")
@@ -213,7 +194,7 @@ class FeeSettings(_Section):
     )
 
 
-class HttpSettings(_Section):
+class HttpSettings(Section):
     """The API."""
 
     host: str = Field("127.0.0.1", description="address to listen on; loopback unless you put a proxy before it")
@@ -274,7 +255,7 @@ class HttpSettings(_Section):
     )
 
 
-class ManagedWalletSettings(_Section):
+class ManagedWalletSettings(Section):
     """A wallet whose key the keeper holds: its orders need no signature of a user's. Custodial."""
 
     name: str = Field(pattern=r"^[a-z0-9-]{1,32}$")
@@ -285,7 +266,7 @@ class ManagedWalletSettings(_Section):
     token_sha256: tuple[Digest, ...] = Field(min_length=1)
 
 
-class ManagedSettings(_Section):
+class ManagedSettings(Section):
     """Managed wallets; without any, the keeper never signs for a user."""
 
     wallets: tuple[ManagedWalletSettings, ...] = Field(
@@ -303,7 +284,7 @@ class ManagedSettings(_Section):
         return value
 
 
-class HealthSettings(_Section):
+class HealthSettings(Section):
     """When the keeper says that it is ill."""
 
     stalled_after_s: float = Field(
@@ -320,7 +301,7 @@ class HealthSettings(_Section):
     )
 
 
-class LogSettings(_Section):
+class LogSettings(Section):
     """The log, on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is written")
@@ -342,6 +323,7 @@ class Settings(BaseSettings):
     program: ProgramSettings = ProgramSettings()
     key: KeySettings = KeySettings()
     journal: JournalSettings = JournalSettings()
+    prices: PriceSettings = PriceSettings()
     trigger: TriggerSettings = TriggerSettings()
     execution: ExecutionSettings = ExecutionSettings()
     fees: FeeSettings = FeeSettings()

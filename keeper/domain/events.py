@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from solders.pubkey import Pubkey
 
 from keeper.domain.orders import Market, Order
+from keeper.domain.prices import Price
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,17 @@ class MarketSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class FeedSeen:
+    """The feed that a market names was read. `price` passed every check; None: one failed, and what the feed said
+    before is not to be relied on any more. `received_at_ns`: as in MarketSeen.
+    """
+
+    market: Pubkey
+    price: Price | None
+    received_at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class ChainTime:
     """The chain's clock: at `slot` it read `unix_time_s`. Staleness and expiry are judged by it alone."""
 
@@ -52,4 +64,4 @@ class ChainTime:
     unix_time_s: float
 
 
-Event = OrderSeen | OrderGone | AccountUnreadable | MarketSeen | ChainTime
+Event = OrderSeen | OrderGone | AccountUnreadable | MarketSeen | FeedSeen | ChainTime

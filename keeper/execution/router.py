@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import anyio
 import anyio.lowlevel
 from anyio.abc import TaskStatus
 from solders.pubkey import Pubkey
 
 from keeper.domain.actions import Action, ExecuteOrder, RecordExpired
 from keeper.domain.errors import JournalError
-from keeper.domain.events import AccountUnreadable, ChainTime, Event, MarketSeen, OrderGone, OrderSeen
+from keeper.domain.events import AccountUnreadable, ChainTime, Event, FeedSeen, MarketSeen, OrderGone, OrderSeen
 from keeper.domain.orders import Market, Order, OrderFields, OrderState
 from keeper.domain.reports import Note, OrderTriggered, Report
 from keeper.execution.account_wait import AccountWait
@@ -42,8 +41,7 @@ from keeper.triggers.loading import Loading
 from keeper.triggers.prices import ChainClock
 
 _LINES_AT_ONCE: Final = 64
-_HELD_AT_ONCE: Final = 64
-_VERDICTS_AT_ONCE: Final = 32
+_AT_ONCE: Final = 32
 """So many are carried out before the event loop may do something else."""
 _JOURNAL_REST_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 3600.0
@@ -107,6 +105,8 @@ class Router:
         match event:
             case MarketSeen():
                 self._market(event)
+            case FeedSeen(market, price, at_ns) if self.decision.on_feed(market, price):
+                self._review(market, at_ns)
             case OrderSeen(order):
                 if order.pending:
                     self._pending(order)
@@ -199,7 +199,7 @@ class Router:
                     await anyio.lowlevel.checkpoint()
             self._notes.note_all()
             while self._held:
-                some, self._held = self._held[:_HELD_AT_ONCE], self._held[_HELD_AT_ONCE:]
+                some, self._held = self._held[:_AT_ONCE], self._held[_AT_ONCE:]
                 for event in some:
                     self._take_in(event)
                 await anyio.lowlevel.checkpoint()
@@ -305,7 +305,7 @@ class Router:
             if verdict.stop is not None:  # at once: what is signed while the journal writes would be one too many
                 self._gate.close(NO_POSITION, verdict.stop)
         for i, verdict in enumerate(await self._recorder.record(verdicts, passed)):
-            if i % _VERDICTS_AT_ONCE == _VERDICTS_AT_ONCE - 1:
+            if i % _AT_ONCE == _AT_ONCE - 1:
                 await anyio.lowlevel.checkpoint()
             self._carry_out(verdict)
         self.look_again()

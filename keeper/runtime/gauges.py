@@ -15,6 +15,7 @@ from keeper.runtime.lag import LoopLag
 from keeper.solana.client import ChainClient
 from keeper.solana.watch import ProgramWatch
 from keeper.telemetry.metrics import Metrics
+from keeper.venue.prices.watching import Feed
 
 
 @dataclass(slots=True, repr=False)
@@ -27,6 +28,7 @@ class Gauges:
     execution: Execution
     client: ChainClient
     watches: Sequence[ProgramWatch]
+    feeds: Sequence[Feed]
     journal: Journal
     health: Callable[[], Health]
     lag: LoopLag
@@ -68,6 +70,10 @@ class Gauges:
             price = self.execution.desk.price(address)
             if price is not None and now is not None:
                 m.price_age.labels(symbol).set(price.age_s(now))
+        for feed in self.feeds:
+            m.feed_ok.labels(feed.market).set(not feed.sentence)
+            if feed.price is not None and now is not None:
+                m.feed_age.labels(feed.market).set(feed.price.age_s(now))
 
     def _endpoints(self) -> None:
         m = self.metrics

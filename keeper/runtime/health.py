@@ -16,10 +16,12 @@ from keeper.solana.client import ChainClient
 from keeper.solana.clock import ClockWatch
 from keeper.solana.transactions import Blockhashes
 from keeper.solana.watch import ProgramWatch
+from keeper.venue.prices.watching import Feed
 
-_NOT_OF_ALL: Final = frozenset({"prices", "attempts", "consensus"})
+_NOT_OF_ALL: Final = frozenset({"prices", "feeds", "attempts", "consensus"})
 """Stale prices stop the orders of their market, an attempt that can't be recorded stops its own: not the keeper. But
-while every price is stale the keeper executes nothing. Nodes that disagree on the consensus stop nothing at all.
+while every price is stale the keeper executes nothing. A feed with a fault, and nodes that disagree on the consensus,
+stop nothing.
 """
 _CLOCK_OLD_S: Final = 30.0
 
@@ -32,6 +34,7 @@ class HealthReport:
 
     client: ChainClient
     watches: Sequence[ProgramWatch]
+    feeds: Sequence[Feed]
     clock: ClockWatch
     blockhashes: Blockhashes
     journal: Journal
@@ -49,6 +52,7 @@ class HealthReport:
             self._chain_clock(),
             self._consensus(),
             self._prices(),
+            *self._feeds(),
             Check("journal", self.journal.healthy, self.journal.problem or ""),
             Check("sending", self.execution.gate.is_open, self._sending()),
             self._attempts(),
@@ -130,6 +134,17 @@ class HealthReport:
             if not executing and market.address in waited_for:
                 stale.append(f"{market.symbol}: {why}")
         return Check("prices", not stale, "; ".join(stale))
+
+    def _feeds(self) -> list[Check]:
+        """What is wrong with the feeds that markets name; nothing is said when none does."""
+        now_s, limit_s = self.execution.router.now_s(), self.execution.decision.rules.max_price_age_s
+        wrong = []
+        for feed in self.feeds:
+            age_s = None if feed.price is None else feed.price.age_s(now_s)
+            old = f"its price is {age_s:.0f} s old" if age_s is not None and age_s > limit_s else ""
+            if feed.sentence or old:
+                wrong.append(f"{feed.market} ({feed.kind}): {feed.sentence or old}")
+        return [Check("feeds", not wrong, "; ".join(wrong))] if self.feeds else []
 
     def summary(self) -> str:
         """The keeper's state on one line, for a supervisor's status."""

@@ -20,7 +20,7 @@ from websockets.asyncio import client
 from websockets.exceptions import WebSocketException
 
 from keeper.domain.errors import Rejected, Transient
-from keeper.solana.account_stream import KeyedAccount
+from keeper.solana.account_stream import KeyedAccount, RawAccount
 
 # A node refuses client messages above 4,096 bytes, so each subscription is a message of its own.
 _MAX_CLIENT_MESSAGE: Final = 4096
@@ -75,7 +75,9 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """News from one subscription. `slot` is the context's, with the account; or slotSubscribe's own, without one."""
+    """News from one subscription. `slot` is the context's, with the account; or slotSubscribe's own, without one. An
+    account of accountSubscribe has its subscription's tag for an address.
+    """
 
     tag: str
     slot: int
@@ -103,7 +105,24 @@ class _Message(msgspec.Struct, gc=False):
     params: _Params
 
 
+class _AccountResult(msgspec.Struct, gc=False):
+    context: _Context
+    value: RawAccount
+
+
+class _AccountParams(msgspec.Struct, gc=False):
+    subscription: int
+    result: _AccountResult
+
+
+class _AccountMessage(msgspec.Struct, gc=False):
+    """News of accountSubscribe, which does not repeat the address."""
+
+    params: _AccountParams
+
+
 _message: Final = msgspec.json.Decoder(_Message)
+_account_message: Final = msgspec.json.Decoder(_AccountMessage)
 _MOST_REPEATING: Final = 4_096
 _LONGEST_REPEATING: Final = 16_384
 """The last news of so many accounts is remembered, when it has no more bytes than this."""
@@ -197,8 +216,13 @@ class Subscribed:
                 return Notification(tag, result.slot, None)
         except (msgspec.MsgspecError, KeyError, TypeError, UnicodeDecodeError):
             pass
-        self.malformed += 1
-        return None
+        try:  # the rarest last
+            of_one = _account_message.decode(raw).params
+            tag = self._tags[of_one.subscription]
+            return Notification(tag, of_one.result.context.slot, KeyedAccount(tag, of_one.result.value))
+        except (msgspec.MsgspecError, KeyError, TypeError, UnicodeDecodeError):
+            self.malformed += 1
+            return None
 
     def _note(self, account: str, raw: bytes) -> None:
         """The last news of an account, to know it when it comes again."""

@@ -94,6 +94,17 @@ class Metrics:
         self.price_age = gauge(
             "keeper_price_age_seconds", "Age of a market's oracle price by the chain's clock.", ["market"]
         )
+        self.feed_age = gauge(
+            "keeper_feed_age_seconds", "Age of a market's feed's price by the chain's clock.", ["market"]
+        )
+        self.feed_ok = gauge(
+            "keeper_feed_ok", "1 while a market's feed passes every check, 0 while it decides nothing.", ["market"]
+        )
+        self.feed_faults = counter(
+            "keeper_feed_faults_total",
+            "How often a fault of a feed began, by the check that failed.",
+            ["market", "fault"],
+        )
         self.price_reads = gauge("keeper_price_reads", "How often a price was read since the start.")
         self.oracle_asks = counter(
             "keeper_oracle_asks_total", "How often the chain was asked for a price, instead of it being pushed."

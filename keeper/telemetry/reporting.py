@@ -73,6 +73,11 @@ class Telemetry:
         self.metrics.clock_doubted.inc()
         self.report(Note("clock.doubted", reason, level="warning"))
 
+    def feed_fault(self, market: str, fault: str, sentence: str) -> None:
+        """A market's feed began to fail a check: it decides nothing until it passes them all again."""
+        self.metrics.feed_faults.labels(market, fault).inc()
+        self.report(Note("feed.fault", f"{market}: {sentence}", level="warning"))
+
     def report(self, report: Report) -> None:
         """Count it and write it down."""
         m = self.metrics

@@ -23,6 +23,7 @@ from keeper.domain.prices import Price
 from keeper.triggers.book import Book
 from keeper.triggers.conditions import trigger_of
 from keeper.triggers.explain import explain
+from keeper.triggers.feeds import Feeds
 from keeper.triggers.prices import Breaker, BreakerRules, PriceCache
 from keeper.triggers.watchlist import Watched
 
@@ -39,6 +40,7 @@ class Rules:
     nothing; the program refuses above 300 s. A trailing stop is moved in steps of at least `trailing_step_ppm` of
     the stop. `breaker` None means that no jump pauses a market. `max_actions` bounds how many actions one call
     returns, so that a burst does not hold up the caller's event loop: 15 to 40 us each. None means no bound.
+    `max_deviation_ppm` is how far a market's feed and its own price may be apart (`Feeds`); None: no market names one.
     """
 
     executable: frozenset[OrderType] = REVISION_0_2
@@ -46,6 +48,7 @@ class Rules:
     trailing_step_ppm: int = 1_000
     breaker: BreakerRules | None = field(default_factory=BreakerRules)
     max_actions: int | None = None
+    max_deviation_ppm: int | None = None
 
 
 class Decision:
@@ -56,6 +59,8 @@ class Decision:
         self.book = Book(rules.executable, rules.trailing_step_ppm)
         self.prices = PriceCache()
         self.breaker = None if rules.breaker is None else Breaker(rules.breaker)
+        deviation = rules.max_deviation_ppm
+        self.feeds = None if deviation is None else Feeds(deviation, rules.max_price_age_s)
         self._chain_time_s = 0.0
         self._market_slots: dict[Pubkey, int] = {}
         self._inactive: set[Pubkey] = set()
@@ -81,6 +86,12 @@ class Decision:
             self.breaker.offer(price)
         return True
 
+    def on_feed(self, market: Pubkey, price: Price | None) -> bool:
+        """A market's feed was read; without a price that is any good, with None. False when that is nothing new."""
+        if self.feeds is None:
+            return False
+        return self.feeds.forget(market) if price is None else self.feeds.offer(price)
+
     def on_time(self, time: ChainTime) -> list[Action]:
         """The chain's clock was sighted: orders that are past their expiry by it, the longest past first, at most
         `max_actions`. The rest is left to the next sighting.
@@ -99,6 +110,11 @@ class Decision:
         price = self.prices.fresh(market, now_s, self.rules.max_price_age_s)
         if price is None:
             return []
+        own = price
+        if self.feeds is not None:
+            price = self.feeds.fresher(own, now_s)
+            if price is None:
+                return []
         limit = self.rules.max_actions
         orders = self.book.crossed(market, price.price_1e6, limit)
         actions: list[Action] = []
@@ -107,9 +123,11 @@ class Decision:
             actions.append(RecordExpired(order) if expired else ExecuteOrder(order, price, at_ns))
         if len(orders) != limit:
             left = None if limit is None else limit - len(orders)
-            for order, new_stop_1e6 in self.book.ratchets(market, price.price_1e6, left):
-                # A price that moves a stop can't meet it, so no order is in both lists.
-                actions.append(RatchetStop(order, price, new_stop_1e6, at_ns))
+            # The program moves a stop by the market's own price. One that moves a stop can't meet it, but another can.
+            met = () if price is own else {order.address for order in orders}
+            for order, new_stop_1e6 in self.book.ratchets(market, own.price_1e6, left):
+                if order.address not in met:
+                    actions.append(RatchetStop(order, own, new_stop_1e6, at_ns))
         return actions
 
     def look_at(self, order: Order, now_s: float, at_ns: int) -> Action | None:
@@ -119,19 +137,24 @@ class Decision:
         price = self.prices.fresh(order.market, now_s, self.rules.max_price_age_s)
         if price is None:
             return None
+        own = price
+        if self.feeds is not None:
+            price = self.feeds.fresher(own, now_s)
+            if price is None:
+                return None
         # The price first: it calls for nothing nearly every time, and is the cheapest to ask.
-        action = self._action(order, price, at_ns)
+        action = self._action(order, price, own, at_ns)
         if action is None or self.book.watched(order.address) is not _EVERYTHING:
             return None
         return None if self.held(order.market) is not None else action
 
-    def _action(self, order: Order, price: Price, at_ns: int) -> Action | None:
+    def _action(self, order: Order, price: Price, own: Price, at_ns: int) -> Action | None:
         if self.book.meets(order, price.price_1e6):
             return ExecuteOrder(order, price, at_ns)
         if order.order_type is not _TRAILING_STOP:
             return None
-        new_stop_1e6 = self.book.ratchet(order, price.price_1e6)
-        return None if new_stop_1e6 is None else RatchetStop(order, price, new_stop_1e6, at_ns)
+        new_stop_1e6 = self.book.ratchet(order, own.price_1e6)
+        return None if new_stop_1e6 is None else RatchetStop(order, own, new_stop_1e6, at_ns)
 
     # -- questions
 
@@ -140,7 +163,10 @@ class Decision:
         # An empty set would still have the address hashed.
         if self._inactive and market in self._inactive:
             return "the market is inactive"
-        return None if self.breaker is None else self.breaker.reason(market)
+        jumped = None if self.breaker is None else self.breaker.reason(market)
+        if jumped is not None or self.feeds is None:
+            return jumped
+        return self.feeds.dispute(self.prices.read(market), self._chain_time_s)
 
     def markets(self) -> list[Pubkey]:
         """Every market that was read."""

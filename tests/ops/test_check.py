@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+from solders.account import Account
 from solders.keypair import Keypair
 from typer.testing import CliRunner, Result
 
@@ -26,6 +27,7 @@ from keeper.localnet import Commitment
 from keeper.venue.idl import PACKAGED
 from tests.behaviours.edited_node import EditedNode, as_revision_0_1
 from tests.support import KeeperConfig, KeeperProcess, World, until
+from tests.venue.feed_accounts import NVDA_USD, PYTH_RECEIVER, SOL_USD, SOL_USD_ACCOUNT, update
 
 pytestmark = pytest.mark.anyio
 
@@ -324,6 +326,45 @@ async def test_a_program_whose_fills_create_no_position_is_named(world: World, t
     first = next(line for line in lines if line["outcome"] == "fail")
     assert first["check"] == "revision"
     assert "a fill creates no position" in first["detail"]
+
+
+async def test_a_feed_is_read_and_what_is_wrong_with_it_is_named(world: World, tmp_path: Path) -> None:
+    feeds = [
+        {"market": market, "kind": "pyth", "account": str(address), "feed_id": feed_id}
+        for market, address, feed_id in (
+            ("SOL/USDC", SOL_USD_ACCOUNT, SOL_USD.hex()),
+            ("NVDA/USDC", SOL_USD_ACCOUNT, NVDA_USD.hex()),
+            ("NO/USDC", Keypair().pubkey(), NVDA_USD.hex()),
+        )
+    ]
+    data = update(price=95_50000000, time_s=world.bank.chain.tip.time)
+    world.bank.set_account(SOL_USD_ACCOUNT, Account(10**9, data, PYTH_RECEIVER))
+    config = KeeperConfig.beside(world, tmp_path, prices={"feeds": feeds})
+    await funded(world, config)
+    lines = {line["check"]: line for line in await check(config)}
+    assert lines["feed SOL/USDC"]["outcome"] == "pass"
+    assert lines["feed SOL/USDC"]["detail"].startswith("95.5, ")
+    assert lines["feed NVDA/USDC"]["outcome"] == lines["feed NO/USDC"]["outcome"] == "warn"
+    assert "of another feed" in lines["feed NVDA/USDC"]["detail"]
+    assert "no such account" in lines["feed NO/USDC"]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"feed_id": "ef0d"}, "not 64 hexadecimal digits"),
+        ({"account": "nobody"}, "it is not a base58 public key"),
+        ({"kind": "chainlink"}, "'pyth', 'pyth-legacy' or 'switchboard'"),
+        ({"min_signatures": 0}, "greater than or equal to 1"),
+    ],
+)
+async def test_a_feed_that_can_not_be_is_refused(
+    world: World, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    feed = {"market": "SOL/USDC", "kind": "pyth", "account": str(SOL_USD_ACCOUNT), "feed_id": SOL_USD.hex()}
+    config = KeeperConfig.beside(world, tmp_path, prices={"feeds": [feed | changes]})
+    (line,) = await check(config)
+    assert said in json.dumps(line)
 
 
 async def test_a_table_of_errors_that_is_another_builds_is_named(world: World, tmp_path: Path) -> None:

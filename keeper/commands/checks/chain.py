@@ -13,13 +13,17 @@ from solders.pubkey import Pubkey
 from keeper.commands.asking import DEADLINE_S, client_for
 from keeper.commands.checks.lines import Lines
 from keeper.config.endpoints import EndpointUrls
+from keeper.config.feeds import feeds_of
+from keeper.config.fields import CLUSTERS
 from keeper.config.program import refuse_fills_without_position
-from keeper.config.settings import CLUSTERS, Settings
+from keeper.config.settings import Settings
+from keeper.domain.decimals import decimal
 from keeper.domain.errors import ChainError, KeeperError
 from keeper.solana.client import PROCESSED, ChainClient
 from keeper.solana.sockets import Subscription, subscribed
 from keeper.solana.watch import ONE_ENDPOINT_SLOTS
 from keeper.venue.deployment import misnamed
+from keeper.venue.prices.quote import Now
 from keeper.venue.program import Program
 
 _SKEW_WARN_S: Final = 30
@@ -154,6 +158,28 @@ async def clock(client: ChainClient, lines: Lines) -> None:
         lines.warn("clock", detail, remedy)
     else:
         lines.passed("clock", detail)
+
+
+async def feeds(client: ChainClient, settings: Settings, lines: Lines) -> None:
+    """Each feed that a market names passes every check, and has a price that is new enough to decide."""
+    for feed in feeds_of(settings.prices):
+        name = f"feed {feed.market}"
+        try:
+            slot, (account,) = await client.accounts([feed.account], commitment=PROCESSED)
+            _, chain_time_s = await client.chain_time()
+        except ChainError as e:
+            lines.fail(name, f"it can't be read: {e}", "Try again; check the endpoints.")
+            continue
+        price = feed.take(account, feed.account, Now(slot, chain_time_s, client.pool.pace.slot_s))
+        if price is None:
+            remedy = "Check account, kind, feed_id and owner in [[prices.feeds]]. Until then its market decides alone."
+            lines.warn(name, feed.sentence, remedy)
+            continue
+        age_s = price.age_s(chain_time_s)
+        if age_s > settings.trigger.max_price_age_s:
+            lines.warn(name, f"its price is {age_s:.0f} s old, and says nothing", "Is it still posted there?")
+        else:
+            lines.passed(name, f"{decimal(price.price_1e6)}, {age_s:.0f} s old")
 
 
 async def _identify(endpoint: EndpointUrls) -> str | ChainError:

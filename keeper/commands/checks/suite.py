@@ -31,6 +31,7 @@ async def look(settings: Settings) -> Lines:
     await chain.sockets(working, lines)
     async with client_for(working) as client:
         await chain.clock(client, lines)
+        await chain.feeds(client, settings, lines)
         there = program is not None and await lines.holds(
             "program", check_program(client, program), f"{program.id} is executable"
         )

@@ -1,0 +1,177 @@
+"""The feeds that markets name, watched: each account's news is checked, and is a fact or a fault that is named.
+
+One socket for all of them, to the first endpoint that serves it, and a reading of all accounts now and then: a feed is
+told of by subscription, and what a socket misses is read.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+from solders.pubkey import Pubkey
+
+from keeper.domain.errors import ChainError
+from keeper.domain.events import Event, FeedSeen
+from keeper.domain.orders import Market
+from keeper.domain.prices import Price
+from keeper.solana.client import PROCESSED, AccountBytes, ChainClient
+from keeper.solana.sockets import Connect, Notification, Subscription, connect, subscribed
+from keeper.telemetry.turns import Turns
+from keeper.venue.prices.layouts import KINDS
+from keeper.venue.prices.quote import BadFeed, Demands, Fault, Now, price_of
+
+_READ_EVERY_S: Final = 5.0
+_BACK_S: Final = 5
+"""A time that is told by the slot may go back a little."""
+_FIRST_BACKOFF_S: Final = 0.25
+_LONGEST_BACKOFF_S: Final = 15.0
+
+
+@dataclass(slots=True)
+class Feed:
+    """A market's feed: `market` is its symbol or address, `kind` a word of `KINDS`. `price` is the newest that passed
+    every check; `fault` and `sentence` say what is wrong with the account's newest news, and are empty when nothing is.
+    """
+
+    market: str
+    kind: str
+    account: Pubkey
+    demands: Demands
+    price: Price | None = None
+    fault: Fault | None = None
+    sentence: str = "it was not read yet"
+
+    def take(self, account: AccountBytes | None, market: Pubkey, now: Now) -> Price | None:
+        """The account's price as of `now`, when it is news and everything holds that is demanded of it."""
+        try:
+            price_1e6, time_s = self._checked(account, now)
+        except BadFeed as e:
+            self.fault, self.sentence = e.fault, str(e)
+            return None
+        self.fault, self.sentence = None, ""
+        self.price = Price(market, price_1e6, now.slot, time_s)
+        return self.price
+
+    def _checked(self, account: AccountBytes | None, now: Now) -> tuple[int, int]:
+        if account is None or account.lamports == 0:
+            raise BadFeed(Fault.MISSING, "there is no such account")
+        if account.owner != self.demands.owner:
+            raise BadFeed(Fault.OWNER, f"its account is owned by {account.owner}, and not by {self.demands.owner}")
+        read, _ = KINDS[self.kind]
+        price_1e6, time_s = price_of(read(account.data), self.demands, now)
+        back_s = 0 if self.price is None else self.price.updated_at_s - time_s
+        if back_s > _BACK_S:
+            raise BadFeed(Fault.TIME, f"its time went back by {back_s} s: its clock is behind what it said before")
+        return price_1e6, time_s
+
+
+class FeedWatch:
+    """Watches the feeds' accounts, through the sockets at `places` (label and URL), one at a time.
+
+    `markets` gives the markets that are known, `now_s` the chain's clock; facts go to `sink`, and `told` hears of each
+    fault that begins, with the market's name.
+    """
+
+    def __init__(
+        self,
+        feeds: Sequence[Feed],
+        client: ChainClient,
+        places: Sequence[tuple[str, str]],
+        *,
+        markets: Callable[[], Iterable[Market]],
+        now_s: Callable[[], float],
+        sink: Callable[[Event], None],
+        told: Callable[[str, Fault, str], None],
+        silence_s: float,
+        connect: Connect = connect,
+    ) -> None:
+        self.feeds = feeds
+        self._client = client
+        self._places = places
+        self._markets = markets
+        self._now_s = now_s
+        self._sink = sink
+        self._told = told
+        self._silence_s = silence_s
+        self._connect = connect
+        self.turns = Turns("feeds")
+
+    def __repr__(self) -> str:
+        return f"FeedWatch({len(self.feeds)} feeds, {sum(feed.fault is not None for feed in self.feeds)} with a fault)"
+
+    async def run(self) -> None:
+        """Watch until cancelled: subscribe, read, and begin again at the next endpoint when a socket is lost."""
+        backoff, place = _FIRST_BACKOFF_S, 0
+        while True:
+            await self.turns.turn()
+            label, url = self._places[place]
+            began = time.monotonic()
+            try:
+                await self._one_connection(label, url)
+            except ChainError:
+                pass
+            except ExceptionGroup as group:
+                _, rest = group.split(ChainError)
+                if rest is not None:
+                    raise
+            if time.monotonic() - began > _LONGEST_BACKOFF_S:
+                backoff = _FIRST_BACKOFF_S
+            place = (place + 1) % len(self._places)
+            await anyio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+            backoff = min(2 * backoff, _LONGEST_BACKOFF_S)
+
+    async def _one_connection(self, label: str, url: str) -> None:
+        config = {"encoding": "base64", "commitment": PROCESSED}
+        accounts = dict.fromkeys(feed.account for feed in self.feeds)
+        wanted = [Subscription("slot", "slotSubscribe")]
+        wanted += [Subscription(str(a), "accountSubscribe", (str(a), config)) for a in accounts]
+        calls = subscribed(url, wanted, label=label, silence_s=self._silence_s, connect=self._connect)
+        async with calls as socket:
+            await self._client.pool.identify(label)
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(self._read_now_and_then)
+                async for news in socket.notifications():
+                    await self.turns.turn()
+                    if news.value is not None:
+                        self._account_news(news)
+
+    async def _read_now_and_then(self) -> None:
+        while True:
+            await self.read()
+            await anyio.sleep(_READ_EVERY_S)
+
+    async def read(self) -> None:
+        """Read every feed's account once. ChainError when no endpoint answers."""
+        slot, accounts = await self._client.accounts([feed.account for feed in self.feeds], commitment=PROCESSED)
+        for feed, account in zip(self.feeds, accounts, strict=True):
+            self._take(feed, account, slot)
+
+    def _account_news(self, news: Notification) -> None:
+        assert news.value is not None
+        raw = news.value.account
+        try:
+            address, owner = Pubkey.from_string(news.tag), Pubkey.from_string(raw.owner)
+        except ValueError:
+            return
+        account = AccountBytes(address, owner, raw.lamports, raw.data[0])
+        for feed in self.feeds:
+            if feed.account == account.address:
+                self._take(feed, account, news.slot)
+
+    def _take(self, feed: Feed, account: AccountBytes | None, slot: int) -> None:
+        received = time.monotonic_ns()
+        market = next((m for m in self._markets() if feed.market in (m.symbol, str(m.address))), None)
+        before = feed.fault
+        if market is None:
+            feed.fault, feed.sentence = Fault.MISSING, f"the program has no market {feed.market}"
+        else:
+            now = Now(slot, self._now_s(), self._client.pool.pace.slot_s)
+            price = feed.take(account, market.address, now)
+            self._sink(FeedSeen(market.address, price, received))
+        if feed.fault is not None and feed.fault is not before:
+            self._told(feed.market, feed.fault, feed.sentence)
