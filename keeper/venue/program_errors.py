@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 from solders.pubkey import Pubkey
@@ -81,11 +82,17 @@ class ProgramFailure:
 
 
 def name_failure(
-    err: object, programs: Sequence[Pubkey], ours: Pubkey, idl: Idl, logs: Sequence[str] = ()
+    err: object,
+    programs: Sequence[Pubkey],
+    ours: Pubkey,
+    idl: Idl,
+    logs: Sequence[str] = (),
+    said: Mapping[int, str] = MappingProxyType({}),
 ) -> ProgramFailure:
     """Name a transaction error in the RPC's JSON shape (`{"InstructionError": [2, {"Custom": 6013}]}`).
 
-    `programs` are the program ids of the transaction's instructions in order (`programs_of`).
+    `programs` are the program ids of the transaction's instructions in order (`programs_of`); `said` are the names that
+    our program has logged before, for where a node has no logs.
     """
     detail = _detail(logs)
     program: Pubkey | None = None
@@ -97,7 +104,7 @@ def name_failure(
             program = _failing_program(logs) or (programs[index] if index < len(programs) else None)
             name, code = _instruction_error(inner, program, ours, idl)
             if program == ours and code is not None:
-                name = said_in(logs).get(code, name)
+                name = said_in(logs).get(code) or said.get(code, name)
         case str(word):
             name = word
         case {**variant} if variant:

@@ -86,6 +86,8 @@ class Venue:
         self.market_discriminator = MARKET_DISCRIMINATOR
         self.order_discriminator = ORDER_DISCRIMINATOR
         self.pending_filter: Mapping[str, Any] = memcmp(STATUS_OFFSET, bytes((OnchainStatus.PENDING,)))
+        self._said: dict[int, str] = {}
+        """The program's own names of its errors, as far as they were logged."""
         self._templates = {
             AttemptKind.EXECUTE: Template.of(program, EXECUTE, keeper),
             AttemptKind.RATCHET: Template.of(program, RATCHET, keeper) if program.can_ratchet else None,
@@ -148,7 +150,10 @@ class Venue:
 
     def failure(self, err: object, wire: bytes, logs: Sequence[str] = ()) -> ProgramFailure:
         """A transaction's error, in the RPC's JSON shape, by its name and what it means. `wire` is the transaction."""
-        return name_failure(err, programs_of(wire), self.id, self.program.idl, logs)
+        failure = name_failure(err, programs_of(wire), self.id, self.program.idl, logs, self._said)
+        if failure.program == self.id and failure.code is not None and logs:
+            self._said[failure.code] = failure.name
+        return failure
 
 
 def order_fields(address: Pubkey | str, data: bytes) -> OrderFields:

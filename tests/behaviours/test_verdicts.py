@@ -15,6 +15,7 @@ from solders.pubkey import Pubkey
 from keeper.domain.attempts import AttemptState, Fate
 from keeper.domain.orders import OnchainStatus, OrderState, OrderType
 from keeper.localnet import Commitment
+from keeper.venue.idl import PACKAGED
 from tests.behaviours.stand import SOL, USDC, Stand, stays
 from tests.chaos.proxy import Fault, Kind
 from tests.support import Refused, Trader, until
@@ -165,6 +166,35 @@ async def test_a_price_that_moved_back_costs_no_budget_and_the_order_rests(
         stand.world.set_price(market, 94 * USDC)
         await stand.reach(order, OrderState.FILLED)
         assert [a.number for a in stand.attempts(order)] == [1, 2]
+
+
+async def test_a_price_that_moved_back_is_known_by_the_programs_own_word_for_it(tmp_path: Path) -> None:
+    """With an IDL whose table of errors is another build's; and again when the node has no logs of the transaction."""
+    idl = json.loads(PACKAGED["0.2"].read_text())
+    for error in idl["errors"]:
+        error["code"] += 1
+    (tmp_path / "idl.json").write_text(json.dumps(idl))
+    async with Stand.open(tmp_path, program={"idl": str(tmp_path / "idl.json")}) as stand, stand.keeper():
+        trader, market = stand.world.trader(), stand.world.market()
+        order = stand.order(trader, market)
+        await stand.known(order)
+        for n in (1, 2):
+            stand.bank.hold_transactions()
+            stand.world.set_price(market, 94 * USDC)
+            await until(lambda n=n: len(set(stand.sent(order))) == n)  # type: ignore[misc]
+            stand.world.set_price(market, 96 * USDC)
+            stand.bank.release_transactions()
+            await until(lambda n=n: [a.state for a in stand.attempts(order)] == [AttemptState.FAILED] * n)  # type: ignore[misc]
+            attempt = stand.attempts(order)[-1]
+            assert (attempt.error_name, attempt.fate) == ("ConditionNotMet", Fate.PRICE_MOVED_BACK)
+            await stand.reach(order, OrderState.OPEN)
+            stand.nodes[0].edit = without_transactions
+
+
+def without_transactions(call: dict[str, Any], reply: dict[str, Any]) -> None:
+    """A node that has not come so far, or keeps none."""
+    if call["method"] == "getTransaction":
+        reply["result"] = None
 
 
 async def keeper_failures(stand: Stand) -> list[dict[str, object]]:
