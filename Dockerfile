@@ -13,8 +13,11 @@ RUN python -m venv /opt/keeper \
  && /opt/keeper/bin/pip install --constraint constraints.txt --requirement dependencies.txt \
  # Debug information is a fifth of it all. Not later: the reference program is a .so too, for another machine.
  && find /opt/keeper -name '*.so' -exec strip --strip-unneeded {} +
+COPY hatch_build.py ./
 COPY keeper keeper
-RUN /opt/keeper/bin/pip install --constraint constraints.txt --no-deps . \
+# Which commit it is, for `keeper --version`: the sources come without their history.
+ARG COMMIT=
+RUN QUANTDESK_COMMIT=$COMMIT /opt/keeper/bin/pip install --constraint constraints.txt --no-deps . \
  && /opt/keeper/bin/python -m compileall -q /opt/keeper \
  && /opt/keeper/bin/pip uninstall --yes setuptools pip
 

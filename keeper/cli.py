@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from keeper import __version__
 from keeper.commands import EXIT_FAILED, EXIT_USAGE
 from keeper.commands.admin import pause, resume, retry, status
 from keeper.commands.check import check
@@ -65,11 +64,13 @@ def main() -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"keeper {__version__}")
+        from keeper.commands.version import version_line
+
+        print(version_line())
         raise typer.Exit
 
 
-VersionOption = typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_version)
+VersionOption = typer.Option("--version", help="Print the version and the commit.", is_eager=True, callback=_version)
 
 
 @cli.callback()

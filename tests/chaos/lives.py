@@ -19,7 +19,7 @@ from anyio.abc import Process, TaskGroup
 
 from tests.support import BOUND_S, KeeperConfig
 
-_READY_WITHIN_S = 60.0
+_READY_WITHIN_S = 120.0
 _END_WITHIN_S = 20.0
 
 

@@ -92,6 +92,8 @@ def _keep(stage: Stage, scenario: Scenario, outcome: Outcome, folder: Path) -> P
     assert stage.config is not None
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(stage.config.folder, folder, ignore=shutil.ignore_patterns("key.json"))
+    for log in stage.folder.glob("*.log"):
+        shutil.copy(log, folder)  # the validator's own
     (folder / "scenario.json").write_text(json.dumps(dataclasses.asdict(scenario), indent=1, default=str))
     (folder / "sends.json").write_text("\n".join(json.dumps(send) for send in stage.witness.sends))
     (folder / "violations.txt").write_text("\n".join(outcome.violations))
