@@ -82,6 +82,7 @@ def api_limits(settings: Settings) -> ApiLimits:
         streams_per_client=h.streams_per_client,
         cors_origins=h.cors_origins,
         hosts=(*h.hosts, *named),
+        most_unit_price_micro_lamports=h.max_priority_fee_micro_lamports_per_unit,
         connections=ConnectionLimits(h.connections, h.connections_per_address, proxies=h.trusted_proxies),
     )
 

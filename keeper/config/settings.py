@@ -218,6 +218,13 @@ class HttpSettings(Section):
         description="calls a second that all of the API's users together may cost the node; each has an equal share. "
         "The keeper's own calls come on top, and are never made to wait for users'",
     )
+    max_priority_fee_micro_lamports_per_unit: int = Field(
+        5_000_000,
+        ge=0,
+        le=20_000_000,
+        description="the most that a user may have put into a prepared transaction as its price, in micro-lamports a "
+        "compute unit; 5 million make 0.0003 SOL for an order",
+    )
     streams: int = Field(2_000, ge=1, le=4_000, description="open streams and long polls, of all clients together")
     streams_per_client: int = Field(
         200, ge=1, description="open streams and long polls of one client, by its token, else by its address"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from keeper.domain.attempts import Attempt
 from keeper.domain.orders import Order
-from keeper.journal.records import PreparedKind
 
 
 @dataclass(slots=True, eq=False)
@@ -19,11 +19,11 @@ class Flight:
     `order` is the order as it was when decided, None after a restart until it is read; `generation` is its record's
     (`keeper.execution.orders`), 0 for a user's own transaction that places it, and for an attempt at an order that
     was closed while no keeper ran, where another one is by now. `triggered_at_s` is None when the
-    deciding news came before this process. `prepared` names a user's transaction: the id under which it was handed out,
-    and what it does. `landed_slot` is the slot of a confirmed success whose read-back is still to be done (`read_back`
-    False) or done. `refused` is what a node said when it refused the bytes, for people: it is not a verdict.
-    `answered`: some node has said something of its status in this process. `unrecorded` is why the journal refuses what
-    became of it, empty while it does not; `refusals` how often it did.
+    deciding news came before this process. `prepared` names a user's own transaction by the id under which it was
+    handed out, and `cancels` are the orders that it cancels. `landed_slot` is the slot of a confirmed success whose
+    read-back is still to be done (`read_back` False) or done. `refused` is what a node said when it refused the bytes,
+    for people: it is not a verdict. `answered`: some node has said something of its status in this process.
+    `unrecorded` is why the journal refuses what became of it, empty while it does not; `refusals` how often it did.
     """
 
     attempt: Attempt
@@ -33,7 +33,8 @@ class Flight:
     born_at_s: float
     next_poll_s: float
     next_send_s: float
-    prepared: tuple[str, PreparedKind] | None = None
+    prepared: str | None = None
+    cancels: tuple[Pubkey, ...] = ()
     answered: bool = False
     landed_slot: int | None = None
     read_back: bool = False
@@ -48,9 +49,9 @@ class Flight:
         return self.attempt.signature
 
     @property
-    def cancels(self) -> bool:
-        """Whether it is a user's own transaction that cancels the order."""
-        return self.prepared is not None and self.prepared[1] is PreparedKind.CANCEL
+    def orders(self) -> tuple[Pubkey, ...]:
+        """The orders that it is about, the attempt's own first."""
+        return tuple(dict.fromkeys((self.attempt.order, *self.cancels)))
 
 
 class Flights:

@@ -298,21 +298,23 @@ class Orders:
         if record is not None and _ATTEMPT in record.reasons and record.reasons[_ATTEMPT] == signature:
             self.lift(address, record.generation, _ATTEMPT)
 
-    def cancel_relayed(self, address: Pubkey, signature: Signature) -> None:
-        """Its user's signed cancel can land from now on."""
-        record = self.record(address, self.book.get(address))
-        self.block(record, Reason.CANCEL, _cancels(record) | {signature})
+    def cancel_relayed(self, addresses: Iterable[Pubkey], signature: Signature) -> None:
+        """Their user's signed cancel can land from now on."""
+        for address in addresses:
+            record = self.record(address, self.book.get(address))
+            self.block(record, Reason.CANCEL, _cancels(record) | {signature})
 
-    def cancel_over(self, address: Pubkey, signature: Signature) -> None:
+    def cancel_over(self, addresses: Iterable[Pubkey], signature: Signature) -> None:
         """This cancel has landed, or no longer can. Another one keeps the reason."""
-        record = self._records.get(address)
-        if record is None or signature not in _cancels(record):
-            return
-        left = _cancels(record) - {signature}
-        if left:
-            record.reasons[Reason.CANCEL] = left
-        else:
-            self.lift(address, record.generation, Reason.CANCEL)
+        for address in addresses:
+            record = self._records.get(address)
+            if record is None or signature not in _cancels(record):
+                continue
+            left = _cancels(record) - {signature}
+            if left:
+                record.reasons[Reason.CANCEL] = left
+            else:
+                self.lift(address, record.generation, Reason.CANCEL)
 
     def _follow(self, record: Record) -> None:
         """Have the book watch what is to be watched now; and keep no record of what simply rests, or is not there."""

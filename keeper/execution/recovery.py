@@ -107,9 +107,9 @@ class Recovery:
         if attempt.kind is AttemptKind.RELAY:
             for prepared in await self._journal.prepared_of(attempt.order):
                 if prepared.signature == attempt.signature:
-                    flight.prepared = (prepared.id, prepared.kind)
+                    flight.prepared, flight.cancels = prepared.id, prepared.cancels
             if flight.cancels and not flight.read_back:
-                self._orders.cancel_relayed(attempt.order, attempt.signature)
+                self._orders.cancel_relayed(flight.cancels, attempt.signature)
             return flight
         record = self._orders.record(attempt.order, _seen(row))
         flight.generation = 0 if of_another else record.generation

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import anyio
 from anyio.abc import TaskGroup
+from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
@@ -27,8 +28,8 @@ from keeper.execution.orders import Orders, Reason
 from keeper.execution.points import point
 from keeper.execution.verdicts import Verdict
 from keeper.journal import Journal
-from keeper.journal.ops import AddAttempt, MovePrepared, NoteOrder, NoteState
-from keeper.journal.records import PreparedKind, PreparedRow, PreparedStatus, Source
+from keeper.journal.ops import AddAttempt, MovePrepared, NoteOrder, NoteState, Op
+from keeper.journal.records import PreparedRow, PreparedStatus, Source
 from keeper.journal.transitions import first_state
 from keeper.venue.program_errors import ProgramFailure
 
@@ -55,7 +56,7 @@ class RelayDesk:
 
     async def submit(self, prepared: PreparedRow, wire: bytes, placed: Order | None = None) -> None:
         """Journal it, then send it. When this returns it is durable and on its way. `placed` is the order that it is
-        to make, with the terms of these very bytes; None for a cancel.
+        to make, with the terms of these very bytes; None for one that only cancels.
 
         Raises JournalConflict when it was submitted meanwhile; other JournalErrors when nothing was accepted, and
         DryRun when nothing is sent at all.
@@ -63,12 +64,11 @@ class RelayDesk:
         if self._dry_run:
             # Its user may still send it: a transaction that the keeper had accepted, and sat on, would be worse.
             raise DryRun("The keeper runs dry (execution.dry_run): it sends nothing, so it takes nothing to relay.")
-        order = prepared.order
         signature = Signature.from_bytes(wire[1:65])
         attempt = Attempt(
             signature=signature,
             kind=AttemptKind.RELAY,
-            order=order,
+            order=prepared.order,
             wire=wire,
             blockhash=prepared.blockhash,
             last_valid_block_height=prepared.last_valid_block_height,
@@ -76,30 +76,29 @@ class RelayDesk:
             number=1,
             signed_at=time.time(),
         )
-        cancels = prepared.kind is PreparedKind.CANCEL
-        state = OrderState.CANCELLING if cancels else OrderState.SUBMITTED
         reason = f"Its user's signed {prepared.kind.value} transaction is being landed."
-        note: NoteOrder | NoteState = NoteState(order, state, reason)
+        why = reason if placed is None else f"{reason} The order {placed.address} is to take its place."
+        notes: list[Op] = [NoteState(address, OrderState.CANCELLING, why) for address in prepared.cancels]
         if placed is not None:
             # An address whose earlier transaction never landed begins anew.
-            note = NoteOrder(placed, state, reason, Source.API, prepared.client_order_id, reopen=True)
-        if cancels:
-            # Before the journal: what is signed while that writes would be one execution too many.
-            self._orders.cancel_relayed(order, signature)
+            name = prepared.client_order_id
+            notes.append(NoteOrder(placed, OrderState.SUBMITTED, reason, Source.API, name, reopen=True))
+        # Before the journal: what is signed while that writes would be one execution too many.
+        self._orders.cancel_relayed(prepared.cancels, signature)
         try:
             # Shielded: a caller that goes away must not leave an attempt in the journal that nobody follows.
             with anyio.CancelScope(shield=True):
                 await self._journal.commit(
-                    note,
+                    *notes,
                     AddAttempt(attempt),
                     MovePrepared(prepared.id, PreparedStatus.SUBMITTED, signature, expected=PreparedStatus.PREPARED),
                 )
         except JournalError:
-            self._orders.cancel_over(order, signature)
+            self._orders.cancel_over(prepared.cancels, signature)
             raise
         point("relay_journaled")
         now = time.monotonic()
-        flight = Flight(attempt, None, 0, None, now, now, now, prepared=(prepared.id, prepared.kind))
+        flight = Flight(attempt, None, 0, None, now, now, now, prepared=prepared.id, cancels=prepared.cancels)
         self._lander.track(flight)
         self._tasks.start_soon(self._lander.launch, [flight], self._lander.begin([flight]))
 
@@ -107,26 +106,35 @@ class RelayDesk:
 # -- what its end means
 
 
-def landed(verdict: Verdict, order: Order | None, *, acted_on: bool) -> None:
-    """Confirmed: the order is what its account says. `acted_on`: the keeper's own attempt at it is open."""
+ReadOrder = Callable[[Pubkey], Order | None]
+"""What an address had when it was read back; None when that was no order."""
+
+
+def landed(verdict: Verdict, read: ReadOrder, orders: Orders) -> None:
+    """Confirmed: each order is what its account says."""
     flight = verdict.flight
     verdict.move(AttemptState.CONFIRMED, confirmed_at=time.time(), seen_slot=flight.landed_slot, fate=Fate.RELAYED)
     _move_prepared(verdict, PreparedStatus.LANDED)
-    reason = "Its user's transaction landed."
-    if order is not None:
+    reason, made = "Its user's transaction landed.", flight.attempt.order
+    for address in flight.orders:
+        order = read(address)
+        if order is None:
+            continue
         # The watch may have told more of it since: an older reading is ignored. And what the keeper does with it,
         # or did already, is told where that happens: the user's transaction placed it, and did not fill it.
-        told = order.status is OnchainStatus.FILLED or acted_on
-        verdict.ops.append(NoteOrder(order) if told else NoteOrder(order, first_state(order.status), reason))
+        told = order.status is OnchainStatus.FILLED or orders.has(address, Reason.ATTEMPT)
+        replaced = address in flight.cancels and made not in flight.cancels
+        why = f"{reason} The order {made} took its place." if replaced else reason
+        verdict.ops.append(NoteOrder(order) if told else NoteOrder(order, first_state(order.status), why))
         verdict.news.append(OrderSeen(order))
         if not order.pending and not told:
-            verdict.ended_slot = order.slot
+            verdict.ended[address] = order.slot
     _settled(verdict, Fate.RELAYED, reason, None)
     verdict.read_back = verdict.frees = True
 
 
-def failed(verdict: Verdict, failure: ProgramFailure, order: Order | None, slot: int, orders: Orders) -> None:
-    """The program refused the user's transaction. `order` is what its address had as of `slot`."""
+def failed(verdict: Verdict, failure: ProgramFailure, read: ReadOrder, slot: int, orders: Orders) -> None:
+    """The program refused the user's transaction. `read` is as of `slot`."""
     verdict.move(
         AttemptState.FAILED,
         ended_at=time.time(),
@@ -137,36 +145,41 @@ def failed(verdict: Verdict, failure: ProgramFailure, order: Order | None, slot:
     )
     _move_prepared(verdict, PreparedStatus.FAILED)
     reason = f"The program refused its user's transaction with {failure.name}."
-    _came_to_nothing(verdict, order, slot, OrderState.REJECTED, reason, orders)
+    _came_to_nothing(verdict, read, slot, OrderState.REJECTED, reason, orders)
     _settled(verdict, Fate.REFUSED, reason, failure.name)
 
 
-def expired(verdict: Verdict, order: Order | None, slot: int, orders: Orders) -> None:
-    """It can no longer land. `order` is what its address had as of `slot`."""
+def expired(verdict: Verdict, read: ReadOrder, slot: int, orders: Orders) -> None:
+    """It can no longer land. `read` is as of `slot`."""
     verdict.move(AttemptState.EXPIRED, ended_at=time.time(), fate=Fate.TRANSIENT, error_name="BlockhashExpired")
     _move_prepared(verdict, PreparedStatus.EXPIRED)
     reason = "Its user's transaction can no longer land: its blockhash is too old."
-    _came_to_nothing(verdict, order, slot, OrderState.DROPPED, reason, orders)
+    _came_to_nothing(verdict, read, slot, OrderState.DROPPED, reason, orders)
     _settled(verdict, Fate.TRANSIENT, reason, "BlockhashExpired")
 
 
 def _came_to_nothing(
-    verdict: Verdict, order: Order | None, slot: int, state: OrderState, reason: str, orders: Orders
+    verdict: Verdict, read: ReadOrder, slot: int, state: OrderState, reason: str, orders: Orders
 ) -> None:
-    address = verdict.flight.attempt.order
     verdict.closed = verdict.frees = True
-    if order is None and verdict.flight.cancels:
-        # There was an order to cancel, and it was closed meanwhile, of which the watch may not have heard.
-        verdict.ops.append(NoteState(address, OrderState.DROPPED, GONE, slot=slot))
-        verdict.ended_slot = slot
-        return
-    if order is None:
-        verdict.ops.append(NoteState(address, state, reason))
-        return
-    # It exists, so this was a cancel that failed, or somebody landed the order by another way.
+    for address in verdict.flight.orders:
+        order = read(address)
+        if order is not None:
+            _stands(verdict, order, reason, orders)
+        elif address in verdict.flight.cancels:
+            # There was an order to cancel, and it was closed meanwhile, of which the watch may not have heard.
+            verdict.ops.append(NoteState(address, OrderState.DROPPED, GONE, slot=slot))
+            verdict.ended[address] = slot
+        else:
+            verdict.ops.append(NoteState(address, state, reason))
+
+
+def _stands(verdict: Verdict, order: Order, reason: str, orders: Orders) -> None:
+    """It exists, so this was a cancel that failed, or somebody landed the order by another way."""
+    address = order.address
     verdict.ops += conclusion(address, order, first_state(order.status), reason)
     if not order.pending:
-        verdict.ended_slot = order.slot
+        verdict.ended[address] = order.slot
         return
     # What the cancel was laid over holds again.
     if orders.has(address, Reason.ATTEMPT):
@@ -181,7 +194,7 @@ def _came_to_nothing(
 
 def _move_prepared(verdict: Verdict, status: PreparedStatus) -> None:
     if verdict.flight.prepared is not None:
-        verdict.ops.append(MovePrepared(verdict.flight.prepared[0], status))
+        verdict.ops.append(MovePrepared(verdict.flight.prepared, status))
 
 
 def _settled(verdict: Verdict, fate: Fate, reason: str, error_name: str | None) -> None:

@@ -286,8 +286,7 @@ class Router:
     async def settle(self, polled: Polled) -> None:
         """Read what became of the attempts that came to an end, have it recorded, and carry it out."""
         for flight in polled.dropped:
-            if flight.cancels:
-                self.orders.cancel_relayed(flight.attempt.order, flight.signature)
+            self.orders.cancel_relayed(flight.cancels, flight.signature)
         if polled.landed.flights:
             await self.carry_out(await self._settlement.landed(polled.landed), "confirmed_journaled")
         if polled.failed.flights:
@@ -326,12 +325,12 @@ class Router:
             self._take_in(event)
         if verdict.following is not None:
             take_effect(verdict.following, self.orders, time.monotonic())
-        if verdict.ended_slot is not None:
-            self.orders.close(address, verdict.ended_slot)
+        for ended, slot in verdict.ended.items():
+            self.orders.close(ended, slot)
         if verdict.frees:
             # Last: an order that this frees must not find anything of its old attempt.
             if flight.cancels:
-                self.orders.cancel_over(address, signature)
+                self.orders.cancel_over(flight.cancels, signature)
             self.orders.attempt_over(address, signature)
 
     # -- loops

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import anyio
@@ -29,7 +30,7 @@ from keeper.execution.drafting import fee_of
 from keeper.execution.flights import Flight
 from keeper.execution.gate import NO_POSITION
 from keeper.execution.lander import Landing
-from keeper.execution.orders import Orders, Reason
+from keeper.execution.orders import Orders
 from keeper.execution.points import point
 from keeper.execution.purse import Purse
 from keeper.execution.verdicts import Verdict
@@ -108,7 +109,7 @@ class Settlement:
     async def landed(self, landing: Landing) -> list[Verdict]:
         """Confirmed without an error: read back what it did. Nothing is concluded until it could be read."""
         flights = landing.flights
-        wanted = [flight.attempt.order for flight in flights]
+        wanted = [address for flight in flights for address in flight.orders]
         wanted += [f.attempt.position for f in flights if f.attempt.position is not None]
         read = await self._read(wanted, landing.slot)
         if read is None:
@@ -124,9 +125,7 @@ class Settlement:
                 case AttemptKind.RATCHET:
                     self._ratcheted(verdict, order)
                 case AttemptKind.RELAY:
-                    relay.landed(
-                        verdict, order, acted_on=self._orders.has(verdict.flight.attempt.order, Reason.ATTEMPT)
-                    )
+                    relay.landed(verdict, read.order, self._orders)
         return [verdict for verdict in verdicts if verdict.ops]
 
     async def failed(self, landing: Landing) -> list[Verdict]:
@@ -134,7 +133,8 @@ class Settlement:
         flights = landing.flights
         markets = [flight.order.market for flight in flights if flight.order is not None]
         # One slot later than the failure: the price that the chain refused by must not count as news.
-        read = await self._read([*(f.attempt.order for f in flights), *markets], landing.slot + 1)
+        wanted = [address for flight in flights for address in flight.orders]
+        read = await self._read([*wanted, *markets], landing.slot + 1)
         if read is None:
             return []
         point("failed")
@@ -143,10 +143,10 @@ class Settlement:
         for i, (verdict, (failure, fee)) in enumerate(zip(verdicts, named, strict=True)):
             if i % _STEP == _STEP - 1:
                 await anyio.lowlevel.checkpoint()
-            order = self._newest(read, verdict.flight.attempt.order)
             if verdict.flight.attempt.kind is AttemptKind.RELAY:
-                relay.failed(verdict, failure, order, read.slot, self._orders)
+                relay.failed(verdict, failure, partial(self._newest, read), read.slot, self._orders)
                 continue
+            order = self._newest(read, verdict.flight.attempt.order)
             fate = failure.fate
             if order is None or not order.pending:
                 fate = Fate.LOST_RACE
@@ -165,17 +165,17 @@ class Settlement:
         """
         flights = landing.flights
         heard_of = max((flight.order.slot for flight in flights if flight.order is not None), default=0)
-        read = await self._read([flight.attempt.order for flight in flights], max(landing.slot, heard_of))
+        read = await self._read([a for flight in flights for a in flight.orders], max(landing.slot, heard_of))
         if read is None:
             return []
         point("expired")
         verdicts = [Verdict.of(flight) for flight in flights]
         for verdict in verdicts:
             flight = verdict.flight
-            order = self._newest(read, flight.attempt.order)
             if flight.attempt.kind is AttemptKind.RELAY:
-                relay.expired(verdict, order, read.slot, self._orders)
+                relay.expired(verdict, partial(self._newest, read), read.slot, self._orders)
                 continue
+            order = self._newest(read, flight.attempt.order)
             fate = Fate.TRANSIENT if order is not None and order.pending else Fate.LOST_RACE
             detail = flight.refused or "its blockhash is too old, and no node knows it"
             failure = ProgramFailure("BlockhashExpired", None, None, None, detail, fate)
@@ -234,7 +234,7 @@ class Settlement:
         verdict.ops += conclusion(
             attempt.order, order or flight.order, state, reason, slot=read.slot, position=position
         )
-        verdict.ended_slot = read.slot
+        verdict.ended[attempt.order] = read.slot
 
     def _ratcheted(self, verdict: Verdict, order: Order | None) -> None:
         self._confirmed(verdict, Fate.RATCHETED, "stop moved")

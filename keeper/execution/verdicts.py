@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from solders.pubkey import Pubkey
+
 from keeper.domain.attempts import Attempt, AttemptState
 from keeper.domain.errors import JournalError
 from keeper.domain.events import Event
@@ -32,8 +34,8 @@ class Verdict:
     """`ops` is for the journal. Once that holds them: `news` was read on the way, `paid` is what left the key, in
     lamports, and in which slot (None: nothing is known of that yet), `read_back` says that it landed and waits to be
     rooted, `closed` that its entry is closed, `frees` that its signature can't land (again), so that it holds up its
-    order no longer. `following` is what a failure means for the order; `ended_slot` is the slot as of which the order
-    is known not to be pending. `stop` is why nothing more may be sent before an operator has looked, if so.
+    order no longer. `following` is what a failure means for the order; `ended` are the orders that are known not to be
+    pending, and as of which slot. `stop` is why nothing more may be sent before an operator has looked, if so.
     """
 
     flight: Flight
@@ -46,7 +48,7 @@ class Verdict:
     closed: bool = False
     frees: bool = False
     following: Following | None = None
-    ended_slot: int | None = None
+    ended: dict[Pubkey, int] = field(default_factory=dict)
     stop: str | None = None
     _moved: Attempt | None = None
 

@@ -22,6 +22,7 @@ from keeper.http.edge.cors import PublicCors
 from keeper.http.edge.middleware import EveryRequest, Instruments
 from keeper.http.edge.problems import Problem
 from keeper.http.edge.server import serve
+from keeper.http.orders.changing import Changing
 from keeper.http.orders.managed import Managed, ManagedWallet
 from keeper.http.orders.preparing import Preparing
 from keeper.http.orders.relaying import Relaying
@@ -73,6 +74,7 @@ def create_api(ports: ApiPorts, wallets: Sequence[ManagedWallet] = ()) -> Starle
     app.router.redirect_slashes = False
     waiting = Waiting()
     preparing, relaying = Preparing(ports, waiting), Relaying(ports, waiting)
+    changing = Changing(ports, preparing)
     app.state.parts = {
         ApiPorts: ports,
         ApiLimits: ports.limits,
@@ -81,7 +83,8 @@ def create_api(ports: ApiPorts, wallets: Sequence[ManagedWallet] = ()) -> Starle
         Relaying: relaying,
         MarginReader: MarginReader(ports),
         Following: Following(ports),
-        Managed: Managed(ports, wallets, preparing, relaying),
+        Changing: changing,
+        Managed: Managed(ports, wallets, preparing, changing, relaying),
     }
     return app
 

@@ -67,6 +67,16 @@ ClientOrderId = Annotated[
         extra_json_schema={"pattern": "^[!-~]+$"},
     ),
 ]
+PriorityFee = Annotated[
+    int,
+    Meta(
+        ge=0,
+        le=20_000_000,
+        description="What the transaction bids for its place in a block, in micro-lamports a compute unit, as far as "
+        "the keeper's settings allow. A transaction that fails pays it, too.",
+        examples=[0],
+    ),
+]
 OrderTypeWord = Literal[
     "stop_loss",
     "take_profit",
@@ -138,6 +148,7 @@ class ManagedOrder(Request, frozen=True, kw_only=True):
         OrderId | None, Meta(description="Null: the keeper draws one. Program revision 0.1 has none.")
     ] = None
     client_order_id: ClientOrderId | None = None
+    priority_fee_micro_lamports_per_unit: PriorityFee = 0
 
 
 class PlaceOrder(ManagedOrder, frozen=True, kw_only=True):
@@ -157,6 +168,34 @@ class ExecuteOrder(Request, frozen=True, kw_only=True):
 
 class CancelOrder(Request, frozen=True, kw_only=True):
     """Nothing is needed to prepare a cancel; the body may be left out."""
+
+    priority_fee_micro_lamports_per_unit: PriorityFee = 0
+
+
+class CancelAll(CancelOrder, frozen=True, kw_only=True):
+    """Which of a wallet's orders to cancel."""
+
+    user: Annotated[Address, Meta(description="The wallet whose orders they are.", examples=[EXAMPLE_WALLET])]
+    market: Annotated[str | None, Meta(description="Only this market's: a symbol or an address.")] = None
+    order_type: Annotated[OrderTypeWord | None, Meta(description="Only orders of this type.")] = None
+
+
+class AmendOrder(CancelOrder, frozen=True, kw_only=True):
+    """What is to be different of an order; what is null or left out stays as it is. At least one term has to change."""
+
+    size: Annotated[Decimal | None, Meta(description="Base units, up to 1000.")] = None
+    trigger_price: Annotated[
+        Decimal | None,
+        Meta(description="Without it a trailing_stop whose `trailing_distance` changes begins at the oracle's price."),
+    ] = None
+    limit_price: Decimal | None = None
+    trailing_distance: Decimal | None = None
+    leverage: Annotated[int, Meta(ge=1, le=255, description="At most the market's.")] | None = None
+    expires_at: Annotated[int | str | None, Meta(description="As for a new order; 0: never.")] = None
+    order_id: Annotated[OrderId | None, Meta(description="The new order's. Null: the keeper draws one.")] = None
+    client_order_id: Annotated[
+        ClientOrderId | None, Meta(description="The new order's; the old one's stays its own.")
+    ] = None
 
 
 class OrderSummary(Answer, frozen=True, kw_only=True):
@@ -184,7 +223,13 @@ class PreparedTransaction(Answer, frozen=True, kw_only=True):
 
     id: str
     kind: PreparedKind
-    order: Annotated[Address, Meta(description="The order account's address, from now on its name.")]
+    order: Annotated[
+        Address,
+        Meta(
+            description="The order's account and name: of the one that is placed, else of the first that is cancelled."
+        ),
+    ]
+    cancels: Annotated[list[Address], Meta(description="The orders that it cancels.")]
     order_id: OrderId | None
     transaction: Annotated[str, Meta(description="A legacy transaction with a zeroed signature, in base64.")]
     blockhash: str
@@ -194,6 +239,18 @@ class PreparedTransaction(Answer, frozen=True, kw_only=True):
     ]
     notice: Annotated[str | None, Meta(description="What its user should know before signing; mostly null.")]
     summary: OrderSummary
+
+
+class PreparedCancels(Answer, frozen=True, kw_only=True):
+    """Cancels of a wallet's orders. Sign each and send it to `/v1/orders/execute`. Each cancels all of its orders or
+    none, so an order that is being executed just now has one for itself.
+    """
+
+    user: Address
+    transactions: list[PreparedTransaction]
+    more: Annotated[
+        bool, Meta(description="Whether there are more than these cancel: ask again when they have landed.")
+    ]
 
 
 class SubmittedTransaction(Answer, frozen=True, kw_only=True):

@@ -72,9 +72,9 @@ class Relay(Protocol):
     async def submit(self, prepared: PreparedRow, wire: bytes, placed: Order | None, /) -> None:
         """Journal the transaction and begin to land it.
 
-        When it returns, the attempt, the order that it places (`placed`; None for a cancel) and the prepared row's move
-        to `submitted` are durable, in one commit, and the first send is on its way. Only these bytes are ever sent.
-        `wire` was checked against `prepared`, whose kind says whether it places or cancels. Raises JournalConflict when
+        When it returns, the attempt, the order that it places (`placed`; None when it only cancels) and the prepared
+        row's move to `submitted` are durable, in one commit, and the first send is on its way. Only these bytes are
+        ever sent. `wire` was checked against `prepared`, which says what it cancels. Raises JournalConflict when
         the row was submitted meanwhile, and other JournalErrors when nothing was accepted; DryRun when nothing is sent
         at all.
         """

@@ -13,6 +13,7 @@ from keeper.http.actions import routes as actions
 from keeper.http.admin import routes as admin
 from keeper.http.edge.openapi import document, hidden
 from keeper.http.edge.routing import Route, resources
+from keeper.http.orders import changing
 from keeper.http.orders import managed as wallets
 from keeper.http.orders import routes as orders
 from keeper.http.page import routes as page
@@ -37,7 +38,9 @@ ROUTES: Final = (
     Route("GET", "/v1/orders/stream", following.stream_orders, "orders"),
     Route("POST", "/v1/orders", orders.prepare_order, "orders"),
     Route("POST", "/v1/orders/execute", orders.execute_order, "orders"),
-    Route("POST", "/v1/orders/{order}/cancel", orders.prepare_cancel, "orders"),
+    Route("POST", "/v1/orders/cancel-all", changing.prepare_cancel_all, "orders"),
+    Route("POST", "/v1/orders/{order}/cancel", changing.prepare_cancel, "orders"),
+    Route("POST", "/v1/orders/{order}/amend", changing.prepare_amend, "orders"),
     Route("GET", "/v1/orders", orders.list_orders, "orders"),
     Route("GET", "/v1/orders/{order}", orders.get_order, "orders"),
     Route("POST", "/v1/wallets/{wallet}/orders", wallets.place_wallet_order, "wallets"),

@@ -27,6 +27,8 @@ class PreparedKind(enum.StrEnum):
 
     PLACE = "place"
     CANCEL = "cancel"
+    AMEND = "amend"
+    """Cancels one order and places another, both or neither."""
 
 
 class PreparedStatus(enum.StrEnum):
@@ -103,7 +105,8 @@ class PreparedRow(NamedTuple):
     """An unsigned transaction that was handed to a user.
 
     `message` is the exact message bytes that were handed out, `arguments` what it was prepared with, as JSON types.
-    A relayed transaction is checked against both. `body_hash` is the request's, for the Idempotency-Key rules.
+    A relayed transaction is checked against both. `body_hash` is the request's, for the Idempotency-Key rules. `order`
+    is the one that it places, else the first that it cancels; `cancels` are all that it cancels.
     """
 
     id: str
@@ -121,6 +124,7 @@ class PreparedRow(NamedTuple):
     client_order_id: str | None = None
     status: PreparedStatus = PreparedStatus.PREPARED
     signature: Signature | None = None
+    cancels: tuple[Pubkey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -224,22 +224,22 @@ def moved_value(column: str, value: Any) -> Any:
     return to_stored(value) if column in U64_COLUMNS else value
 
 
-_ARGUMENTS: Final = PREPARED.columns.index("arguments")
+_JSON: Final = tuple(PREPARED.columns.index(column) for column in ("arguments", "cancels"))
+"""The columns of a prepared transaction that hold more than one value, as JSON."""
 
 
 def prepared_values(known: KnownPrepared) -> Values:
     """A new prepared transaction's row."""
     assert known.row is not None
     row = dict(zip(PREPARED.columns, PREPARED.values(known.row), strict=True))
-    row |= {
-        "arguments": msgspec.json.encode(known.row.arguments).decode(),
-        "status": known.status,
-        "signature": known.signature,
-    }
-    return tuple(row.values())
+    row |= {"status": known.status, "signature": known.signature}
+    return _changed(tuple(row.values()), lambda value: msgspec.json.encode(value).decode())
 
 
 def prepared_row(values: Values) -> PreparedRow:
     """A prepared transaction, from its columns in their order."""
-    arguments = msgspec.json.decode(values[_ARGUMENTS])
-    return PREPARED.record((*values[:_ARGUMENTS], arguments, *values[_ARGUMENTS + 1 :]))
+    return PREPARED.record(_changed(values, msgspec.json.decode))
+
+
+def _changed(values: Values, change: Callable[[Any], Any]) -> Values:
+    return tuple(change(value) if n in _JSON else value for n, value in enumerate(values))

@@ -159,7 +159,7 @@ def _check_message(message: AnyMessage, prepared: bytes, keeper: Pubkey | None) 
 
 
 def _check_instructions(
-    instructions: Sequence[_Instruction], expected: _Instruction, program_id: Pubkey, limits: RelayLimits
+    instructions: Sequence[_Instruction], expected: Sequence[_Instruction], program_id: Pubkey, limits: RelayLimits
 ) -> None:
     ours = [ix for ix in instructions if ix.program == program_id]
     budget = [ix for ix in instructions if ix.program == COMPUTE_BUDGET]
@@ -168,11 +168,13 @@ def _check_instructions(
         known = {program_id, COMPUTE_BUDGET, LIGHTHOUSE}
         stranger = next(ix.program for ix in instructions if ix.program not in known)
         raise RelayRefused("foreign_instruction", f"The transaction has an instruction of {stranger}.")
-    if len(ours) != 1:
+    if len(ours) != len(expected):
         raise RelayRefused(
-            "instruction_count", f"The transaction has {len(ours)} instructions of the program instead of one."
+            "instruction_count",
+            f"The transaction has {len(ours)} instructions of the program, and {len(expected)} were prepared.",
         )
-    _check_ours(ours[0], expected)
+    for found, one in zip(ours, expected, strict=True):
+        _check_ours(found, one)
     _check_budget(budget, len(ours) + len(assertions), limits)
     _check_assertions(assertions, limits)
 
@@ -220,9 +222,8 @@ def _check_writable(message: AnyMessage, prepared: bytes) -> None:
         raise RelayRefused("writable_account", "The transaction could write an account that was not prepared.")
 
 
-def _the_prepared(prepared: bytes, program_id: Pubkey) -> _Instruction:
-    (expected,) = (ix for ix in _instructions(Message.from_bytes(prepared)) if ix.program == program_id)
-    return expected
+def _the_prepared(prepared: bytes, program_id: Pubkey) -> list[_Instruction]:
+    return [ix for ix in _instructions(Message.from_bytes(prepared)) if ix.program == program_id]
 
 
 def _metas(message: AnyMessage) -> list[_Meta]:

@@ -74,7 +74,7 @@ def test_the_order_is_the_derived_address(revision: tuple[Program, int | None]) 
 def test_cancel_names_the_order_and_its_user(revision: tuple[Program, int | None]) -> None:
     program, _ = revision
     order = Pubkey.new_unique()
-    unsigned = cancel(program, order, USER.pubkey(), BLOCKHASH, BUDGET)
+    unsigned = cancel(program, [order], USER.pubkey(), BLOCKHASH, BUDGET)
     message = Message.from_bytes(unsigned.message)
     ours = next(ix for ix in message.instructions if message.account_keys[ix.program_id_index] == program.id)
     assert program.coder.decode(bytes(ours.data)) == ("cancel_order", {})

@@ -108,7 +108,7 @@ def test_what_a_wallet_may_change(message: Message | MessageV0) -> None:
 
 def test_a_cancel_and_the_other_revision() -> None:
     for program in (ATOMIC, DEPLOYED):
-        prepared = cancel(program, Pubkey.new_unique(), USER.pubkey(), BLOCKHASH, Budget(60_000, 5))
+        prepared = cancel(program, [Pubkey.new_unique()], USER.pubkey(), BLOCKHASH, Budget(60_000, 5))
         check(signed(Message.from_bytes(prepared.message)), prepared=prepared.message, program_id=program.id)
 
 

@@ -343,8 +343,9 @@ class Life:
     async def relay_cancel(self, order: Order) -> None:
         signature = self.signature()
         prepared = PreparedRow(
-            str(signature), PreparedKind.CANCEL, order.address, order.user, order.market, b"", "", 0, 0.0, {}
-        )
+            str(signature), PreparedKind.CANCEL, order.address, order.user, order.market, b"", "", 0, 0.0, {},
+            cancels=(order.address,),
+        )  # fmt: skip
         await self.ledger.commit(AddPrepared(prepared), NoteOrder(order))
         await self.relay.submit(prepared, b"\x01" + bytes(signature), None)
 

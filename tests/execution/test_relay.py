@@ -25,7 +25,6 @@ from keeper.journal import (
     Journal,
     JournalConflict,
     NoteOrder,
-    PreparedKind,
     PreparedStatus,
     Queries,
     SetMeta,
@@ -34,7 +33,7 @@ from keeper.journal.records import PreparedRow
 from keeper.journal.sqlite.files import open_reader
 from keeper.triggers.book import Book
 from keeper.triggers.watchlist import Watched
-from tests.journal.journal_making import make_order, make_prepared
+from tests.journal.journal_making import make_cancel, make_order, make_prepared
 from tests.support import until
 
 pytestmark = pytest.mark.anyio
@@ -71,7 +70,7 @@ class Desk:
         self.hands = Hands(journal)
         self.relay = RelayDesk(journal, cast(Any, self.hands), self.orders, tasks, _unreported, dry_run=dry_run)
         self.order: Order = make_order()
-        self.cancel: PreparedRow = make_prepared("c", kind=PreparedKind.CANCEL, order=self.order.address)
+        self.cancel: PreparedRow = make_cancel("c", self.order.address)
         self.book.upsert(self.order)
 
     async def rest(self) -> None:
@@ -111,8 +110,7 @@ async def test_what_it_took_is_durable_before_it_is_sent(desk: Desk) -> None:
     (flight,) = desk.hands.launched
     assert desk.hands.tracked == [flight]
     assert flight.signature in desk.hands.durable
-    assert flight.cancels
-    assert flight.prepared == ("c", PreparedKind.CANCEL)
+    assert (flight.prepared, flight.cancels) == ("c", (desk.order.address,))
     (attempt,) = await desk.journal.open_attempts()
     assert (attempt.kind, attempt.state, attempt.wire) == (AttemptKind.RELAY, AttemptState.SIGNED, signed(1))
     assert attempt.blockhash == desk.cancel.blockhash
@@ -145,7 +143,7 @@ async def test_a_placing_suspends_nothing(desk: Desk) -> None:
 
 
 async def test_a_cancel_that_the_journal_refuses_releases_its_order(desk: Desk) -> None:
-    unknown = make_prepared("of another journal", kind=PreparedKind.CANCEL, order=desk.order.address)
+    unknown = make_cancel("of another journal", desk.order.address)
     with pytest.raises(JournalError):
         await desk.relay.submit(unknown, signed(1))
     assert desk.cancels is None

@@ -75,8 +75,10 @@ async def write(path: Path) -> None:
         closed = make_order(status=OnchainStatus.CANCELLED)
         await journal.commit(NoteOrder(closed, at=AT))
         for n, status in enumerate(PreparedStatus):
-            kind = list(PreparedKind)[n % 2]
+            kind = list(PreparedKind)[n % 3]
             row = make_prepared(f"prepared-{n}", kind=kind, idempotency_key=f"key-{n}", body_hash="00" * 32)
+            if kind is not PreparedKind.PLACE:
+                row = row._replace(cancels=(row.order if kind is PreparedKind.CANCEL else key(), key()))
             attempt = make_attempt(row.order, kind=AttemptKind.RELAY)
             await journal.commit(AddPrepared(row))
             await journal.commit(MovePrepared(row.id, status, attempt.signature))

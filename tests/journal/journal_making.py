@@ -81,6 +81,11 @@ def make_prepared(prepared_id: str, **changes: object) -> PreparedRow:
     return row._replace(**changes)  # type: ignore[arg-type]
 
 
+def make_cancel(prepared_id: str, *orders: Pubkey) -> PreparedRow:
+    """What cancels these orders."""
+    return make_prepared(prepared_id, kind=PreparedKind.CANCEL, order=orders[0], cancels=orders)
+
+
 CHILD_PRELUDE = """
 import os, resource, sys
 import anyio

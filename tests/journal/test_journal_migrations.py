@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from keeper.domain.errors import JournalVersion
-from keeper.journal import Journal, Queries, Reader, home_of
+from keeper.journal import Journal, PreparedKind, Queries, Reader, home_of
 from keeper.journal.sqlite import schema
 from keeper.journal.sqlite.files import open_reader, open_writer
 from tests.journal.freeze_journal import FOLDER, told
@@ -102,6 +102,17 @@ def test_a_journal_of_each_version_comes_forward_whole(version: int, tmp_path: P
     assert home_of(path).verify() == []
     assert read(path) == expected(version)
     assert shape(path) == shape(fresh)
+
+
+@pytest.mark.parametrize("version", range(1, 5))
+def test_a_cancel_from_before_version_5_cancels_its_order(version: int, tmp_path: Path) -> None:
+    path = restored(version, tmp_path / "journal.sqlite")
+    open_writer(path).conn.close()
+    queries = Queries(open_reader(path))
+    rows = [row for row in map(queries.prepared, expected(version)["prepared"]) if row is not None]
+    queries.close()
+    assert {row.kind for row in rows} == {PreparedKind.PLACE, PreparedKind.CANCEL}
+    assert all(row.cancels == ((row.order,) if row.kind is PreparedKind.CANCEL else ()) for row in rows)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

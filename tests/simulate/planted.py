@@ -158,14 +158,14 @@ FAULTS: Final = (
     Fault(
         "cancel-does-not-suspend",
         "keeper.execution.relay",
-        "            self._orders.cancel_relayed(order, signature)\n        try:",
-        "            pass\n        try:",
+        "        self._orders.cancel_relayed(prepared.cancels, signature)\n        try:",
+        "        pass\n        try:",
         "while a user's cancel is in the air nothing is signed against it",
     ),
     Fault(
         "cancel-suspends-for-ever",
         "keeper.execution.router",
-        "                self.orders.cancel_over(address, signature)\n",
+        "                self.orders.cancel_over(flight.cancels, signature)\n",
         "                pass\n",
         "a cancel that came to nothing lets the order rest again",
     ),

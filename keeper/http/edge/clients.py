@@ -17,8 +17,6 @@ from typing import Final
 
 from keeper.http.edge.connections import ConnectionLimits, network_of
 from keeper.http.edge.problems import Problem
-from keeper.solana.transactions import Budget
-from keeper.venue.placing import BUDGET
 from keeper.venue.relay_checks import RelayLimits
 
 CLIENT: Final = "client"
@@ -60,7 +58,8 @@ class ApiLimits:
     `requests_per_s` and `burst` are per client (its token, else its address); 0 requests a second means no limit.
     `streams` bounds the open streams and long polls together, `streams_per_client` those of one client. Pages of
     `cors_origins` may call what is public ("*": any). `hosts` are the domains by which requests may come (`Hosts`).
-    `stale_price_s` is the age from which the program itself refuses a price.
+    `stale_price_s` is the age from which the program itself refuses a price, `most_unit_price_micro_lamports` the most
+    that a user may bid for a compute unit.
     """
 
     requests_per_s: float
@@ -74,7 +73,7 @@ class ApiLimits:
     stale_price_s: float = 300.0
     connections: ConnectionLimits = field(default_factory=ConnectionLimits)
     relay: RelayLimits = field(default_factory=RelayLimits)
-    budget: Budget = BUDGET
+    most_unit_price_micro_lamports: int = 5_000_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,12 +30,14 @@ from keeper.http.edge.openapi import described
 from keeper.http.edge.problems import LANDING_PROBLEMS, TERMS_PROBLEMS, Problem
 from keeper.http.models import (
     EXAMPLE_TERMS,
+    CancelOrder,
     ExecuteOrder,
     ManagedOrder,
     PlaceOrder,
     PreparedTransaction,
     SubmittedTransaction,
 )
+from keeper.http.orders.changing import Changing
 from keeper.http.orders.preparing import Preparing
 from keeper.http.orders.relaying import Relaying
 from keeper.http.orders.routes import LOCATION, accepted
@@ -66,11 +68,17 @@ class Managed:
     """Places and cancels orders of managed wallets."""
 
     def __init__(
-        self, ports: ApiPorts, wallets: Sequence[ManagedWallet], preparing: Preparing, relaying: Relaying
+        self,
+        ports: ApiPorts,
+        wallets: Sequence[ManagedWallet],
+        preparing: Preparing,
+        changing: Changing,
+        relaying: Relaying,
     ) -> None:
         self._ports = ports
         self._wallets = {wallet.name: wallet for wallet in wallets}
         self._preparing = preparing
+        self._changing = changing
         self._relaying = relaying
         self._locks = KeyedLock()
 
@@ -101,7 +109,7 @@ class Managed:
 
     async def cancel(self, wallet: ManagedWallet, order: Pubkey, key: str | None) -> SubmittedTransaction:
         """Prepare, sign and relay the cancel of one of the wallet's own orders."""
-        prepared = (await self._preparing.cancel(order, _own_key(wallet, key))).answer
+        prepared = (await self._changing.cancel(order, CancelOrder(), _own_key(wallet, key))).answer
         if prepared.summary.user != str(wallet.signer.address):
             raise Problem("unauthorized_user", "The order is not this wallet's.", field="order")
         return await self._relay(wallet, prepared)

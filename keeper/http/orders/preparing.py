@@ -1,29 +1,34 @@
-"""Preparing a transaction: the checks, the order's address, the journal, the answer."""
+"""Preparing a transaction: the checks, the order's address, the journal, the answer. Whatever changes an order that
+rests is in `changing`.
+"""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, fields
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import anyio
 import msgspec
 from solders.pubkey import Pubkey
+from starlette.responses import Response
 
-from keeper.domain.orders import NOBODY, OnchainStatus, Order
-from keeper.http.edge.idempotency import KeyedLock, fingerprint
+from keeper.domain.orders import OnchainStatus, Order
+from keeper.http.edge.answering import answer
+from keeper.http.edge.idempotency import REPLAYED, KeyedLock, fingerprint
 from keeper.http.edge.problems import Problem
-from keeper.http.models import CancelOrder, PlaceOrder, PreparedTransaction
+from keeper.http.models import PlaceOrder, PreparedTransaction
 from keeper.http.orders.terms import order_id, terms_of
 from keeper.http.orders.waiting import SIGN_BEFORE, Waiting, can_land, summary_in
 from keeper.http.ports import ApiPorts
 from keeper.http.reading.views import summary_of
-from keeper.journal.ops import AddPrepared, DropPrepared, NoteOrder, Op
+from keeper.journal.ops import AddPrepared, DropPrepared, Op
 from keeper.journal.records import OrderRow, PreparedKind, PreparedRow, PreparedStatus
 from keeper.solana.allowance import ASKING
 from keeper.solana.client import AccountBytes
-from keeper.venue.placing import OrderTerms, Unsigned, cancel, new_order_id, place, unsigned_base64
+from keeper.solana.transactions import Budget
+from keeper.venue.placing import BUDGET, OrderTerms, Unsigned, new_order_id, place, unsigned_base64
 from keeper.venue.program import Program
 
 NO_POSITIONS: Final = (
@@ -44,7 +49,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class Asked:
     """What a prepared transaction is kept under: the key, by its user, and the hash of what was asked. It takes the
     place of `replaces`, an earlier one with the same key, which can't land any more.
     """
@@ -65,37 +70,25 @@ class Preparing:
     async def place(self, body: PlaceOrder, key: str | None, counting: Counting | None = None) -> Prepared:
         """Prepare `place_order`. The same user, key and body get the same answer; two at once get one order."""
         body_hash = fingerprint("place", body)
-        return await self._once(body.user, key, body_hash, lambda asked: self._place(body, asked, counting))
+        return await self.once(body.user, key, body_hash, lambda asked: self._place(body, asked, counting))
 
-    async def cancel(self, address: Pubkey, key: str | None) -> Prepared:
-        """Prepare `cancel_order` for a pending order, for its own user. The book and the journal say what it is: the
-        chain is not asked, so that nobody can make it be.
-        """
-        row = await self._ports.journal.order(address)
-        # On chain by what the keeper heard last; the cancel of what was seen at processed lands after it.
-        order = self._ports.desk.order(address) or (None if row is None else row.order)
-        if order is None:
-            raise Problem("order_not_found", f"The keeper knows no order at {address}.")
-        body_hash = fingerprint(f"cancel {address}", CancelOrder())
-        return await self._once(str(order.user), key, body_hash, lambda asked: self._cancel(order, row, asked))
-
-    async def _once(
-        self, user: str, key: str | None, body_hash: str, prepare: Callable[[_Asked], Awaitable[PreparedTransaction]]
+    async def once(
+        self, user: str, key: str | None, body_hash: str, prepare: Callable[[Asked], Awaitable[PreparedTransaction]]
     ) -> Prepared:
         """Prepare, or answer again what the journal has for the key of this user's; two with one key come one after the
         other. An answer of which nothing can come any more is not given again.
         """
         if key is None:
-            return Prepared(await prepare(_Asked(None, body_hash)), replayed=False)
+            return Prepared(await prepare(Asked(None, body_hash)), replayed=False)
         scoped = f"{user} {key}"
         async with self._keys.of(scoped):
             row = await self._ports.journal.prepared_by_key(scoped)
             if row is None:
-                return Prepared(await prepare(_Asked(scoped, body_hash)), replayed=False)
+                return Prepared(await prepare(Asked(scoped, body_hash)), replayed=False)
             if row.body_hash != body_hash:
                 raise Problem("idempotency_key_reused", "This key was sent with another request; use a new one.")
             if await self._came_to_nothing(row):
-                return Prepared(await prepare(_Asked(scoped, body_hash, replaces=row.id)), replayed=False)
+                return Prepared(await prepare(Asked(scoped, body_hash, replaces=row.id)), replayed=False)
         return Prepared(_answer(row, self._ports.program), replayed=True)
 
     async def _came_to_nothing(self, row: PreparedRow) -> bool:
@@ -115,17 +108,30 @@ class Preparing:
 
     # --- placing
 
-    async def _place(self, body: PlaceOrder, asked: _Asked, counting: Counting | None) -> PreparedTransaction:
+    async def _place(self, body: PlaceOrder, asked: Asked, counting: Counting | None) -> PreparedTransaction:
+        row = await self.placing(body, asked)
+        return await self.keep(row, asked, *([] if counting is None else [await counting()]))
+
+    async def placing(self, body: PlaceOrder, asked: Asked, replaces: Pubkey | None = None) -> PreparedRow:
+        """The transaction that places an order, and cancels the one that it replaces."""
         self._refuse_unless_ready()
+        budget = self.budget(body.priority_fee_micro_lamports_per_unit)
         terms = terms_of(body, self._ports)
         if terms.user == self._ports.keeper_pubkey:
             raise Problem("invalid_field", "The user can't be the keeper's own wallet.", field="user")
         number = await self._free_place(terms.user, order_id(body.order_id, self._ports.program))
         blockhash = self._ports.blockhashes.current()
-        unsigned = place(self._ports.program, terms, number, blockhash, self._ports.limits.budget)
-        order = _order_of(terms, number, unsigned.order)
-        counted = [] if counting is None else [await counting()]
-        return await self._keep(PreparedKind.PLACE, unsigned, order, body.client_order_id, asked, counted)
+        unsigned = place(self._ports.program, terms, number, blockhash, budget, replaces=replaces)
+        order, cancels = _order_of(terms, number, unsigned.order), () if replaces is None else (replaces,)
+        return self.row(unsigned, order, cancels, asked, body.client_order_id)
+
+    def budget(self, unit_price_micro_lamports: int) -> Budget:
+        """What the transaction may use, and bids."""
+        most = self._ports.limits.most_unit_price_micro_lamports
+        if unit_price_micro_lamports > most:
+            detail = f"A prepared transaction bids at most {most} micro-lamports a compute unit."
+            raise Problem("priority_fee", detail, field="priority_fee_micro_lamports_per_unit")
+        return replace(BUDGET, unit_price_micro_lamports=unit_price_micro_lamports)
 
     def _refuse_unless_ready(self) -> None:
         """Nobody would watch or execute the order: its user has to know before, not after the price crossed it.
@@ -175,38 +181,19 @@ class Preparing:
             raise group.exceptions[0] from None
         return account, row
 
-    # --- cancelling
+    # --- keeping
 
-    async def _cancel(self, order: Order, row: OrderRow | None, asked: _Asked) -> PreparedTransaction:
-        resting = self._ports.desk.order(order.address) is not None
-        if not order.slot or (row is not None and row.state.terminal and not resting):
-            state = "unknown" if row is None else row.state.value
-            raise Problem("order_not_pending", f"The order is {state} and not on chain.")
-        if order.user == NOBODY:
-            raise Problem("unauthorized_user", "The order's account names no user, so nobody can sign its cancel.")
-        if not order.pending:
-            raise Problem("order_not_pending", f"The order is {order.status.word} and can't be cancelled.")
-        blockhash = self._ports.blockhashes.current()
-        unsigned = cancel(self._ports.program, order.address, order.user, blockhash, self._ports.limits.budget)
-        # With the order's facts, so that a cancel of an order whose note still waits has something to belong to.
-        note = NoteOrder(order, reason="" if row is None else row.reason)
-        # Anybody may ask for a cancel, and what its user calls the order is not theirs to read.
-        return await self._keep(PreparedKind.CANCEL, unsigned, order, None, asked, [note])
-
-    async def _keep(
-        self,
-        kind: PreparedKind,
-        unsigned: Unsigned,
-        order: Order,
-        client_order_id: str | None,
-        asked: _Asked,
-        beside: list[Op],
-    ) -> PreparedTransaction:
-        """Write the transaction down, with what is to be in the journal beside it, and answer with it."""
+    def row(
+        self, unsigned: Unsigned, order: Order, cancels: Sequence[Pubkey], asked: Asked, client_order_id: str | None
+    ) -> PreparedRow:
+        """The transaction as the journal has it. `order` is the one that it places, else the first that it cancels."""
+        kind = PreparedKind.PLACE if not cancels else PreparedKind.AMEND
+        if order.address in cancels:
+            kind = PreparedKind.CANCEL
         now_s = self._ports.now()
         # For people, who can't read block heights.
         until = int(now_s + self._ports.blockhashes.lives_s())
-        row = PreparedRow(
+        return PreparedRow(
             id=secrets.token_urlsafe(16),
             kind=kind,
             order=unsigned.order,
@@ -221,15 +208,24 @@ class Preparing:
             idempotency_key=asked.key,
             body_hash=asked.body_hash,
             client_order_id=client_order_id,
+            cancels=tuple(cancels),
         )
+
+    async def keep(self, row: PreparedRow, asked: Asked, *beside: Op) -> PreparedTransaction:
+        """Write the transaction down, with what is to be in the journal beside it, and answer with it."""
         client = ASKING.get()
-        gone = [self._waiting.make_room(order.user, client), asked.replaces]
+        gone = [self._waiting.make_room(row.user, client), asked.replaces]
         dropped = [DropPrepared(prepared_id) for prepared_id in gone if prepared_id is not None]
         # Without an fsync, which executions might have to wait for. It survives a crash, and a power cut takes nothing
         # that was relayed, since the commit that relays makes it durable, too. What is lost is prepared again.
         await self._ports.journal.write(*dropped, AddPrepared(row), *beside)
         self._waiting.add(row, client)
         return _answer(row, self._ports.program)
+
+
+def handed_out(prepared: Prepared) -> Response:
+    """The answer to whoever asked for it."""
+    return answer(prepared.answer, 201, {REPLAYED: "true"} if prepared.replayed else None)
 
 
 def _never_landed(row: OrderRow) -> bool:
@@ -257,6 +253,7 @@ def _answer(row: PreparedRow, program: Program) -> PreparedTransaction:
         id=row.id,
         kind=row.kind,
         order=str(row.order),
+        cancels=[str(order) for order in row.cancels],
         order_id=summary.order_id,
         transaction=unsigned_base64(row.message),
         blockhash=row.blockhash,

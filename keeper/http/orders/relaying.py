@@ -22,7 +22,6 @@ from keeper.venue.program_errors import name_failure, programs_of
 from keeper.venue.relay_checks import MAX_WIRE_BYTES, RelayRefused, check_relayed
 
 _FIELD: Final = "signed_transaction"
-_STATUS: Final = {PreparedKind.PLACE: OrderState.SUBMITTED, PreparedKind.CANCEL: OrderState.CANCELLING}
 
 
 class Relaying:
@@ -50,7 +49,7 @@ class Relaying:
             kind=prepared.kind,
             order=str(prepared.order),
             signature=str(signature),
-            status=_STATUS[prepared.kind],
+            status=OrderState.CANCELLING if prepared.kind is PreparedKind.CANCEL else OrderState.SUBMITTED,
             status_reason="Its user's signed transaction is being landed.",
         )
 
@@ -101,7 +100,7 @@ class Relaying:
 
     async def _submit(self, wire: bytes, prepared: PreparedRow, signature: Signature) -> None:
         try:
-            placed = order_of(prepared) if prepared.kind is PreparedKind.PLACE else None
+            placed = None if prepared.kind is PreparedKind.CANCEL else order_of(prepared)
             await self._ports.relay.submit(prepared, wire, placed)
         except JournalConflict:
             _same(await self._in_journal(prepared.id), signature)

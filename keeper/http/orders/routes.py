@@ -1,4 +1,4 @@
-"""Orders: prepare, relay, cancel, and see what became of them."""
+"""Orders: prepare, relay, and see what became of them."""
 
 from __future__ import annotations
 
@@ -31,13 +31,12 @@ from keeper.http.edge.answering import (
     type_of,
 )
 from keeper.http.edge.costs import WRITE, charge
-from keeper.http.edge.idempotency import KEY_HEADER, REPLAYED, REPLAYED_HEADER, key_of
+from keeper.http.edge.idempotency import KEY_HEADER, REPLAYED_HEADER, key_of
 from keeper.http.edge.openapi import described
 from keeper.http.edge.problems import CHAIN_PROBLEMS, LANDING_PROBLEMS, TERMS_PROBLEMS, Problem
 from keeper.http.models import (
     EXAMPLE_TERMS,
     EXAMPLE_WALLET,
-    CancelOrder,
     ExecuteOrder,
     OrderDetail,
     OrderPage,
@@ -45,7 +44,7 @@ from keeper.http.models import (
     PreparedTransaction,
     SubmittedTransaction,
 )
-from keeper.http.orders.preparing import Prepared, Preparing
+from keeper.http.orders.preparing import Preparing, handed_out
 from keeper.http.orders.relaying import Relaying
 from keeper.http.orders.waiting import shown
 from keeper.http.ports import ApiPorts
@@ -78,7 +77,7 @@ async def prepare_order(request: Request, body: PlaceOrder) -> Response:
     to `/v1/orders/execute`.
     """
     charge(request, WRITE)
-    return _prepared(await part(request, Preparing).place(body, key_of(request)))
+    return handed_out(await part(request, Preparing).place(body, key_of(request)))
 
 
 @described(
@@ -120,21 +119,6 @@ async def _landed(request: Request, submitted: SubmittedTransaction, wait_s: flo
                     return msgspec.structs.replace(submitted, status=row.state, status_reason=row.reason)
                 await reader.news()
     return None
-
-
-@described(
-    "Prepare a cancel",
-    {201: PreparedTransaction},
-    problems=["invalid_idempotency_key", "order_not_found", "order_not_pending", "unauthorized_user", *CHAIN_PROBLEMS],
-    headers=KEY_HEADER,
-    answer_headers=REPLAYED_HEADER,
-)
-async def prepare_cancel(request: Request, order: OrderPath, body: CancelOrder | None = None) -> Response:
-    """An unsigned `cancel_order` transaction. The keeper goes on executing the order until a validly signed one
-    comes to `/v1/orders/execute`.
-    """
-    charge(request, WRITE)
-    return _prepared(await part(request, Preparing).cancel(order, key_of(request)))
 
 
 @described("Orders, newest first", {200: OrderPage}, problems=CHAIN_PROBLEMS)
@@ -208,10 +192,6 @@ async def _order(request: Request, key: Pubkey, ports: ApiPorts) -> Response:
     return tagged(request, detail, about=steady)
 
 
-def _prepared(prepared: Prepared) -> Response:
-    return answer(prepared.answer, 201, {REPLAYED: "true"} if prepared.replayed else None)
-
-
 def accepted(submitted: SubmittedTransaction) -> Response:
     """The answer for a transaction that is being landed: it leads to the order."""
     return answer(submitted, 202, {"Location": f"/v1/orders/{submitted.order}"})
@@ -228,7 +208,7 @@ def _states(text: str | None) -> frozenset[OrderState] | None:
 
 async def _prepared_only(key: Pubkey, ports: ApiPorts) -> OrderRow | None:
     """An order that was prepared, and has not come back signed: as it was prepared last."""
-    rows = [row for row in await ports.journal.prepared_of(key) if row.kind is PreparedKind.PLACE]
+    rows = [row for row in await ports.journal.prepared_of(key) if row.kind is not PreparedKind.CANCEL]
     return shown(rows[-1], ports.blockhashes) if rows else None
 
 

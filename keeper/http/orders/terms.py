@@ -14,11 +14,11 @@ from typing import Annotated, Final
 import msgspec
 
 from keeper.domain.decimals import MAX_U64, InexactDecimal, decimal, parse_1e6
-from keeper.domain.orders import PPM, OrderType, Side
+from keeper.domain.orders import PPM, Order, OrderType, Side
 from keeper.domain.prices import Price
 from keeper.http.edge.answering import address
 from keeper.http.edge.problems import Problem
-from keeper.http.models import PlaceOrder
+from keeper.http.models import AmendOrder, PlaceOrder
 from keeper.http.ports import ApiPorts
 from keeper.http.reading.markets import watched_market
 from keeper.venue.placing import OrderTerms
@@ -78,6 +78,26 @@ def terms_of(request: PlaceOrder, ports: ApiPorts) -> OrderTerms:
         leverage=request.leverage,
         expires_at=_expiry(request.expires_at, now_s),
     )
+
+
+def amended(order: Order, change: AmendOrder, market: str) -> PlaceOrder:
+    """The order that is to take this one's place, as its user would ask for it. A term that is not to change is the old
+    order's as it stands, such as a trailing stop that has moved; the old order's names are its own.
+    """
+    kind, anew = order.order_type, order.order_type in _TRAILS and change.trailing_distance is not None
+    stands = {
+        "size": decimal(order.size_1e6),
+        "trigger_price": decimal(order.stop_price_1e6) if kind in _USES_TRIGGER and not anew else None,
+        "limit_price": decimal(order.price_1e6) if kind in _USES_LIMIT else None,
+        "trailing_distance": decimal(order.trailing_distance_ppm) if kind in _TRAILS else None,
+        "leverage": order.leverage,
+        "expires_at": order.expires_at,
+    }
+    asked = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not None}
+    if not stands.keys() & asked.keys():
+        raise Problem("missing_field", f"Name at least one term to change: {', '.join(stands)}.", field="size")
+    words = {"user": str(order.user), "market": market, "order_type": kind.word, "side": order.side.word}
+    return PlaceOrder(**{**words, **stands, **asked})
 
 
 def _decimal(text: str, field: str) -> int:

@@ -221,11 +221,32 @@ def _to_version_4(db: Database) -> None:
             db.execute("DROP TABLE attempts_before")
 
 
+def _to_version_5(db: Database) -> None:
+    """A prepared transaction may cancel several orders, and may place one in another's stead."""
+    made = db.execute(
+        "SELECT name, sql FROM sqlite_master WHERE tbl_name = 'prepared' AND sql IS NOT NULL ORDER BY type DESC"
+    ).fetchall()
+    db.execute("ALTER TABLE prepared RENAME TO prepared_before")
+    for name, sql in made:
+        db.execute(
+            sql.replace("'place', 'cancel'", "'place', 'cancel', 'amend'").replace(
+                "signature TEXT", "signature TEXT, cancels TEXT NOT NULL"
+            )
+        )
+        if name == "prepared":
+            db.execute(
+                "INSERT INTO prepared SELECT *, CASE kind WHEN 'cancel' THEN json_array(order_address) ELSE '[]' END "
+                "FROM prepared_before"
+            )
+            db.execute("DROP TABLE prepared_before")
+
+
 MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (
     _to_version_1,
     _to_version_2,
     _to_version_3,
     _to_version_4,
+    _to_version_5,
 )
 """`MIGRATIONS[n]` takes a journal from version n to n + 1. It runs in a transaction and must not end it."""
 
