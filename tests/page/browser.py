@@ -55,9 +55,9 @@ class Browser:
         """Run a script in every page before the page's own, as an extension of the browser does."""
         self._devtools("Page.addScriptToEvaluateOnNewDocument", {"source": script})
 
-    def screenshot(self, file: Path) -> None:
-        """The whole page, also what has to be scrolled to."""
-        taken = self._devtools("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": True})
+    def screenshot(self, file: Path, whole: bool = True) -> None:
+        """The whole page, also what has to be scrolled to; or what is on the screen."""
+        taken = self._devtools("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": whole})
         file.write_bytes(base64.b64decode(taken["data"]))
 
     def complaints(self) -> list[str]:

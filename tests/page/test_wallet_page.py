@@ -5,20 +5,20 @@ Each test has a market and a wallet of its own. Set QUANTDESK_SCREENSHOTS to a f
 
 from __future__ import annotations
 
-import json
+import base64
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final
 
 import pytest
 from solders.pubkey import Pubkey
+from solders.transaction import VersionedTransaction
 
 from keeper.domain.orders import REVISION_0_2, OnchainStatus, OrderType, Side
 from keeper.domain.prices import Fires
 from keeper.triggers.conditions import fires_of
 from tests.page.browser import browser, missing
-from tests.page.scene import Scene
+from tests.page.scene import Scene, orders_to_look_at
 from tests.support import KeeperConfig, KeeperProcess, Trader, World, until
 
 pytestmark = [
@@ -26,8 +26,8 @@ pytestmark = [
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
 ]
 
-WALLET_JS: Final = (Path(__file__).parent / "wallet.js").read_text()
-"""The wallet that tests bring along; what its user does is `testWallet.mood`."""
+_ENTER, _ESCAPE = "\ue007", "\ue00c"
+"""Keys, as WebDriver writes them."""
 
 
 @pytest.fixture(scope="module")
@@ -52,47 +52,6 @@ async def scene(served: tuple[World, KeeperProcess], tmp_path: Path) -> AsyncIte
         yield Scene(*served, window)
 
 
-async def look_at(scene: Scene, trader: Trader, width: int = 1440, height: int = 900, *, dark: bool = False) -> None:
-    """The page of a wallet, which the browser need not have."""
-    await scene.do(lambda: scene.window.show_as(width, height, dark=dark))
-    await scene.do(scene.window.open, f"{scene.keeper.url}/wallet#{trader.address}")
-    await scene.reads("#stream", "live")
-    await scene.reads("#health", "ready")
-
-
-async def with_wallet(
-    scene: Scene, trader: Trader, width: int = 1440, height: int = 900, *, dark: bool = False
-) -> None:
-    """The page in a browser that has this wallet, connected."""
-    seed = bytes(trader.key)[:32].hex()
-    script = f"({WALLET_JS})({json.dumps(seed)}, {json.dumps(str(trader.address))})"
-    await scene.do(scene.window.before_each_page, script)
-    await scene.do(lambda: scene.window.show_as(width, height, dark=dark))
-    await scene.do(scene.window.open, f"{scene.keeper.url}/wallet")
-    await scene.reads("#connection", "Connect Test wallet <b>")
-    await scene.click("#connection button")
-    await scene.reads("#connection", "Disconnect")
-    await scene.sees("!document.querySelector('#terms').disabled")
-    await scene.reads("#stream", "live")
-
-
-async def choose(scene: Scene, name: str, value: str) -> None:
-    await scene.sees("document.querySelector(`[name=${arguments[0]}] option[value='${arguments[1]}']`)", name, value)
-    await scene.run(
-        "(document.querySelector(`[name=${arguments[0]}]`).value = arguments[1], "
-        "document.querySelector(`[name=${arguments[0]}]`).dispatchEvent(new Event('input', {bubbles: true})), true)",
-        name,
-        value,
-    )
-
-
-async def fill_in(scene: Scene, symbol: str, *, trigger: str, size: str = "1.5", kind: str = "stop_loss") -> None:
-    await choose(scene, "market", symbol)
-    await choose(scene, "order_type", kind)
-    await scene.type("[name=size]", size)
-    await scene.type("[name=trigger_price]", trigger)
-
-
 def orders_of(scene: Scene, trader: Trader) -> list[Pubkey]:
     """Every order that the wallet has on chain, by the journal that the keeper keeps."""
     with scene.keeper.config.reading() as queries:
@@ -104,7 +63,7 @@ async def test_a_wallets_orders_are_told_and_drawn(scene: Scene) -> None:
     sol = world.market("DRAWN/USDC", price_1e6=142_350_000)
     world.place(trader, sol, stop_price_1e6=134_000_000)
     world.place(trader, sol, OrderType.TAKE_PROFIT, stop_price_1e6=150_000_000)
-    await look_at(scene, trader)
+    await scene.look_at(trader)
     await scene.sees("document.querySelectorAll('#open .ladder li').length === 2")
     card = await scene.text("#open .market")
     assert "142.35" in card
@@ -125,15 +84,24 @@ async def test_a_wallets_orders_are_told_and_drawn(scene: Scene) -> None:
     await scene.reads("#open .market", "4.29 % to fall")
     world.set_price(sol, 133_900_000)
     await scene.reads("#ended", "filled")
-    await scene.sees("document.querySelectorAll('#open .ladder li').length === 1")
+    await scene.sees("document.querySelectorAll('#open [data-cancel]').length === 1")
+
+
+async def test_names_from_the_chain_are_text(scene: Scene) -> None:
+    world, trader = scene.world, scene.world.trader()
+    world.place(trader, world.market("<b>X</b>/USDC"), stop_price_1e6=90_000_000)
+    await scene.look_at(trader)
+    assert "<b>X</b>/USDC" in await scene.reads("#open .market", "≤ 90.00")
+    await scene.reads("[name=market]", "<b>X</b>/USDC")
+    assert await scene.run("document.querySelector('b')") is None
 
 
 async def test_place_by_a_browser_wallet_until_it_is_filled(scene: Scene) -> None:
     world, trader = scene.world, scene.world.trader()
     market = world.market("PLACE/USDC", price_1e6=100_000_000)
-    await with_wallet(scene, trader)
+    await scene.connect(trader)
     assert await scene.run("document.querySelector('#address').value") == str(trader.address)
-    await fill_in(scene, "PLACE/USDC", trigger="97")
+    await scene.fill_in("PLACE/USDC", trigger="97")
     assert "It has to fall 3.00 %" in await scene.text("#preview")
     await scene.click("#place .main")
     await scene.reads("#outcome", "The order is open")
@@ -149,29 +117,41 @@ async def test_place_by_a_browser_wallet_until_it_is_filled(scene: Scene) -> Non
     world.set_price(market, 96_000_000)
     await scene.reads("#ended", "filled")
     assert world.position(address) is not None
+    held = await scene.reads("#open .market", "long position")
+    assert "Entered at 96.00" in held
+    assert "liquidated at" in held
+    await scene.reads("#held", "1 of")
+    world.set_price(market, 97_000_000)
+    await scene.reads("#open .market", "+1.50 USDC")
     await scene.click("#ended .link")
     await scene.reads("#detail", str(Pubkey.find_program_address([b"position", bytes(address)], world.program.id)[0]))
 
 
-async def test_cancel_by_a_browser_wallet(scene: Scene) -> None:
+async def test_cancel_by_a_browser_wallet_and_the_keyboard(scene: Scene) -> None:
     world, trader = scene.world, scene.world.trader()
-    order = world.place(trader, world.market("CANCEL/USDC"), stop_price_1e6=90_000_000)
-    await with_wallet(scene, trader)
+    market = world.market("CANCEL/USDC")
+    order = world.place(trader, market, stop_price_1e6=90_000_000)
+    await scene.connect(trader)
     await scene.sees("document.querySelector('[data-cancel]')")
-    await scene.click("[data-cancel]")
+    await scene.run("document.querySelector('[data-cancel]').focus()")
+    world.set_price(market, 99_000_000)
+    await scene.reads("#open .market", "9.09 % to fall")
+    assert await scene.run("document.activeElement.dataset.cancel") == str(order), "a new price takes no focus away"
+    await scene.type("[data-cancel]", _ENTER)
     await scene.reads("#outcome", "The order is cancelled")
     await until(lambda: (found := world.order(order)) is not None and found.status is OnchainStatus.CANCELLED)
-    await scene.click("#transaction form button")
+    await scene.type("body", _ESCAPE)
+    await scene.sees("!document.querySelector('#transaction').open")
     await scene.reads("#ended", "cancelled")
-    await scene.reads("#open", "no open order")
+    await scene.reads("#open", "no open order and no position")
 
 
 async def test_a_wallet_that_refuses(scene: Scene) -> None:
     trader = scene.world.trader()
     scene.world.market("REFUSE/USDC")
-    await with_wallet(scene, trader)
+    await scene.connect(trader)
     await scene.run("testWallet.mood = 'refuse'")
-    await fill_in(scene, "REFUSE/USDC", trigger="95")
+    await scene.fill_in("REFUSE/USDC", trigger="95")
     await scene.click("#place .main")
     said = await scene.reads("#outcome", "The wallet did not sign")
     assert "User rejected the request.<img" in said, "its words are text, whatever they are"
@@ -187,23 +167,29 @@ async def test_a_wallet_that_refuses(scene: Scene) -> None:
 async def test_a_wallet_that_alters_the_transaction(scene: Scene) -> None:
     trader = scene.world.trader()
     scene.world.market("ALTER/USDC")
-    await with_wallet(scene, trader)
+    await scene.connect(trader)
     await scene.run("testWallet.mood = 'alter'")
-    await fill_in(scene, "ALTER/USDC", trigger="95")
+    await scene.fill_in("ALTER/USDC", trigger="95")
     await scene.click("#place .main")
     await scene.reads("#outcome", "arguments are not the prepared ones")
     assert await scene.run("document.querySelector('.steps .failed').textContent.includes('Checked and relayed')")
     assert orders_of(scene, trader) == []
 
 
+async def test_a_wallet_without_a_margin_account_is_warned(scene: Scene) -> None:
+    await scene.look_at(scene.world.trader(account=False))
+    await scene.sees("!document.querySelector('#no-account').hidden")
+    assert await scene.run("document.querySelector('#margin').hidden")
+
+
 async def test_what_took_too_long_to_sign_is_prepared_anew_and_placed_once(scene: Scene) -> None:
     world, trader = scene.world, scene.world.trader()
     world.market("LATE/USDC")
-    await with_wallet(scene, trader)
+    await scene.connect(trader)
     await scene.run("testWallet.mood = 'wait'")
-    await fill_in(scene, "LATE/USDC", trigger="95")
+    await scene.fill_in("LATE/USDC", trigger="95")
     await scene.click("#place .main")
-    await scene.sees("testWallet.asked.length === 1")
+    await scene.sees("testWallet.signed")
     height = world.bank.chain.tip.height
     await until(lambda: world.bank.chain.tip.height > height + 160)
     await scene.run("(testWallet.mood = 'sign', testWallet.go(), true)")
@@ -212,14 +198,31 @@ async def test_what_took_too_long_to_sign_is_prepared_anew_and_placed_once(scene
     assert len(orders_of(scene, trader)) == 1
 
 
+async def test_what_the_wallet_sent_by_itself_is_not_placed_again(scene: Scene) -> None:
+    world, trader = scene.world, scene.world.trader()
+    world.market("SENT/USDC")
+    await scene.connect(trader)
+    await scene.run("testWallet.mood = 'wait'")
+    await scene.fill_in("SENT/USDC", trigger="95")
+    await scene.click("#place .main")
+    signed = base64.b64decode(await scene.sees("testWallet.signed"))
+    landed = world.bank.land(VersionedTransaction.from_bytes(signed))
+    assert not isinstance(landed, str), landed
+    await until(lambda: world.bank.chain.tip.height > landed.slot + 160)
+    await scene.run("(testWallet.mood = 'sign', testWallet.go(), true)")
+    await scene.reads("#outcome", "The order is open")
+    assert await scene.run("testWallet.asked.length") == 1
+    assert len(orders_of(scene, trader)) == 1
+
+
 async def test_what_is_closed_before_it_is_signed_goes_nowhere(scene: Scene) -> None:
     trader = scene.world.trader()
     scene.world.market("CLOSED/USDC")
-    await with_wallet(scene, trader)
+    await scene.connect(trader)
     await scene.run("testWallet.mood = 'wait'")
-    await fill_in(scene, "CLOSED/USDC", trigger="95")
+    await scene.fill_in("CLOSED/USDC", trigger="95")
     await scene.click("#place .main")
-    await scene.sees("testWallet.asked.length === 1")
+    await scene.sees("testWallet.signed")
     await scene.click("#transaction form button")
     await scene.run("(testWallet.mood = 'sign', testWallet.go(), true)")
     # A second order, which is placed, shows that the first had its time.
@@ -231,8 +234,8 @@ async def test_what_is_closed_before_it_is_signed_goes_nowhere(scene: Scene) -> 
 async def test_a_field_that_is_wrong_is_named(scene: Scene) -> None:
     trader = scene.world.trader()
     scene.world.market("WRONG/USDC")
-    await with_wallet(scene, trader)
-    await fill_in(scene, "WRONG/USDC", trigger="95", size="1.2345678")
+    await scene.connect(trader)
+    await scene.fill_in("WRONG/USDC", trigger="95", size="1.2345678")
     await scene.click("#place .main")
     await scene.reads("#place-problem", "Size: ")
     assert await scene.run("document.activeElement.name") == "size"
@@ -244,7 +247,7 @@ async def test_a_field_that_is_wrong_is_named(scene: Scene) -> None:
 async def test_the_page_remembers_its_wallet_and_follows_its_accounts(scene: Scene) -> None:
     trader = scene.world.trader()
     scene.world.market("STAYS/USDC")
-    await with_wallet(scene, trader)
+    await scene.connect(trader)
     await scene.do(scene.window.open, f"{scene.keeper.url}/wallet")
     await scene.reads("#connection", "Disconnect")
     assert await scene.run("testWallet.connects") == [True], "it asks nobody when it comes back"
@@ -273,19 +276,13 @@ async def test_each_screen_and_theme(scene: Scene, tmp_path: Path, width: int, h
     world, trader = scene.world, scene.world.trader()
     suffix = f"{width}{'D' if dark else 'L'}"
     sol = world.market(f"SOL{suffix}/USDC", price_1e6=142_350_000)
-    eth = world.market(f"ETH{suffix}/USDC", price_1e6=3_120_500_000)
-    for stop in (128_400_000, 134_000_000, 139_250_000):
-        world.place(trader, sol, stop_price_1e6=stop, size_1e6=2_500_000)
-    for stop in (150_000_000, 161_500_000):
-        world.place(trader, sol, OrderType.TAKE_PROFIT, stop_price_1e6=stop)
-    world.place(trader, sol, OrderType.TRAILING_STOP, trailing_distance_ppm=50_000)
-    world.place(trader, eth, OrderType.TAKE_PROFIT, Side.SHORT, stop_price_1e6=2_990_000_000)
-    await with_wallet(scene, trader, width, height, dark=dark)
+    orders_to_look_at(world, trader, sol, world.market(f"ETH{suffix}/USDC", price_1e6=3_120_500_000))
+    await scene.connect(trader, width, height, dark=dark)
     await scene.sees("document.querySelectorAll('#open .ladder li').length === 7")
     world.set_price(sol, 139_200_000)
     await scene.reads("#ended", "filled")
-    await scene.sees("document.querySelectorAll('#open .ladder li').length === 6")
-    await fill_in(scene, f"SOL{suffix}/USDC", trigger="131.5")
+    await scene.reads("#open", "long position")
+    await scene.fill_in(f"SOL{suffix}/USDC", trigger="131.5")
     assert await scene.run("document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
     nameless = await scene.run(
         "[...document.querySelectorAll('button, a, input, select, table')].filter((e) => "

@@ -47,7 +47,7 @@ export async function post(path, body) {
   return (await answer(path, { method: "POST", headers, body: JSON.stringify(body) })).body;
 }
 
-/** The order each time that it changes, at first as it is. Ends by itself only by an error; so leave the loop. */
+/** The order as it is and whenever it changes, and null now and then while it does not. It never ends: leave the loop. */
 export async function* changes(order) {
   const seconds = 20;
   let tag = "";
@@ -57,7 +57,7 @@ export async function* changes(order) {
     const path = `/v1/orders/${order}${tag && `?wait_s=${seconds}`}`;
     const { response, body } = await answer(path, request, seconds * 1_000 + ANSWER_WITHIN_MS);
     tag = response.headers.get("ETag") ?? "";
-    if (body) yield body;
+    yield body;
   }
 }
 
@@ -75,18 +75,15 @@ export function poll(path, everyMs, show) {
     }
     asking = true;
     const asked = document.hidden ? null : path();
-    if (asked) {
-      try {
-        const found = await get(asked);
-        if (asked === path()) show(found);
-        trouble(path, "");
-      } catch (error) {
-        trouble(path, asked === path() ? sentence(error) : "");
-      }
+    try {
+      const found = asked && await get(asked).catch((error) => trouble(path, asked === path() ? sentence(error) : ""));
+      if (found) trouble(path, "");
+      if (found && asked === path()) show(found);
+    } finally {
+      asking = false;
+      timer = setTimeout(ask, again ? 0 : everyMs);
+      again = false;
     }
-    asking = false;
-    timer = setTimeout(ask, again ? 0 : everyMs);
-    again = false;
   }
   document.addEventListener("visibilitychange", () => document.hidden || ask());
   ask();

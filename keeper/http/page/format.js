@@ -18,6 +18,7 @@ export function price(text) {
   return number.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: number < 10 ? 6 : 2 });
 }
 
+export const amount = (text) => Number(text).toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 export const percent = (fraction) => `${(Number(fraction) * 100).toFixed(2)} %`;
 export const count = (n) => n.toLocaleString("en");
 export const sol = (lamports) => (lamports === null ? "–" : `${(lamports / 1e9).toFixed(3)} SOL`);
@@ -31,6 +32,7 @@ export function ago(seconds) {
 }
 
 export const since = (unix) => `${ago(Date.now() / 1000 - unix)} ago`;
+export const moment = (unix) => new Date(unix * 1_000).toLocaleString("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit" });
 export const milliseconds = (ms) => (ms === null ? "–" : ms < 10_000 ? `${count(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
 export const trigger = (order) => order.trigger_price ?? order.limit_price ?? null;
 

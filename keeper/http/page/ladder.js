@@ -1,37 +1,78 @@
-// A wallet's open orders by market, on one scale each: the price now, every trigger, and the way between them.
+// A wallet's open orders and positions by market, on one scale each: the price now, and how far from it each trigger and
+// each entry is.
 
 import { $, el, svg, say } from "./dom.js";
-import { ago, count, distance, falls, percent, price, tone, trigger, words } from "./format.js";
+import { ago, amount, count, distance, falls, percent, price, since, tone, trigger, words } from "./format.js";
 import { orderButton } from "./orders.js";
 
 const FARTHEST = 0.5;
 const cards = new Map(), rows = new Map();
 
 /** Draw them; `cancel` is null where the wallet is not this browser's. What stays is changed in place, not made anew. */
-export function showOpen({ wallet, orders, complete, markets, executes, cancel }) {
-  const byMarket = Map.groupBy(orders, (order) => order.market ?? order.market_address);
+export function showOpen({ wallet, orders, complete, positions, markets, executes, cancel }) {
+  const rungs = [...positions.map((position) => held(position)), ...orders.map((order) => waiting(order, executes, cancel))];
+  const byMarket = Map.groupBy(rungs, ({ market }) => market);
   keep(cards, byMarket);
-  keep(rows, new Set(orders.map(({ order }) => order)));
+  keep(rows, new Set(rungs.map(({ key }) => key)));
   const shown = [...byMarket].sort(([a], [b]) => a.localeCompare(b)).map(([name, of]) => {
+    const market = markets.find((market) => market.market === name);
+    const scale = scaleOf(Number(market?.price) || null, of.map(({ at }) => at).filter(Boolean));
     if (!cards.has(name)) cards.set(name, makeCard(name));
     const card = cards.get(name);
-    const triggers = new Map(of.map((order) => [order, executes?.includes(order.order_type) ? Number(trigger(order)) || null : null]));
-    const market = markets.find((market) => market.market === name);
-    const now = Number(market?.price) || null;
-    const scale = scaleOf(now, [...triggers.values()].filter(Boolean));
     updateCard(card, market, scale);
-    const sorted = of.toSorted((a, b) => (triggers.get(b) ?? 0) - (triggers.get(a) ?? 0));
-    arrange(card.list, sorted.map((order) => {
-      if (!rows.has(order.order)) rows.set(order.order, makeRow(order));
-      const row = rows.get(order.order);
-      updateRow(row, order, triggers.get(order), now, scale, cancel);
-      return row.node;
+    // As on a ladder, the highest price on top.
+    arrange(card.list, of.toSorted((a, b) => (b.at ?? 0) - (a.at ?? 0)).map((rung) => {
+      if (!rows.has(rung.key)) rows.set(rung.key, makeRow(rung));
+      const parts = rows.get(rung.key);
+      rung.update(parts, scale);
+      return parts.node;
     }));
     return card.node;
   });
-  if (!complete) shown.push(el("p", { className: "more", textContent: `The ${count(orders.length)} newest; the others are at /v1/orders.` }));
-  if (!orders.length) shown.push(el("p", { className: "empty", textContent: wallet ? "This wallet has no open order." : "No wallet is shown." }));
+  if (!complete) shown.push(el("p", { className: "more", textContent: `The ${count(orders.length)} newest orders; the others are at /v1/orders.` }));
+  if (!rungs.length) shown.push(el("p", { className: "empty", textContent: wallet ? "This wallet has no open order and no position." : "No wallet is shown." }));
   arrange($("open"), shown);
+}
+
+/** An order that waits for its trigger. */
+function waiting(order, executes, cancel) {
+  const at = executes?.includes(order.order_type) ? Number(trigger(order)) || null : null;
+  const down = falls(order), name = `${words(order.order_type)} ${order.side}`;
+  return {
+    key: order.order, market: order.market ?? order.market_address, at,
+    what: [orderButton(order.order, name), el("span", { textContent: `${order.size} ×${order.leverage}` })],
+    undo: `Cancel ${name}, ${order.size}, trigger ${price(trigger(order))}`,
+    update(parts, scale) {
+      say(parts.status, words(order.status), `pill ${tone(order.status)}`);
+      say(parts.reason, order.status_reason);
+      say(parts.where, at ? `${down ? "≤" : "≥"} ${price(at)}` : price(trigger(order)));
+      say(parts.away, at && scale ? away(at, scale.now, down) : "");
+      parts.undo.hidden = !cancel;
+      parts.undo.disabled = order.status === "cancelling" || order.onchain_status !== "pending";
+      parts.undo.onclick = () => cancel(order);
+      drawWay(parts.way, scale, at, down ? "below" : "above");
+    },
+  };
+}
+
+/** A position that a fill opened. */
+function held(position) {
+  const { side, entry_price_quote: entry, liquidation_price_quote: liquidation } = position;
+  const at = Number(entry), quote = position.market?.split("/")[1] ?? "";
+  return {
+    key: position.position, market: position.market ?? position.market_address, at,
+    what: [el("strong", { textContent: `${side} position` }), el("span", { textContent: `${position.size_base} ×${position.leverage}` })],
+    update(parts, scale) {
+      const profit = scale && (scale.now - at) * Number(position.size_base) * (side === "long" ? 1 : -1);
+      const won = profit >= 0;
+      say(parts.status, "held", "pill busy");
+      say(parts.where, scale ? `${won ? "+" : "−"}${amount(Math.abs(profit))} ${quote}` : "", won ? "good" : "bad");
+      say(parts.away, `since ${price(entry)}`);
+      say(parts.reason, `Entered at ${price(entry)} ${since(position.opened_at)}, liquidated at ${price(liquidation)}. ` +
+        `Its margin is ${amount(position.initial_margin_quote)}, and ${amount(position.maintenance_margin_quote)} must stay.`);
+      drawWay(parts.way, scale, at, won ? "above" : "below", Number(liquidation));
+    },
+  };
 }
 
 function keep(map, wanted) {
@@ -66,30 +107,15 @@ function updateCard({ now, age, why, axis }, market, scale) {
   }));
 }
 
-function makeRow(order) {
+function makeRow({ key, what, undo }) {
   const parts = {
-    status: el("span", {}), where: el("strong"), away: el("span"), reason: el("p", { className: "reason" }),
+    status: el("span"), where: el("strong"), away: el("span"), reason: el("p", { className: "reason" }),
     way: svg("svg", { class: "way", "aria-hidden": "true" }),
-    cancel: el("button", { type: "button", className: "text", textContent: "Cancel", "data-cancel": order.order }),
+    undo: undo && el("button", { type: "button", className: "text", textContent: "Cancel", "data-cancel": key, "aria-label": undo }),
   };
-  const name = `${words(order.order_type)} ${order.side}`;
-  parts.cancel.setAttribute("aria-label", `Cancel ${name}, ${order.size}, trigger ${price(trigger(order))}`);
-  parts.node = el("li", { className: "rung", "data-order": order.order },
-    el("div", { className: "what" }, parts.status, orderButton(order.order, name), el("span", { textContent: `${order.size} ×${order.leverage}` })),
-    parts.way, el("div", { className: "where" }, parts.where, parts.away), parts.cancel, parts.reason);
+  parts.node = el("li", { className: "rung" }, el("div", { className: "what" }, parts.status, ...what),
+    parts.way, el("div", { className: "where" }, parts.where, parts.away), parts.undo, parts.reason);
   return parts;
-}
-
-function updateRow(parts, order, at, now, scale, cancel) {
-  const down = falls(order);
-  say(parts.status, words(order.status), `pill ${tone(order.status)}`);
-  say(parts.reason, order.status_reason);
-  say(parts.where, at ? `${down ? "≤" : "≥"} ${price(at)}` : price(trigger(order)));
-  say(parts.away, at && now ? away(at, now, down) : "");
-  parts.cancel.hidden = !cancel;
-  parts.cancel.disabled = order.status === "cancelling" || order.onchain_status !== "pending";
-  parts.cancel.onclick = () => cancel(order);
-  drawWay(parts.way, at, scale, down);
 }
 
 function away(at, now, down) {
@@ -110,16 +136,23 @@ function scaleOf(now, triggers) {
 
 const at = (scale, value) => `${scale.x(value).toFixed(2)}%`;
 
-function drawWay(way, trigger, scale, down) {
-  if (!scale) {
-    way.replaceChildren();
-    return;
+/** From the price to where the trigger or the entry is; a bar where a position is liquidated, if that is near. */
+function drawWay(way, scale, end, side, liquidation) {
+  const y = "50%", parts = [];
+  if (scale) {
+    const now = at(scale, scale.now);
+    parts.push(svg("line", { class: "axis", x1: "0%", x2: "100%", y1: y, y2: y }));
+    if (end) {
+      const x = at(scale, end);
+      parts.push(svg("line", { class: `gap ${side}`, x1: now, x2: x, y1: y, y2: y }));
+      // A trigger is a point that the price may reach, an entry a ring that it left.
+      parts.push(svg("circle", { class: `${liquidation ? "ring" : "dot"} ${side}`, cx: x, cy: y, r: 5 }));
+    }
+    if (liquidation > scale.low && liquidation < scale.high) {
+      const x = at(scale, liquidation);
+      parts.push(svg("line", { class: "end", x1: x, x2: x, y1: "30%", y2: "70%" }));
+    }
+    parts.push(svg("line", { class: "now", x1: now, x2: now, y1: "0%", y2: "100%" }));
   }
-  const y = "50%", now = at(scale, scale.now), parts = [svg("line", { class: "axis", x1: "0%", x2: "100%", y1: y, y2: y })];
-  if (trigger) {
-    const x = at(scale, trigger), side = down ? "below" : "above";
-    parts.push(svg("line", { class: `gap ${side}`, x1: now, x2: x, y1: y, y2: y }), svg("circle", { class: `dot ${side}`, cx: x, cy: y, r: 5 }));
-  }
-  parts.push(svg("line", { class: "now", x1: now, x2: now, y1: "0%", y2: "100%" }));
   way.replaceChildren(...parts);
 }

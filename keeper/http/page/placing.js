@@ -17,7 +17,7 @@ export function showTerms(now) {
   $("terms").disabled = !user || !keeper || !markets.length;
   $("place-hint").hidden = Boolean(user);
   offer(fields.market, markets.map(({ market }) => market));
-  offer(fields.order_type, keeper?.executes.filter((type) => type in NEEDS) ?? []);
+  offer(fields.order_type, Object.keys(NEEDS).filter((type) => keeper?.executes.includes(type)));
   preview();
 }
 
@@ -59,7 +59,7 @@ form.addEventListener("submit", (event) => {
     prepare: (before) => post("/v1/orders", before?.order_id ? { ...terms, order_id: before.order_id } : terms),
     ended(order, error) {
       if (order) known.placed(order);
-      else if (error.field in NAMES) {
+      else if (error?.field in NAMES) {
         putAway();
         problem(error);
       }

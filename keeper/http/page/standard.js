@@ -11,19 +11,28 @@ let onChange = () => {};
 let connected = null;
 
 /** The wallets of this browser that can sign a transaction without sending it: the keeper is who lands it. */
-export const wallets = () => [...found].filter(usable);
+export const wallets = () => [...found];
 
 /** `{ wallet, account }` while one is connected; its account's `address` is who signs. */
 export const session = () => connected;
 
 function usable({ features, chains }) {
-  return CONNECT in features && features[SIGN]?.supportedTransactionVersions?.includes("legacy") &&
+  return CONNECT in features && features[SIGN].supportedTransactionVersions.includes("legacy") &&
     chains.some((chain) => chain.startsWith("solana:"));
+}
+
+/** False as well for what is no wallet at all: whatever runs in the page can register something. */
+function fits(wallet) {
+  try {
+    return usable(wallet);
+  } catch {
+    return false;
+  }
 }
 
 const api = Object.freeze({
   register(...registered) {
-    for (const wallet of registered) if (found.size < MOST_WALLETS) found.add(wallet);
+    for (const wallet of registered) if (found.size < MOST_WALLETS && fits(wallet)) found.add(wallet);
     onChange();
     return () => {
       for (const wallet of registered) found.delete(wallet);

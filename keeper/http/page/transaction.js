@@ -12,6 +12,7 @@ const WAITING = {
 };
 const MARKS = { done: "✓", doing: "…", failed: "✕", todo: "·" };
 const SAID = { done: "done", doing: "under way", failed: "failed", todo: "not yet" };
+const MAYBE_SENT = " The transaction may be on its way: trying again sends the same bytes, and does nothing twice.";
 const TIMES_ANEW = 2, TIMES_SENT = 4, RESEND_MS = 1_000, CHAIN_WITHIN_MS = 180_000;
 const UNDER_WAY = new Set(["prepared", "submitted", "cancelling"]);
 
@@ -26,7 +27,7 @@ const dialog = el("dialog", { id: "transaction", "aria-labelledby": "transaction
   el("form", { method: "dialog" }, title, close), about, list, outcome, proof, again);
 document.body.append(dialog);
 // Whoever closes it before the relay has changed their mind: what the wallet signs after that goes nowhere.
-dialog.addEventListener("close", () => { current = null; });
+dialog.addEventListener("close", () => { if (!dialog.open) current = null; });
 
 let chain = "solana:localnet";
 let current = null;
@@ -64,18 +65,18 @@ async function go(task) {
         await toTheChain(task, enter);
         break;
       } catch (error) {
-        if (error.code !== "blockhash_expired") throw error;
+        if (error?.code !== "blockhash_expired") throw error;
         startOver(task);
         if (anew === TIMES_ANEW) throw error;
       }
     }
     enter("chain");
     const order = await landed(task.relayed.order);
-    if (task === current) show("chain", fit(task, order) ? "done" : "failed", `The order is ${words(order.status)}: ${order.status_reason}`, tone(order.status));
+    if (task === current) show("chain", fits(task.relayed, order) ? "done" : "failed", `The order is ${words(order.status)}: ${order.status_reason}`, tone(order.status));
     task.ended(order);
   } catch (error) {
     if (task === current) {
-      show(step, "failed", (step === "sign" ? "The wallet did not sign: " : "") + sentence(error), "bad");
+      show(step, "failed", told(step, error), "bad");
       again.hidden = false;
       again.focus();
     }
@@ -93,6 +94,12 @@ function stillWanted(task) {
   if (session()?.account.address !== task.user) throw new Error("The wallet has another account now; close this and begin anew.");
 }
 
+/** What went wrong, for people. A wallet throws what it likes. */
+function told(step, error) {
+  if (step === "sign") return `The wallet did not sign: ${error?.message ?? error}`;
+  return sentence(error) + (step === "relay" && unanswered(error) ? MAYBE_SENT : "");
+}
+
 /** Each step once: what is done already when it is tried again is not done again. */
 async function toTheChain(task, enter) {
   // A second is left for the wallet's user, who has a minute in all.
@@ -100,9 +107,15 @@ async function toTheChain(task, enter) {
   if (!task.prepared) {
     stillWanted(task);
     enter("prepare");
-    task.prepared = await task.prepare(task.before);
+    try {
+      task.prepared = await task.prepare(task.before);
+    } catch (error) {
+      if (error?.code !== "order_exists" || !task.before) throw error;
+      // Its wallet had sent the first one by itself, and that landed.
+      task.relayed = task.before;
+    }
   }
-  if (!task.signed) {
+  if (!task.signed && !task.relayed) {
     stillWanted(task);
     enter("sign");
     task.signed = await sign(bytesOf(task.prepared.transaction), chain);
@@ -140,13 +153,13 @@ async function relay(task) {
 async function landed(address) {
   const until = Date.now() + CHAIN_WITHIN_MS;
   for await (const order of changes(address)) {
-    if (!UNDER_WAY.has(order.status)) return order;
+    if (order && !UNDER_WAY.has(order.status)) return order;
     if (Date.now() > until) break;
   }
   throw new Error("The chain takes long; the keeper goes on, and the list of orders shows what becomes of it.");
 }
 
-const fit = (task, { status }) => (task.prepared.kind === "cancel" ? status === "cancelled" : !["rejected", "dropped", "failed"].includes(status));
+const fits = ({ kind }, { status }) => (kind === "cancel" ? status === "cancelled" : !["rejected", "dropped", "failed"].includes(status));
 
 function show(at, how, text, className = "") {
   const n = STEPS.findIndex(([name]) => name === at);

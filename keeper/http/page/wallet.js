@@ -2,7 +2,7 @@
 
 import { $, el, row, emptyRow, say } from "./dom.js";
 import { follow, get, poll, post, sentence } from "./api.js";
-import { ADDRESS, price, short, since, tone, trigger, words } from "./format.js";
+import { ADDRESS, amount, moment, price, short, tone, trigger, words } from "./format.js";
 import { watchHealth } from "./head.js";
 import { showOpen } from "./ladder.js";
 import { orderButton } from "./orders.js";
@@ -13,7 +13,9 @@ import { carryOut, signOn } from "./transaction.js";
 /** The beginnings of the public clusters' genesis hashes. */
 const CLUSTERS = { "5eykt4Us": "mainnet", EtWTRABZ: "devnet", "4uhcVJyU": "testnet" };
 
-let wallet = "", stop = () => {}, keeper = null, markets = [], open = [], complete = true, ended = [], next = null;
+const CACHED_MS = 2_500;
+
+let wallet = "", stop = () => {}, keeper = null, markets = [], open = [], complete = true, positions = [], ended = [], next = null;
 
 watchHealth();
 poll(() => "/v1/keeper", 10_000, (found) => {
@@ -26,17 +28,30 @@ const of = (status) => () => wallet && `/v1/orders?user=${wallet}&status=${statu
 const askOpen = poll(of("active"), 30_000, (page) => { [open, complete] = [page.orders, page.next === null]; draw(); });
 // The sentence of an order that rests tells the price: it is asked for with each.
 const askMarkets = poll(() => "/v1/markets?levels=0", 3_000, (found) => { markets = found.markets; draw(); askOpen(); });
-const askEnded = poll(of("history"), 60_000, (page) => { [ended, next] = [page.orders, page.next]; drawEnded(); });
+const askEnded = poll(of("history"), 60_000, (page) => {
+  const listed = new Set(page.orders.map(({ order }) => order));
+  // What was paged to stays.
+  if (!ended.length) next = page.next;
+  ended = [...page.orders, ...ended.filter(({ order }) => !listed.has(order))];
+  drawEnded();
+});
 
-let soon;
+// These cost the keeper's node a call each, and are kept for two seconds there.
+const askPositions = poll(() => wallet && `/v1/wallets/${wallet}/positions`, 20_000, (page) => { positions = page.positions; draw(); });
+const askAccount = poll(() => wallet && `/v1/wallets/${wallet}/account`, 20_000, showMargin);
+const askMargin = () => { askPositions(); askAccount(); };
+
+let soon, later;
 function news() {
   // Many changes at once are one question.
-  soon ??= setTimeout(() => { soon = undefined; askMarkets(); askEnded(); }, 200);
+  soon ??= setTimeout(() => { soon = undefined; askMarkets(); askEnded(); askMargin(); }, 200);
+  later ??= setTimeout(() => { later = undefined; askMargin(); }, CACHED_MS);
 }
 
 function look(address) {
   stop();
-  [wallet, open, ended, next] = [address, [], [], null];
+  [wallet, open, positions, ended, next] = [address, [], [], [], null];
+  showMargin(null);
   $("address").value = address;
   say($("stream"), "", "pill quiet");
   if (location.hash.slice(1) !== address) history.replaceState(null, "", `#${address}`);
@@ -48,12 +63,15 @@ function look(address) {
   drawEnded();
   askOpen();
   askEnded();
+  askMargin();
 }
 
 function lookAtHash() {
   const address = location.hash.slice(1);
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
   if (ADDRESS.test(address)) look(address);
+  // A place in the page: the reader is there, and the address stays the wallet's.
+  else history.replaceState(null, "", `#${wallet}`);
 }
 addEventListener("hashchange", lookAtHash);
 
@@ -67,8 +85,19 @@ $("look").addEventListener("submit", (event) => {
 
 function draw() {
   const user = session()?.account.address;
-  showOpen({ wallet, orders: open, complete, markets, executes: keeper?.executes, cancel: user === wallet ? cancel : null });
+  showOpen({ wallet, orders: open, complete, positions, markets, executes: keeper?.executes, cancel: user === wallet ? cancel : null });
   showTerms({ markets, keeper, user, placed: () => (wallet === user ? news() : look(user)) });
+}
+
+function showMargin(account) {
+  $("no-account").hidden = account?.exists !== false;
+  $("margin").hidden = !account?.exists;
+  if (!account?.exists) return;
+  say($("collateral"), amount(account.collateral_quote));
+  say($("available"), amount(account.available_margin_quote));
+  say($("needed"), amount(account.initial_margin_quote));
+  say($("kept"), amount(account.maintenance_margin_quote));
+  say($("held"), `${account.positions} of ${account.max_positions}`);
 }
 
 function cancel(order) {
@@ -88,7 +117,7 @@ function drawEnded() {
     ["Size", `${order.size} ×${order.leverage}`, "num"],
     ["Trigger", price(trigger(order)), "num"],
     ["Why", order.status_reason, "reason"],
-    ["Changed", since(order.updated_at), "num"],
+    ["When", moment(order.updated_at), "num"],
   ]));
   $("ended").tBodies[0].replaceChildren(...(rows.length ? rows : [emptyRow(7, wallet ? "Nothing has ended yet." : "No wallet is shown.")]));
   $("older").hidden = !next;
