@@ -18,18 +18,13 @@ from keeper.localnet import base58
 from keeper.localnet.errors import invalid_params, unsupported_transaction_version
 from keeper.localnet.history import Landed
 from keeper.localnet.messages import writable_flags
+from keeper.localnet.parsed_instructions import MEMO_PROGRAMS, parse_instruction
 
 MAX_TRANSACTION_BYTES = 1_232
 WIRE_ENCODINGS = ("base58", "base64")
 ENCODINGS = ("json", "jsonParsed", "base58", "base64")
 
 _MAX_TEXT = {"base58": 1_683, "base64": 1_644}
-_MEMO_PROGRAMS = frozenset(
-    (
-        Pubkey.from_string("MemoSq4gqABAXKb96qnH8TysNcWxMyWCqXgDLGmfcHr"),
-        Pubkey.from_string("Memo1UhkJRfHyvLMcVucJwxXeuD728EqVDDwQDxFMNo"),
-    )
-)
 
 
 def decode_transaction(text: str, encoding: str) -> VersionedTransaction:
@@ -115,12 +110,12 @@ def return_data(meta: TransactionMetadata) -> dict[str, Any] | None:
 
 def memo_of(landed: Landed) -> str | None:
     """The memos of a transaction, each as `[length] text`, joined by semicolons."""
-    if _MEMO_PROGRAMS.isdisjoint(landed.keys):
+    if MEMO_PROGRAMS.isdisjoint(landed.keys):
         return None
     memos = [
         bytes(instruction.data).decode(errors="replace")
         for instruction in landed.transaction.message.instructions
-        if landed.keys[instruction.program_id_index] in _MEMO_PROGRAMS
+        if landed.keys[instruction.program_id_index] in MEMO_PROGRAMS
     ]
     return "; ".join(f"[{len(memo.encode())}] {memo}" for memo in memos) or None
 
@@ -233,13 +228,10 @@ def _instruction(
 ) -> dict[str, Any]:
     data = base58.encode(bytes(instruction.data))
     if encoding == "jsonParsed":
-        # The form of an instruction whose program the node has no parser for.
-        return {
-            "accounts": [str(keys[index]) for index in bytes(instruction.accounts)],
-            "data": data,
-            "programId": str(keys[instruction.program_id_index]),
-            "stackHeight": stack_height,
-        }
+        program, accounts = keys[instruction.program_id_index], [keys[i] for i in bytes(instruction.accounts)]
+        said = parse_instruction(program, accounts, bytes(instruction.data))
+        said = said or {"accounts": [str(account) for account in accounts], "data": data}
+        return said | {"programId": str(program), "stackHeight": stack_height}
     return {
         "accounts": list(bytes(instruction.accounts)),
         "data": data,

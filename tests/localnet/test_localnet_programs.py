@@ -57,7 +57,7 @@ async def test_simulated_inner_instructions(net: Localnet, rpc: Rpc, payer: Paye
         str(TOKEN),
     ]
     assert {inner["stackHeight"] for inner in group["instructions"]} == {2}
-    assert str(address) in group["instructions"][1]["accounts"]
+    assert group["instructions"][1]["parsed"]["info"]["newAccount"] == str(address)
     del config["innerInstructions"]
     assert (await rpc("simulateTransaction", wire(transaction), config))["value"]["innerInstructions"] is None
 
