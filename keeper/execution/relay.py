@@ -181,6 +181,8 @@ def _stands(verdict: Verdict, order: Order, reason: str, orders: Orders) -> None
     if not order.pending:
         verdict.ended[address] = order.slot
         return
+    # The book must not go on with an older reading: what is noted by that is older news to the journal, and ignored.
+    verdict.news.append(OrderSeen(order))
     # What the cancel was laid over holds again.
     if orders.has(address, Reason.ATTEMPT):
         verdict.ops.append(NoteState(address, OrderState.EXECUTING, "An attempt at it is on its way."))

@@ -240,6 +240,19 @@ async def test_an_order_whose_relayed_cancel_can_no_longer_land_is_executed_agai
             assert states == [AttemptState.EXPIRED]
 
 
+async def test_an_order_that_expires_under_a_cancel_that_comes_to_nothing_is_told_to_be_expired(stand: Stand) -> None:
+    """The cancel's end was noted as of a later slot than the book's, and what the book said then was old news."""
+    market, trader = stand.world.market(), stand.world.trader()
+    order = stand.order(trader, market, expires_at=stand.bank.chain.tip.time + 60)
+    async with stand.keeper():
+        await stand.known(order)
+        stand.bank.lose_transactions(1_000_000)
+        await relay_cancel(stand, trader, order)
+        stand.bank.advance_clock(120)
+        stand.outlive_blockhashes()
+        await stand.reach(order, OrderState.EXPIRED)
+
+
 async def test_an_order_whose_relayed_cancel_fails_on_chain_is_executed_again(tmp_path: Path) -> None:
     """Where the cancel lands the order is not pending; where the keeper reads it, it is again."""
     async with Stand.open(tmp_path) as stand:

@@ -25,6 +25,9 @@ from typing import Any, Final
 
 import structlog
 
+from keeper import app
+from keeper.config.program import load_program
+from keeper.config.settings import ProgramSettings
 from keeper.telemetry.logs import set_level
 from tests.simulate.dice import clock, real_perf_counter
 from tests.simulate.episode import Episode, Outcome
@@ -88,6 +91,9 @@ def ground(folder: Path) -> Ground:
     """The ground, ready to be forked from."""
     scopes_in_order()
     # Whatever is read, compiled or cached at its first use is so in all forks, after one episode on another ground.
+    program = load_program(ProgramSettings())
+    # And an IDL is read once: it never changes, and a start spends a tenth of its time on it.
+    vars(app)["load_program"] = lambda settings: program
     first = Episode(Ground(folder / "first"), draw(*_FIRST))
     _logs_into(first.stage.trace, folder)
     first.play()
@@ -136,6 +142,7 @@ def _play_here(made: Ground, scenario: Scenario, keep: bool, out: int) -> None:
     code = 1
     try:
         gc.disable()  # an episode is short; and what a collector ends, it ends at no step of ours
+        gc.collect = lambda generation=2: 0  # nor when a keeper's start asks for it
         made.folder = folder
         episode = Episode(made, scenario, keep=keep)
         _logs_into(episode.stage.trace, folder)

@@ -78,9 +78,9 @@ FAULTS: Final = (
     ),
     Fault(
         "confirmed-is-final",
-        "keeper.execution.lander",
-        'status.confirmation == "finalized"',
-        'status.confirmation in ("confirmed", "finalized")',
+        "keeper.solana.consensus",
+        'return word == "finalized" or',
+        'return word in ("confirmed", "finalized") or',
         "only what is finalized closes an entry",
     ),
     Fault(
@@ -237,8 +237,8 @@ FAULTS: Final = (
     Fault(
         "ended-not-read",
         "keeper.execution.endings",
-        "            if address not in explained:\n                self._journal.post(_end(address, order, slot))\n",
-        "            pass\n",
+        "                self._journal.post(_end(address, order, slot, odd.get(address)))\n",
+        "                pass\n",
         "an order that ended without the keeper gets its named state",
     ),
     Fault(
@@ -280,8 +280,8 @@ FAULTS: Final = (
     Fault(
         "one-key-two-orders",
         "keeper.http.orders.preparing",
-        "            if row is None:\n                return Prepared(await prepare(_Asked(scoped",
-        "            if True:\n                return Prepared(await prepare(_Asked(scoped",
+        "            if row is None:\n                return Prepared(await prepare(Asked(scoped",
+        "            if True:\n                return Prepared(await prepare(Asked(scoped",
         "one idempotency key gives one order",
     ),
     Fault(
