@@ -11,6 +11,7 @@ from solders.pubkey import Pubkey
 
 from keeper.domain.attempts import Fate
 from keeper.domain.orders import OrderState
+from keeper.execution.gate import NO_POSITION
 from keeper.execution.purse import utc_day
 from keeper.journal import Queries
 from tests.chaos.invariants import Findings, check, executions_on_chain
@@ -102,15 +103,14 @@ class Episode:
         stage.set_price(self._scenario.final_price_1e6)
         begun = stage.loop.time()
         findings = Findings(unsettled=["the keeper did not become ready"])
-        settled, resumed = 0, False
+        settled = 0
         while settled < _LOOKS and not self._broken(findings):
             await anyio.sleep(_LOOK_EVERY_S)
             if lives.up is not None:
                 lives.may_refuse = False
-                if stage.bare and not resumed:
-                    # The first fill without its position stops the keeper, until an operator has looked.
-                    resumed = await stage.resume()
             reader = lives.reader()
+            if stage.bare and reader is not None and reader.meta(NO_POSITION) is not None:
+                await stage.resume()  # a fill without its position stops the keeper until an operator has looked
             if lives.up is None or reader is None:
                 settled = 0
             else:
