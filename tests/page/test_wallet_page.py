@@ -28,6 +28,7 @@ pytestmark = [
 
 _ENTER, _ESCAPE = "\ue007", "\ue00c"
 """Keys, as WebDriver writes them."""
+_CANCEL, _CHANGE = "[data-act=cancel]", "[data-act=change]"
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +79,13 @@ async def test_a_wallets_orders_are_told_and_drawn(scene: Scene) -> None:
     assert up_from == pytest.approx(down_from)
     assert up_to > up_from > down_to
     assert (up_to - up_from) / (down_from - down_to) == pytest.approx((150 - 142.35) / (142.35 - 134), rel=0.01)
-    assert not await scene.run("[...document.querySelectorAll('[data-cancel]')].some((e) => !e.hidden)")
+    assert not await scene.run("[...document.querySelectorAll('.act')].some((e) => !e.hidden)")
 
     world.set_price(sol, 140_000_000)
     await scene.reads("#open .market", "4.29 % to fall")
     world.set_price(sol, 133_900_000)
     await scene.reads("#ended", "filled")
-    await scene.sees("document.querySelectorAll('#open [data-cancel]').length === 1")
+    await scene.sees("document.querySelectorAll('#open .act').length === 1")
 
 
 async def test_names_from_the_chain_are_text(scene: Scene) -> None:
@@ -132,18 +133,57 @@ async def test_cancel_by_a_browser_wallet_and_the_keyboard(scene: Scene) -> None
     market = world.market("CANCEL/USDC")
     order = world.place(trader, market, stop_price_1e6=90_000_000)
     await scene.connect(trader)
-    await scene.sees("document.querySelector('[data-cancel]')")
-    await scene.run("document.querySelector('[data-cancel]').focus()")
+    await scene.sees(f"document.querySelector(`{_CANCEL}`)")
+    await scene.run(f"document.querySelector(`{_CANCEL}`).focus()")
     world.set_price(market, 99_000_000)
     await scene.reads("#open .market", "9.09 % to fall")
-    assert await scene.run("document.activeElement.dataset.cancel") == str(order), "a new price takes no focus away"
-    await scene.type("[data-cancel]", _ENTER)
+    assert await scene.run("document.activeElement.parentElement.dataset.order") == str(order), (
+        "a new price takes no focus away"
+    )
+    await scene.type(_CANCEL, _ENTER)
     await scene.reads("#outcome", "The order is cancelled")
     await until(lambda: (found := world.order(order)) is not None and found.status is OnchainStatus.CANCELLED)
     await scene.type("body", _ESCAPE)
     await scene.sees("!document.querySelector('#transaction').open")
     await scene.reads("#ended", "cancelled")
     await scene.reads("#open", "no open order and no position")
+
+
+async def test_change_an_order(scene: Scene) -> None:
+    world, trader = scene.world, scene.world.trader()
+    old = world.place(trader, world.market("CHANGE/USDC"), stop_price_1e6=90_000_000)
+    await scene.connect(trader)
+    await scene.sees(f"document.querySelector(`{_CHANGE}`)")
+    await scene.click(_CHANGE)
+    await scene.reads("#place-title", "Change an order")
+    await scene.click("#submit")
+    await scene.reads("#place-problem", "Nothing is different yet")
+    await scene.run("document.querySelector('[name=trigger_price]').value = ''")
+    await scene.type("[name=trigger_price]", "92.5")
+    await scene.click("#submit")
+    await scene.reads("#outcome", "The order is open")
+    await scene.click("#transaction form button")
+    assert await scene.text("#place-title") == "Place an order"
+    await scene.reads("#open", "≤ 92.50")
+    await scene.reads("#ended", "cancelled")
+    was = world.order(old)
+    assert was is None or was.status is OnchainStatus.CANCELLED
+    (new,) = set(orders_of(scene, trader)) - {old}
+    order = world.order(new)
+    assert order is not None
+    assert (order.stop_price_1e6, order.size_1e6, order.leverage) == (92_500_000, 1_000_000, 5), "the rest stays"
+
+
+async def test_cancel_all(scene: Scene) -> None:
+    world, trader = scene.world, scene.world.trader()
+    market = world.market("ALL/USDC")
+    orders = [world.place(trader, market, stop_price_1e6=70_000_000 + n * 1_000_000) for n in range(18)]
+    await scene.connect(trader)
+    await scene.sees("document.querySelectorAll('#open .act').length === 18")
+    await scene.click("#cancel-all")
+    await scene.reads("#open", "no open order and no position")
+    assert all((o := world.order(order)) is None or o.status is OnchainStatus.CANCELLED for order in orders)
+    assert await scene.run("testWallet.asked.length") == 2, "sixteen fit into one transaction"
 
 
 async def test_a_wallet_that_refuses(scene: Scene) -> None:

@@ -8,9 +8,9 @@ import { orderButton } from "./orders.js";
 const FARTHEST = 0.5;
 const cards = new Map(), rows = new Map();
 
-/** Draw them; `cancel` is null where the wallet is not this browser's. What stays is changed in place, not made anew. */
-export function showOpen({ wallet, orders, complete, positions, markets, executes, cancel }) {
-  const rungs = [...positions.map((position) => held(position)), ...orders.map((order) => waiting(order, executes, cancel))];
+/** Draw them; `acts` are `change` and `cancel`, null where the wallet is not this browser's. What stays is changed in place, not made anew. */
+export function showOpen({ wallet, orders, complete, positions, markets, executes, acts }) {
+  const rungs = [...positions.map((position) => held(position)), ...orders.map((order) => waiting(order, executes, acts))];
   const byMarket = Map.groupBy(rungs, ({ market }) => market);
   keep(cards, byMarket);
   keep(rows, new Set(rungs.map(({ key }) => key)));
@@ -35,21 +35,23 @@ export function showOpen({ wallet, orders, complete, positions, markets, execute
 }
 
 /** An order that waits for its trigger. */
-function waiting(order, executes, cancel) {
+function waiting(order, executes, acts) {
   const at = executes?.includes(order.order_type) ? Number(trigger(order)) || null : null;
   const down = falls(order), name = `${words(order.order_type)} ${order.side}`;
   return {
     key: order.order, market: order.market ?? order.market_address, at,
     what: [orderButton(order.order, name), el("span", { textContent: `${order.size} ×${order.leverage}` })],
-    undo: `Cancel ${name}, ${order.size}, trigger ${price(trigger(order))}`,
+    about: `${name}, ${order.size}, trigger ${price(trigger(order))}`,
     update(parts, scale) {
       say(parts.status, words(order.status), `pill ${tone(order.status)}`);
       say(parts.reason, order.status_reason);
       say(parts.where, at ? `${down ? "≤" : "≥"} ${price(at)}` : price(trigger(order)));
       say(parts.away, at && scale ? away(at, scale.now, down) : "");
-      parts.undo.hidden = !cancel;
-      parts.undo.disabled = order.status === "cancelling" || order.onchain_status !== "pending";
-      parts.undo.onclick = () => cancel(order);
+      parts.act.hidden = !acts;
+      for (const button of parts.act.children) {
+        button.disabled = order.status === "cancelling" || order.onchain_status !== "pending";
+        button.onclick = () => acts[button.dataset.act](order);
+      }
       drawWay(parts.way, scale, at, down ? "below" : "above");
     },
   };
@@ -107,14 +109,15 @@ function updateCard({ now, age, why, axis }, market, scale) {
   }));
 }
 
-function makeRow({ key, what, undo }) {
+function makeRow({ key, what, about }) {
+  const button = (act, text) => el("button", { type: "button", className: "text", textContent: text, "data-act": act, "aria-label": `${text} ${about}` });
   const parts = {
     status: el("span"), where: el("strong"), away: el("span"), reason: el("p", { className: "reason" }),
     way: svg("svg", { class: "way", "aria-hidden": "true" }),
-    undo: undo && el("button", { type: "button", className: "text", textContent: "Cancel", "data-cancel": key, "aria-label": undo }),
+    act: about && el("div", { className: "act", "data-order": key }, button("change", "Change"), button("cancel", "Cancel")),
   };
   parts.node = el("li", { className: "rung" }, el("div", { className: "what" }, parts.status, ...what),
-    parts.way, el("div", { className: "where" }, parts.where, parts.away), parts.undo, parts.reason);
+    parts.way, el("div", { className: "where" }, parts.where, parts.away), parts.act, parts.reason);
   return parts;
 }
 

@@ -14,6 +14,7 @@ const MARKS = { done: "✓", doing: "…", failed: "✕", todo: "·" };
 const SAID = { done: "done", doing: "under way", failed: "failed", todo: "not yet" };
 const MAYBE_SENT = " The transaction may be on its way: trying again sends the same bytes, and does nothing twice.";
 const TIMES_ANEW = 2, TIMES_SENT = 4, RESEND_MS = 1_000, CHAIN_WITHIN_MS = 180_000;
+const MAYBE_DONE = new Set(["order_exists", "order_not_pending"]);
 const UNDER_WAY = new Set(["prepared", "submitted", "cancelling"]);
 
 const title = el("h2", { id: "transaction-title" });
@@ -110,8 +111,8 @@ async function toTheChain(task, enter) {
     try {
       task.prepared = await task.prepare(task.before);
     } catch (error) {
-      if (error?.code !== "order_exists" || !task.before) throw error;
-      // Its wallet had sent the first one by itself, and that landed.
+      if (!task.before || !MAYBE_DONE.has(error?.code)) throw error;
+      // Its wallet may have sent the first one by itself: the chain says.
       task.relayed = task.before;
     }
   }

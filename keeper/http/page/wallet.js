@@ -6,7 +6,7 @@ import { ADDRESS, amount, moment, price, short, tone, trigger, words } from "./f
 import { watchHealth } from "./head.js";
 import { showOpen } from "./ladder.js";
 import { orderButton } from "./orders.js";
-import { showTerms } from "./placing.js";
+import { change, showTerms } from "./placing.js";
 import { connect, disconnect, findWallets, session, wallets } from "./standard.js";
 import { carryOut, signOn } from "./transaction.js";
 
@@ -85,7 +85,8 @@ $("look").addEventListener("submit", (event) => {
 
 function draw() {
   const user = session()?.account.address;
-  showOpen({ wallet, orders: open, complete, positions, markets, executes: keeper?.executes, cancel: user === wallet ? cancel : null });
+  showOpen({ wallet, orders: open, complete, positions, markets, executes: keeper?.executes, acts: user === wallet ? { change, cancel } : null });
+  $("cancel-all").hidden = user !== wallet || open.length < 2;
   showTerms({ markets, keeper, user, placed: () => (wallet === user ? news() : look(user)) });
 }
 
@@ -108,6 +109,25 @@ function cancel(order) {
     ended: news,
   });
 }
+
+$("cancel-all").addEventListener("click", function cancelAll() {
+  const user = wallet;
+  let left = false;
+  carryOut({
+    name: "Cancel all orders",
+    sentence: "Every open order of this wallet, as many as fit into one transaction: all of them, or none.",
+    async prepare() {
+      const { transactions, more } = await post("/v1/orders/cancel-all", { user });
+      if (!transactions.length) throw new Error("No order is left to cancel.");
+      left = more || transactions.length > 1;
+      return transactions[0];
+    },
+    ended(order) {
+      news();
+      if (left && order?.status === "cancelled") cancelAll();
+    },
+  });
+});
 
 function drawEnded() {
   const rows = ended.map((order) => row([
