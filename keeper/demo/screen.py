@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keeper.demo.board import Board
+from keeper.demo.options import SLOT_MS
 from keeper.demo.summary import Summary
 
 _FRAMES_PER_S: Final = 4
@@ -172,7 +173,7 @@ def closing(summary: Summary) -> RenderableType:
     if latency["p50"] is not None:
         lines.append(
             f"From trigger to confirmed: {latency['p50']:.0f} ms at the median, {latency['p99']:.0f} ms at the 99th "
-            "percentile; the chain itself confirms one slot (400 ms) after a transaction lands."
+            f"percentile; the chain itself confirms one slot ({SLOT_MS} ms) after a transaction lands."
         )
     if v.refusals:
         names = ", ".join(f"{count} x {name}" for name, count in sorted(v.refusals.items()))

@@ -16,15 +16,17 @@ class LocalnetConfig:
     """What to serve and how.
 
     Ports: HTTP on `rpc_port`, WebSocket on the next one; 0 picks a free pair. `slot_ms` is the time
-    between blocks in milliseconds; 0 leaves them to `Bank.advance`. The reference program is deployed
-    unless `reference_program` is off or `programs` puts another at its address. `first_slot` is final from
-    the beginning. From the slot `alpenglow_from` on, consensus is Alpenglow; None: TowerBFT for ever.
-    `seed` makes hashes and the node's keys repeatable. The other fields are limits: those of requests are Agave's.
+    between blocks in milliseconds; 0 leaves them to `Bank.advance`. `pace_change` is a slot, and what that time is from
+    there on. The reference program is deployed unless `reference_program` is off or `programs` puts another at its
+    address. `first_slot` is final from the beginning. From the slot `alpenglow_from` on, consensus is Alpenglow; None:
+    TowerBFT for ever. `seed` makes hashes and the node's keys repeatable. The other fields are limits: those of
+    requests are Agave's.
     """
 
     rpc_port: int = DEFAULT_RPC_PORT
     bind_address: str = "127.0.0.1"
     slot_ms: int = 400
+    pace_change: tuple[int, int] | None = None
     confirmed_slots: int = 1
     finalized_slots: int = 31
     alpenglow_from: int | None = None

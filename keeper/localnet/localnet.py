@@ -115,15 +115,20 @@ class Localnet:
 
         await tasks.start(websocket_server, name="localnet-websocket")
         if config.slot_ms:
-            tasks.start_soon(make_blocks, self.bank, config.slot_ms / 1000, name="localnet-blocks")
+            tasks.start_soon(make_blocks, self.bank, config.slot_ms, config.pace_change, name="localnet-blocks")
 
 
-async def make_blocks(bank: Bank, slot_s: float) -> None:
-    """Begin a block every `slot_s` seconds. After a pause of the process it does not hurry to catch up."""
+async def make_blocks(bank: Bank, slot_ms: int, change: tuple[int, int] | None = None) -> None:
+    """Begin a block every `slot_ms` milliseconds; of `change`, a slot and another number, that many from the slot on.
+    After a pause of the process it does not hurry to catch up.
+    """
+    slot_s = slot_ms / 1_000
     due = anyio.current_time() + slot_s
     while True:
         await anyio.sleep_until(due)
-        bank.advance()
+        tip = bank.advance()
+        if change is not None and tip.slot >= change[0]:
+            slot_s = change[1] / 1_000
         due = max(due, anyio.current_time() - slot_s) + slot_s
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -43,8 +44,7 @@ def parse_options(arguments: Sequence[str], *, program: str, has_markets: bool =
         raise UsageError("--with-markets needs the reference program; leave --no-program out")
     if not 0 <= parsed.rpc_port <= 65_534:
         raise UsageError("--rpc-port must be 0 (free ports) or 1 to 65534: the WebSocket takes the next port")
-    if parsed.slot_ms < 1:
-        raise UsageError("--slot-ms must be at least 1 millisecond")
+    slot_ms, pace_change = _pace(parsed.slot_ms)
     if not 0 <= parsed.warp_slot < _SLOTS_END:
         raise UsageError(f"--warp-slot must be 0 to {_SLOTS_END - 1}")
     if not 1 <= parsed.confirmed_slots <= parsed.finalized_slots:
@@ -53,7 +53,8 @@ def parse_options(arguments: Sequence[str], *, program: str, has_markets: bool =
         config=LocalnetConfig(
             rpc_port=parsed.rpc_port,
             bind_address=parsed.bind_address,
-            slot_ms=parsed.slot_ms,
+            slot_ms=slot_ms,
+            pace_change=pace_change,
             confirmed_slots=parsed.confirmed_slots,
             finalized_slots=parsed.finalized_slots,
             alpenglow_from=_alpenglow_from(parsed.consensus),
@@ -128,10 +129,9 @@ def _parser(program: str, *, has_markets: bool) -> argparse.ArgumentParser:
         )
     add(
         "--slot-ms",
-        type=int,
-        default=400,
+        default="400",
         metavar="MS",
-        help="milliseconds between blocks (default: %(default)s)",
+        help="milliseconds between blocks; 400,200@SLOT changes them at that slot (default: %(default)s)",
     )
     add(
         "--confirmed-slots",
@@ -174,6 +174,15 @@ def _parser(program: str, *, has_markets: bool) -> argparse.ArgumentParser:
     in_memory.add_argument("--ledger", "-l", metavar="DIR", help="nothing is written there")
     in_memory.add_argument("--limit-ledger-size", metavar="SHREDS", help="the history's memory has its own bound")
     return parser
+
+
+def _pace(said: str) -> tuple[int, tuple[int, int] | None]:
+    """Milliseconds between blocks, and from which slot on another number."""
+    found = re.fullmatch(r"([1-9]\d{0,6})(?:,([1-9]\d{0,6})@(\d{1,14}))?", said, re.ASCII)
+    if found is None:
+        raise UsageError(f"--slot-ms {said}: say milliseconds of at least 1, or 400,200@SLOT to change them at a slot")
+    first, second, slot = found.groups()
+    return int(first), None if second is None else (int(slot), int(second))
 
 
 def _alpenglow_from(consensus: str) -> int | None:

@@ -9,7 +9,8 @@ from typing import Final
 _INTERVALS: Final = 11
 _LEAST_S: Final = 0.9
 """Slots are whole: over a shorter time than this their number says little."""
-QUICKEST_S: Final = 0.05
+QUICKEST_S: Final = 0.1
+"""About half of what the quickest cluster takes."""
 SLOWEST_S: Final = 5.0
 
 
@@ -33,7 +34,7 @@ class Pace:
 
     @property
     def slots_per_s(self) -> float:
-        """As measured; before that, as many as the quickest cluster that is thinkable would make."""
+        """As measured; before that, as many as with slots of `QUICKEST_S`."""
         if not self._slots_per_s:
             return 1 / QUICKEST_S
         in_order, cut = sorted(self._slots_per_s), len(self._slots_per_s) // 3

@@ -21,6 +21,7 @@ from keeper.localnet import Localnet, LocalnetConfig
 from keeper.localnet.options import UsageError, parse_options
 from keeper.localnet.program import PROGRAM_ID, PROGRAM_SO
 from tests.localnet.localnet_clients import BOUND_S, SOL, Rpc, socket_to
+from tests.support import until
 
 pytestmark = pytest.mark.anyio
 
@@ -131,7 +132,9 @@ def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
         (["--account", some, str(account_file(tmp_path, Pubkey.new_unique(), ["!", "base64"]))], "not base64"),
         (["--rpc-port", "70000"], "--rpc-port must be"),
         (["--rpc-port", "x"], "--rpc-port"),
-        (["--slot-ms", "0"], "--slot-ms must be"),
+        (["--slot-ms", "0"], "milliseconds of at least 1"),
+        (["--slot-ms", "400,200"], "or 400,200@SLOT"),
+        (["--slot-ms", "400,0@5"], "or 400,200@SLOT"),
         (["--confirmed-slots", "5", "--finalized-slots", "4"], "--confirmed-slots must be"),
         (["--consensus", "tower"], "say towerbft, alpenglow, or alpenglow@SLOT"),
         (["--consensus", "alpenglow@"], "say towerbft"),
@@ -144,6 +147,18 @@ def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(UsageError) as usage:
             parse_options(arguments, program="localnet")
         assert words in str(usage.value)
+
+
+def test_the_pace_is_named_and_what_it_becomes() -> None:
+    steady, changing = (parse_options(["--slot-ms", said], program="localnet").config for said in ("250", "400,200@90"))
+    assert (steady.slot_ms, steady.pace_change) == (250, None)
+    assert (changing.slot_ms, changing.pace_change) == (400, (90, 200))
+
+
+async def test_the_pace_changes_in_mid_run() -> None:
+    """From so slow that the test would not live to see the last slot."""
+    async with Localnet(LocalnetConfig(rpc_port=0, slot_ms=2_500, pace_change=(1, 5))) as net:
+        await until(lambda: net.bank.chain.tip.slot > 30)
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,17 @@ def test_a_clock_that_goes_back_is_named_and_the_price_stays() -> None:
     assert feed.fault is None
 
 
+def test_news_of_a_node_that_is_behind_is_late_and_of_an_impossible_slot_is_not() -> None:
+    feed = Feed("SOL/USDC", "pyth", SOL_USD_ACCOUNT, Demands(OWNERS["pyth"], SOL_USD, 10_000))
+    assert not feed.late(0)
+    account = AccountBytes(SOL_USD_ACCOUNT, OWNERS["pyth"], 1, update())
+    for newest in (500_000_000, 2**60):  # the second is a node's that says too much: it must not make all others late
+        feed.take(account, MARKET, Now(newest, 1_800_000_000.0, 0.4))
+        assert feed.late(newest - 1)
+        assert not feed.late(newest)
+        assert not feed.late(newest - 1_001)
+
+
 # -- properties
 
 

@@ -1,7 +1,7 @@
 """The feeds that markets name, watched: each account's news is checked, and is a fact or a fault that is named.
 
-One socket for all of them, to the first endpoint that serves it, and a reading of all accounts now and then: a feed is
-told of by subscription, and what a socket misses is read.
+One socket for all of them, to one endpoint after the other, and a reading of all accounts now and then: a feed is told
+of by subscription, and what a socket misses is read.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +29,7 @@ from keeper.venue.prices.quote import BadFeed, Demands, Fault, Now, price_of
 _READ_EVERY_S: Final = 5.0
 _BACK_S: Final = 5
 """A time that is told by the slot may go back a little."""
+_LATE_SLOTS: Final = 1_000
 _FIRST_BACKOFF_S: Final = 0.25
 _LONGEST_BACKOFF_S: Final = 15.0
 
@@ -45,6 +47,12 @@ class Feed:
     price: Price | None = None
     fault: Fault | None = None
     sentence: str = "it was not read yet"
+
+    def late(self, slot: int) -> bool:
+        """Whether news as of a slot comes from a node that is behind, and so says nothing new. A slot that is behind by
+        more than nodes are has nothing to do with the one that is known: one of the two is wrong, and either may be it.
+        """
+        return self.price is not None and 0 < self.price.slot - slot <= _LATE_SLOTS
 
     def take(self, account: AccountBytes | None, market: Pubkey, now: Now) -> Price | None:
         """The account's price as of `now`, when it is news and everything holds that is demanded of it."""
@@ -105,20 +113,20 @@ class FeedWatch:
         return f"FeedWatch({len(self.feeds)} feeds, {sum(feed.fault is not None for feed in self.feeds)} with a fault)"
 
     async def run(self) -> None:
-        """Watch until cancelled: subscribe, read, and begin again at the next endpoint when a socket is lost."""
+        """Watch until cancelled: by a socket, and by reading now and then, whether there is a socket or not."""
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(self._read_now_and_then)
+            await self._follow()
+
+    async def _follow(self) -> None:
+        """Subscribe, and begin again at the next endpoint when a socket is lost."""
         backoff, place = _FIRST_BACKOFF_S, 0
         while True:
             await self.turns.turn()
             label, url = self._places[place]
             began = time.monotonic()
-            try:
+            with suppress(ChainError):  # what lasts shows by the prices' age
                 await self._one_connection(label, url)
-            except ChainError:
-                pass
-            except ExceptionGroup as group:
-                _, rest = group.split(ChainError)
-                if rest is not None:
-                    raise
             if time.monotonic() - began > _LONGEST_BACKOFF_S:
                 backoff = _FIRST_BACKOFF_S
             place = (place + 1) % len(self._places)
@@ -133,16 +141,15 @@ class FeedWatch:
         calls = subscribed(url, wanted, label=label, silence_s=self._silence_s, connect=self._connect)
         async with calls as socket:
             await self._client.pool.identify(label)
-            async with anyio.create_task_group() as tg:
-                tg.start_soon(self._read_now_and_then)
-                async for news in socket.notifications():
-                    await self.turns.turn()
-                    if news.value is not None:
-                        self._account_news(news)
+            async for news in socket.notifications():
+                await self.turns.turn()
+                if news.value is not None:
+                    self._account_news(news)
 
     async def _read_now_and_then(self) -> None:
         while True:
-            await self.read()
+            with suppress(ChainError):
+                await self.read()
             await anyio.sleep(_READ_EVERY_S)
 
     async def read(self) -> None:
@@ -165,6 +172,8 @@ class FeedWatch:
 
     def _take(self, feed: Feed, account: AccountBytes | None, slot: int) -> None:
         received = time.monotonic_ns()
+        if feed.late(slot):
+            return
         market = next((m for m in self._markets() if feed.market in (m.symbol, str(m.address))), None)
         before = feed.fault
         if market is None:
