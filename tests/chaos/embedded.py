@@ -31,6 +31,7 @@ class EmbeddedStage(Stage):
 
     pace = 1.0
     settle_within_s = 20.0
+    sure_after_s = 0.0
     # Everything twenty times as fast as in life, as the blocks are.
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "rpc": {

@@ -202,12 +202,13 @@ class Episode:
         await self._set_price(scenario.final_price_1e6)
         outcome = Outcome(orders=len(self._placed))
         findings = Findings()
-        broken_before: set[str] = set()
+        broken_since: dict[str, float] = {}
         ready = False
         while True:
-            # What can never become right is there at the next look, too; a record that was read in parts is not.
-            outcome.violations = [*stage.witness.violations, *(s for s in findings.broken if s in broken_before)]
-            broken_before = set(findings.broken)
+            now = time.monotonic()
+            broken_since = {sentence: broken_since.get(sentence, now) for sentence in findings.broken}
+            sure = [sentence for sentence, since in broken_since.items() if now - since >= stage.sure_after_s]
+            outcome.violations = [*stage.witness.violations, *sure]
             if stage.lives.bad_end:
                 outcome.violations.append(f"{stage.lives.bad_end}")
             if outcome.violations or (ready and not findings.unsettled and not findings.broken):

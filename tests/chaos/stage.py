@@ -33,12 +33,14 @@ SOL: Final = 1_000_000_000
 class Stage(ABC):
     """What an episode plays on; reused from episode to episode, with a new journal now and then.
 
-    `pace` is how many times slower than the plan it plays, `settle_within_s` how long convergence may take, and
-    `settings` are its keepers'. What is done to the chain raises Refused when the chain does not do it.
+    `pace` is how many times slower than the plan it plays, `settle_within_s` how long convergence may take,
+    `sure_after_s` how long what can never become right has to be seen for, and `settings` are its keepers'. What is
+    done to the chain raises Refused when the chain does not do it.
     """
 
     pace: ClassVar[float]
     settle_within_s: ClassVar[float]
+    sure_after_s: ClassVar[float]
     settings: ClassVar[Mapping[str, Mapping[str, Any]]]
 
     def __init__(self, proxies: Sequence[FaultProxy], lives: Lives, witness: AnyWitness, folder: Path) -> None:
