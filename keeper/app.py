@@ -82,8 +82,16 @@ class Ready:
     reload: Callable[[Settings], None]
 
 
-async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside: Outside = REAL_WORLD) -> None:
-    """Run the keeper until cancelled. Misconfigured, before anything is sent, when it can't work."""
+async def run(
+    settings: Settings,
+    *,
+    on_ready: Callable[[Ready], None],
+    on_stand_by: Callable[[str], None] | None = None,
+    outside: Outside = REAL_WORLD,
+) -> None:
+    """Run the keeper until cancelled. Misconfigured, before anything is sent, when it can't work. LeaseLost when
+    another keeper has taken over; `on_stand_by` is told whose lease is waited for.
+    """
     # The journal's thread needs the interpreter's lock a dozen times a commit, and would wait 5 ms for it each time.
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     program = load_program(settings.program)
@@ -94,11 +102,12 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
 
     async with AsyncExitStack() as stack:
         opened = Journal.open(
-            settings.journal.path,
+            limits.journal_home(settings, outside.machine),
             retention=Retention(history_days=settings.journal.retention_days),
             on_group=telemetry.journal_group,
             inline_below_s=settings.journal.inline_below_ms / 1e3,
             machine=outside.machine,
+            on_stand_by=on_stand_by,
         )
         journal = await stack.enter_async_context(opened)
 
@@ -166,6 +175,7 @@ async def run(settings: Settings, *, on_ready: Callable[[Ready], None], outside:
         lag = stack.enter_context(contextlib.closing(outside.lag()))
         schedule = await stack.enter_async_context(outside.schedule())
         async with anyio.create_task_group() as tg:
+            tg.start_soon(journal.hold, name="lease")
             await tg.start(blockhashes.run, name="blockhashes")
             schedule.every(_CONSENSUS_EVERY_S, partial(client.consensus.look, telemetry.report), "consensus", tg)
             await execution.recovery.resolve(await execution.recovery.load())

@@ -109,7 +109,7 @@ async def _from_journal(settings: Settings, name: str, missing: dict[str, str]) 
             )
 
     try:
-        with contextlib.closing(Reader(settings.journal.path)) as journal:
+        with contextlib.closing(Reader(settings.journal.place)) as journal:
             address, found = await journal.read(look)
     except KeeperError as e:
         missing["journal"] = str(e)

@@ -1,14 +1,16 @@
-"""`keeper journal`: what an operator does to the journal's file."""
+"""`keeper journal`: what an operator does to the journal."""
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from keeper.commands import EXIT_FAILED, options
+from keeper.domain.errors import Misconfigured
 
 if TYPE_CHECKING:
     from keeper.journal import Home
@@ -53,6 +55,22 @@ def backup(given: options.Given, target: options.NewFile) -> None:
 
 
 @journal_cli.command()
+@options.takes_settings()
+def copy(
+    given: options.Given,
+    source: Annotated[Path, typer.Argument(help="The SQLite file of a keeper that does not run.", show_default=False)],
+) -> None:
+    """Copy a journal from a SQLite file into the empty database of journal.url, as of one moment, and compare them."""
+    from keeper.journal import copy_to_postgres
+
+    url = given.settings().journal.url
+    if url is None:
+        raise Misconfigured("There is no database to copy to.", remedy="Set journal.url.")
+    counts = copy_to_postgres(source, url.get_secret_value())
+    print(", ".join(f"{count} {table}" for table, count in counts.items()) + " are in both.")
+
+
+@journal_cli.command()
 @options.takes_settings("journal.path")
 def vacuum(given: options.Given) -> None:
     """Give the space of removed rows back to the disk. The keeper must not be running."""
@@ -63,4 +81,4 @@ def vacuum(given: options.Given) -> None:
 def _home(given: options.Given) -> Home:
     from keeper.journal import home_of
 
-    return home_of(given.settings().journal.path)
+    return home_of(given.settings().journal.place)

@@ -154,7 +154,7 @@ def _list(
     from keeper.journal import Reader
 
     async def read() -> tuple[list[Row], str | None]:
-        with contextlib.closing(Reader(given.settings().journal.path)) as journal:
+        with contextlib.closing(Reader(given.settings().journal.place)) as journal:
             return await journal.read(lambda queries: ask(queries, queries.market_names()))
 
     rows, cursor = anyio.run(read)

@@ -81,6 +81,8 @@ def takes_settings(*names: str) -> Callable[[Callable[..., None]], Callable[...,
                 value = values.pop(name.replace(".", "_"))
                 if value is not None:
                     given.flags.setdefault(section, {})[field] = value
+            if "path" in given.flags.get("journal", {}):
+                given.flags["journal"]["url"] = None  # the file that was asked for, whatever the settings say
             command(given, **values)
 
         own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]

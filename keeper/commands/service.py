@@ -50,8 +50,15 @@ async def serve(settings: Settings, load: Callable[[], Settings], on_ready: Call
             tg.start_soon(service.attend, keeper, name="supervisor")
             on_ready(keeper)
 
+        def standing_by(why: str) -> None:
+            if not service.told:
+                tg.start_soon(service.stand_by, name="standing-by")
+            service.told = f"standing by: {why}"
+            notifier.ready(service.told)
+            _log.info("keeper.standing_by", detail=why)
+
         try:
-            await app.run(settings, on_ready=ready)
+            await app.run(settings, on_ready=ready, on_stand_by=standing_by)
         finally:
             faulthandler.cancel_dump_traceback_later()
             notifier.close()
@@ -113,6 +120,12 @@ class _Service:
         """
         if self.settings.health.exit_when_stuck:
             faulthandler.dump_traceback_later(self.settings.health.stalled_after_s, exit=True)
+
+    async def stand_by(self) -> None:
+        """Ping the supervisor until there is work to attend to."""
+        while self.keeper is None:
+            self.notifier.ping()
+            await anyio.sleep(min(_AT_LEAST_EVERY_S, (self.notifier.watchdog_s or math.inf) / 3))
 
     async def attend(self, keeper: app.Ready) -> None:
         """Tell the supervisor how the keeper is, whenever it knows something else, and ping it while no loop is stuck.

@@ -61,11 +61,18 @@ def _feed_id(value: str) -> str:
     return digits
 
 
+def _postgres(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+        raise ValueError("it is no URL of a PostgreSQL database: postgresql://user@host/database")
+    return value
+
+
 Share = Annotated[float, Field(gt=0, le=1)]
 Address = Annotated[str, AfterValidator(_base58)]
 Genesis = Annotated[str, AfterValidator(_genesis)]
 FeedId = Annotated[str, AfterValidator(_feed_id)]
 Digest = Annotated[SecretStr, AfterValidator(_sha256)]
+PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres)]
 Network = Annotated[str, AfterValidator(_network)]
 Origin = Annotated[str, AfterValidator(_origin)]
 

@@ -13,7 +13,7 @@ from typing import Final, Literal, Self, cast
 from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from keeper.config.fields import Address, Digest, FeedId, Genesis, Network, Origin, Section, Share
+from keeper.config.fields import Address, Digest, FeedId, Genesis, Network, Origin, PostgresUrl, Section, Share
 
 CALLS_A_TURN: Final = 5
 """A loop may wait for so many calls, each up to its deadline, and still counts as slow, not as stuck."""
@@ -79,6 +79,10 @@ class JournalSettings(Section):
     """The journal: what was attempted, durable before it is sent."""
 
     path: Path = Field(Path("keeper.sqlite"), description="SQLite file; one keeper at a time")
+    url: PostgresUrl | None = Field(
+        None,
+        description="instead of a file: the URL of a PostgreSQL database, as libpq takes it; it may name several hosts",
+    )
     retention_days: float = Field(
         30, ge=0.001, description="ended orders and attempts are removed after so many days, or parts of one"
     )
@@ -86,8 +90,14 @@ class JournalSettings(Section):
         8.0,
         ge=0,
         le=100,
-        description="a lone order is committed on the event loop's thread while commits take no longer; 0: never",
+        description="a lone order is committed on the event loop's thread while commits take no longer; 0: never. "
+        "With a URL it is not",
     )
+
+    @property
+    def place(self) -> Path | str:
+        """The database's URL with its password, or the file when there is none: for whoever opens it."""
+        return self.path if self.url is None else self.url.get_secret_value()
 
 
 class FeedSettings(Section):
@@ -315,6 +325,17 @@ class LogSettings(Section):
     format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else JSON")
 
 
+class ClusterSettings(Section):
+    """Several keepers on one PostgreSQL journal: one works, the others stand by."""
+
+    name: str = Field(
+        "", max_length=64, pattern=r"^[\w.:-]*$", description="this keeper's name among them; by default the host's"
+    )
+    lease_s: float = Field(
+        3.0, ge=1, le=60, description="another takes over from a keeper that was not heard of for so many seconds"
+    )
+
+
 class Settings(BaseSettings):
     """All settings. See each section's fields."""
 
@@ -331,6 +352,7 @@ class Settings(BaseSettings):
     key: KeySettings = KeySettings()
     journal: JournalSettings = JournalSettings()
     prices: PriceSettings = PriceSettings()
+    cluster: ClusterSettings = ClusterSettings()
     trigger: TriggerSettings = TriggerSettings()
     execution: ExecutionSettings = ExecutionSettings()
     fees: FeeSettings = FeeSettings()

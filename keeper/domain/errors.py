@@ -95,6 +95,14 @@ class JournalBusy(JournalError):
     """Another keeper holds this journal. Two writers would send twice, so the second refuses to start."""
 
 
+class StandBy(JournalBusy):
+    """Another keeper of the same service holds the lease; this one may take over when that ends."""
+
+
+class LeaseLost(JournalError):
+    """Another keeper of the same service has taken over: this process must not go on with what it knows."""
+
+
 class JournalVersion(JournalError):
     """The journal was written by a newer keeper than this one."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_URL: Final = re.compile(r"\b(?P<scheme>https?|wss?)://(?P<rest>[^\s'\"<>]+)")
+_URL: Final = re.compile(r"\b(?P<scheme>https?|wss?|postgres(?:ql)?)://(?P<rest>[^\s'\"<>]+)")
 
 
 def host_only(text: str) -> str:

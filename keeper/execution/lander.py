@@ -99,14 +99,14 @@ class Lander:
 
     def begin(self, flights: Sequence[Flight]) -> Broadcast | None:
         """Put the bytes on the wire; `heard` takes what the nodes say. The journal must hold them already (promise 1).
-        None in a dry run.
+        None in a dry run, and once another keeper may have taken over.
         """
         now = time.monotonic()
         for flight in flights:
             # In a dry run what an earlier run has sent is looked up until it has landed by itself, or no longer can.
             flight.next_send_s = math.inf if self._dry_run else now + self._limits.resend_every_s
         self._wake.set()
-        if self._dry_run or not flights:
+        if self._dry_run or not flights or self._journal.lapsed():
             return None
         wires = [flight.attempt.wire for flight in flights]
         return self._client.pool.send(wires, deadline_s=self._limits.send_deadline_s)

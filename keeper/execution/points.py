@@ -1,7 +1,8 @@
-"""Named points between two steps, where a test can kill the process.
+"""Named points between two steps, where a test can kill or stop the process.
 
 A promise that holds through kill -9 has to be tried at each place where a kill hurts most. With the environment
-variable QUANTDESK_CRASH_AT="journaled:3" the process sends itself SIGKILL the third time it passes that point.
+variable QUANTDESK_CRASH_AT="journaled:3" the process sends itself SIGKILL the third time it passes that point, and
+with "journaled:3:stop" SIGSTOP, from which the test lets it go on when it is too late.
 Without it a point is one comparison.
 """
 
@@ -28,7 +29,7 @@ POINTS: Final = (
     "recovering",  # open attempts were loaded, none looked up
 )
 
-_wanted, _, _count = os.environ.get("QUANTDESK_CRASH_AT", "").partition(":")
+_wanted, _count, _how = (*os.environ.get("QUANTDESK_CRASH_AT", "").split(":"), "", "")[:3]
 _left = int(_count or 1)
 if _wanted and _wanted not in POINTS:
     raise ValueError(f"QUANTDESK_CRASH_AT names no point: {_wanted}; the points are {', '.join(POINTS)}")
@@ -44,4 +45,4 @@ def point(name: str) -> None:
     if name == _wanted:
         _left -= 1
         if _left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGSTOP if _how == "stop" else signal.SIGKILL)

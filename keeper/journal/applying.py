@@ -51,6 +51,19 @@ def apply(rows: Rows, ops: Sequence[o.Op], now: float) -> None:
     rows.absorb(caller.mine)
 
 
+def refused(rows: Rows, ops: Sequence[o.Op], now: float) -> JournalError | None:
+    """`apply` for a store: the error of a refused caller, whatever it was refused with."""
+    try:
+        apply(rows, ops, now)
+    except JournalError as error:
+        return error
+    except Exception as error:  # one caller's nonsense is not the others' loss
+        found = JournalError(f"The journal can't keep this: {type(error).__name__}: {error}.")
+        found.__cause__ = error
+        return found
+    return None
+
+
 class _Caller:
     """One caller's view: its own copies over the group's rows."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
 import queue
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 import anyio
 
-from keeper.domain.errors import JournalError
+from keeper.domain.errors import JournalError, LeaseLost, StandBy
 from keeper.domain.reports import GroupDone
 from keeper.journal.homes import home_of
+from keeper.journal.looking import Holder
 from keeper.journal.machine import REAL, Machine
 from keeper.journal.ops import Note, Op
 from keeper.journal.queries import Queries
@@ -26,6 +28,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _READERS: Final = 2
+_ASK_AGAIN_S: Final = 0.1
 _MAX_CALLERS: Final = 8_192
 _MAX_NOTES: Final = 65_536
 
@@ -139,27 +142,33 @@ class Journal(Reader):
         on_group: Callable[[GroupDone], None] | None = None,
         inline_below_s: float = 0.0,
         machine: Machine = REAL,
+        on_stand_by: Callable[[str], None] | None = None,
     ) -> AsyncIterator[Journal]:
         """Lock the journal, create it when it is missing and migrate it; on leaving, write what waits and let go of it.
 
         `on_group` is told of every group, on the loop; it must be quick. `max_notes` bounds the posted notes in memory.
         `inline_below_s`: `Writer.commit_now` does its work while the slowest of the last five commits took no longer; 0
-        means never. `machine` is what it runs on.
+        means never. `machine` is what it runs on. With `on_stand_by`, which is told who holds the journal, a lease is
+        waited for.
 
         Raises JournalBusy, JournalVersion, or JournalError with the reason and what to do.
         """
         journal = cls(place, retention or Retention(), on_group, machine)
-        journal.writer = await machine.in_thread(
-            functools.partial(
-                Writer,
-                journal.home.open_store,
-                loop=asyncio.get_running_loop(),
-                max_notes=max_notes,
-                on_group=journal._group,
-                inline_below_s=inline_below_s,
-                machine=machine,
-            )
+        open_writer = functools.partial(
+            Writer,
+            journal.home.open_store,
+            loop=asyncio.get_running_loop(),
+            max_notes=max_notes,
+            on_group=journal._group,
+            inline_below_s=inline_below_s,
+            machine=machine,
         )
+        try:
+            journal.writer = await journal._opened(open_writer, on_stand_by)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await machine.in_thread(journal.home.leave)
+            raise
         journal.writer.start()
         try:
             journal._last_change_id = await journal.read(Queries.last_change_id)
@@ -171,6 +180,21 @@ class Journal(Reader):
                 await machine.in_thread(journal.writer.close)
         if journal.waiting_notes:
             raise JournalError(f"{journal.waiting_notes} notes were lost on closing. {journal.problem}")
+
+    async def _opened(self, open_writer: Callable[[], Writer], on_stand_by: Callable[[str], None] | None) -> Writer:
+        told = ""
+        while True:
+            try:
+                writer: Writer = await self._machine.in_thread(open_writer)
+            except StandBy as held:
+                if on_stand_by is None:
+                    raise
+                if str(held) != told:
+                    told = str(held)
+                    on_stand_by(told)
+                await anyio.sleep(_ASK_AGAIN_S)
+            else:
+                return writer
 
     # --- writing
 
@@ -234,6 +258,22 @@ class Journal(Reader):
     def waiting_callers(self) -> int:
         """Callers whose operations wait for the next group."""
         return self.writer.waiting_callers
+
+    @property
+    def leases(self) -> tuple[Holder, ...]:
+        """Who held what a moment ago; none for a journal that is a file."""
+        return self.writer.holders
+
+    def lapsed(self) -> bool:
+        """Whether another keeper may have taken over by now: nothing is sent then, committed or not."""
+        return self.writer.lapsed
+
+    async def hold(self) -> None:
+        """Return never. Raises LeaseLost when another keeper has taken over."""
+        while True:
+            await anyio.sleep(_ASK_AGAIN_S if self.home.leased else math.inf)
+            if self.writer.lost is not None:
+                raise LeaseLost(self.writer.lost)
 
     # --- changes, for streams and long polls
 

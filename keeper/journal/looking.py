@@ -64,6 +64,23 @@ class Inspection:
     size_bytes: int
 
 
+SERVICE: Final = "*"
+"""What the lease is on that gives the right to write. (One on a market would have the market's address.)"""
+NAME: Final = "keeper:"
+"""Before a keeper's name: the lease that says that it runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A lease that runs: on what, whose, in which term, since when (unix seconds), and for how long it still runs."""
+
+    what: str
+    holder: str
+    term: int
+    since: float
+    left_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Something that must not be: what, of whom, and the detail."""

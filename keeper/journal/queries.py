@@ -141,7 +141,7 @@ class Queries:
             rows = self._all(f"{_ORDERS[: -len(' orders')]} {parts[0]}", *args)
         else:
             # The numbers first: of the rows that each part gives, most are not on the page.
-            numbers = " UNION ALL ".join(f"SELECT id FROM (SELECT id FROM {part}) AS some" for part in parts)
+            numbers = " UNION ALL ".join(f"SELECT id FROM (SELECT id FROM {part}) AS part" for part in parts)
             rows = self._all(
                 f"{_ORDERS} WHERE id IN (SELECT id FROM ({numbers}) AS e ORDER BY id DESC LIMIT ?) ORDER BY id DESC",
                 *args,
@@ -295,7 +295,7 @@ class Queries:
         )
         per_fate = " UNION ALL ".join(
             "SELECT * FROM (SELECT order_address, signed_at FROM attempts INDEXED BY attempts_fate "
-            f"WHERE fate = ? AND kind = '{AttemptKind.EXECUTE.value}' ORDER BY signed_at DESC LIMIT ?) AS some"
+            f"WHERE fate = ? AND kind = '{AttemptKind.EXECUTE.value}' ORDER BY signed_at DESC LIMIT ?) AS part"
             for _ in BAD_FATES
         )
         args = [value for fate in sorted(BAD_FATES) for value in (fate.value, limit)]

@@ -57,6 +57,13 @@ def from_stored(value: int) -> int:
     return value + _SPAN if value < 0 else value
 
 
+def exported(row: dict[str, Any]) -> dict[str, Any]:
+    """A row by its columns, for JSON: u64 are plain numbers. (msgspec writes bytes as base64 by itself.)"""
+    for column in U64_COLUMNS & row.keys():
+        row[column] = None if row[column] is None else from_stored(row[column])
+    return row
+
+
 _address = functools.lru_cache(maxsize=4_096)(Pubkey.from_string)
 """Many rows have their user and market in common: reading base58 costs more than looking it up."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from keeper.domain.errors import DuplicateAttempt, JournalError
-from keeper.journal.looking import Finding, Inspection
+from keeper.journal.looking import Finding, Holder, Inspection
 from keeper.journal.ops import JournalConflict, Op
 from keeper.journal.queries import Queries
 from keeper.journal.retention import Pruned, Retention
@@ -37,6 +37,21 @@ class Store(Protocol):
     @property
     def trouble(self) -> str | None:
         """What is not well with the store beside the last `apply`, in words for an operator; None when all is."""
+        ...
+
+    @property
+    def lost(self) -> str | None:
+        """Why this process may never write again: another keeper has taken over. None while it may."""
+        ...
+
+    @property
+    def holders(self) -> tuple[Holder, ...]:
+        """Who held which lease a moment ago; none where there are no leases."""
+        ...
+
+    @property
+    def lapsed(self) -> bool:
+        """Whether the right to write may be over at this moment: what was committed before is not sent on now."""
         ...
 
     def apply(self, callers: Sequence[Sequence[Op]], *, durable: bool, waits: bool = True) -> list[JournalError | None]:
@@ -84,12 +99,26 @@ class Home(Protocol):
         """Which one it is, for people: without a credential."""
         ...
 
+    @property
+    def leased(self) -> bool:
+        """Whether the right to write is a lease, which another may have next."""
+        ...
+
     def open_store(self, on_news: Callable[[], None]) -> Store:
         """Take the right to write, make the journal when it is missing, and bring it to the newest version. `on_news`
         is told, from any thread, that the store's `trouble` or `wants_turn` may have changed.
 
-        Raises JournalBusy when another has the right, JournalVersion, or JournalError with the reason and what to do.
+        Raises StandBy when another has the right for as long as it renews it: then ask again, or `leave`. Raises
+        JournalBusy when another has it for good, JournalVersion, or JournalError with the reason and what to do.
         """
+        ...
+
+    def leave(self) -> None:
+        """Stand by no more."""
+        ...
+
+    def holders(self) -> list[Holder]:
+        """Who holds which lease now; none where there are no leases."""
         ...
 
     def open_queries(self) -> Queries:
@@ -123,15 +152,16 @@ class Home(Protocol):
         ...
 
 
-def refusal(error: Exception) -> JournalError:
-    """The error of one caller whose operations the store's own rules, or their numbers, do not allow."""
-    text = str(error)
+def refusal(error: Exception, doubled: str | None) -> JournalError:
+    """The error of one caller whose operations the store's own rules, or their numbers, do not allow. `doubled` is the
+    table whose unique index refused a row, if one did.
+    """
     found: JournalError
-    if "UNIQUE" in text and "attempts." in text:
-        found = DuplicateAttempt(f"The journal's index refused the attempt: {text}.")
-    elif "UNIQUE" in text and "prepared." in text:
-        found = JournalConflict(f"The journal's index refused the prepared transaction: {text}.")
+    if doubled == "attempts":
+        found = DuplicateAttempt(f"The journal's index refused the attempt: {error}.")
+    elif doubled == "prepared":
+        found = JournalConflict(f"The journal's index refused the prepared transaction: {error}.")
     else:
-        found = JournalError(f"The journal can't keep this: {type(error).__name__}: {text}.")
+        found = JournalError(f"The journal can't keep this: {type(error).__name__}: {error}.")
     found.__cause__ = error
     return found

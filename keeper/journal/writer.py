@@ -24,6 +24,7 @@ from typing import Final
 
 from keeper.domain.errors import JournalError
 from keeper.domain.reports import GroupDone
+from keeper.journal.looking import Holder
 from keeper.journal.machine import REAL, Machine
 from keeper.journal.ops import Note, Op
 from keeper.journal.queue import Bag, Caller, Group, Queue, Upkeep, Waiting, Work
@@ -167,6 +168,21 @@ class Writer:
     def problem(self) -> str | None:
         """Why the last write failed, or what else is not well with the store; None while the journal is healthy."""
         return self._problem or self._store.trouble
+
+    @property
+    def lost(self) -> str | None:
+        """See Store."""
+        return self._store.lost
+
+    @property
+    def holders(self) -> tuple[Holder, ...]:
+        """See Store."""
+        return self._store.holders
+
+    @property
+    def lapsed(self) -> bool:
+        """See Store."""
+        return self._store.lapsed
 
     @property
     def waiting_notes(self) -> int:

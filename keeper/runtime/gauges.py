@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from keeper.domain.health import Health
 from keeper.execution.assembly import Execution
 from keeper.execution.orders import Reason
-from keeper.journal import Journal
+from keeper.journal import NAME, SERVICE, Journal
 from keeper.runtime.lag import LoopLag
 from keeper.solana.client import ChainClient
 from keeper.solana.watch import ProgramWatch
@@ -51,6 +51,10 @@ class Gauges:
         m.order_records.set(len(self.execution.orders))
         for reason in Reason:
             m.orders_blocked.labels(reason.name.lower()).set(len(self.execution.orders.blocked(reason)))
+        for lease in self.journal.leases:
+            if lease.what == SERVICE:
+                m.lease_term.set(lease.term)
+        m.keepers.set(sum(lease.what.startswith(NAME) for lease in self.journal.leases))
         m.journal_waiting.labels("commits").set(self.journal.waiting_callers)
         m.journal_waiting.labels("notes").set(self.journal.waiting_notes)
 

@@ -10,7 +10,7 @@ from typing import Final
 from keeper.domain.errors import ChainError
 from keeper.domain.health import Check, Health
 from keeper.execution.assembly import Execution
-from keeper.journal import Journal
+from keeper.journal import NAME, SERVICE, Journal
 from keeper.runtime.watchdog import Watchdog
 from keeper.solana.client import ChainClient
 from keeper.solana.clock import ClockWatch
@@ -53,7 +53,7 @@ class HealthReport:
             self._consensus(),
             self._prices(),
             *self._feeds(),
-            Check("journal", self.journal.healthy, self.journal.problem or ""),
+            Check("journal", self.journal.healthy, self.journal.problem or self._keepers()),
             Check("sending", self.execution.gate.is_open, self._sending()),
             self._attempts(),
             Check("loops", not self.watchdog.stalled, self._stuck()),
@@ -66,6 +66,14 @@ class HealthReport:
     def _stuck(self) -> str:
         stalled = self.watchdog.stalled
         return f"stuck, and only a restart helps: {', '.join(stalled)}" if stalled else ""
+
+    def _keepers(self) -> str:
+        held = next((lease for lease in self.journal.leases if lease.what == SERVICE), None)
+        if held is None:
+            return ""
+        names = [lease.holder for lease in self.journal.leases if lease.what.startswith(NAME)]
+        others = [name for name in names if name != held.holder]
+        return f"held by {held.holder} in term {held.term}; {', '.join(others) or 'nobody'} stands by"
 
     def _sending(self) -> str:
         reasons = list(self.execution.gate.reasons.values())

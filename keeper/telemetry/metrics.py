@@ -148,6 +148,12 @@ class Metrics:
             "keeper_journal_inline_commit_seconds",
             "Those of them that were made on the event loop's thread, which could do nothing else meanwhile.",
         )
+        self.lease_term = gauge(
+            "keeper_lease_term", "The term of the lease that the working keeper holds: it rises with each takeover."
+        )
+        self.keepers = gauge(
+            "keeper_keepers", "Keepers that run on this journal, those that stand by included; 0 for a file."
+        )
         self.journal_waiting = gauge(
             "keeper_journal_waiting", "What waits to be written: commits that somebody waits for, and notes.", ["what"]
         )

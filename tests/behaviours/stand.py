@@ -27,9 +27,8 @@ from keeper.app import Ready, run
 from keeper.config.loading import load_settings
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState
 from keeper.domain.orders import OrderState
-from keeper.journal import Queries
+from keeper.journal import Queries, home_of
 from keeper.journal.records import OrderRow
-from keeper.journal.sqlite.files import open_reader
 from keeper.localnet import Bank
 from keeper.runtime.outside import REAL_WORLD, Outside
 from tests.behaviours.edited_node import EditedNode
@@ -205,7 +204,7 @@ class Stand:
     def journal(self) -> Queries:
         """Queries on the keeper's journal."""
         if self.witness.journal is None:
-            self.witness.journal = Queries(open_reader(self.config.journal))
+            self.witness.journal = home_of(self.config.place).open_queries()
         return self.witness.journal
 
     def row(self, order: Pubkey) -> OrderRow | None:

@@ -73,6 +73,7 @@ async def test_a_pause_between_the_decision_and_the_signature_holds_the_attempt_
         assert len(stand.attempts(order)) == 2
 
 
+@pytest.mark.file_journal
 @pytest.mark.parametrize("retry", [False, True], ids=["first", "retry"])
 @pytest.mark.parametrize("what", ["one row", "the disk"])
 async def test_1_what_the_journal_does_not_take_is_not_sent_and_is_tried_again(
@@ -131,6 +132,7 @@ async def known_price(stand: Stand, market: Pubkey) -> int:
     return round(float(shown["price"]) * USDC)
 
 
+@pytest.mark.file_journal
 @pytest.mark.parametrize("until_it_fails", [True, False], ids=["until the journal fails", "for a second and a half"])
 async def test_a_decision_that_waited_for_the_journal_is_decided_again(tmp_path: Path, until_it_fails: bool) -> None:
     """A shell holds the journal's file while a price meets an order, and has moved back before the shell lets go."""

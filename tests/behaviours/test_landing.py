@@ -281,6 +281,7 @@ async def test_10_what_a_fork_dropped_rests_again_when_its_price_was_dropped_too
         await stand.reach(order, OrderState.FILLED)
 
 
+@pytest.mark.file_journal
 async def test_4_an_end_that_the_journal_could_not_take_is_concluded_again(stand: Stand) -> None:
     """The disk refuses the very commit that says expired: the order must not hang on what only memory knows."""
     async with stand.keeper():

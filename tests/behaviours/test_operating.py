@@ -281,7 +281,7 @@ async def test_25_a_signal_drains_and_persists(tmp_path: Path, number: signal.Si
 
 
 async def test_a_pause_survives_a_restart_and_a_resume_goes_on(stand: Stand) -> None:
-    async with Journal.open(stand.config.journal) as journal:
+    async with Journal.open(stand.config.place) as journal:
         await journal.commit(SetMeta("paused", "paused by an operator: maintenance"))
     market = stand.world.market()
     order = stand.order(stand.world.trader(), market, 101)
@@ -290,7 +290,7 @@ async def test_a_pause_survives_a_restart_and_a_resume_goes_on(stand: Stand) -> 
             await stand.reach(order, OrderState.TRIGGERED)
             await stays(lambda: not stand.sends, stand)
             assert "maintenance" in (await stand.readiness("sending"))[1]
-    async with Journal.open(stand.config.journal) as journal:
+    async with Journal.open(stand.config.place) as journal:
         await journal.commit(SetMeta("paused", None))
     async with stand.keeper():
         await stand.reach(order, OrderState.FILLED)

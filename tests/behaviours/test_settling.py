@@ -51,6 +51,7 @@ async def test_failures_that_come_together_are_read_in_a_few_requests(stand: Sta
         assert 'keeper_outflow_lamports_total{what="rent"} 0.0' in metrics
 
 
+@pytest.mark.file_journal
 @pytest.mark.parametrize("end", ["confirmed", "failed", "finalized", "expired"])
 async def test_one_end_that_the_journal_refuses_is_not_the_others_trouble(stand: Stand, end: str) -> None:
     """Not the disk: one row. The others of its batch are recorded, it waits by itself, and health says so."""
@@ -89,6 +90,7 @@ def ended(stand: Stand, order: Pubkey, end: str) -> bool:
     return state == end or (end, state) == ("confirmed", "finalized")
 
 
+@pytest.mark.file_journal
 async def test_a_refused_end_is_counted_and_after_a_restart_it_is_looked_up_again(stand: Stand) -> None:
     with contextlib.ExitStack() as cleanup:
         async with stand.keeper():

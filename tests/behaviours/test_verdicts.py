@@ -199,7 +199,7 @@ def without_transactions(call: dict[str, Any], reply: dict[str, Any]) -> None:
 
 async def keeper_failures(stand: Stand) -> list[dict[str, object]]:
     """What `keeper failures --json` prints, beside the running keeper."""
-    arguments = ["-m", "keeper", "failures", "--json", "--journal", str(stand.config.journal)]
+    arguments = ["-m", "keeper", "failures", "--json", "--config", str(stand.config.file)]
     done = await anyio.run_process([sys.executable, *arguments])
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -17,8 +17,7 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from keeper.domain.orders import OrderType, Side
-from keeper.journal import Queries
-from keeper.journal.sqlite.files import open_reader
+from keeper.journal import Queries, home_of
 from tests.chaos.invariants import Record
 from tests.chaos.lives import Lives
 from tests.chaos.proxy import FaultProxy
@@ -97,7 +96,7 @@ class Stage(ABC):
         self.config = KeeperConfig.at(folder, self.key, **{**self.settings, "rpc": rpc})
         await self.lives.start(self.config, cold=True)
         await self.lives.ready()
-        self.witness.journal = Queries(open_reader(self.config.journal))
+        self.witness.journal = home_of(self.config.place).open_queries()
 
     def _close_journal(self) -> None:
         if self.witness.journal is not None:

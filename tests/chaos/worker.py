@@ -57,7 +57,7 @@ async def _one(stage: Stage, seed: int, episode: int, evidence: Path) -> Outcome
     # A journal that is damaged or contradicts itself is found here, while the keeper goes on writing it.
     outcome.violations += [
         f"the journal: {finding.what}: {finding.subject} {finding.detail}"
-        for finding in home_of(stage.config.journal).verify()
+        for finding in home_of(stage.config.place).verify()
     ]
     counts = outcome.counts + (_counters(stage) - before)
     line = {

@@ -48,6 +48,7 @@ from keeper.venue.idl import PACKAGED, load_idl
 from keeper.venue.program import Program
 from keeper.venue.venue import decode_market, decode_order
 from tests.support import until
+from tests.support.postgres import place_of
 
 USDC = 1_000_000
 SOL = 1_000_000_000
@@ -287,7 +288,7 @@ async def world(directory: Path, limits: ApiLimits | None = None) -> AsyncIterat
     """SOL/USDC at 100 on a chain whose blocks are made by hand."""
     async with (
         Localnet(LocalnetConfig(rpc_port=0, slot_ms=0, finalized_slots=2)) as net,
-        Journal.open(directory / "journal.sqlite") as journal,
+        Journal.open(place_of(directory / "journal.sqlite")) as journal,
         anyio.create_task_group() as tasks,
     ):
         program = Program(net.program_id, load_idl(PACKAGED["0.2"]))

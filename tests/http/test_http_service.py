@@ -35,6 +35,7 @@ from keeper.solana.pool import PoolLimits, RpcPool
 from keeper.solana.rpc import Endpoint
 from tests.http.http_world import LIMITS, Relay, SetHealth, World, problem, serving, signed
 from tests.support import BOUND_S
+from tests.support.postgres import place_of
 
 pytestmark = pytest.mark.anyio
 
@@ -144,7 +145,7 @@ async def test_a_restart_changes_nothing_for_keys_and_submissions(
     world: World, wallet: Keypair, tmp_path: Path
 ) -> None:
     """The same journal file, opened by a second keeper after the first one ended."""
-    path, headers = tmp_path / "journal.sqlite", {"Idempotency-Key": "over-a-restart"}
+    path, headers = place_of(tmp_path / "journal.sqlite"), {"Idempotency-Key": "over-a-restart"}
     answers = []
     for _ in range(2):
         async with Journal.open(path) as journal, anyio.create_task_group() as tasks:

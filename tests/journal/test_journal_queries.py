@@ -39,11 +39,11 @@ ACTIVE = [state for state in OrderState if not state.terminal]
 HISTORY = [state for state in OrderState if state.terminal]
 
 
-async def test_orders_by_every_filter_page_by_page(tmp_path: Path) -> None:
+async def test_orders_by_every_filter_page_by_page(place: Path | str) -> None:
     users, markets = [key() for _ in range(3)], [key(), MARKET]
     orders = [make_order(user=user, market=market) for user, market, _ in itertools.product(users, markets, range(12))]
     states = {order.address: list(OrderState)[n % 12] for n, order in enumerate(orders)}
-    async with Journal.open(tmp_path / "j.db") as journal:
+    async with Journal.open(place) as journal:
         for n, order in enumerate(orders):
             client = f"client-{n % 6}"
             await journal.commit(NoteOrder(order, states[order.address], "As told.", client_order_id=client))
@@ -83,8 +83,8 @@ async def test_orders_by_every_filter_page_by_page(tmp_path: Path) -> None:
         assert set(await journal.seen_orders(ACTIVE)) == {a for a, s in states.items() if not s.terminal}
 
 
-async def test_the_orders_of_a_page_come_in_one_query(tmp_path: Path) -> None:
-    async with Journal.open(tmp_path / "j.db") as journal:
+async def test_the_orders_of_a_page_come_in_one_query(place: Path | str) -> None:
+    async with Journal.open(place) as journal:
         orders = [make_order() for _ in range(3)]
         await journal.commit(*(NoteOrder(order) for order in orders))
         asked = [orders[0].address, orders[2].address, orders[2].address, key()]
@@ -94,18 +94,18 @@ async def test_the_orders_of_a_page_come_in_one_query(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["", "garbage", "WyJhIl0", "W10", "é", "WzEsMl0"])
-async def test_a_foreign_cursor_is_refused(tmp_path: Path, cursor: str) -> None:
-    async with Journal.open(tmp_path / "j.db") as journal:
+async def test_a_foreign_cursor_is_refused(place: Path | str, cursor: str) -> None:
+    async with Journal.open(place) as journal:
         with pytest.raises(JournalError, match="cursor"):
             await journal.orders(cursor=cursor)
         with pytest.raises(JournalError, match="A page has"):
             await journal.orders(limit=0)
 
 
-async def test_executions_and_failures(tmp_path: Path) -> None:
+async def test_executions_and_failures(place: Path | str) -> None:
     orders = [make_order() for _ in range(30)]
     ends = [Fate.EXECUTED, Fate.CANNOT_PAY, Fate.LOST_RACE]
-    async with Journal.open(tmp_path / "j.db") as journal:
+    async with Journal.open(place) as journal:
         for n, order in enumerate(orders):
             # Three share each moment of signing: the cursor has to tell them apart.
             attempt = make_attempt(order.address, signed_at=float(n // 3))
@@ -135,10 +135,10 @@ async def test_executions_and_failures(tmp_path: Path) -> None:
         assert len(await journal.failures(limit=3)) == 3
 
 
-async def test_changes_resume_without_a_gap(tmp_path: Path) -> None:
+async def test_changes_resume_without_a_gap(place: Path | str) -> None:
     users = [key(), key()]
     orders = [make_order(user=users[n % 2]) for n in range(40)]
-    async with Journal.open(tmp_path / "j.db") as journal:
+    async with Journal.open(place) as journal:
         seen: list[int] = []
 
         async def follow() -> None:
@@ -174,14 +174,14 @@ async def test_changes_resume_without_a_gap(tmp_path: Path) -> None:
         assert (await journal.changes_after(120)).changes == ()
         assert (await journal.changes_after(999)).last_id == 999
         assert journal.last_change_id == 120
-    async with Journal.open(tmp_path / "j.db") as journal:
+    async with Journal.open(place) as journal:
         assert journal.last_change_id == 120
         await journal.commit(NoteOrder(make_order()))
         assert journal.last_change_id == 121
 
 
-async def test_a_reader_sees_one_moment_and_never_holds_up_the_writer(tmp_path: Path) -> None:
-    async with Journal.open(tmp_path / "j.db") as journal:
+async def test_a_reader_sees_one_moment_and_never_holds_up_the_writer(place: Path | str) -> None:
+    async with Journal.open(place) as journal:
         order = make_order()
         await journal.commit(NoteOrder(order))
 

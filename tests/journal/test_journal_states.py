@@ -31,11 +31,11 @@ def test_an_end_is_an_end(old: OrderState, new: OrderState) -> None:
         assert (old, new) in ALLOWED
 
 
-async def test_what_the_account_says_stands_against_what_the_clock_says(tmp_path: Path) -> None:
+async def test_what_the_account_says_stands_against_what_the_clock_says(place: Path | str) -> None:
     """An old list showed it pending after its user had cancelled it, and by then it was past its expiry."""
     order = make_order(slot=100)
     cancelled = order._replace(slot=120, status=OnchainStatus.CANCELLED)
-    async with Journal.open(tmp_path / "j.db") as journal:
+    async with Journal.open(place) as journal:
         await journal.commit(NoteOrder(order, OrderState.EXPIRED, "It is past its expiry."))
         await journal.commit(NoteOrder(cancelled, OrderState.CANCELLED, "Its user cancelled it."))
         await journal.commit(NoteState(order.address, OrderState.DROPPED, "Its account is gone."))
@@ -55,9 +55,9 @@ def test_failed_is_not_revived_by_a_tick_and_a_cancel_blocks() -> None:
     assert (OrderState.OPEN, OrderState.SUBMITTED) not in ALLOWED
 
 
-async def test_a_fork_or_an_operator_reopens(tmp_path: Path) -> None:
+async def test_a_fork_or_an_operator_reopens(place: Path | str) -> None:
     order = make_order()
-    async with Journal.open(tmp_path / "j.db") as journal:
+    async with Journal.open(place) as journal:
         await journal.commit(NoteOrder(order), NoteState(order.address, OrderState.FILLED, "Filled."))
         await journal.commit(NoteState(order.address, OrderState.OPEN, "It rests."))
         row = await journal.order(order.address)
@@ -71,10 +71,10 @@ async def test_a_fork_or_an_operator_reopens(tmp_path: Path) -> None:
         assert [item.address for item in page.items] == [order.address], "its index entry came back too"
 
 
-async def test_older_facts_never_overwrite_newer_ones(tmp_path: Path) -> None:
+async def test_older_facts_never_overwrite_newer_ones(place: Path | str) -> None:
     order = make_order(slot=200)
     older = order._replace(slot=150, stop_price_1e6=1)
-    async with Journal.open(tmp_path / "j.db") as journal:
+    async with Journal.open(place) as journal:
         await journal.commit(NoteOrder(order))
         await journal.commit(NoteOrder(older, OrderState.CANCELLED, "An old sighting."))
         row = await journal.order(order.address)
@@ -89,9 +89,9 @@ async def test_older_facts_never_overwrite_newer_ones(tmp_path: Path) -> None:
         assert row.version == 1, "a later sighting of the same is no visible change"
 
 
-async def test_a_change_is_recorded_when_state_or_reason_really_changed(tmp_path: Path) -> None:
+async def test_a_change_is_recorded_when_state_or_reason_really_changed(place: Path | str) -> None:
     order = make_order()
-    async with Journal.open(tmp_path / "j.db") as journal:
+    async with Journal.open(place) as journal:
         await journal.commit(NoteOrder(order, OrderState.OPEN, "Waits for 95.5; the price is 97.1."))
         await journal.commit(NoteState(order.address, OrderState.OPEN, "Waits for 95.5; the price is 96.05."))
         await journal.commit(NoteState(order.address, OrderState.OPEN, "Its market is paused."))
@@ -118,10 +118,10 @@ def test_reason_class() -> None:
     assert reason_class("Paused.") != reason_class("Stale.")
 
 
-async def test_what_triggered_it_and_its_position(tmp_path: Path) -> None:
+async def test_what_triggered_it_and_its_position(place: Path | str) -> None:
     order = make_order()
     position = key()
-    async with Journal.open(tmp_path / "j.db") as journal:
+    async with Journal.open(place) as journal:
         await journal.commit(NoteOrder(order, client_order_id="mine"))
         await journal.commit(
             NoteState(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,29 +25,22 @@ from keeper.journal import (
     Queries,
     Retention,
     UseBudget,
+    home_of,
 )
 from keeper.journal.ops import Disarm, Intend, Launched, Op, TooLate
-from keeper.journal.sqlite.files import create, open_reader
-from keeper.journal.sqlite.store import SqliteStore
 from keeper.journal.store import Store
 from tests.journal.journal_making import make_attempt, make_order, make_prepared
 
 Opened = tuple[Store, Queries]
 
 
-def _sqlite(path: Path) -> Opened:
-    create(path)
-    store = SqliteStore(path, lambda: None)
-    return store, Queries(open_reader(path))
-
-
-STORES: dict[str, Callable[[Path], Opened]] = {"sqlite": _sqlite}
-
-
-@pytest.fixture(params=STORES)
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
-    store, queries = STORES[request.param](tmp_path / "j.db")
+@pytest.fixture
+def opened(place: Path | str) -> Iterator[Opened]:
+    home = home_of(place)
+    store = home.open_store(lambda: None)
+    queries = home.open_queries()
     yield store, queries
+    assert home.verify() == []
     queries.close()
     store.close()
 

@@ -16,8 +16,8 @@ import anyio
 from anyio.abc import Process
 from solders.keypair import Keypair
 
-from keeper.journal import Queries
-from keeper.journal.sqlite.files import open_reader
+from keeper.journal import Queries, home_of
+from tests.support.postgres import place_of
 from tests.support.waiting import BOUND_S
 from tests.support.world import World
 
@@ -51,7 +51,7 @@ class KeeperConfig:
             **sections,
             "rpc": rpc,
             "key": {"file": str(folder / "key.json")},
-            "journal": {"path": str(folder / "journal.sqlite"), **sections.get("journal", {})},
+            "journal": {**_journal(folder / "journal.sqlite"), **sections.get("journal", {})},
             "http": {"port": 0, **sections.get("http", {})},
             "log": {"level": "debug", "format": "json", **sections.get("log", {})},
         }
@@ -69,8 +69,14 @@ class KeeperConfig:
 
     @property
     def journal(self) -> Path:
-        """The journal's file."""
+        """The journal's file. A test that needs one is marked `file_journal`."""
         return Path(self.settings["journal"]["path"])
+
+    @property
+    def place(self) -> Path | str:
+        """Where the journal is: its file, or its database's URL."""
+        journal = self.settings["journal"]
+        return journal["url"] if "url" in journal else Path(journal["path"])
 
     @property
     def log(self) -> Path:
@@ -85,7 +91,7 @@ class KeeperConfig:
     @contextmanager
     def reading(self) -> Iterator[Queries]:
         """The journal's queries on a connection of their own, beside a running keeper or after it."""
-        queries = Queries(open_reader(self.journal))
+        queries = home_of(self.place).open_queries()
         try:
             yield queries
         finally:
@@ -170,6 +176,11 @@ class KeeperProcess:
     def log_end(self, characters: int = 3_000) -> str:
         """The end of its log."""
         return self.config.log.read_text(errors="replace")[-characters:]
+
+
+def _journal(path: Path) -> dict[str, str]:
+    place = place_of(path)
+    return {"url": place} if isinstance(place, str) else {"path": str(place)}
 
 
 def _table(name: str, values: Mapping[str, Any]) -> str:

@@ -41,24 +41,25 @@ def journal(settings: JournalSettings, lines: Lines, *, keeper_runs: bool) -> In
     """The journal: writable, nobody else's, of a version that this keeper reads."""
     path = settings.path.absolute()
     try:
-        found = home_of(path).inspect()
+        home = home_of(settings.place)
+        found = home.inspect()
     except KeeperError as e:
-        lines.refused("journal", e, remedy="" if isinstance(e, JournalError) else "Check journal.path.")
+        lines.refused("journal", e, remedy="" if isinstance(e, JournalError) else "Check journal.path, or journal.url.")
         return None
     if found.holder is not None and not keeper_runs:
         lines.fail("journal", found.holder, "If that is no keeper of yours, set journal.path to another file.")
         return found
     if found.version is None:
-        lines.passed("journal", f"{path} will be made")
+        lines.passed("journal", f"{home.name} will be made")
     elif found.version < found.newest:
         lines.warn(
             "journal",
-            f"{path} has version {found.version}; the start brings it to {found.newest}, and there is no way back",
+            f"{home.name} has version {found.version}; the start brings it to {found.newest}, and there is no way back",
             f"Back it up first: keeper journal backup {path}.before",
         )
     else:
-        lines.passed("journal", f"{path} is writable, version {found.version}, {found.size_bytes / 1e6:.1f} MB")
-    free = shutil.disk_usage(path.parent).free
+        lines.passed("journal", f"{home.name} is writable, version {found.version}, {found.size_bytes / 1e6:.1f} MB")
+    free = _LEAST_FREE_BYTES if settings.url is not None else shutil.disk_usage(path.parent).free
     if free < _LEAST_FREE_BYTES:
         lines.warn("disk", f"{free / 1e6:.0f} MB are free in {path.parent}", "Make room: a full disk stops sending.")
     for stop in ("paused", "fill_without_position"):

@@ -8,6 +8,7 @@ from keeper.commands.checks.lines import Lines
 from keeper.config.endpoints import endpoints_of
 from keeper.config.program import load_program
 from keeper.config.settings import Settings
+from keeper.journal import home_of
 from keeper.runtime.genesis import GENESIS, refuse_another_chain
 from keeper.venue.deployment import check_idl, check_program
 
@@ -27,7 +28,7 @@ async def look(settings: Settings) -> Lines:
     if not working:
         return lines
     known = None if found is None else found.meta.get(GENESIS)
-    lines.try_to("journal", lambda: refuse_another_chain(str(settings.journal.path), known, genesis))
+    lines.try_to("journal", lambda: refuse_another_chain(home_of(settings.journal.place).name, known, genesis))
     await chain.sockets(working, lines)
     async with client_for(working) as client:
         await chain.clock(client, lines)

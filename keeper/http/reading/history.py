@@ -32,6 +32,15 @@ class OrderCount(Answer, frozen=True, kw_only=True):
     orders: int
 
 
+class LeaseView(Answer, frozen=True, kw_only=True):
+    """A right that one keeper has for a time, by the database's clock."""
+
+    on: Annotated[str, Meta(description="`*` is the right to work; `keeper:NAME` says that this keeper runs.")]
+    holder: str
+    term: Annotated[int, Meta(description="It rises with each change of holder.")]
+    since: Annotated[float, Meta(description="Unix seconds.")]
+
+
 class KeeperView(Answer, frozen=True, kw_only=True):
     """Who the keeper is, what it serves, and how many orders it knows."""
 
@@ -55,6 +64,10 @@ class KeeperView(Answer, frozen=True, kw_only=True):
     ]
     slot_s: Annotated[float | None, Meta(description="Seconds a slot, as measured; null before that.")]
     orders: list[OrderCount]
+    leases: Annotated[
+        list[LeaseView],
+        Meta(description="Of several keepers on one journal: who works, and who runs. None for a journal in a file."),
+    ]
 
 
 class ExecutionView(AttemptView, frozen=True, kw_only=True):
@@ -126,6 +139,10 @@ async def get_keeper(request: Request) -> Response:
             consensus=ports.consensus(),
             slot_s=ports.slot_s(),
             orders=[OrderCount(status=state, orders=n) for state, n in counts.items()],
+            leases=[
+                LeaseView(on=lease.what, holder=lease.holder, term=lease.term, since=lease.since)
+                for lease in ports.journal.leases
+            ],
         )
     )
 

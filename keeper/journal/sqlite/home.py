@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from keeper.journal.looking import Finding, Inspection
+from keeper.journal.looking import Finding, Holder, Inspection
 from keeper.journal.machine import REAL, Machine
 from keeper.journal.queries import Queries
+from keeper.journal.rows import Values
+from keeper.journal.sql import columns_sql
 from keeper.journal.sqlite import files, inspection, maintenance
 from keeper.journal.sqlite.store import SqliteStore
 
 
 class SqliteHome:
     """A `Home` at a path."""
+
+    leased = False
 
     def __init__(self, path: Path, machine: Machine = REAL) -> None:
         self.path = path.absolute()
@@ -29,6 +33,13 @@ class SqliteHome:
         """See Home."""
         files.create(self.path)
         return SqliteStore(self.path, on_news, machine=self._machine)
+
+    def leave(self) -> None:
+        """See Home: nobody stands by for a file."""
+
+    def holders(self) -> list[Holder]:
+        """See Home: a file's keeper has no name."""
+        return []
 
     def open_queries(self) -> Queries:
         """See Home."""
@@ -49,6 +60,12 @@ class SqliteHome:
     def export(self) -> Iterator[bytes]:
         """See Home."""
         return maintenance.export(self.path)
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Callable[[str, Sequence[str]], Iterable[Values]]]:
+        """What gives the rows of a table, these columns of them, all as of one moment."""
+        with maintenance.reading(self.path) as db:
+            yield lambda table, columns: db.execute(f"SELECT {columns_sql(columns)} FROM {table}")  # noqa: S608
 
     def backup(self, target: Path) -> None:
         """See Home."""

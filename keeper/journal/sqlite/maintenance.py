@@ -16,7 +16,7 @@ from sqlite_utils import Database
 
 from keeper.domain.errors import JournalError
 from keeper.journal.looking import Finding, broken_promises
-from keeper.journal.rows import TABLES, U64_COLUMNS, from_stored
+from keeper.journal.rows import TABLES, exported
 from keeper.journal.sqlite import files
 from keeper.journal.sqlite.lock import writer_lock
 
@@ -26,7 +26,7 @@ def verify(path: Path, *, limit: int = 100) -> list[Finding]:
 
     Reads everything: about ten seconds for a million executions. Raises JournalError when it can't be read.
     """
-    with _reading(path) as db:
+    with reading(path) as db:
         findings = [
             Finding("the file is damaged", "database", str(message))
             for (message,) in db.execute("PRAGMA integrity_check(100)").fetchall()
@@ -41,13 +41,10 @@ def verify(path: Path, *, limit: int = 100) -> list[Finding]:
 
 def export(path: Path) -> Iterator[bytes]:
     """Every row as one line of JSON with its `table`, as of one moment. u64 are plain numbers, bytes are base64."""
-    with _reading(path) as db:
+    with reading(path) as db:
         for table in TABLES:
             for row in db[table].rows:
-                # msgspec writes bytes as base64 by itself.
-                for column in U64_COLUMNS & row.keys():
-                    row[column] = None if row[column] is None else from_stored(row[column])
-                yield msgspec.json.encode({"table": table, **row}) + b"\n"
+                yield msgspec.json.encode({"table": table, **exported(row)}) + b"\n"
 
 
 def backup(path: Path, target: Path) -> None:
@@ -56,7 +53,7 @@ def backup(path: Path, target: Path) -> None:
         os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise JournalError(f"The backup {target} can't be created ({error.strerror}).") from error
-    with _reading(path) as db, contextlib.closing(sqlite3.connect(target)) as copy:
+    with reading(path) as db, contextlib.closing(sqlite3.connect(target)) as copy:
         db.conn.backup(copy)
 
 
@@ -76,7 +73,7 @@ def vacuum(path: Path) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[Database]:
+def reading(path: Path) -> Iterator[Database]:
     """A read-only connection with one snapshot for all that is asked of it."""
     db = files.open_reader(path)
     with contextlib.closing(db.conn), files.translated(path):

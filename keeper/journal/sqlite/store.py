@@ -12,7 +12,8 @@ from typing import Final
 from sqlite_utils import Database
 
 from keeper.domain.errors import JournalError
-from keeper.journal.applying import apply
+from keeper.journal.applying import refused
+from keeper.journal.looking import Holder
 from keeper.journal.machine import REAL, Machine
 from keeper.journal.ops import Op
 from keeper.journal.pruning import prune_step
@@ -47,6 +48,10 @@ class SqliteStore:
         self._anew = False
         """Whether the WAL is to be begun anew, so that the next commit does not have to: that costs an fsync."""
         self._written = 0
+        self.lost: str | None = None
+        self.holders: tuple[Holder, ...] = ()
+        self.lapsed = False
+        """See Store: what the kernel's lock gives is not lost while the process lives."""
         self.commit_s: float | None = None
         """See Store."""
         self._next_order_id, self._next_change_id = _next_ids(self._db)
@@ -118,7 +123,7 @@ class SqliteStore:
             wanted.of(ops)
         load(self._db, wanted, rows)
         now = time.time()
-        errors = [_refused(rows, ops, now) for ops in callers]
+        errors = [refused(rows, ops, now) for ops in callers]
         save(self._db, rows)
         began = time.perf_counter()
         self._db.conn.execute("COMMIT")
@@ -140,13 +145,13 @@ class SqliteStore:
             conn.execute("SAVEPOINT caller")
             try:
                 load(self._db, wanted, rows)
-                error = _refused(rows, ops, time.time())
+                error = refused(rows, ops, time.time())
                 save(self._db, rows)
             except Exception as failed:
                 if not _is_refusal(failed):
                     raise
                 conn.execute("ROLLBACK TO caller")
-                error = refusal(failed)
+                error = refusal(failed, _doubled(failed))
             else:
                 order_id, change_id = rows.next_order_id, rows.next_change_id
             conn.execute("RELEASE caller")
@@ -210,15 +215,10 @@ class SqliteStore:
                 self._db.conn.execute("ROLLBACK")
 
 
-def _refused(rows: Rows, ops: Sequence[Op], now: float) -> JournalError | None:
-    """Do one caller's operations on the rows; the error when they are refused."""
-    try:
-        apply(rows, ops, now)
-    except JournalError as error:
-        return error
-    except Exception as error:  # one caller's nonsense is not the others' loss
-        return refusal(error)
-    return None
+def _doubled(error: Exception) -> str | None:
+    """The table in which a row would have been the second of its kind."""
+    text = str(error)
+    return next((table for table in ("attempts", "prepared") if "UNIQUE" in text and f"{table}." in text), None)
 
 
 def _is_refusal(error: Exception) -> bool:

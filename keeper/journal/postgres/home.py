@@ -1,0 +1,163 @@
+"""A journal in a PostgreSQL database: where it is, and all that is done to it there."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from keeper.domain.errors import JournalError, StandBy
+from keeper.journal.looking import Finding, Holder, Inspection, broken_promises
+from keeper.journal.postgres import schema
+from keeper.journal.postgres.connection import Database, Place, require_safe, translated
+from keeper.journal.postgres.leases import Leases, holders
+from keeper.journal.postgres.store import PostgresStore
+from keeper.journal.queries import Queries
+from keeper.journal.rows import TABLES, Values, exported
+
+_serial: Final = itertools.count(1)
+
+
+class PostgresHome:
+    """A `Home` at a URL. `keeper` is the name of the one that writes there, `lease_s` how long its lease runs."""
+
+    leased = True
+
+    def __init__(self, url: str, keeper: str = "", lease_s: float = 3.0) -> None:
+        self._place = Place(url)
+        self._keeper = keeper or f"{socket.gethostname()}:{os.getpid()}:{next(_serial)}"
+        self._lease_s = lease_s
+        self._leases: Leases | None = None
+
+    def __repr__(self) -> str:
+        return f"PostgresHome({self.name})"
+
+    @property
+    def name(self) -> str:
+        """See Home: the URL without the user and the password."""
+        return self._place.name
+
+    def open_store(self, on_news: Callable[[], None]) -> PostgresStore:
+        """See Home."""
+        with self.translated():
+            if self._leases is None:
+                with self._looking() as db:
+                    require_safe(db)
+                    schema.migrate(db)
+                    # A role that may not write is found out now, and not at the first intent.
+                    db.run("DELETE FROM meta WHERE key = ''")
+                leases = Leases(self._place, self._keeper, self._lease_s)
+                try:
+                    leases.join()
+                except BaseException:
+                    leases.close()
+                    raise
+                self._leases = leases
+            if holder := self._leases.take():
+                raise StandBy(f"The journal {self.name} is held by {holder}.")
+            leases, self._leases = self._leases, None
+            try:
+                return PostgresStore(Database(self._place), leases, on_news)
+            except BaseException:
+                leases.close()
+                raise
+
+    def leave(self) -> None:
+        """See Home."""
+        leases, self._leases = self._leases, None
+        if leases is not None:
+            leases.close()
+
+    def holders(self) -> list[Holder]:
+        """See Home."""
+        with self._looking() as db:
+            return holders(db) if schema.version_of(db) else []
+
+    def open_queries(self) -> Queries:
+        """See Home."""
+        with self.translated():
+            db = Database(self._place)
+            try:
+                self._require_version(db)
+            except BaseException:
+                db.close()
+                raise
+            return Queries(db)
+
+    def translated(self) -> contextlib.AbstractContextManager[None]:
+        """See Home."""
+        return translated(self.name)
+
+    def inspect(self) -> Inspection:
+        """See Home."""
+        with self._looking() as db:
+            require_safe(db)
+            version = schema.version_of(db)
+            size: Any = db.run("SELECT pg_database_size(current_database())").fetchone()
+            meta = dict(db.run("SELECT key, value FROM meta").fetchall()) if version else {}
+            return Inspection(version or None, schema.VERSION, None, meta, int(size[0]))
+
+    def verify(self, *, limit: int = 100) -> list[Finding]:
+        """See Home. Damage of the files is looked for by `pg_amcheck`."""
+        with self._reading() as db:
+            return broken_promises(db, limit)
+
+    def export(self) -> Iterator[bytes]:
+        """See Home."""
+        with self._reading() as db:
+            for table in TABLES:
+                with db.conn.cursor(name="export") as rows:
+                    rows.execute(f'SELECT * FROM "{table}"')  # noqa: S608  (one of our own words)
+                    columns = [column.name for column in rows.description or ()]
+                    for row in rows:
+                        values = exported(dict(zip(columns, row, strict=True)))
+                        yield msgspec.json.encode({"table": table, **values}) + b"\n"
+
+    def take_over(self, rows_of: Callable[[str, Sequence[str]], Iterable[Values]]) -> dict[str, int]:
+        """Fill the empty journal with another's rows, in one transaction; how many rows each table has now."""
+        with self.translated(), contextlib.closing(self.open_store(lambda: None)) as store:
+            return store.fill(rows_of)
+
+    def backup(self, target: Path) -> None:
+        """JournalError: PostgreSQL's own tools do it."""
+        raise JournalError(
+            f"The journal {self.name} is backed up with PostgreSQL's own tools: "
+            f"pg_dump --format=custom --file={target} URL, as of one moment, while the keeper runs."
+        )
+
+    def vacuum(self) -> tuple[int, int]:
+        """JournalError: the server does it by itself."""
+        raise JournalError(f"The server of {self.name} gives space back by itself (autovacuum), or by VACUUM FULL.")
+
+    @contextlib.contextmanager
+    def _looking(self) -> Iterator[Database]:
+        with self.translated():
+            db = Database(self._place)
+            with contextlib.closing(db):
+                yield db
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Database]:
+        """A connection with one snapshot for all that is asked of it."""
+        with self._looking() as db:
+            self._require_version(db)
+            db.execute("BEGIN")
+            yield db
+
+    def _require_version(self, db: Database) -> None:
+        found = schema.version_of(db)
+        if found == 0:
+            raise JournalError(
+                f"There is no journal in {self.name}. Start the keeper once, or set the right journal.url."
+            )
+        if found != schema.VERSION:
+            raise JournalError(
+                f"The journal {self.name} has version {found}, not {schema.VERSION}. "
+                "Start this version's keeper on it once: it brings it up to date."
+            )

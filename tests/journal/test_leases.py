@@ -1,0 +1,183 @@
+"""Several keepers on one PostgreSQL journal: one may write, for as long as its lease runs; the others stand by."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import anyio
+import pytest
+
+from keeper.domain.attempts import Attempt
+from keeper.domain.errors import JournalBusy, JournalError, LeaseLost, StandBy
+from keeper.journal import AddAttempt, Journal, NoteOrder
+from keeper.journal.looking import SERVICE
+from tests.journal.journal_making import make_attempt, make_order
+from tests.support import until
+from tests.support.postgres import fresh_database, missing
+
+if why := missing():
+    pytest.skip(why, allow_module_level=True)
+
+import psycopg
+
+from keeper.journal.postgres.connection import BOUNDS, TURN
+from keeper.journal.postgres.home import PostgresHome
+from keeper.journal.postgres.store import PostgresStore
+
+pytestmark = pytest.mark.anyio
+LEASE_S = 1.5
+
+
+@pytest.fixture
+def url() -> str:
+    return fresh_database()
+
+
+def opened(home: PostgresHome) -> PostgresStore:
+    return home.open_store(lambda: None)
+
+
+def waited_for(home: PostgresHome) -> PostgresStore:
+    until_s = time.monotonic() + 30
+    while True:
+        try:
+            return opened(home)
+        except StandBy:
+            assert time.monotonic() < until_s
+            time.sleep(0.02)
+
+
+def lapsed(store: PostgresStore) -> bool:
+    return store.lapsed
+
+
+@contextlib.contextmanager
+def unheard_of(store: PostgresStore) -> Iterator[None]:
+    """The holder's renewals do not reach the database: it is stopped, or cut off."""
+    leases = store._leases
+    with leases._lock, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(leases, "renew", lambda: None)
+        yield
+
+
+def test_one_writes_and_the_others_stand_by_until_it_leaves(url: str) -> None:
+    first, second = PostgresHome(url, "a", LEASE_S), PostgresHome(url, "b", LEASE_S)
+    store = opened(first)
+    with pytest.raises(StandBy, match="held by a"):
+        opened(second)
+    held = {holder.what: holder.holder for holder in second.holders()}
+    assert held == {SERVICE: "a", "keeper:a": "a", "keeper:b": "b"}
+    time.sleep(2 * LEASE_S)
+    with pytest.raises(StandBy):
+        opened(second)
+    store.close()
+    began = time.monotonic()
+    successor = waited_for(second)
+    assert time.monotonic() - began < LEASE_S / 2, "handed over, not waited for"
+    assert [holder.term for holder in second.holders() if holder.what == SERVICE] == [2]
+    successor.close()
+    assert second.holders() == []
+
+
+def test_a_holder_that_was_not_heard_of_can_write_nothing_more(url: str) -> None:
+    first, second = PostgresHome(url, "a", LEASE_S), PostgresHome(url, "b", LEASE_S)
+    before, order = make_order(), make_order()
+    store = opened(first)
+    assert store.apply([(NoteOrder(before),)], durable=True) == [None]
+    assert not lapsed(store)
+    with unheard_of(store):
+        successor = waited_for(second)
+        assert lapsed(store), "by its own clock, before anybody tells it"
+        with pytest.raises(LeaseLost, match="nothing was written"):
+            store.apply([(NoteOrder(order), AddAttempt(make_attempt(order.address)))], durable=True)
+        with pytest.raises(LeaseLost):
+            store.probe()
+    until_s = time.monotonic() + 30
+    while store.lost is None:
+        assert time.monotonic() < until_s
+        time.sleep(0.02)
+    assert "b took over from a" in store.lost
+    with contextlib.closing(second.open_queries()) as queries:
+        assert queries.order(order.address) is None
+        assert queries.order(before.address) is not None
+    assert successor.apply([(NoteOrder(order),)], durable=True) == [None]
+    store.close()
+    assert successor.apply([(NoteOrder(before),)], durable=True) == [None], "what the old one gives back is its own"
+    successor.close()
+
+
+def test_a_lease_that_nobody_took_meanwhile_is_taken_anew(url: str) -> None:
+    home = PostgresHome(url, "a", LEASE_S)
+    store = opened(home)
+    with unheard_of(store):
+        time.sleep(1.2 * LEASE_S)
+        assert lapsed(store)
+        with pytest.raises(JournalError, match="nothing was written"):
+            store.apply([(NoteOrder(make_order()),)], durable=True)
+    until_s = time.monotonic() + 30
+    while lapsed(store):
+        assert time.monotonic() < until_s
+        time.sleep(0.02)
+    assert (store.lost, store.trouble) == (None, None)
+    assert store.apply([(NoteOrder(make_order()),)], durable=True) == [None]
+    store.close()
+
+
+def test_two_keepers_with_one_name_are_told(url: str) -> None:
+    store = opened(PostgresHome(url, "twin", 1.0))
+    with pytest.raises(JournalBusy, match=r"Another keeper with the name twin.*cluster\.name"):
+        opened(PostgresHome(url, "twin", 1.0))
+    store.close()
+
+
+def test_who_stops_with_the_turn_in_its_hands_loses_it(url: str) -> None:
+    store = opened(PostgresHome(url, "a", LEASE_S))
+    with psycopg.connect(url, autocommit=True) as stopped:
+        stopped.execute("BEGIN")
+        stopped.execute(BOUNDS)
+        stopped.execute(TURN)
+        began = time.monotonic()
+        assert store.apply([(NoteOrder(make_order()),)], durable=True) == [None]
+        assert time.monotonic() - began < 3.0
+        with pytest.raises(psycopg.Error):
+            stopped.execute("COMMIT")
+    store.close()
+
+
+async def test_a_journal_is_waited_for_and_taken_over_with_what_is_in_it(url: str) -> None:
+    told: list[str] = []
+    order = make_order()
+    attempt = make_attempt(order.address)
+
+    found: list[Attempt] = []
+
+    async def stand_by() -> None:
+        async with Journal.open(PostgresHome(url, "b", LEASE_S), on_stand_by=told.append) as journal:
+            found.extend(await journal.open_attempts())
+
+    async with anyio.create_task_group() as tasks, Journal.open(PostgresHome(url, "a", LEASE_S)) as journal:
+        tasks.start_soon(stand_by)
+        await until(lambda: bool(told))
+        await journal.commit(NoteOrder(order), AddAttempt(attempt))
+        assert found == []
+    assert found == [attempt]
+    assert len(told) == 1
+    assert told[0].endswith("is held by a.")
+
+
+async def test_who_stands_by_can_be_stopped_at_any_time(url: str) -> None:
+    store = opened(PostgresHome(url, "a", LEASE_S))
+    told: list[str] = []
+
+    async def stand_by() -> None:
+        async with Journal.open(PostgresHome(url, "b", LEASE_S), on_stand_by=told.append):
+            raise AssertionError("it is held")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stand_by)
+        await until(lambda: bool(told))
+        tasks.cancel_scope.cancel()
+    assert {holder.holder for holder in PostgresHome(url).holders()} == {"a"}, "its name is given back"
+    store.close()
