@@ -28,6 +28,7 @@ async def _take(folder: Path) -> None:
                     await scene.connect(trader, width, height, dark=dark, name="Example wallet")
                     world.set_price(sol, 139_200_000)
                     await scene.reads("#open", "long position")
+                    world.set_price(eth, 3_120_500_000)
                     world.set_price(sol, 141_050_000)
                     await scene.reads("#open", "+4.63")
                     await scene.do(window.screenshot, _FOLDER / f"wallet-{width}.png", width > 600)
