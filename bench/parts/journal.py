@@ -146,6 +146,8 @@ def _asked(one: Order, last_change: int) -> Iterator[tuple[str, Callable[[Querie
     yield "counts_by_state", lambda queries: queries.counts_by_state()
     yield "changes_after", lambda queries: queries.changes_after(last_change - 100)
     yield "changes_of_user_after", lambda queries: queries.changes_after(last_change - 10_000, user=one.user)
+    yield "prepared_of", lambda queries: queries.prepared_of(one.address)
+    yield "market_names", lambda queries: queries.market_names()
     yield "prepared_by_key", lambda queries: queries.prepared_by_key("none")
 
 

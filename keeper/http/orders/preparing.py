@@ -259,6 +259,6 @@ def _answer(row: PreparedRow, program: Program) -> PreparedTransaction:
         blockhash=row.blockhash,
         last_valid_block_height=row.last_valid_block_height,
         sign_before=row.arguments.get(SIGN_BEFORE, int(row.created_at)),
-        notice=NO_POSITIONS if row.kind is PreparedKind.PLACE and not program.creates_position else None,
+        notice=NO_POSITIONS if row.kind is not PreparedKind.CANCEL and not program.creates_position else None,
         summary=summary,
     )
