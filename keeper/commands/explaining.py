@@ -23,7 +23,7 @@ from keeper.config.program import load_program
 from keeper.config.settings import Settings
 from keeper.domain.attempts import LIVE_STATES, Attempt, AttemptKind
 from keeper.domain.decimals import decimal
-from keeper.domain.errors import KeeperError
+from keeper.domain.errors import ChainError, KeeperError
 from keeper.domain.orders import Market, Order, OrderState, Position
 from keeper.domain.prices import Price
 from keeper.journal import OrderRow, PreparedRow, Queries, Reader
@@ -142,8 +142,11 @@ async def _from_chain(settings: Settings, address: Pubkey, written: Written, mis
                     read.market = venue.market(market, slot)
                     if position is not None and place != address:
                         read.position, read.rent_lamports = venue.position(position, slot), position.lamports
-                touches = await history(client, address, _MOST_STEPS)
-                read.steps = [step for touch in touches for step in steps_of(program, touch)]
+                try:
+                    touches = await history(client, address, _MOST_STEPS)
+                    read.steps = [step for touch in touches for step in steps_of(program, touch)]
+                except ChainError as e:  # many plans leave it out
+                    missing["history"] = str(e)
     except (KeeperError, TimeoutError) as e:
         missing["chain"] = str(e) or f"No node answered within {_WITHIN_S:g} s."
         return None
@@ -337,7 +340,9 @@ def _address(name: str) -> Pubkey | None:
 
 
 def _unknown(name: str, missing: Mapping[str, str]) -> str:
-    gaps = "".join(f" The {part} is missing: {why.rstrip('.')}." for part, why in missing.items() if part != "keeper")
+    gaps = "".join(
+        f" The {part} is missing: {why.rstrip('.')}." for part, why in missing.items() if part in ("journal", "chain")
+    )
     return (
         f"No order {name} was found.{gaps} "
         "Give an order's address or its client order id; `keeper orders` lists those of the journal."

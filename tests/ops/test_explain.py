@@ -16,6 +16,7 @@ from keeper.domain.errors import KeeperError
 from keeper.domain.orders import OrderState
 from keeper.journal import AddAttempt, AddPrepared, Journal, MoveAttempt, NoteOrder
 from keeper.localnet import Commitment
+from tests.behaviours.edited_node import EditedNode
 from tests.journal.journal_making import key, make_attempt, make_order, make_prepared
 from tests.ops.test_operators_commands import keeper_command
 from tests.support import KeeperConfig, KeeperProcess, World, until
@@ -133,6 +134,13 @@ async def test_by_the_journal_alone(tmp_path: Path) -> None:
         await explained(config, "his")
 
 
+def without_history(call: dict[str, Any], reply: dict[str, Any]) -> None:
+    """Many plans leave it out."""
+    if call["method"] == "getSignaturesForAddress":
+        del reply["result"]
+        reply["error"] = {"code": -32601, "message": "Method not found"}
+
+
 async def test_by_the_chain_alone(world: World, tmp_path: Path) -> None:
     """Another keeper filled it, and there is no journal."""
     config = beside(world, tmp_path)
@@ -146,5 +154,12 @@ async def test_by_the_chain_alone(world: World, tmp_path: Path) -> None:
     assert story["waits_for"] == "Nothing: it reads filled on chain."
     assert story["on_chain"][-1]["by"] == str(stranger.pubkey())
     assert story["position"]["entry_price"] == "100"
+    async with EditedNode(world.net.rpc_url) as node:
+        node.edit = without_history
+        less = await explained(
+            KeeperConfig.at(tmp_path, config.key, rpc={"url": node.rpc_url}, http={"port": 1}), order
+        )
+    assert less | {"prices": 0} == story | {"on_chain": [], "missing": less["missing"], "prices": 0}
+    assert set(less["missing"]) == {"journal", "keeper", "history"}
     with pytest.raises(KeeperError, match=r"The journal is missing: .*Give an order's address"):
         await explained(config, "mine")
