@@ -1,7 +1,7 @@
 """Strangers who call the API, in a process of their own: `python -m bench.strangers URL PER_SECOND`.
 
 Ten addresses of the loopback network share the requests evenly: cancels and looks at addresses that are no order's,
-orders prepared for wallets that are nobody's, signed transactions that nobody prepared. Says `ready` after three
+orders prepared for wallets that are nobody's, their positions, signed transactions that nobody prepared. Says `ready` after three
 seconds, when what a client may do at once is used up; at the end of its input it says how many requests a second there
 were and the answers by status, as JSON. Their own work is done on other machines in life, so it is done at the lowest
 priority here.
@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import itertools
 import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from solders.pubkey import Pubkey
@@ -27,29 +27,29 @@ _CONNECTIONS = 4
 _WARM_UP_S = 3.0
 
 
-def _requests(host: str) -> list[bytes]:
-    """One of each kind."""
+def _requests(host: str) -> Iterator[bytes]:
+    """One of each kind in turn, each round with an address that was not named before."""
 
     def request(method: str, path: str, body: object = None) -> bytes:
         content = b"" if body is None else json.dumps(body).encode()
         head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
         return f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
 
-    nobody = str(Pubkey.new_unique())
-    order = {"user": nobody, "market": "SOL/USDC", "order_type": "stop_loss", "side": "long", "size": "1"}
-    return [
-        request("POST", f"/v1/orders/{nobody}/cancel"),
-        request("POST", "/v1/orders", {**order, "trigger_price": "50", "leverage": 5}),
-        request("POST", "/v1/orders/execute", {"id": nobody[:22], "signed_transaction": "AAAA"}),
-        request("GET", f"/v1/orders/{nobody}"),
-    ]
+    order = {"market": "SOL/USDC", "order_type": "stop_loss", "side": "long", "size": "1", "trigger_price": "50"}
+    while True:
+        nobody = str(Pubkey.new_unique())
+        yield request("POST", f"/v1/orders/{nobody}/cancel")
+        yield request("POST", "/v1/orders", {**order, "user": nobody, "leverage": 5})
+        yield request("POST", "/v1/orders/execute", {"id": nobody[:22], "signed_transaction": "AAAA"})
+        yield request("GET", f"/v1/orders/{nobody}")
+        yield request("GET", f"/v1/wallets/{nobody}/positions")
 
 
 async def _ask(source: str, host: str, port: int, every_s: float, seen: collections.Counter[str]) -> None:
     """One request after another on a connection that is kept, at a steady pace, or as fast as it is answered."""
     reader, writer = await asyncio.open_connection(host, port, local_addr=(source, 0))
     due = time.monotonic()
-    for request in itertools.cycle(_requests(f"{host}:{port}")):
+    for request in _requests(f"{host}:{port}"):
         due = max(due + every_s, time.monotonic() - every_s)
         await asyncio.sleep(due - time.monotonic())
         writer.write(request)
