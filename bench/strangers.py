@@ -1,10 +1,10 @@
 """Strangers who call the API, in a process of their own: `python -m bench.strangers URL PER_SECOND`.
 
 Ten addresses of the loopback network share the requests evenly: cancels and looks at addresses that are no order's,
-orders prepared for wallets that are nobody's, their positions, signed transactions that nobody prepared. Says `ready` after three
-seconds, when what a client may do at once is used up; at the end of its input it says how many requests a second there
-were and the answers by status, as JSON. Their own work is done on other machines in life, so it is done at the lowest
-priority here.
+orders prepared for wallets that are nobody's, their positions, signed transactions that nobody prepared. Says `ready`
+after three seconds, when what a client may do at once is used up; at the end of its input it says how many requests a
+second there were and the answers by status, as JSON. Their own work is done on other machines in life, so it is done at
+the lowest priority here.
 """
 
 from __future__ import annotations

@@ -11,9 +11,20 @@ import pytest
 
 from keeper.domain.errors import JournalBusy, JournalError, JournalVersion
 from keeper.domain.orders import OrderState
-from keeper.journal import AddAttempt, AddPrepared, Journal, NoteOrder, NoteState, SetMeta, copy_to_postgres, home_of
+from keeper.journal import (
+    AddAttempt,
+    AddPrepared,
+    Journal,
+    NoteOrder,
+    NoteState,
+    PreparedKind,
+    SetMeta,
+    copy_to_postgres,
+    home_of,
+)
+from keeper.journal.rows import PREPARED, KnownPrepared, prepared_values
 from keeper.journal.sqlite import schema as sqlite_schema
-from tests.journal.journal_making import make_attempt, make_order, make_prepared
+from tests.journal.journal_making import key, make_attempt, make_cancel, make_order, make_prepared
 from tests.support import until
 from tests.support.postgres import fresh_database, missing
 
@@ -42,6 +53,24 @@ def admin(url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
 
 def test_the_versions_of_both_stores_are_numbered_alike() -> None:
     assert schema.VERSION == sqlite_schema.VERSION
+
+
+async def test_a_journal_of_version_4_comes_forward_whole(url: str, admin: psycopg.Connection[Any]) -> None:
+    (version, statements), *_ = schema.MIGRATIONS
+    assert version == 4
+    for statement in statements:
+        admin.execute(statement.encode())
+    before = make_cancel("before", key())
+    values = prepared_values(KnownPrepared("before", None, "prepared", None, before))
+    row = dict(zip(PREPARED.columns, values, strict=True))
+    del row["cancels"]
+    names, places = ", ".join(f'"{name}"' for name in row), ", ".join(["%s"] * len(row))
+    admin.execute(f"INSERT INTO prepared ({names}) VALUES ({places})".encode(), list(row.values()))
+    amend = make_prepared("after", kind=PreparedKind.AMEND, cancels=(key(),))
+    async with Journal.open(url) as journal:
+        assert await journal.prepared("before") == before
+        await journal.commit(AddPrepared(amend))
+        assert await journal.prepared("after") == amend
 
 
 def test_a_url_shows_no_password() -> None:

@@ -193,7 +193,16 @@ _VERSION_4: Final = (
     "INSERT INTO keeper_journal (version, next_order_id, next_change_id) VALUES (4, 1, 1)",
 )
 
-MIGRATIONS: Final[tuple[tuple[int, tuple[str, ...]], ...]] = ((4, _VERSION_4),)
+_VERSION_5: Final = (
+    # A prepared transaction may cancel several orders, and may place one in another's stead.
+    "ALTER TABLE prepared DROP CONSTRAINT prepared_kind_check",
+    "ALTER TABLE prepared ADD CONSTRAINT prepared_kind_check CHECK (kind IN ('place', 'cancel', 'amend'))",
+    "ALTER TABLE prepared ADD COLUMN cancels text NOT NULL DEFAULT '[]'",
+    "UPDATE prepared SET cancels = json_build_array(order_address)::text WHERE kind = 'cancel'",
+    "ALTER TABLE prepared ALTER COLUMN cancels DROP DEFAULT",
+)
+
+MIGRATIONS: Final[tuple[tuple[int, tuple[str, ...]], ...]] = ((4, _VERSION_4), (5, _VERSION_5))
 """The version that a step leads to, and its statements."""
 
 VERSION: Final = MIGRATIONS[-1][0]
