@@ -25,6 +25,7 @@ from keeper.journal import Journal
 from keeper.journal.ops import NoteOrder, NoteState
 from keeper.journal.transitions import first_state
 from keeper.solana.client import AccountBytes, ChainClient
+from keeper.solana.gone import accounts_or_gone
 from keeper.venue.venue import Venue
 
 _BATCH: Final = 1_000
@@ -92,7 +93,7 @@ class Endings:
         for address in due:
             self._asked_since.setdefault(address, now_s)
         try:
-            slot, accounts = await self._client.accounts(list(due))
+            slot, accounts = await accounts_or_gone(self._client, list(due))
             explained = await self._journal.explained(list(due))
         except (ChainError, JournalError):
             return []

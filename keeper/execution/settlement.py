@@ -37,6 +37,7 @@ from keeper.execution.verdicts import Verdict
 from keeper.journal.ops import AddSpend, NoteOrder, SetMeta
 from keeper.journal.transitions import first_state
 from keeper.solana.client import AccountBytes, ChainClient, LandedTransaction
+from keeper.solana.gone import accounts_or_gone
 from keeper.venue.program_errors import ProgramFailure
 from keeper.venue.venue import Venue
 
@@ -325,7 +326,7 @@ class Settlement:
     async def _read(self, addresses: Sequence[Pubkey], slot: int) -> ReadBack | None:
         unique = list(dict.fromkeys(addresses))
         try:
-            read_slot, accounts = await self._client.accounts(unique, min_context_slot=slot)
+            read_slot, accounts = await accounts_or_gone(self._client, unique, min_context_slot=slot)
         except ChainError as e:
             self._report(Note("settlement.read_back", str(e), level="debug"))
             return None

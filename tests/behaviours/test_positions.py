@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from solders.account import Account
@@ -58,3 +60,34 @@ async def test_6_a_fill_without_its_position_is_an_alarm(
         metrics = (await stand.get("/metrics")).text
         assert "keeper_fills_without_position_total 1.0" in metrics
         await stays(lambda: len(stand.attempts(order)) == 1, stand)
+
+
+@pytest.mark.parametrize(("endpoints", "times"), [(1, 1), (2, 1_000)], ids=["once", "one of two nodes"])
+@pytest.mark.parametrize("what", ["position", "order"])
+async def test_6_an_account_that_one_answer_denies_is_there(
+    tmp_path: Path, endpoints: int, times: int, what: str
+) -> None:
+    """One null was an alarm for a fill whose position was there, or closed for good an order that was."""
+    async with Stand.open(tmp_path, endpoints=endpoints) as stand, stand.keeper() as keeper:
+        trader, market = stand.world.trader(), stand.world.market()
+        order = stand.order(trader, market)
+        await stand.known(order)
+        resting = stand.world.order(order)
+        assert resting is not None
+        account = order if what == "order" else keeper.program.position_of(resting, keeper.keeper)
+        denied = 0
+
+        def deny(call: dict[str, Any], reply: dict[str, Any]) -> None:
+            nonlocal denied
+            asked = call["params"][0] if call["method"] == "getMultipleAccounts" else []
+            if str(account) in asked and "result" in reply and denied < times:
+                reply["result"]["value"][asked.index(str(account))] = None
+                denied += 1
+
+        stand.nodes[0].edit = deny
+        if what == "order":
+            stand.world.cancel(trader, order)
+        else:
+            stand.world.set_price(market, 94 * USDC)
+        await stand.reach(order, OrderState.CANCELLED if what == "order" else OrderState.FILLED)
+        assert denied

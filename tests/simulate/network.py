@@ -44,7 +44,7 @@ class Lie(enum.StrEnum):
     OLD_REPLY = "old_reply"
     """An earlier reply to the same question, with its older slot."""
     NO_ACCOUNT = "no_account"
-    """Null for accounts that exist."""
+    """Null for an account that exists; of each one once."""
     PARTIAL_LIST = "partial_list"
     """A list lacks some of its accounts."""
     DOUBLED = "doubled"
@@ -63,6 +63,7 @@ class Node:
         self.lies: dict[Lie, float] = {}
         self.lies_until = 0.0
         self.slow_s = 0.02
+        self.denied: set[str] = set()
         self._said: dict[bytes, deque[bytes]] = {}
 
     def lie(self, now: float) -> Lie | None:
@@ -265,7 +266,7 @@ class SimTransport:
         reply = node.ask(body)
         if lie is None or lie is Lie.DOUBLED:
             return reply
-        told = node.remembered(calls, reply) if lie is Lie.OLD_REPLY else _twisted(lie, reply, calls, node.dice)
+        told = node.remembered(calls, reply) if lie is Lie.OLD_REPLY else _twisted(lie, reply, calls, node)
         if told is None or told == reply or any(call.get("method") == "sendTransaction" for call in calls):
             return reply
         self._network.note(node.label, lie, str(calls[0].get("method")))
@@ -283,19 +284,21 @@ def _give(
         done.set_result(answer)
 
 
-def _twisted(lie: Lie, reply: bytes, calls: Sequence[dict[str, Any]], dice: random.Random) -> bytes | None:
-    document = msgspec.json.decode(reply)
+def _twisted(lie: Lie, reply: bytes, calls: Sequence[dict[str, Any]], node: Node) -> bytes | None:
+    document, dice = msgspec.json.decode(reply), node.dice
     replies = document if isinstance(document, list) else [document]
-    methods = {call.get("id"): call.get("method") for call in calls}
+    asked = {call.get("id"): call for call in calls}
     for each in replies:
-        method, result = methods.get(each.get("id")), each.get("result")
+        call, result = asked.get(each.get("id"), {}), each.get("result")
         if not isinstance(result, dict):
             continue
-        value = result.get("value")
-        if lie is Lie.NO_ACCOUNT and method == "getAccountInfo":
-            result["value"] = None
-        elif lie is Lie.NO_ACCOUNT and method == "getMultipleAccounts" and value:
-            value[dice.randrange(len(value))] = None
+        method, value = call.get("method"), result.get("value")
+        if lie is Lie.NO_ACCOUNT and method == "getMultipleAccounts" and value:
+            i = dice.randrange(len(value))
+            address = call["params"][0][i]
+            if value[i] is not None and address not in node.denied:
+                node.denied.add(address)
+                value[i] = None
         elif lie is Lie.PARTIAL_LIST and method == "getProgramAccounts" and value:
             del value[dice.randrange(len(value))]
     return msgspec.json.encode(document)

@@ -242,6 +242,13 @@ FAULTS: Final = (
         "an order that ended without the keeper gets its named state",
     ),
     Fault(
+        "one-null-is-believed",
+        "keeper.solana.gone",
+        "missing = [i for i, account in enumerate(found) if account is None]",
+        "missing = list[int]()",
+        "no node is believed alone that an account is not there",
+    ),
+    Fault(
         "another-cluster-is-trusted",
         "keeper.solana.pool",
         "health.wrong_genesis = genesis != self._genesis",

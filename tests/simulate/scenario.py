@@ -21,7 +21,7 @@ START_1E6: Final = 100_000_000
 STORM_S: Final = (8.0, 22.0)
 _FIRST_ORDER_S: Final = 1.0
 _LIES: Final = tuple(lie for lie in Lie if lie is not Lie.NO_ACCOUNT)
-"""A node's null for an account that exists is believed still: docs/simulation.md says what comes of it."""
+"""What both nodes may tell. That an account is not there one of them says at most: two that agree are believed."""
 
 
 class Purse(enum.StrEnum):
@@ -172,7 +172,7 @@ def draw(seed: int, episode: int) -> Scenario:
         orders=orders,
         events=_events(dice, seconds, orders),
         storms=tuple(_storm(dice) for _ in range(2)),
-        lies=tuple(_lies(dice) for _ in range(2)),
+        lies=_denying(name, [_lies(dice) for _ in range(2)]),
         longest_fault_s=dice.choice((0.3, 1.0, 3.0, 6.0)),
         slow_s=(dice.choice((0.005, 0.03, 0.2)), dice.choice((0.005, 0.03, 0.4))),
         final_price_1e6=int(START_1E6 * dice.choice((1.0, 0.974, 1.026))),
@@ -267,6 +267,13 @@ def _storm(dice: random.Random) -> dict[Kind, float]:
     if dice.random() < 0.3:
         rates[Kind.SOCKET_REFUSED] = 0.4
     return rates
+
+
+def _denying(name: str, lies: list[dict[Lie, float]]) -> tuple[dict[Lie, float], ...]:
+    dice = random.Random(f"{name}/denies")
+    if dice.random() < 0.2:
+        dice.choice(lies)[Lie.NO_ACCOUNT] = dice.uniform(0.02, 0.15)
+    return tuple(lies)
 
 
 def _lies(dice: random.Random) -> dict[Lie, float]:
