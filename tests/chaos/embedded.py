@@ -67,12 +67,13 @@ class EmbeddedStage(Stage):
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, folder: Path, *, seed: str) -> AsyncIterator[Stage]:
-        """Build it. The files of its keepers are in `folder`."""
+    async def open(cls, folder: Path, *, seed: str, alpenglow_from: int | None) -> AsyncIterator[Stage]:
+        """Build it. The files of its keepers are in `folder`. From `alpenglow_from` on consensus is Alpenglow."""
         async with (
             World.open(slot_ms=0, confirmed_slots=CONFIRMED_SLOTS, finalized_slots=FINALIZED_SLOTS) as world,
             Lives.open() as lives,
         ):
+            world.bank.chain.alpenglow_from = alpenglow_from
             witness = Witness(world.bank)
             async with (
                 cls.ways(world.net.rpc_url, world.net.ws_url, witness, seed) as proxies,

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,17 +21,20 @@ from tests.chaos.stage import Stage
 from tests.chaos.validator import ValidatorStage
 
 EPISODES_PER_JOURNAL: Final = 40
+_ALPENGLOW_FROM: Final = (2_000, None, 0)
+"""By worker: one's chain turns to Alpenglow after 40 s, the next one's never does, the third's is so from the start."""
 
 
 async def work(
-    seed: int, episodes: Iterable[int], evidence: Path, *, keep_going: bool, validator: Validator | None
+    seed: int, episodes: Sequence[int], evidence: Path, *, keep_going: bool, validator: Validator | None
 ) -> None:
     """Play these episodes, on the embedded chain or on a real validator. What a violation leaves behind is copied into
     `evidence`.
     """
     with tempfile.TemporaryDirectory(prefix="keeper-chaos-") as folder:
         if validator is None:
-            opened = EmbeddedStage.open(Path(folder), seed=str(seed))
+            turns = _ALPENGLOW_FROM[min(episodes, default=0) % len(_ALPENGLOW_FROM)]
+            opened = EmbeddedStage.open(Path(folder), seed=str(seed), alpenglow_from=turns)
         else:
             opened = ValidatorStage.open(Path(folder), validator, seed=str(seed))
         async with opened as stage:

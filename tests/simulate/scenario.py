@@ -151,6 +151,8 @@ class Scenario:
     """Whether the second node is on another cluster."""
     cap_lamports: int
     """What may leave the keeper's key in a day; 0: the default, which is never reached."""
+    alpenglow_after: int | None
+    """After so many blocks the chain turns to Alpenglow; None: it does not."""
     left_out: frozenset[int] = frozenset()
     """Orders that are not placed after all (`tests.simulate.shrinking`)."""
 
@@ -178,6 +180,7 @@ def draw(seed: int, episode: int) -> Scenario:
         final_price_1e6=int(START_1E6 * dice.choice((1.0, 0.974, 1.026))),
         stranger=dice.random() < 0.06,
         cap_lamports=dice.choice((4_000_000, 9_000_000)) if dice.random() < 0.08 else 0,
+        alpenglow_after=dice.choice((None, None, 0, dice.randrange(1, 80))),
     )
 
 

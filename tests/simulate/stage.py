@@ -58,6 +58,8 @@ class Stage:
         self.judge.clock_steps = scenario.has(Act.STEP_CLOCK)
         self.record = ChainRecord(self.trace, ground.key.pubkey(), self._landed)
         self.bank.observe(self.record)
+        if scenario.alpenglow_after is not None:
+            self.bank.chain.alpenglow_from = self.bank.chain.tip.slot + scenario.alpenglow_after
         self.price_1e6 = START_1E6
         self.fed_from = 0.0
         """From then on the oracle speaks again, by the loop's time."""
