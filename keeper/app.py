@@ -56,6 +56,7 @@ from keeper.venue.venue import Venue
 
 _SWITCH_INTERVAL_S: Final = 0.000_5
 _CLOCK_EVERY_S: Final = 5.0
+_ARM_EVERY_S: Final = 0.5
 _BALANCE_EVERY_S: Final = 10.0
 _LOST_EVERY_S: Final = 1.0
 _FEES_EVERY_S: Final = 10.0
@@ -140,6 +141,7 @@ async def run(
             spent=await spent_before(journal, utc_day()),
             report=telemetry.report,
         )
+        stack.push_async_callback(execution.arming.close)
         router = execution.router
         await execution.operator.load()
 
@@ -207,6 +209,7 @@ async def run(
             recent = RecentFees(client, lambda: router.markets, execution.fees)
             gauges = Gauges(metrics, execution, client, watches, health.feeds, journal, health.report, lag)
             schedule.every(_BALANCE_EVERY_S, execution.balance.look, "balance", tg)
+            schedule.every(_ARM_EVERY_S, execution.arming.look, "arming", tg)
             schedule.every(_LOST_EVERY_S, execution.recovery.look, "lost", tg)
             schedule.every(journal.retention.prune_every_s, journal.prune, "retention", tg)
             schedule.every(_FEES_EVERY_S, recent.look, "fees", tg)

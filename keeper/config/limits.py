@@ -6,7 +6,7 @@ import socket
 
 from keeper.config.settings import Settings
 from keeper.execution.drafting import FeeRules
-from keeper.execution.limits import ExecutionLimits, LandingLimits
+from keeper.execution.limits import ArmingLimits, ExecutionLimits, LandingLimits
 from keeper.execution.purse import PurseLimits
 from keeper.execution.tries import RetryLimits
 from keeper.http.edge.clients import ApiLimits, Tokens
@@ -56,6 +56,7 @@ def execution_limits(settings: Settings) -> ExecutionLimits:
         ),
         fees=fee_rules(settings),
         purse=purse_limits(settings),
+        arming=ArmingLimits(e.armed_a_side, e.armed_signatures_per_s),
         max_in_flight=e.max_in_flight,
         account_every_s=e.account_every_s,
         accept_fills_without_position=settings.program.accept_fills_without_position,

@@ -169,6 +169,16 @@ class ExecutionSettings(Section):
     finality_every_s: float = Field(
         2.0, gt=0, description="how often finality, and the height that expiry is judged by, is asked for, in seconds"
     )
+    armed_a_side: int = Field(
+        8,
+        ge=0,
+        le=256,
+        description="executions that are signed and journaled before the price comes: so many of each market for a "
+        "falling and for a rising price, of the orders nearest to their triggers; 0: none",
+    )
+    armed_signatures_per_s: float = Field(
+        50.0, gt=0, le=1_000, description="signatures a second for that at most; each is renewed every 20 seconds"
+    )
     account_every_s: float = Field(
         5.0, gt=0, description="how often the accounts of users who could not pay are read again, in seconds"
     )

@@ -16,8 +16,9 @@ from keeper.domain.attempts import AttemptKind, AttemptState, Fate
 
 @dataclass(frozen=True, slots=True)
 class AttemptMoved:
-    """An attempt changed state. `since_trigger_s` is measured monotonically from the arrival of the deciding
-    news, None when the trigger was before this process; `slots_since_trigger` from the price's slot.
+    """An attempt changed state. `since_trigger_s` is measured monotonically from the arrival of the deciding news, None
+    when the trigger was before this process; `slots_since_trigger` from the price's slot. `armed_for_s` is how long it
+    had been armed when it was sent, None when it was signed for the trigger.
     """
 
     order: Pubkey
@@ -31,6 +32,7 @@ class AttemptMoved:
     slot: int | None = None
     since_trigger_s: float | None = None
     slots_since_trigger: int | None = None
+    armed_for_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +132,24 @@ class GroupDone:
     """Whether it was committed on the event loop's thread, which could do nothing else meanwhile."""
 
 
+@dataclass(frozen=True, slots=True)
+class ArmingDone:
+    """One round of arming that changed something: `armed` now, of which `signed` are new and `again` were signed again
+    with a newer blockhash or for a changed order; `disarmed` are armed no more. `seconds` of the event loop's time it
+    took.
+    """
+
+    event: ClassVar[str] = "arming.done"
+    armed: int
+    signed: int
+    again: int
+    disarmed: int
+    seconds: float
+
+
 Report = (
-    AttemptMoved
+    ArmingDone
+    | AttemptMoved
     | OrderTriggered
     | OrderSettled
     | FillWithoutPosition

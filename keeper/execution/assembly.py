@@ -8,6 +8,8 @@ from anyio.abc import TaskGroup
 
 from keeper.domain.reports import Report
 from keeper.execution.account_wait import AccountWait
+from keeper.execution.arming import Arming
+from keeper.execution.armory import Armory
 from keeper.execution.balance import BalanceWatch
 from keeper.execution.desk import Desk
 from keeper.execution.drafting import Drafting, FeePolicy, FeeRules
@@ -62,9 +64,27 @@ class Execution:
         self.purse = purse = Purse(signer.address, limits.purse, rent_lamports=rent_lamports, spent=spent)
         self.lander = lander = Lander(client, journal, flights, limits.landing, report, dry_run=dry_run)
         executor_limits = ExecutorLimits(limits.max_in_flight)
+        drafting = Drafting(venue, signer, fees, keeps_s=executor_limits.keeps_s, dry_run=dry_run)
+        retries = Retries(client, venue, journal, orders, fees)
+        self.armory = armory = Armory(
+            drafting=drafting,
+            fees=fees,
+            retries=retries,
+            blockhashes=blockhashes,
+            journal=journal,
+            lander=lander,
+            flights=flights,
+            orders=orders,
+            purse=purse,
+            gate=gate,
+            report=report,
+            limits=executor_limits,
+            most_blocks_old=limits.arming.most_blocks_old,
+        )
         self.executor = executor = Executor(
-            drafting=Drafting(venue, signer, fees, keeps_s=executor_limits.keeps_s, dry_run=dry_run),
-            retries=Retries(client, venue, journal, orders, fees),
+            drafting=drafting,
+            armory=armory,
+            retries=retries,
             blockhashes=blockhashes,
             journal=journal,
             lander=lander,
@@ -75,6 +95,20 @@ class Execution:
             report=report,
             limits=executor_limits,
             dry_run=dry_run,
+        )
+        self.arming = Arming(
+            armory=armory,
+            decision=decision,
+            drafting=drafting,
+            fees=fees,
+            blockhashes=blockhashes,
+            journal=journal,
+            orders=orders,
+            gate=gate,
+            busy=lambda: executor.has_work,
+            report=report,
+            limits=limits.arming,
+            off=dry_run or not venue.arms,
         )
         bare = limits.accept_fills_without_position
         self.router = router = Router(
@@ -90,11 +124,14 @@ class Execution:
             settlement=Settlement(client, venue, orders, purse, report, accept_fills_without_position=bare),
             endings=Endings(client, venue, journal, orders, StrangersFills(client, venue, decision, report)),
             accounts=AccountWait(client, venue, orders, every_s=limits.account_every_s),
+            armory=armory,
             report=report,
         )
         self.desk = Desk(router)
         self.operator = Operator(journal, gate, router, report)
-        self.recovery = Recovery(journal, lander, flights, router, orders, purse, venue, report, dry_run=dry_run)
+        self.recovery = Recovery(
+            journal, lander, flights, armory, router, orders, purse, venue, report, dry_run=dry_run
+        )
         self.balance = BalanceWatch(client, signer.address, gate, purse)
 
     def relay(self, tasks: TaskGroup) -> RelayDesk:

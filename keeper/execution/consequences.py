@@ -115,6 +115,7 @@ def conclusion(
     *,
     slot: int | None = None,
     position: Pubkey | None = None,
+    reopen: bool = False,
 ) -> list[Op]:
     """What became of an order, for the journal, with the order as it was last read (None when it is gone).
 
@@ -123,7 +124,7 @@ def conclusion(
     """
     facts: list[Op] = [] if order is None else [NoteOrder(order)]
     as_of = order.slot if slot is None and order is not None else slot
-    return [*facts, NoteState(address, state, reason, slot=as_of, position=position)]
+    return [*facts, NoteState(address, state, reason, slot=as_of, position=position, reopen=reopen)]
 
 
 def _words(

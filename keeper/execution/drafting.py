@@ -13,13 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from solders.signature import Signature
+
 from keeper.domain.actions import ExecuteOrder, RatchetStop
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.decimals import decimal
 from keeper.domain.orders import Order, OrderState, OrderType
 from keeper.domain.prices import Price
 from keeper.execution.orders import Record
-from keeper.journal.ops import Intend
+from keeper.journal.ops import Disarm, Intend, Launched, Op
 from keeper.solana.client import Blockhash
 from keeper.solana.transactions import MOST_UNITS, Budget, Signer
 from keeper.venue.venue import Venue
@@ -34,6 +36,8 @@ _ADDRESS_SEARCH_UNITS: Final = 30_000
 
 _EXECUTE: Final = AttemptKind.EXECUTE
 _RATCHET: Final = AttemptKind.RATCHET
+_SIGNED: Final = AttemptState.SIGNED
+_DRY_RUN: Final = AttemptState.DRY_RUN
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +136,21 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A signed transaction that is not in the journal yet: nothing of it may leave before `op` is durable. `unlearnt`:
-    how many units its kind uses is not known.
+    """A signed transaction that is not in the journal yet: nothing of it may leave before `op` is durable. `disarms`:
+    the armed attempts at its order that the journal may hold, which go in the same transaction.
     """
 
     job: Job
     attempt: Attempt
     op: Intend
-    unlearnt: bool
+    disarms: tuple[Signature, ...] = ()
+
+
+def ops_of(drafts: Sequence[Draft]) -> list[Op]:
+    """What has to be in the journal before they are sent. What they replace goes first, to make room."""
+    ops: list[Op] = [Disarm(signature) for draft in drafts for signature in draft.disarms]
+    ops += [draft.op for draft in drafts]
+    return ops
 
 
 class Drafting:
@@ -152,44 +163,71 @@ class Drafting:
         self._keeps_s = keeps_s
         self._dry_run = dry_run
 
-    def draft(self, job: Job, blockhash: Blockhash) -> Draft:
+    def draft(self, job: Job, blockhash: Blockhash, disarms: tuple[Signature, ...] = ()) -> Draft:
         """The signed transaction for a job. Misconfigured when the program's IDL gives none."""
         order, tries = job.order, job.record.tries
         kind = _EXECUTE if job.executes else _RATCHET
         tries.made += 1
         tries.recent.append(time.monotonic())
-        number = tries.made
-        budget = self._fees.budget(kind, order.order_type, number, tries.failed)
-        built = self._venue.message(kind, order, budget, blockhash)
-        signed = self._signer.sign_message(built.message, blockhash)
-        now_s = time.time()
-        attempt = Attempt(
-            signature=signed.signature,
-            kind=kind,
-            order=order.address,
-            wire=signed.wire,
-            blockhash=blockhash.value,
-            last_valid_block_height=blockhash.last_valid_block_height,
-            state=AttemptState.DRY_RUN if self._dry_run else AttemptState.SIGNED,
-            number=number,
-            signed_at=now_s,
-            trigger_price_1e6=job.price.price_1e6,
-            trigger_slot=job.price.slot,
-            unit_limit=budget.unit_limit,
-            unit_price_micro_lamports=budget.unit_price_micro_lamports,
-            position=built.position,
-            fate=Fate.DRY_RUN if self._dry_run else None,
-        )
-        # When the news arrived, not now: the time that the job queued and was signed in belongs to the latency.
-        triggered_at = now_s - (time.monotonic_ns() - job.triggered_at_ns) / 1e9
-        not_after = now_s + self._keeps_s
+        state = _DRY_RUN if self._dry_run else _SIGNED
+        attempt = self._signed(kind, order, blockhash, state, tries.made, tries.failed, job.price)
+        not_after = attempt.signed_at + self._keeps_s
         if not job.executes:
             op = Intend(order, attempt, "", None, None, not_after)
         elif self._dry_run:
             reason = f"Dry run: it would have been executed at {decimal(job.price.price_1e6)}."
             op = Intend(order, attempt, reason, None, OrderState.OPEN, not_after)
         else:
-            # Without the price, which is the attempt's own: what is not needed before the send waits until after it.
-            reason = f"Its condition is met; attempt {number} is on its way."
-            op = Intend(order, attempt, reason, triggered_at, OrderState.EXECUTING, not_after)
-        return Draft(job, attempt, op, (kind, order.order_type) not in self._fees.learnt_units)
+            triggered_at = _triggered_at(job, attempt.signed_at)
+            op = Intend(order, attempt, _on_its_way(attempt), triggered_at, OrderState.EXECUTING, not_after)
+        return Draft(job, attempt, op, disarms)
+
+    def arm(self, order: Order, number: int, blockhash: Blockhash) -> Attempt:
+        """The signed execution of an order whose condition is not met yet. Misconfigured as `draft`."""
+        return self._signed(_EXECUTE, order, blockhash, AttemptState.ARMED, number, 0, None)
+
+    def launched(self, job: Job, attempt: Attempt) -> Launched:
+        """What the journal is told of an armed attempt once it was sent."""
+        triggered_at = _triggered_at(job, time.time())
+        return Launched(job.order, attempt, _on_its_way(attempt), triggered_at, OrderState.EXECUTING)
+
+    def _signed(
+        self,
+        kind: AttemptKind,
+        order: Order,
+        blockhash: Blockhash,
+        state: AttemptState,
+        number: int,
+        failed: int,
+        price: Price | None,
+    ) -> Attempt:
+        budget = self._fees.budget(kind, order.order_type, number, failed)
+        built = self._venue.message(kind, order, budget, blockhash)
+        signed = self._signer.sign_message(built.message, blockhash)
+        return Attempt(
+            signature=signed.signature,
+            kind=kind,
+            order=order.address,
+            wire=signed.wire,
+            blockhash=blockhash.value,
+            last_valid_block_height=blockhash.last_valid_block_height,
+            state=state,
+            number=number,
+            signed_at=time.time(),
+            trigger_price_1e6=None if price is None else price.price_1e6,
+            trigger_slot=None if price is None else price.slot,
+            unit_limit=budget.unit_limit,
+            unit_price_micro_lamports=budget.unit_price_micro_lamports,
+            position=built.position,
+            fate=Fate.DRY_RUN if state is _DRY_RUN else None,
+        )
+
+
+def _triggered_at(job: Job, now_s: float) -> float:
+    """When the news arrived, not now: the time that the job queued and was signed in belongs to the latency."""
+    return now_s - (time.monotonic_ns() - job.triggered_at_ns) / 1e9
+
+
+def _on_its_way(attempt: Attempt) -> str:
+    # Without the price, which is the attempt's own: what is not needed before the send waits until after it.
+    return f"Its condition is met; attempt {attempt.number} is on its way."

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -19,10 +18,12 @@ from anyio.abc import TaskGroup, TaskStatus
 from keeper.domain.attempts import AttemptState
 from keeper.domain.errors import DuplicateAttempt, JournalError, Misconfigured, Transient
 from keeper.domain.orders import OrderState
-from keeper.domain.reports import AttemptMoved, Note, Report
-from keeper.execution.drafting import Draft, Drafting, Job
-from keeper.execution.flights import Flight, Flights
+from keeper.domain.reports import Note, Report
+from keeper.execution.armory import Armory
+from keeper.execution.drafting import Draft, Drafting, Job, ops_of
+from keeper.execution.flights import Flight, Flights, signed
 from keeper.execution.gate import Gate
+from keeper.execution.jobs import Jobs
 from keeper.execution.lander import Lander
 from keeper.execution.limits import ExecutorLimits
 from keeper.execution.orders import RESTS, Orders, Reason
@@ -47,6 +48,7 @@ class Executor:
         self,
         *,
         drafting: Drafting,
+        armory: Armory,
         retries: Retries,
         blockhashes: Blockhashes,
         journal: Journal,
@@ -60,6 +62,7 @@ class Executor:
         dry_run: bool = False,
     ) -> None:
         self._drafting = drafting
+        self._armory = armory
         self._retries = retries
         self._blockhashes = blockhashes
         self._journal = journal
@@ -72,12 +75,13 @@ class Executor:
         self._report = report
         self._limits = limits
         self._dry_run = dry_run
-        self._queue: deque[Job] = deque()
-        self._ratchets: deque[Job] = deque()
+        self._jobs = Jobs()
+        self._to_launch: list[Job] = []  # at orders of which an attempt is armed, until `go`
         self._wake = anyio.Event()
         self._rest_until_s: float | None = None  # what waits was decided before an outage: again after this time
         self._sends = anyio.Semaphore(limits.concurrent_sends)
-        self._idle: TaskGroup | None = None  # the loop's own, while the loop waits for work
+        self._tasks: TaskGroup | None = None  # the loop's own
+        self._idle: TaskGroup | None = None  # the same, while the loop waits for work
         self.turns = Turns("executor")
 
     def __repr__(self) -> str:
@@ -86,7 +90,7 @@ class Executor:
     @property
     def queued(self) -> int:
         """Jobs that wait to be signed."""
-        return len(self._queue) + len(self._ratchets)
+        return len(self._jobs)
 
     @property
     def has_work(self) -> bool:
@@ -94,21 +98,34 @@ class Executor:
         return self.queued > 0 and self._gate.is_open
 
     def submit(self, job: Job) -> None:
-        """Take a job. Executions go before ratchets: a late fill costs its trader more than a late ratchet."""
-        if self._gate.is_open or job.executes:
-            (self._queue if job.executes else self._ratchets).append(job)
-        if not self._gate.is_open:
-            self._stopped(job)
+        """Take a job. Nothing of it leaves before `go`."""
+        if job.executes and job.order.address in self._armory and not self._dry_run:
+            self._to_launch.append(job)
+        else:
+            self._queue(job)
 
     def go(self) -> None:
-        """What was submitted may leave: here and now when it is little and nothing is in its way, else by the loop."""
-        if not self._sent_at_once():
+        """What was submitted may leave: what is armed here and now; the rest too, when it is little and nothing is in
+        its way, else by the loop.
+        """
+        if self._to_launch:
+            jobs, self._to_launch = self._to_launch, []
+            for job in jobs if self._tasks is None else self._armory.launch(jobs, self._tasks):
+                self._queue(job)
+        if self.queued and not self._sent_at_once():
             self._wake.set()
+
+    def _queue(self, job: Job) -> None:
+        if self._gate.is_open or job.executes:
+            self._jobs.add(job)
+        if not self._gate.is_open:
+            self._stopped(job)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Sign, journal and send until cancelled."""
         first, batch = self._limits.first_batch, self._limits.first_batch // 2
         async with anyio.create_task_group() as tg:
+            self._tasks = tg
             task_status.started()
             while True:
                 await self.turns.turn()
@@ -118,9 +135,9 @@ class Executor:
                         await self._wake.wait()
                     self._idle = None
                 if not self._gate.is_open:
-                    for job in (*self._queue, *self._ratchets):
+                    for job in self._jobs.first():
                         self._stopped(job)
-                    self._ratchets.clear()
+                    self._jobs.drop_ratchets()
                     with self.turns.rest():
                         await self._gate.opened()
                     self._decide_again()
@@ -138,7 +155,7 @@ class Executor:
                     continue
                 batch = min(batch * 2, self._limits.batch) if self.queued > first else first
                 try:
-                    await self._take(self._next(min(batch, room)), tg)
+                    await self._take(self._jobs.take(min(batch, room)), tg)
                 except JournalError as e:
                     self._not_taken(e)
 
@@ -146,7 +163,7 @@ class Executor:
         """The whole way in one step, for a few first attempts: every turn of the event loop between two steps costs a
         lone order more than the step. False when something is in the way: then nothing was done.
         """
-        tg, limits, jobs = self._idle, self._limits, [*self._queue, *self._ratchets]
+        tg, limits, jobs = self._idle, self._limits, self._jobs.first()
         if tg is None or len(jobs) > limits.at_once or self._dry_run or not self._gate.is_open:
             return False
         room = limits.max_in_flight - len(self._flights.open)
@@ -160,17 +177,16 @@ class Executor:
             blockhash = self._blockhashes.current()
         except Transient:
             return False
-        self._queue.clear()
-        self._ratchets.clear()
+        self._jobs.take(len(jobs))
         if tried:
             point("decided")
         if not (drafts := self._allowed(self._drafts(jobs, blockhash))):
             return True
-        self._learn_one(drafts, tg)
+        self._retries.learn_first(((draft.attempt.kind, draft.job.order) for draft in drafts), tg)
         if tried:
             point("signed")
         try:
-            committed = self._writer.commit_now(*[draft.op for draft in drafts])
+            committed = self._writer.commit_now(*ops_of(drafts))
         except DuplicateAttempt:
             committed = False  # one at a time, the loop's way: only those that have a live attempt are left out
         except JournalError as e:
@@ -192,30 +208,17 @@ class Executor:
 
     def drop_overtaken(self, chain_time_s: int) -> None:
         """What waits behind a closed gate may end or expire there: the gate does not keep that from being told."""
-        for job in () if self._gate.is_open else self._next(self.queued):
+        for job in () if self._gate.is_open else self._jobs.take(self.queued):
             if job.overtaken or job.order.expired_at(chain_time_s):
                 self._orders.attempt_over(job.order.address, None)
             else:
-                (self._queue if job.executes else self._ratchets).append(job)
+                self._jobs.add(job)
 
     def _decide_again(self) -> None:
         """What was decided before a stop is not true after it: every waiting order meets the present price anew."""
-        for job in self._next(self.queued):
+        for job in self._jobs.take(self.queued):
             self._journal.post(NoteOrder(job.order, OrderState.OPEN, RESTS))
             self._orders.attempt_over(job.order.address, None)
-
-    def _put_back(self, jobs: Sequence[Job]) -> None:
-        """To the front again: nothing was signed for them."""
-        for job in reversed(jobs):
-            (self._queue if job.executes else self._ratchets).appendleft(job)
-        self._wake.set()
-
-    def _next(self, most: int) -> list[Job]:
-        jobs: list[Job] = []
-        for queue in (self._queue, self._ratchets):
-            while queue and len(jobs) < most:
-                jobs.append(queue.popleft())
-        return jobs
 
     async def _take(self, jobs: Sequence[Job], tg: TaskGroup) -> None:
         point("decided")
@@ -258,7 +261,7 @@ class Executor:
         """Journal them, then send them. A JournalError leaves them in the queue; so does a gate that has closed."""
         if not (drafts := self._allowed(drafts)):
             return
-        self._learn_one(drafts, tg)
+        self._retries.learn_first(((draft.attempt.kind, draft.job.order) for draft in drafts), tg)
         point("signed")
         flights = await self._journaled(drafts)
         point("journaled")
@@ -272,13 +275,6 @@ class Executor:
             await anyio.lowlevel.checkpoint()  # the bytes go first, the log's lines after
             self._tell(flights[start : start + self._limits.step])
 
-    def _learn_one(self, drafts: Sequence[Draft], tg: TaskGroup) -> None:
-        """Learn of the first kind of which nothing is known, beside its own way out: the next ones profit."""
-        for draft in drafts:
-            if draft.unlearnt:
-                tg.start_soon(self._retries.learn_units, draft)
-                break
-
     async def _launch(self, flights: Sequence[Flight], sending: Broadcast | None) -> None:
         try:
             await self._lander.launch(flights, sending)
@@ -288,10 +284,7 @@ class Executor:
     def _tell(self, flights: Sequence[Flight]) -> None:
         """Report what was signed and journaled, as of then."""
         for flight in flights:
-            since_s = None if flight.triggered_at_s is None else flight.born_at_s - flight.triggered_at_s
-            state = AttemptState.DRY_RUN if self._dry_run else AttemptState.SIGNED
-            a = flight.attempt
-            self._report(AttemptMoved(a.order, a.signature, a.kind, a.number, state, since_trigger_s=since_s))
+            self._report(signed(flight, state=AttemptState.DRY_RUN if self._dry_run else AttemptState.SIGNED))
 
     def _drafts(self, jobs: Sequence[Job], blockhash: Blockhash) -> list[Draft]:
         """Signed, for those whose order still waits for nothing but this attempt."""
@@ -300,8 +293,11 @@ class Executor:
             if job.overtaken:
                 self._orders.attempt_over(job.order.address, None)
                 continue
+            disarms = self._armory.withdraw(job)
+            if disarms is None or job.record.reasons.get(Reason.ATTEMPT) is not None:
+                continue  # one from before the restart may have been sent: its end frees the order
             try:
-                drafts.append(self._drafting.draft(job, blockhash))
+                drafts.append(self._drafting.draft(job, blockhash, disarms))
             except Misconfigured as e:
                 self._journal.post(NoteOrder(job.order, OrderState.FAILED, str(e)))
                 self._report(Note("executor.misconfigured", str(e), level="error", order=job.order.address))
@@ -334,7 +330,8 @@ class Executor:
         for draft in drafts:
             draft.job.record.tries.undo()
             self._purse.release(draft.attempt.signature)
-        self._put_back([draft.job for draft in drafts])
+        self._jobs.put_back([draft.job for draft in drafts])
+        self._wake.set()
 
     async def _blockhash(self, jobs: Sequence[Job]) -> Blockhash | None:
         """A recent one. When it has to be waited for the jobs go back, to be decided again: prices move meanwhile."""
@@ -342,7 +339,7 @@ class Executor:
             return self._blockhashes.current()
         except Transient as e:
             self._report(Note("executor.no_blockhash", str(e), level="warning"))
-            self._put_back(jobs)
+            self._jobs.put_back(jobs)
         await self._blockhashes.wait(self.turns)
         if self._gate.is_open:
             self._decide_again()
@@ -352,7 +349,7 @@ class Executor:
         """Commit the batch. If an order turns out to have a live attempt, only that one is left out."""
         began_s = time.monotonic()
         try:
-            await self._journal.commit(*[draft.op for draft in drafts])
+            await self._journal.commit(*ops_of(drafts))
         except DuplicateAttempt as e:
             if len(drafts) == 1:
                 self._duplicate(drafts[0], e)
@@ -385,6 +382,8 @@ class Executor:
         now, flights = time.monotonic(), list[Flight]()
         for draft in kept:
             job, attempt = draft.job, draft.attempt
+            if draft.disarms:
+                self._armory.replaced(attempt.order)
             flight = Flight(attempt, job.order, job.generation, job.triggered_at_ns / 1e9, now, now + 0.05, now + 2.0)
             if self._dry_run:  # recorded, and no more: of an order one execution, and moves of its stop by later prices
                 self._tell([flight])

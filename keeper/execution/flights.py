@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
-from keeper.domain.attempts import Attempt
+from keeper.domain.attempts import Attempt, AttemptState
 from keeper.domain.orders import Order
+from keeper.domain.reports import AttemptMoved
 
 
 @dataclass(slots=True, eq=False)
@@ -86,3 +87,18 @@ class Flights:
     def in_flight(self) -> int:
         """How many have neither landed at confirmed nor died."""
         return sum(1 for flight in self.open.values() if flight.attempt.state.in_flight)
+
+
+def signed(flight: Flight, *, state: AttemptState | None = None, armed_for_s: float | None = None) -> AttemptMoved:
+    """The report of an attempt that is on its way, as of when it was. `armed_for_s`: so long it had been armed."""
+    since_s = None if flight.triggered_at_s is None else flight.born_at_s - flight.triggered_at_s
+    a = flight.attempt
+    return AttemptMoved(
+        a.order,
+        a.signature,
+        a.kind,
+        a.number,
+        state or AttemptState.SIGNED,
+        since_trigger_s=since_s,
+        armed_for_s=armed_for_s,
+    )

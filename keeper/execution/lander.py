@@ -51,7 +51,8 @@ class Landing:
 class Polled:
     """What one round of asking found. `landed`: confirmed without an error, not read back yet. `failed`: confirmed with
     an error. `final`: rooted, to be closed if read back. `dead`: the height and history parts of the expiry rule hold.
-    `dropped`: processed or confirmed once, and unknown now, by a fork.
+    `dropped`: processed or confirmed once, and unknown now, by a fork. `seen`: armed before a restart, and known to the
+    chain, so it was sent.
     """
 
     landed: Landing = field(default_factory=Landing)
@@ -59,6 +60,7 @@ class Polled:
     dead: Landing = field(default_factory=Landing)
     final: list[Flight] = field(default_factory=list)
     dropped: list[Flight] = field(default_factory=list)
+    seen: list[Flight] = field(default_factory=list)
 
 
 class Lander:
@@ -208,8 +210,10 @@ class Lander:
         for flight, status in zip(flights, statuses, strict=True):
             if status is None or isinstance(status, ChainError):
                 continue
+            if flight.attempt.state is AttemptState.ARMED:
+                polled.seen.append(flight)
             if status.confirmation == "processed":
-                if flight.attempt.state.in_flight and flight.attempt.state is not AttemptState.SEEN:
+                if flight.attempt.state.undecided and flight.attempt.state is not AttemptState.SEEN:
                     ops.append(self._move(flight, AttemptState.SEEN, seen_slot=status.slot))
                 continue
             if status.err is not None:
@@ -263,7 +267,7 @@ class Lander:
             return ops  # the node is behind: its not knowing proves nothing
         gone = [f for f, status in zip(flights, statuses, strict=True) if status is None]
         ops += self._dropped(gone, slot, polled)
-        polled.dead.flights = [f for f in gone if f.attempt.state.in_flight and self._past_height(f)]
+        polled.dead.flights = [f for f in gone if f.attempt.state.undecided and self._past_height(f)]
         polled.dead.slot = final_slot
         return ops
 
@@ -271,7 +275,7 @@ class Lander:
         now = time.monotonic()
         if now - self._height_read_at < self._limits.height_every_s:
             return
-        if not any(flight.attempt.state.in_flight for flight in flights):
+        if not any(flight.attempt.state.undecided for flight in flights):
             return
         self._height_read_at = now
         try:

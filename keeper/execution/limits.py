@@ -36,6 +36,22 @@ class ExecutorLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class ArmingLimits:
+    """`a_side`: so many orders are armed of a market and direction, those nearest to their triggers; 0: none.
+    `signatures_per_s` bounds the signatures of arming. An armed attempt is signed again once its blockhash is
+    `renew_blocks_old` blocks older than the newest one, and is not sent once it is `most_blocks_old`: a blockhash lives
+    150 blocks, and the newest that is known may itself be 50 old. `step`: transactions signed before the event loop may
+    do something else.
+    """
+
+    a_side: int
+    signatures_per_s: float
+    renew_blocks_old: int = 50
+    most_blocks_old: int = 80
+    step: int = 8
+
+
+@dataclass(frozen=True, slots=True)
 class LandingLimits:
     """Seconds. A young attempt is asked for often, an old one rarely: the pause is half its age, within
     `poll_min_s` and `poll_max_s`. `final_poll_s`: how often one is asked for that only waits to be rooted.
@@ -59,6 +75,7 @@ class ExecutionLimits:
     landing: LandingLimits
     fees: FeeRules
     purse: PurseLimits
+    arming: ArmingLimits
     max_in_flight: int
     account_every_s: float
     accept_fills_without_position: bool

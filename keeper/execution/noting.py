@@ -77,6 +77,6 @@ class RestingNotes:
             await anyio.sleep(_PAUSE_S)
 
     def _note(self, order: Order) -> NoteOrder:
-        if self._orders.armed(order.address):
+        if self._orders.free(order.address):
             return NoteOrder(order, OrderState.OPEN, rests(order, self._book), reopen=True)
         return NoteOrder(order)

@@ -1,12 +1,12 @@
 """One record an order: whether it may be acted on now, and if not, for which reasons and what lifts each of them.
 
-An order that is pending on chain, and has no record or a record without a reason, is armed: a fresh price that meets
+An order that is pending on chain, and has no record or a record without a reason, is free: a fresh price that meets
 it makes an attempt. Every reason has one way out, which its line in `Reason` names, and to lift one is to name it:
 the others stay. An order that is made again at the address of one that was closed is a new generation, with a fresh
 budget; what was true of the address stays (a signature that could still land), what was true of the order goes.
 
 Nothing else in the keeper keeps such state. The book is told what to watch of each order, the readers of accounts ask
-which orders wait for a reading, and the router looks again at whatever is armed again (`freed`). Times are monotonic
+which orders wait for a reading, and the router looks again at whatever is free again (`freed`). Times are monotonic
 seconds, and are passed in.
 """
 
@@ -97,7 +97,7 @@ class Record:
 
     def __repr__(self) -> str:
         reasons = ", ".join(f"{reason.name.lower()}={detail}" for reason, detail in sorted(self.reasons.items()))
-        return f"Record({self.address}, generation {self.generation}, {reasons or 'armed'}, {self.tries})"
+        return f"Record({self.address}, generation {self.generation}, {reasons or 'free'}, {self.tries})"
 
     @property
     def watched(self) -> Watched:
@@ -105,7 +105,7 @@ class Record:
         return max((_WATCHED.get(reason, Watched.EXPIRY) for reason in self.reasons), default=Watched.EVERYTHING)
 
     def sentence(self, order: Order, now_s: float) -> str | None:
-        """Why it may not be acted on, for people; None when it is armed. `order` is the order as the book has it."""
+        """Why it may not be acted on, for people; None when it is free. `order` is the order as the book has it."""
         if not self.reasons:
             return None
         reason = min(self.reasons)
@@ -141,7 +141,7 @@ class Orders:
         self.book = book
         self.limits = limits
         self.freed: dict[Pubkey, None] = {}
-        """Orders that became armed and have not been looked at since."""
+        """Orders that became free and have not been looked at since."""
         self.wake = asyncio.Event()
         """Set while there may be such orders."""
         self.ended = asyncio.Event()
@@ -178,7 +178,7 @@ class Orders:
         """Whether the order has this reason not to be acted on."""
         return address in self._by_reason[reason]
 
-    def armed(self, address: Pubkey) -> bool:
+    def free(self, address: Pubkey) -> bool:
         """Whether nothing speaks against acting on it."""
         record = self._records.get(address)
         return record is None or not record.reasons
@@ -247,7 +247,7 @@ class Orders:
     # -- reasons
 
     def begin(self, order: Order) -> Record:
-        """An attempt at this armed order was decided: nothing else is decided of it until that has ended."""
+        """An attempt at this free order was decided: nothing else is decided of it until that has ended."""
         address = order.address
         record = self._records.get(address)
         if record is None:

@@ -17,6 +17,8 @@ POINTS: Final = (
     "signed",  # signed in memory, not journaled
     "journaled",  # the journal holds it; nothing was sent
     "sent",  # the bytes left; the journal still says signed
+    "armed",  # signed and committed before its order's condition is met
+    "launched",  # an armed attempt left; the journal still says armed
     "sent_journaled",  # the journal says sent
     "seen_journaled",  # the journal says processed
     "landed",  # confirmed, not read back

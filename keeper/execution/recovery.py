@@ -8,6 +8,7 @@ kill between any two steps costs time, never a second signature (promises 1, 2 a
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -18,6 +19,7 @@ from solders.signature import Signature
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import Order, OrderState
 from keeper.domain.reports import Note, Report
+from keeper.execution.armory import Armed, Armory, reading_of
 from keeper.execution.consequences import WAITS_FOR_ACCOUNT
 from keeper.execution.endings import UNREADABLE
 from keeper.execution.flights import Flight, Flights
@@ -46,6 +48,7 @@ class Recovery:
         journal: Journal,
         lander: Lander,
         flights: Flights,
+        armory: Armory,
         router: Router,
         orders: Orders,
         purse: Purse,
@@ -57,6 +60,7 @@ class Recovery:
         self._journal = journal
         self._lander = lander
         self._flights = flights
+        self._armory = armory
         self._router = router
         self._orders = orders
         self._purse = purse
@@ -74,6 +78,10 @@ class Recovery:
         for flight in flights:
             self._lander.track(flight)
         await self._load_tries()
+        for flight in flights:
+            if flight.attempt.state is AttemptState.ARMED:
+                tries = self._orders.record(flight.attempt.order).tries
+                tries.made = max(tries.made, flight.attempt.number)  # it may have been sent
         return flights
 
     async def look(self) -> None:
@@ -87,7 +95,8 @@ class Recovery:
             return
         failures = self._journal.writer.failures
         attempts = {attempt.signature: attempt for attempt in await self._journal.open_attempts()}
-        lost = frozenset(attempts.keys() - self._flights.open.keys())
+        known = {signature for _, armed in self._armory for signature in armed.signatures}
+        lost = frozenset(attempts.keys() - self._flights.open.keys() - known)
         for signature in lost & self._lost:
             attempt = attempts[signature]
             self._lander.track(await self._flight(attempt))
@@ -100,8 +109,11 @@ class Recovery:
     async def _flight(self, attempt: Attempt) -> Flight:
         row = await self._journal.order(attempt.order)
         now = time.monotonic()
-        # What was signed before the order was first seen is about another one that was at its address.
-        of_another = row is not None and attempt.signed_at < row.first_seen_at
+        # What was signed before the order was first seen is about another one that was at its address; unless it was
+        # built from the very reading that is noted, which may have been noted a little later.
+        of_another = (
+            row is not None and attempt.signed_at < row.first_seen_at and attempt.built_from != reading_of(row.order)
+        )
         flight = Flight(attempt, row.order if row and not of_another else None, 0, None, now, now, now)
         flight.read_back = attempt.state is AttemptState.CONFIRMED and attempt.fate is not None
         if attempt.kind is AttemptKind.RELAY:
@@ -113,9 +125,14 @@ class Recovery:
             return flight
         record = self._orders.record(attempt.order, _seen(row))
         flight.generation = 0 if of_another else record.generation
-        if not _landed_ratchet(attempt):
+        if attempt.state is AttemptState.ARMED:
+            # Free to be acted on, by these bytes alone. The lander asks after it, and does not send it.
+            flight.next_send_s = math.inf
+            armed = Armed(attempt, None, None, None, (attempt.signature,), now, committed=True, flight=flight)
+            self._armory.put(attempt.order, armed)
+        elif not _landed_ratchet(attempt):
             self._orders.block(record, Reason.ATTEMPT, attempt.signature)
-        if attempt.state.in_flight:
+        if attempt.state.undecided:
             self._purse.hold(attempt)  # what landed already is among what was spent
         return flight
 
@@ -166,7 +183,7 @@ class Recovery:
                     break
                 await self._router.settle(await self._lander.poll(unasked))
                 await anyio.sleep(0.05)
-        left = sum(1 for flight in flights if flight.attempt.state.in_flight)
+        left = sum(1 for flight in flights if flight.attempt.state.undecided)
         self._report(Note("recovery.resolved", f"{len(flights) - left} resolved, {left} could still land"))
 
     async def reconcile(self) -> int:

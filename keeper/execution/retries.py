@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import anyio
+from anyio.abc import TaskGroup
 
 from keeper.domain.attempts import AttemptKind, Fate
 from keeper.domain.errors import BehindNode, ChainError, JournalError
-from keeper.domain.orders import OrderState
+from keeper.domain.orders import Order, OrderState
 from keeper.execution.consequences import following, ops_of, take_effect
-from keeper.execution.drafting import Draft, FeePolicy, Job
+from keeper.execution.drafting import FeePolicy, Job
 from keeper.execution.orders import Orders, Reason
 from keeper.journal import Journal
 from keeper.journal.ops import NoteOrder
@@ -123,9 +124,16 @@ class Retries:
                     pause_s *= 2
         return None
 
-    async def learn_units(self, draft: Draft) -> None:
-        """How many units a kind of transaction uses, of which nothing is known: nothing waits for this."""
-        kind, order = draft.attempt.kind, draft.job.order
+    def learn_first(self, attempts: Iterable[tuple[AttemptKind, Order]], tasks: TaskGroup) -> None:
+        """Learn how many units the first kind of these uses of which nothing is known, beside its own way out: the next
+        ones profit.
+        """
+        for kind, order in attempts:
+            if (kind, order.order_type) not in self._fees.learnt_units:
+                tasks.start_soon(self._learn_units, kind, order)
+                break
+
+    async def _learn_units(self, kind: AttemptKind, order: Order) -> None:
         with contextlib.suppress(ChainError):
             found = await rehearse(self._client, self._venue, kind, order)
             if found.failure is None:

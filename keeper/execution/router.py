@@ -21,6 +21,7 @@ from keeper.domain.events import AccountUnreadable, ChainTime, Event, FeedSeen, 
 from keeper.domain.orders import Market, Order, OrderFields, OrderState
 from keeper.domain.reports import Note, OrderTriggered, Report
 from keeper.execution.account_wait import AccountWait
+from keeper.execution.armory import Armory
 from keeper.execution.consequences import take_effect
 from keeper.execution.drafting import Job
 from keeper.execution.endings import Endings, unreadable
@@ -65,6 +66,7 @@ class Router:
         settlement: Settlement,
         endings: Endings,
         accounts: AccountWait,
+        armory: Armory,
         report: Callable[[Report], None],
     ) -> None:
         self.decision = decision
@@ -81,6 +83,7 @@ class Router:
         self._settlement = settlement
         self._endings = endings
         self._accounts = accounts
+        self._armory = armory
         self._report = report
         self._recorder = Recorder(journal, report)
         self._notes = RestingNotes(journal, decision.book, orders, flights)
@@ -142,7 +145,7 @@ class Router:
         if action is not None:
             self._act([action])
         # While an attempt at it is open, or another reason holds, its state is that one's to say, not the account's.
-        state = OrderState.OPEN if self.orders.armed(order.address) else None
+        state = OrderState.OPEN if self.orders.free(order.address) else None
         # Pending after an end that was said or noted: a fork dropped that end, or it was made again. Or it reads well.
         reopen = back or change is Change.NEW
         self._notes.post(NoteOrder(order, state, rests(order, self._book) if state else "", reopen=reopen))
@@ -211,7 +214,7 @@ class Router:
 
     def unchanged(self, address: Pubkey, fields: OrderFields, slot: int) -> bool:
         """Whether this is what is known of the order already: then there is nothing to do but to note the slot."""
-        return self.orders.armed(address) and self._book.still(address, fields, slot)
+        return self.orders.free(address) and self._book.still(address, fields, slot)
 
     def not_seen_since(self, slot: int, cursor: int) -> tuple[list[Pubkey], int | None]:
         """Orders that nothing as new as `slot` is known of, in steps: what a list of that slot lacks."""
@@ -235,7 +238,6 @@ class Router:
 
     def _act(self, actions: Sequence[Action]) -> None:
         triggered: list[ExecuteOrder] = []
-        submitted = False
         for action in actions:
             order = action.order
             if isinstance(action, RecordExpired):
@@ -246,32 +248,28 @@ class Router:
             record, executes = self.orders.begin(order), isinstance(action, ExecuteOrder)
             job = Job(action, record, record.generation, order, action.price, action.triggered_at_ns, executes)
             self._executor.submit(job)
-            submitted = True
             if isinstance(action, ExecuteOrder):
                 triggered.append(action)
         if triggered:
             # Said when the executor has begun: it goes first, and a line of the log takes as long as a signature.
             asyncio.get_running_loop().call_soon(self._tell, triggered)
-        if submitted:
-            self._executor.go()
+        self._executor.go()
 
     def _tell(self, triggered: Sequence[ExecuteOrder]) -> None:
         if len(triggered) > _LINES_AT_ONCE:
             asyncio.get_running_loop().call_soon(self._tell, triggered[_LINES_AT_ONCE:])
         for action in triggered[:_LINES_AT_ONCE]:
-            order, price = action.order, action.price
-            self._report(
-                OrderTriggered(order.address, order.market, order.order_type.word, price.price_1e6, price.slot)
-            )
+            o, p = action.order, action.price
+            self._report(OrderTriggered(o.address, o.market, o.order_type.word, p.price_1e6, p.slot))
 
     def reopen(self, address: Pubkey, generation: int, reason: str, *lifted: Reason) -> None:
         """Let a failed order rest again: its user's account changed, or an operator said so."""
         order = self._book.get(address)
-        if self.orders.lift(address, generation, *lifted) and order is not None and self.orders.armed(address):
+        if self.orders.lift(address, generation, *lifted) and order is not None and self.orders.free(address):
             self._notes.post(NoteOrder(order, OrderState.OPEN, reason, reopen=True))
 
     def look_again(self) -> None:
-        """Act on what became armed: an attempt at it is over, a pause, a wait."""
+        """Act on what became free: an attempt at it is over, a pause, a wait."""
         while self.orders.freed:
             address = next(iter(self.orders.freed))
             del self.orders.freed[address]
@@ -285,6 +283,7 @@ class Router:
 
     async def settle(self, polled: Polled) -> None:
         """Read what became of the attempts that came to an end, have it recorded, and carry it out."""
+        self._armory.seen(polled.seen)
         for flight in polled.dropped:
             self.orders.cancel_relayed(flight.cancels, flight.signature)
         if polled.landed.flights:
@@ -321,6 +320,7 @@ class Router:
             flight.read_back = True
         if verdict.closed:
             self._flights.remove(flight)
+            self._armory.ended(flight)
         for event in verdict.news:
             self._take_in(event)
         if verdict.following is not None:
@@ -362,7 +362,7 @@ class Router:
             await self._lander.pause(at_least_s=rest_s)
 
     async def _follow_records(self) -> None:
-        """Look again at what became armed, at what a later price is known for, and at the rest of long answers."""
+        """Look again at what became free, at what a later price is known for, and at the rest of long answers."""
         while True:
             self.orders.wake.clear()
             self.orders.pauses_over(time.monotonic())

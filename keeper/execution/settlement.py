@@ -34,7 +34,7 @@ from keeper.execution.orders import Orders
 from keeper.execution.points import point
 from keeper.execution.purse import Purse
 from keeper.execution.verdicts import Verdict
-from keeper.journal.ops import AddSpend, NoteOrder, SetMeta
+from keeper.journal.ops import AddSpend, Disarm, NoteOrder, SetMeta
 from keeper.journal.transitions import first_state
 from keeper.solana.client import AccountBytes, ChainClient, LandedTransaction
 from keeper.solana.gone import accounts_or_gone
@@ -177,11 +177,25 @@ class Settlement:
                 relay.expired(verdict, partial(self._newest, read), read.slot, self._orders)
                 continue
             order = self._newest(read, flight.attempt.order)
+            if flight.attempt.state is AttemptState.ARMED:
+                self._disarmed(verdict, order, read.slot)
+                continue
             fate = Fate.TRANSIENT if order is not None and order.pending else Fate.LOST_RACE
             detail = flight.refused or "its blockhash is too old, and no node knows it"
             failure = ProgramFailure("BlockhashExpired", None, None, None, detail, fate)
             self._failure(verdict, AttemptState.EXPIRED, fate, failure, 0, order, landing.slot)
         return verdicts
+
+    def _disarmed(self, verdict: Verdict, order: Order | None, slot: int) -> None:
+        """It was armed before a restart, and never landed: no try at its order, and nothing of it stays."""
+        attempt = verdict.flight.attempt
+        verdict.ops.append(Disarm(attempt.signature))
+        verdict.paid = 0, slot
+        verdict.closed = verdict.frees = True
+        if order is not None and order.pending:
+            verdict.news.append(OrderSeen(order))
+        detail = "it was armed before the restart, and can't land any more"
+        verdict.reports.append(Note("attempt.disarmed", detail, order=attempt.order, attempt=attempt.signature))
 
     def finalized(self, flights: Sequence[Flight]) -> list[Verdict]:
         """Rooted: the only way that a success closes."""
@@ -231,11 +245,12 @@ class Settlement:
             verdict.ops += [] if known is None else [NoteOrder(known, state, reason, position=position)]
             verdict.news.append(OrderSeen(another))
             return
-        # Until an order that was closed since can be read again, its last known facts stand.
-        verdict.ops += conclusion(
-            attempt.order, order or flight.order, state, reason, slot=read.slot, position=position
-        )
-        verdict.ended[attempt.order] = read.slot
+        # Until an order that was closed since can be read again, its last known facts stand. An alarm outweighs them:
+        # of an order that was made at the address unheard of, they alone say Filled.
+        known, alarm = order or flight.order, fate is Fate.NO_POSITION
+        slot = read.slot
+        verdict.ops += conclusion(attempt.order, known, state, reason, slot=slot, position=position, reopen=alarm)
+        verdict.ended[attempt.order] = slot
 
     def _ratcheted(self, verdict: Verdict, order: Order | None) -> None:
         self._confirmed(verdict, Fate.RATCHETED, "stop moved")

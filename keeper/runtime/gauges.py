@@ -47,6 +47,7 @@ class Gauges:
         m = self.metrics
         m.in_flight.set(self.execution.flights.in_flight)
         m.unrecorded.set(len(self.execution.flights.unrecorded))
+        m.armed.set(len(self.execution.armory))
         m.queued.set(self.execution.executor.queued)
         m.order_records.set(len(self.execution.orders))
         for reason in Reason:

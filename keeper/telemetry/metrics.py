@@ -18,6 +18,7 @@ from prometheus_client import (
 
 # From a tick that is handled within a millisecond to an expiry 180 blocks later.
 LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 90)
+ARMED_BUCKETS_S: Final = (0.5, 1, 2.5, 5, 10, 15, 20, 25, 30, 45, 60)
 SLOT_BUCKETS: Final = (0, 1, 2, 3, 4, 6, 8, 12, 20, 40, 80, 160)
 
 
@@ -64,11 +65,26 @@ class Metrics:
             "Orders that may not be acted on now, by reason; an order can have several.",
             ["reason"],
         )
-        self.since_trigger = seconds(
+        self.since_trigger = Histogram(
             "keeper_trigger_to_state_seconds",
             "From the arrival of the deciding news to a state of the attempt.",
             ["state"],
+            buckets=(0.0001, 0.00025, 0.0005, *LATENCY_BUCKETS_S),
+            registry=self.registry,
         )
+        self.armed = gauge("keeper_armed", "Executions that are signed and journaled before the price comes.")
+        self.armed_age = Histogram(
+            "keeper_armed_age_seconds",
+            "How long an execution that left armed had been so. Their count beside "
+            'keeper_attempt_states_total{kind="execute",state="signed"} is the hit rate.',
+            buckets=ARMED_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.armed_signatures = counter(
+            "keeper_armed_signatures_total", "Signatures of arming: the first for an order, or again.", ["which"]
+        )
+        self.disarmed = counter("keeper_disarmed_total", "Executions that were armed, and are not without being sent.")
+        self.arming_seconds = counter("keeper_arming_seconds_total", "Time of the event loop that arming took.")
         self.slots_since_trigger = Histogram(
             "keeper_trigger_to_landed_slots",
             "Slots between the deciding price and the landing.",

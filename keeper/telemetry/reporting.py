@@ -15,6 +15,7 @@ from solders.signature import Signature
 from keeper.domain.attempts import AttemptKind, AttemptState
 from keeper.domain.base58 import base58
 from keeper.domain.reports import (
+    ArmingDone,
     AttemptMoved,
     FillAccepted,
     FillOffCondition,
@@ -86,6 +87,8 @@ class Telemetry:
                 self._states[report.kind, report.state].inc()
                 if report.since_trigger_s is not None and report.kind is AttemptKind.EXECUTE:
                     self._since_trigger[report.state].observe(report.since_trigger_s)
+                if report.armed_for_s is not None:
+                    m.armed_age.observe(report.armed_for_s)
                 if report.slots_since_trigger is not None and report.state is AttemptState.CONFIRMED:
                     m.slots_since_trigger.observe(report.slots_since_trigger)
                 event = f"attempt.{report.state}"
@@ -93,6 +96,12 @@ class Telemetry:
                 # The steps between are for whoever follows one order; what ended or landed is for everybody.
                 quiet = (AttemptState.SIGNED, AttemptState.SENT, AttemptState.SEEN)
                 _write("debug" if report.state in quiet else level, event, report, skip="state")
+            case ArmingDone():
+                m.armed_signatures.labels("first").inc(report.signed)
+                m.armed_signatures.labels("again").inc(report.again)
+                m.disarmed.inc(report.disarmed)
+                m.arming_seconds.inc(report.seconds)
+                _write("debug", report.event, report)
             case OrderTriggered():
                 m.triggered.inc()
                 _write("info", report.event, report)

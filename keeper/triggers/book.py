@@ -217,8 +217,7 @@ class Book:
             del self._watched[raw]
         else:
             self._watched[raw] = watched
-        row = self._row(raw)
-        if row is None:
+        if (row := self._row(raw)) is None:
             return
         if watched is _NOTHING and before is _EVERYTHING:  # what each tick that triggers does
             for index, key in self._watch.places_of(*terms_of(self._records[row])):
@@ -241,9 +240,7 @@ class Book:
     def crossed(self, market: Pubkey, price_1e6: int, limit: int | None = None) -> list[Order]:
         """The orders watched for their trigger that this price meets, in the order in which the price passed them."""
         number = self._numbers.get(market)
-        if number is None:
-            return []
-        return self._of_rows(self._watch.crossed(number, price_1e6, limit)[:limit])
+        return [] if number is None else self._of_rows(self._watch.crossed(number, price_1e6, limit)[:limit])
 
     def ratchets(self, market: Pubkey, price_1e6: int, limit: int | None = None) -> list[tuple[Order, int]]:
         """The trailing stops that this price moves by a step or more, each with its new stop price."""
@@ -252,6 +249,11 @@ class Book:
             return []
         orders = self._of_rows(self._watch.ratchets(number, price_1e6, limit)[:limit])
         return [(order, ratcheted_stop(price_1e6, order.trailing_distance_ppm, order.side)) for order in orders]
+
+    def nearest(self, market: Pubkey, limit: int) -> list[Order]:
+        """The orders that a falling and a rising price would trigger first, at most `limit` of each."""
+        number = self._numbers.get(market)
+        return [] if number is None else self._of_rows(self._watch.nearest(number, limit))
 
     def executes(self, order: Order) -> bool:
         """Whether the program's revision executes such orders."""
@@ -355,8 +357,7 @@ class Book:
                 again.append(self._order(row))
                 self._take_out(row, address, _EVERYTHING)
         for address, watched in self._watched.items():
-            known = self._row(address)
-            if known is not None:
+            if (known := self._row(address)) is not None:
                 self._shift(known, _EVERYTHING, watched)
         for order in again:
             self.upsert(order)

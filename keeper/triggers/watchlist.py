@@ -133,6 +133,11 @@ class Watchlist:
         falling, rising = self._triggers[market]
         return falling.from_top(price_1e6, limit) + rising.from_bottom(price_1e6, limit)
 
+    def nearest(self, market: int, limit: int) -> list[int]:
+        """The rows of the orders that a falling and a rising price would trigger first, at most `limit` of each."""
+        falling, rising = self._triggers[market]
+        return falling.from_top(0, limit) + rising.from_bottom(MAX_KEY, limit)
+
     def ratchets(self, market: int, price_1e6: int, limit: int | None) -> list[int]:
         """The rows of the trailing stops that this price moves by a step or more, at most `limit`."""
         falling, rising = self._thresholds[market]

@@ -83,6 +83,8 @@ class Venue:
         self.id = program.id
         self.position_size = _POSITION_SIZE if program.creates_position else None
         """Bytes of the account that a fill creates; None when the revision creates none."""
+        self.arms = True
+        """Whether an execution can be signed before the price that triggers it: its bytes say nothing of that price."""
         self.market_discriminator = MARKET_DISCRIMINATOR
         self.order_discriminator = ORDER_DISCRIMINATOR
         self.pending_filter: Mapping[str, Any] = memcmp(STATUS_OFFSET, bytes((OnchainStatus.PENDING,)))

@@ -52,6 +52,7 @@ FAST: Final[dict[str, dict[str, Any]]] = {
         "blockhash_every_s": 0.05,
     },
     "execution": {
+        "armed_a_side": 0,
         "resend_every_s": 0.1,
         "finality_every_s": 0.05,
         "account_every_s": 0.05,
@@ -60,7 +61,9 @@ FAST: Final[dict[str, dict[str, Any]]] = {
     },
     "trigger": {"breaker_trip": 1.0},
 }
-"""Everything quick, and what the tests do not ask for slow; prices may jump unless a test is about that."""
+"""Everything quick, and what the tests do not ask for slow or off: prices may jump unless a test is about that, and
+executions are armed in `test_armed` alone, so that elsewhere each goes all of its way at the tick.
+"""
 
 
 @dataclass(frozen=True, slots=True)

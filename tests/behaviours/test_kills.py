@@ -58,16 +58,18 @@ class Scene:
         await self.lives.ready()
 
 
-ON_THE_LOOP_MS = 100.0
-ON_THE_THREAD_MS = 0.0
+ON_THE_LOOP_MS, ON_THE_THREAD_MS = 100.0, 0.0
+UNARMED, ON_THE_THREAD, ARMED = (ON_THE_LOOP_MS, 0), (ON_THE_THREAD_MS, 0), (ON_THE_LOOP_MS, 8)
+OF_ARMING = ("armed", "launched")
 
 
 @pytest.fixture(scope="module")
 async def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
-    """Lone orders are journaled on the event loop's thread, unless the test says otherwise."""
+    """Lone orders are journaled on the event loop's thread and not armed, unless the test says otherwise."""
     folder: Path = tmp_path_factory.mktemp("kills")
-    journal = {"inline_below_ms": getattr(request, "param", ON_THE_LOOP_MS)}
-    execution = {"attempts_per_hour": 1_000}
+    inline_below_ms, armed_a_side = getattr(request, "param", UNARMED)
+    journal = {"inline_below_ms": inline_below_ms}
+    execution = {"attempts_per_hour": 1_000, "armed_a_side": armed_a_side}
     async with (
         Stand.open(folder, rpc={"deadline_s": 1.0}, execution=execution, journal=journal) as stand,
         Lives.open() as lives,
@@ -99,18 +101,24 @@ async def place_by_api(scene: Scene, trader: Trader, symbol: str) -> Pubkey:
     return Pubkey.from_string(prepared["order"])
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", [point for point in POINTS if point not in OF_ARMING])
 async def test_1_a_kill_at_any_point_gives_no_order_two_live_signatures(scene: Scene, point: str) -> None:
     await killed_at(scene, point)
 
 
-@pytest.mark.parametrize("scene", [ON_THE_THREAD_MS], indirect=True)
+@pytest.mark.parametrize("scene", [ON_THE_THREAD], indirect=True)
 @pytest.mark.parametrize("point", ["decided", "signed", "journaled", "sent"])
 async def test_1_nor_one_where_the_journals_thread_commits(scene: Scene, point: str) -> None:
     await killed_at(scene, point)
 
 
-async def killed_at(scene: Scene, point: str) -> None:
+@pytest.mark.parametrize("scene", [ARMED], indirect=True)
+@pytest.mark.parametrize("point", [*OF_ARMING, "sent_journaled", "recovering"])
+async def test_1_nor_one_that_was_armed(scene: Scene, point: str) -> None:
+    await killed_at(scene, point, armed=True)
+
+
+async def killed_at(scene: Scene, point: str, *, armed: bool = False) -> None:
     """One order, a keeper that dies at the point on its way, and what becomes of the order."""
     stand, lives = scene.stand, scene.lives
     market = stand.world.market()
@@ -118,12 +126,15 @@ async def killed_at(scene: Scene, point: str) -> None:
     trader = stand.world.trader(collateral_1e6=0 if poor else 1_000_000 * USDC)
     killed = lives.kills[point]
     # "recovering" is passed when there is something to recover: a life that died after it had sent.
-    await scene.armed(*(("sent", "recovering") if point == "recovering" else (point,)))
+    sent = "launched" if armed else "sent"
+    await scene.armed(*((sent, "recovering") if point == "recovering" else (point,)))
     if point == "relay_journaled":
         order = await place_by_api(scene, trader, stand.world.market_state(market).symbol)
     else:
         order = stand.order(trader, market)
         await stand.known(order)
+        if armed:
+            await until(lambda: order in {attempt.order for attempt in stand.journal.open_attempts()})
     fall = partial(stand.world.set_price, market, 94 * USDC)
     if point == "expired":
         stand.bank.lose_transactions(1_000_000)
@@ -154,6 +165,7 @@ async def killed_at(scene: Scene, point: str) -> None:
     await stand.reach(order, OrderState.FILLED)
     await until(lambda: stand.attempt_state(order) is AttemptState.FINALIZED)
     assert len(executions_on_chain(stand.world, order)) == 1
+    assert len(stand.attempts(order)) == 1 or not armed, "what was armed before the kill is what was sent after it"
     assert stand.world.position(order) is not None
     assert lives.bad_end is None
     assert stand.witness.violations == []

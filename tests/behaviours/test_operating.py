@@ -264,7 +264,7 @@ async def test_25_a_signal_drains_and_persists(tmp_path: Path, number: signal.Si
                 await until(lambda: len(journal.orders(limit=100).items) == len(orders))
                 world.bank.hold_transactions()
                 world.set_price(market, 97 * USDC)
-                await until(lambda: journal.open_attempts())
+                await until(lambda: any(attempt.state.in_flight for attempt in journal.open_attempts()))
             keeper.process.send_signal(number)
             assert await keeper.wait() == 0
             assert "Traceback" not in keeper.log_end()

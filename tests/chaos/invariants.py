@@ -130,8 +130,15 @@ def check(
     findings.unsettled += [
         f"attempt {attempt.signature} at order {attempt.order} is still {attempt.state}"
         for attempt in journal.open_attempts()
+        if attempt.state is not AttemptState.ARMED or not _rests(record, attempt.order)
     ]
     return findings
+
+
+def _rests(record: Record, address: Pubkey) -> bool:
+    """Whether an attempt at the order may be armed for long."""
+    order = record.order(address)
+    return order is not None and order.pending
 
 
 def _check_order(

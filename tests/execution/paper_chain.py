@@ -8,6 +8,7 @@ is signed, a transaction lands and a status is asked for when the test says so.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from types import SimpleNamespace
@@ -38,13 +39,14 @@ from keeper.execution.settlement import Settlement
 from keeper.execution.tries import RetryLimits
 from keeper.execution.verdicts import move_flight
 from keeper.journal.applying import apply
-from keeper.journal.ops import AddPrepared, Intend, NoteOrder, Op
+from keeper.journal.ops import AddPrepared, Intend, Launched, NoteOrder, Op
 from keeper.journal.records import OrderRow, PreparedKind, PreparedRow
 from keeper.journal.rows import order_row, order_values
 from keeper.journal.touched import Rows
 from keeper.triggers.decision import Decision, Rules
 from keeper.triggers.prices import ChainClock
 from keeper.venue.program_errors import ProgramFailure
+from tests.execution.paper_arming import PaperArming
 from tests.triggers.order_making import key, market_seen
 
 UNREADABLE = "a byte of it is wrong"
@@ -67,6 +69,8 @@ class Clock:
 
     def monotonic_ns(self) -> int:
         return int(self.s * 1e9)
+
+    perf_counter = monotonic
 
     def time(self) -> float:
         return 1_700_000_000 + self.s
@@ -126,20 +130,23 @@ class Ledger:
 
     def __init__(self, clock: Clock) -> None:
         self.rows = Rows()
-        self._clock = clock
+        self.serials = itertools.count(1)
+        self.clock = clock
 
     def post(self, op: Op) -> bool:
         try:
-            apply(self.rows, [op], self._clock.time())
+            apply(self.rows, [op], self.clock.time())
         except JournalError:
             return False
         return True
 
     async def commit(self, *ops: Op) -> None:
-        apply(self.rows, ops, self._clock.time())
+        apply(self.rows, ops, self.clock.time())
 
     async def write(self, *ops: Op) -> None:
-        await anyio.sleep_forever()  # what is noted at leisure is not noted here
+        if not all(isinstance(op, Launched) for op in ops):
+            await anyio.sleep_forever()  # what is noted at leisure is not noted here
+        apply(self.rows, ops, self.clock.time())
 
     def row(self, address: Pubkey) -> OrderRow | None:
         stored = self.rows.orders.get(str(address))
@@ -233,11 +240,13 @@ class Hands:
     def __init__(self, flights: Flights) -> None:
         self.queue: deque[Job] = deque()
         self.taken: Callable[[Job], None] = lambda job: None
+        self.leaves: Callable[[Job], bool] = lambda job: False
         self._flights = flights
 
     def submit(self, job: Job) -> None:
         self.taken(job)
-        self.queue.append(job)
+        if not self.leaves(job):
+            self.queue.append(job)
 
     def go(self) -> None:
         pass
@@ -263,7 +272,7 @@ class Life:
     """One life of a keeper, from its start to the moment at which it is killed."""
 
     def __init__(self, chain: Chain, clock: Clock, ledger: Ledger, on_read: Callable[[Pubkey, Account], None]) -> None:
-        self._chain, self._clock, self.ledger, self._on_read = chain, clock, ledger, on_read
+        self.chain, self._clock, self.ledger, self._on_read = chain, clock, ledger, on_read
         self.decision = Decision(Rules(breaker=None, max_actions=1))
         self.book = self.decision.book
         self.orders = Orders(self.book, LIMITS)
@@ -274,27 +283,29 @@ class Life:
         self.reports: list[Report] = []
         limits = PurseLimits(daily_cap_lamports=10**12, min_balance_lamports=0)
         purse = Purse(key(9), limits, rent_lamports=0, spent=("2026-01-31", 0), today=lambda: "2026-01-31")
+        self.gate = gate = Gate(nothing)
+        self.arms = PaperArming(self, gate, purse)
+        armory, self.hands.leaves = self.arms.armory, self.arms.launch
         self.endings = AskedEndings(node, venue, journal, self.orders)
         self.paid_in = PaidIn()
         self.router = Router(
             decision=self.decision, clock=ChainClock(), orders=self.orders, journal=journal, flights=self.flights,
-            gate=Gate(nothing), purse=purse, executor=hands, lander=hands, endings=self.endings,
+            gate=gate, purse=purse, executor=hands, lander=hands, endings=self.endings,
             accounts=cast(Any, self.paid_in),
             settlement=Settlement(node, venue, self.orders, purse, nothing, accept_fills_without_position=True),
-            report=self.reports.append,
+            armory=armory, report=self.reports.append,
         )  # fmt: skip
         self.relay = RelayDesk(journal, hands, self.orders, cast(Any, SimpleNamespace(start_soon=nothing)), nothing)
         self.operator = Operator(journal, cast(Any, None), self.router, nothing)
-        self.recovery = Recovery(journal, hands, self.flights, self.router, self.orders, purse, venue, nothing)
-        self._serial = len(ledger.rows.added)
+        self.recovery = Recovery(journal, hands, self.flights, armory, self.router, self.orders, purse, venue, nothing)
 
     # -- the node, at confirmed
 
     async def accounts(self, addresses: Sequence[Pubkey], *, min_context_slot: int = 0) -> tuple[int, list[Account]]:
-        slot = self._chain.confirmed
+        slot = self.chain.confirmed
         for address in addresses:
-            self._on_read(address, self._chain.read(address, slot))
-        return slot, [self._chain.read(address, slot) for address in addresses]
+            self._on_read(address, self.chain.read(address, slot))
+        return slot, [self.chain.read(address, slot) for address in addresses]
 
     async def transactions(self, signatures: Sequence[Signature]) -> list[None]:
         return [None for _ in signatures]
@@ -302,7 +313,7 @@ class Life:
     # -- what is told to the keeper
 
     def tell(self, address: Pubkey, slot: int) -> None:
-        account = self._chain.read(address, slot)
+        account = self.chain.read(address, slot)
         event: Event = OrderGone(address, slot)
         if isinstance(account, Order):
             event = OrderSeen(account)
@@ -312,16 +323,15 @@ class Life:
 
     def tell_price(self, price_1e6: int) -> None:
         at_s = int(self._clock.time())
-        self.router.on_event(market_seen(price_1e6, self._chain.slot, updated_at_s=at_s))
+        self.router.on_event(market_seen(price_1e6, self.chain.slot, updated_at_s=at_s))
 
     def tell_time(self) -> None:
-        self.router.on_event(ChainTime(self._chain.slot, self._clock.time()))
+        self.router.on_event(ChainTime(self.chain.slot, self._clock.time()))
 
     # -- the executor's and the lander's work, in small
 
     def signature(self) -> Signature:
-        self._serial += 1
-        return Signature(self._serial.to_bytes(64, "big"))
+        return Signature(next(self.ledger.serials).to_bytes(64, "big"))
 
     async def sign(self) -> None:
         """Sign the next job and journal it, or give it up, as the executor does."""
@@ -330,13 +340,17 @@ class Life:
         if len(record.reasons) > 1 or record.generation != job.generation:
             self.orders.attempt_over(address, None)
             return
+        disarms = self.arms.withdrawn(job)
+        if disarms is None or record.reasons.get(Reason.ATTEMPT) is not None:
+            return
         record.tries.made += 1
         kind = AttemptKind.EXECUTE if job.executes else AttemptKind.RATCHET
         attempt = Attempt(
             self.signature(), kind, address, b"", "", 0, AttemptState.SIGNED, record.tries.made, self._clock.time()
         )
         state, reason = (OrderState.EXECUTING, "An attempt is on its way.") if job.executes else (None, "")
-        await self.ledger.commit(Intend(job.order, attempt, reason, None, state))
+        await self.ledger.commit(*disarms, Intend(job.order, attempt, reason, None, state))
+        self.arms.armory.replaced(address)
         record.reasons[Reason.ATTEMPT] = attempt.signature
         self.hands.track(Flight(attempt, job.order, job.generation, None, 0.0, 0.0, 0.0))
 
@@ -351,18 +365,19 @@ class Life:
 
     async def poll(self, flight: Flight) -> None:
         """Ask what became of it, as the lander does, and settle that."""
-        chain, state, polled = self._chain, flight.attempt.state, Polled()
+        chain, state, polled = self.chain, flight.attempt.state, Polled()
         found = chain.landed.get(flight.signature)
+        polled.seen = [flight] if found is not None and state is AttemptState.ARMED else []
         ratcheted = flight.attempt.kind is AttemptKind.RATCHET and state is AttemptState.CONFIRMED
         if found is None:
             if state in (AttemptState.SEEN, AttemptState.CONFIRMED) and not ratcheted:
                 flight.read_back, flight.landed_slot = False, None
                 await self.ledger.commit(move_flight(flight, AttemptState.SENT)[0])
                 polled.dropped.append(flight)
-            elif flight.signature in chain.dead and flight.attempt.state.in_flight:
+            elif flight.signature in chain.dead and flight.attempt.state.undecided:
                 polled.dead.flights, polled.dead.slot = [flight], chain.rooted
         elif found[0] > chain.confirmed:
-            if state.in_flight:
+            if state.undecided:
                 await self.ledger.commit(move_flight(flight, AttemptState.SEEN, seen_slot=found[0])[0])
         elif found[1] is not None:
             chain.confirmed = max(chain.confirmed, min(chain.slot, found[0] + 1))

@@ -14,7 +14,7 @@ from solders.signature import Signature
 from keeper.domain.attempts import AttemptKind
 from keeper.domain.events import OrderGone
 from keeper.domain.orders import OnchainStatus, Order, OrderType, fields_of
-from keeper.execution import endings, router
+from keeper.execution import arming, armory, endings, router
 from keeper.execution.drafting import Job
 from keeper.execution.flights import Flight
 from keeper.execution.orders import Reason
@@ -44,7 +44,7 @@ class Surroundings(RuleBasedStateMachine):
         self.failures: Counter[tuple[Pubkey, int]] = Counter()
         self.of_attempt: dict[Signature, tuple[Job, Order]] = {}
         self._clocks = pytest.MonkeyPatch()
-        for room in (router, endings):
+        for room in (router, endings, armory, arming):
             self._clocks.setattr(room, "time", self.clock)
         self.begin_life()
         self.slow = False
@@ -55,6 +55,7 @@ class Surroundings(RuleBasedStateMachine):
         self.chain_time_s = 0.0
         self.life = Life(self.chain, self.clock, self.ledger, self.read)
         self.life.hands.taken = self.taken
+        self.life.arms.left = self.left
 
     def read(self, address: Pubkey, account: Account) -> None:
         """It was read at confirmed: what that is worth beside the news is the reader's to say."""
@@ -86,9 +87,14 @@ class Surroundings(RuleBasedStateMachine):
 
     def taken(self, job: Job) -> None:
         address = job.order.address
-        assert self.ledger.rows.live.get(str(address)) is None, "a second attempt at one order"
+        live = self.ledger.rows.live.get(str(address))
+        assert live in (None, *map(str, self.life.arms.signatures(address))), "a second attempt at one order"
         assert all(other.order.address != address for other in self.life.hands.queue), "it was decided twice"
         assert not self.cancels(address), "an attempt was begun against its user's cancel"
+
+    def left(self, job: Job, flight: Flight) -> None:
+        assert not self.cancels(job.order.address), "sent against its user's cancel"
+        self.of_attempt[flight.signature] = (job, job.order)
 
     # -- what users and other keepers do
 
@@ -245,6 +251,10 @@ class Surroundings(RuleBasedStateMachine):
     def its_executor_is_slow_or_not(self, slow: bool) -> None:
         self.slow = slow
         self.sign_at_once()
+
+    @rule()
+    def what_is_near_is_armed(self) -> None:
+        self.loop.do(self.life.arms.arming.look)
 
     @precondition(lambda self: self.life.hands.queue)
     @rule()

@@ -49,7 +49,7 @@ class Inside:
             if record is not None and record.reasons:
                 yield from self._blocked(record)
             elif order is not None and gate.is_open and self._is_met(order):
-                yield f"order {address} is armed, its condition holds, and nothing is done"
+                yield f"order {address} is free, its condition holds, and nothing is done"
         sizes = {
             "records": len(router.orders),
             "pauses": len(router.orders._pauses),

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import anyio
 
-from keeper.domain.attempts import Attempt, AttemptKind
+from keeper.domain.attempts import Attempt, AttemptKind, AttemptState
 from keeper.journal import Queries
 from keeper.journal.records import PreparedKind
 from tests.chaos.witness import FirstSend, Witness
@@ -57,6 +57,9 @@ class Judge(Witness):
             self._judge(first, attempt, journal)
 
     def _judge(self, first: FirstSend, attempt: Attempt, journal: Queries) -> None:
+        if attempt.state is AttemptState.ARMED:
+            # Signed long before it was decided: what was true when it left counts.
+            attempt = attempt._replace(signed_at=first.at)
         order = self._world.order(first.order)
         if not self.clock_steps:
             if self.paused_since is not None and attempt.signed_at > self.paused_since:

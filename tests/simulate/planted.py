@@ -188,7 +188,7 @@ FAULTS: Final = (
         "keeper.execution.orders",
         "        if known:\n            self.freed[address] = None\n            self.wake.set()",
         "        if known:\n            pass",
-        "an order that is armed again meets the present price",
+        "an order that is free again meets the present price",
     ),
     # -- prices and triggers
     Fault(

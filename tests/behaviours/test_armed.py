@@ -1,0 +1,74 @@
+"""Armed attempts on a real chain, disk and socket: what is armed is what is sent, and a good end leaves none behind.
+
+What may leave and what must not is in `tests/execution/test_armed_orders.py`, and kills are in `test_kills`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from solders.pubkey import Pubkey
+
+from keeper.domain.attempts import Attempt, AttemptState
+from keeper.domain.orders import OrderState
+from tests.behaviours.stand import BLOCKHASH_LIFE, USDC, Stand
+from tests.support import Trader, until
+
+pytestmark = pytest.mark.anyio
+
+_YOUNG: int = 60
+
+
+@pytest.fixture
+async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
+    async with Stand.open(tmp_path, execution={"armed_a_side": 2}) as stand:
+        yield stand
+
+
+def armed(stand: Stand, order: Pubkey) -> Attempt | None:
+    """What the journal holds as armed for the order."""
+    found = [a for a in stand.journal.open_attempts() if a.order == order and a.state is AttemptState.ARMED]
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+def young(stand: Stand, order: Pubkey) -> bool:
+    """Whether it is armed, and by a blockhash that it can be sent with."""
+    found, height = armed(stand, order), stand.bank.chain.tip.height
+    return found is not None and found.last_valid_block_height >= height + BLOCKHASH_LIFE - _YOUNG
+
+
+async def test_what_is_armed_is_sent_and_the_journal_is_told_after_it(
+    stand: Stand, trader: Trader, market: Pubkey
+) -> None:
+    order = stand.order(trader, market)
+    async with stand.keeper():
+        await until(lambda: armed(stand, order))
+        assert stand.attempts(order) == [], "it is no part of the order's history yet"
+        with stand.held():
+            await until(lambda: young(stand, order))
+            known = armed(stand, order)
+            stand.world.set_price(market, 94 * USDC)
+            await until(lambda: stand.sends)
+            await stand.reach(order, OrderState.EXECUTING)
+        row = await stand.reach(order, OrderState.FILLED)
+    (attempt,) = stand.attempts(order)
+    assert known is not None
+    assert attempt.wire == known.wire == stand.sends[0].wire
+    assert (row.trigger_price_1e6, attempt.trigger_price_1e6, row.attempts_made) == (94 * USDC, 94 * USDC, 1)
+    assert row.triggered_at is not None
+    assert stand.landed(order) == 1
+
+
+async def test_only_the_nearest_are_armed_and_a_good_end_disarms_them(
+    stand: Stand, trader: Trader, market: Pubkey
+) -> None:
+    near, nearer, far = (stand.order(trader, market, stop) for stop in (90, 95, 85))
+    async with stand.keeper():
+        await until(lambda: armed(stand, near) and armed(stand, nearer))
+        assert armed(stand, far) is None
+        await until(lambda: (found := armed(stand, near)) and found.last_valid_block_height > BLOCKHASH_LIFE + 60)
+    assert stand.journal.open_attempts() == []
+    assert not stand.sends

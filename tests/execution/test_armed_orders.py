@@ -1,0 +1,209 @@
+"""Armed attempts in the order's record: what may leave, what must not, and what a restart knows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from solders.signature import Signature
+
+from keeper.domain.attempts import AttemptState
+from keeper.domain.orders import OnchainStatus, Order, OrderType
+from keeper.execution.flights import Flight
+from keeper.execution.orders import Reason
+from tests.execution.paper_arming import SLOTS_OF_LIFE
+from tests.execution.paper_chain import ADDRESSES
+from tests.execution.surroundings import REACHED_BY_NONE
+from tests.execution.test_order_record import OrderRecords, reasons
+
+A, B = ADDRESSES
+REACHED, NOT_REACHED = 85_000_000, 100_000_000
+
+
+@pytest.fixture
+def keeper() -> Iterator[OrderRecords]:
+    """A keeper with a stop at A that is armed, and that no price has met. All that holds, holds at the end."""
+    machine = OrderRecords()
+    machine.start()
+    machine.a_price_comes(NOT_REACHED)
+    machine.somebody_places_an_order(A, OrderType.STOP_LOSS, False, True, False)
+    machine.what_is_near_is_armed()
+    assert armed(machine)
+    yield machine
+    try:
+        machine.what_may_be_acted_on_is_acted_on()
+        machine.each_reason_has_a_way_out()
+        machine.nothing_is_kept_of_what_is_gone()
+        machine.an_order_that_is_made_again_has_its_whole_budget()
+    finally:
+        machine.teardown()
+
+
+def armed(keeper: OrderRecords) -> list[Signature]:
+    """What the journal holds as armed, and the armory with it."""
+    held = [a.signature for a in keeper.ledger.rows.added.values() if a.state is AttemptState.ARMED]
+    assert {str(signature) for signature in held} <= {str(s) for a in ADDRESSES for s in keeper.life.arms.signatures(a)}
+    return held
+
+
+def flight(keeper: OrderRecords) -> Flight:
+    (only,) = keeper.flights()
+    return only
+
+
+def can_land_no_more(keeper: OrderRecords) -> None:
+    """What is in the air is dead, is asked for, and what follows from that is signed."""
+    keeper.a_transaction_is_asked_for(0, True)
+    keeper.sign_at_once()
+
+
+def slots_pass(keeper: OrderRecords, n: int) -> None:
+    keeper.chain.slot += n
+
+
+def test_what_is_armed_is_what_is_sent(keeper: OrderRecords) -> None:
+    (signature,) = armed(keeper)
+    keeper.a_price_comes(REACHED)
+    assert flight(keeper).signature == signature
+    assert (reasons(keeper), armed(keeper)) == ({Reason.ATTEMPT}, [])
+    keeper.a_transaction_lands(0, None, True, True, False)
+
+
+def test_it_is_renewed_while_its_blockhash_lives_and_the_old_one_leaves_the_journal(keeper: OrderRecords) -> None:
+    (first,) = armed(keeper)
+    keeper.what_is_near_is_armed()
+    assert armed(keeper) == [first], "nothing is signed without need"
+    slots_pass(keeper, 5)
+    keeper.what_is_near_is_armed()
+    (second,) = armed(keeper)
+    assert second != first
+    keeper.a_price_comes(REACHED)
+    assert flight(keeper).signature == second
+
+
+def test_one_that_is_too_old_is_not_sent(keeper: OrderRecords) -> None:
+    (signature,) = armed(keeper)
+    slots_pass(keeper, SLOTS_OF_LIFE - 1)
+    keeper.a_price_comes(REACHED)
+    assert flight(keeper).signature != signature
+    assert armed(keeper) == [], "it makes room in the same transaction"
+
+
+def test_one_that_was_disarmed_is_not_sent(keeper: OrderRecords) -> None:
+    (signature,) = armed(keeper)
+    keeper.its_user_has_the_keeper_cancel_it(A)
+    keeper.a_price_comes(REACHED)
+    assert [f.signature for f in keeper.flights()] != [signature]
+    keeper.what_is_near_is_armed()
+    assert armed(keeper) == []
+    can_land_no_more(keeper)
+    assert flight(keeper).signature != signature
+
+
+def test_another_order_at_the_address_is_not_filled_by_it(keeper: OrderRecords) -> None:
+    (signature,) = armed(keeper)
+    keeper.somebody_places_an_order(A, OrderType.STOP_LOSS, False, True, True)
+    keeper.a_price_comes(REACHED)
+    assert flight(keeper).signature != signature
+    assert armed(keeper) == []
+
+
+def test_a_stop_that_was_moved_is_not_filled_by_it(keeper: OrderRecords) -> None:
+    keeper.a_price_comes(REACHED_BY_NONE)  # and no reason to move the stop either
+    keeper.somebody_places_an_order(B, OrderType.TRAILING_STOP, False, True, False)
+    keeper.what_is_near_is_armed()
+    of_b = keeper.life.arms.signatures(B)
+    assert len(of_b) == 1
+    order = keeper.chain.read(B)
+    assert isinstance(order, Order)
+    keeper.end(order._replace(stop_price_1e6=92_000_000), told=True)
+    keeper.a_price_comes(91_000_000)
+    assert flight(keeper).signature not in of_b
+
+
+def test_an_order_that_ended_is_disarmed(keeper: OrderRecords) -> None:
+    keeper.an_order_is_filled_or_cancelled(A, OnchainStatus.FILLED, True, False)
+    keeper.what_is_near_is_armed()
+    assert armed(keeper) == []
+
+
+def test_what_failed_is_not_armed_again(keeper: OrderRecords) -> None:
+    keeper.a_price_comes(REACHED)
+    keeper.a_price_comes(NOT_REACHED)
+    keeper.a_transaction_lands(0, "ConditionNotMet", True, True, False)
+    keeper.what_is_near_is_armed()
+    assert armed(keeper) == []
+
+
+def test_nothing_is_armed_or_sent_while_the_gate_is_closed(keeper: OrderRecords) -> None:
+    keeper.life.gate.close("a test", "a test says so")
+    keeper.its_executor_is_slow_or_not(True)
+    keeper.a_price_comes(REACHED)
+    assert keeper.life.hands.queue, "it was decided"
+    assert not keeper.flights(), "and did not leave"
+    keeper.what_is_near_is_armed()
+    assert armed(keeper) == []
+    keeper.life.gate.lift("a test")
+    keeper.its_executor_is_slow_or_not(False)
+    assert flight(keeper).attempt.state is AttemptState.SIGNED
+
+
+# -- after a restart
+
+
+def restarted(keeper: OrderRecords) -> Signature:
+    """The keeper was killed; what was armed may have been sent."""
+    (signature,) = armed(keeper)
+    keeper.the_keeper_is_killed_and_started(0, set())
+    keeper.a_price_comes(NOT_REACHED)
+    assert armed(keeper) == [signature]
+    return signature
+
+
+def test_after_a_restart_the_same_bytes_are_sent(keeper: OrderRecords) -> None:
+    signature = restarted(keeper)
+    keeper.what_is_near_is_armed()
+    assert armed(keeper) == [signature], "it is not renewed: it may have been sent"
+    keeper.a_price_comes(REACHED)
+    assert flight(keeper).signature == signature
+    assert flight(keeper).attempt.state is AttemptState.SIGNED
+    keeper.a_transaction_lands(0, None, True, True, False)
+
+
+def test_after_a_restart_nothing_else_is_sent_until_it_can_land_no_more(keeper: OrderRecords) -> None:
+    signature = restarted(keeper)
+    slots_pass(keeper, SLOTS_OF_LIFE - 1)
+    keeper.a_price_comes(REACHED)
+    assert flight(keeper).attempt.state is AttemptState.ARMED, "it is too old to be sent, and may have been"
+    assert reasons(keeper) == {Reason.ATTEMPT}
+    can_land_no_more(keeper)
+    assert flight(keeper).signature != signature
+    assert armed(keeper) == []
+
+
+def test_after_a_restart_the_next_order_at_the_address_waits_too(keeper: OrderRecords) -> None:
+    signature = restarted(keeper)
+    keeper.somebody_places_an_order(A, OrderType.STOP_LOSS, False, True, True)
+    keeper.a_price_comes(REACHED)
+    assert flight(keeper).signature == signature
+    assert flight(keeper).attempt.state is AttemptState.ARMED
+    can_land_no_more(keeper)
+    assert flight(keeper).signature != signature
+
+
+def test_after_a_restart_one_that_had_landed_is_found(keeper: OrderRecords) -> None:
+    restarted(keeper)
+    keeper.a_transaction_lands(0, None, True, True, False)
+    keeper.a_price_comes(REACHED)
+    assert flight(keeper).attempt.state is AttemptState.CONFIRMED
+    assert armed(keeper) == []
+
+
+def test_after_a_restart_one_that_was_never_sent_costs_its_order_nothing(keeper: OrderRecords) -> None:
+    restarted(keeper)
+    keeper.a_transaction_is_asked_for(0, True)
+    assert (keeper.flights(), armed(keeper)) == ([], [])
+    record = keeper.life.orders.get(A)
+    assert record is None or not (record.tries.failed or record.reasons)
+    keeper.what_is_near_is_armed()
+    assert len(armed(keeper)) == 1
