@@ -32,7 +32,12 @@ async def _take(folder: Path) -> None:
                     world.set_price(sol, 141_050_000)
                     await scene.reads("#open", "+4.63")
                     await scene.do(window.screenshot, _FOLDER / f"wallet-{width}.png", width > 600)
-                    if width < 600:
+                    if width > 600:
+                        await scene.do(window.open, f"{keeper.url}/")
+                        await scene.reads("#executions", "executed")
+                        await scene.reads("#orders", "trailing stop")
+                        await scene.do(window.screenshot, _FOLDER / "overview.png", False)
+                    else:
                         await scene.fill_in("SOL/USDC", trigger="131.5")
                         await scene.run("document.querySelector('#place .main').scrollIntoView({ block: 'end' })")
                         await scene.click("#place .main")
