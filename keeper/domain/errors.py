@@ -108,4 +108,4 @@ class JournalVersion(JournalError):
 
 
 class DuplicateAttempt(JournalError):
-    """The order already has an attempt that could still land; the journal's index refused a second."""
+    """The order already has an attempt that could still land, or has ended by what the journal knows: no second."""

@@ -28,7 +28,7 @@ from keeper.journal.rows import (
     to_stored,
 )
 from keeper.journal.touched import Rows
-from keeper.journal.transitions import ALLOWED, first_state, must_move, reason_class
+from keeper.journal.transitions import ALLOWED, CLOSED_STATES, first_state, must_move, reason_class
 
 _ANEW: Final = "Another order was made at its address."
 _FIRST_REASON: Final = {Source.CHAIN: "First seen on chain.", Source.API: "Asked for over HTTP."}
@@ -147,6 +147,11 @@ class _Caller:
             self._say(row, at, row.slot)
             return
         if order.slot < from_stored(row.slot):
+            if type(op) is o.Intend and STATES[row.state] in CLOSED_STATES:
+                raise DuplicateAttempt(
+                    f"The order {address} is {row.state} as of slot {from_stored(row.slot)}: "
+                    f"what was read of it in slot {order.slot} is older."
+                )
             if note is None and op.state is not None:
                 self._conclude(row, op, op.state, at)
             return

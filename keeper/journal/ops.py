@@ -105,7 +105,8 @@ class Intend(msgspec.Struct, frozen=True, gc=False):
 
     The facts are NoteOrder's, the attempt AddAttempt's, with what each is refused for. `state` None keeps the state.
     The trigger's price and slot are the attempt's; `triggered_at` is when the price came in, unix seconds. Raises
-    TooLate when it can be written only after `not_after`, unix seconds.
+    TooLate when it can be written only after `not_after`, unix seconds; and DuplicateAttempt for an order of which the
+    journal knows, from a later slot than those facts, that it has ended.
     """
 
     order: Order

@@ -22,11 +22,16 @@ class Api:
     def __init__(self, ports: ApiPorts, wallets: Any) -> None:
         self.ports, self._wallets = ports, wallets
         self._app: Any = None
+        self._requests: dict[asyncio.Task[tuple[int, Any]], None] = {}
 
     async def serve(self, task_status: TaskStatus[int]) -> None:
         """In `run_api`'s place."""
         task_status.started(_PORT)
-        await anyio.sleep_forever()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            for task in self._requests:  # a keeper that ends hangs up
+                task.cancel()
 
     async def ask(
         self, method: str, path: str, body: dict[str, Any], *, within_s: float, **headers: str
@@ -34,13 +39,15 @@ class Api:
         """One request: the status and the JSON that it is answered with; 0 when no answer comes."""
         # A task of the keeper's, not the caller's: it may hang for ever when the keeper dies.
         task = asyncio.get_running_loop().create_task(self._ask(method, path, body, headers), name="request")
+        self._requests[task] = None
         await asyncio.wait({task}, timeout=within_s)
+        del self._requests[task]
         if not task.done():
             task.cancel()
             return 0, None
         try:
             return task.result()
-        except Killed:
+        except (Killed, asyncio.CancelledError):
             return 0, None
 
     async def _ask(self, method: str, path: str, body: dict[str, Any], more: dict[str, str]) -> tuple[int, Any]:

@@ -18,6 +18,7 @@ from solders.pubkey import Pubkey
 from keeper.config.settings import Settings
 from keeper.localnet import Localnet, LocalnetConfig
 from keeper.localnet.program import PROGRAM_ID, PROGRAM_SO
+from tests.simulate.dice import clock
 from tests.simulate.scenario import START_1E6, Purse
 from tests.support.world import SOL, Trader, World
 
@@ -66,6 +67,7 @@ def _world(seed: int) -> SeededWorld:
         slot_ms=0, confirmed_slots=CONFIRMED_SLOTS, finalized_slots=FINALIZED_SLOTS, seed=seed, history_slots=2_000
     )
     net = Localnet(config)
+    net.bank._clock = clock.real  # this machine's time of day may step; the chain's does not
     net.bank.add_program(Pubkey.from_string(PROGRAM_ID), PROGRAM_SO)
     return SeededWorld(net)
 
