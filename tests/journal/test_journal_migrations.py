@@ -13,6 +13,7 @@ import pytest
 
 from keeper.domain.errors import JournalVersion
 from keeper.journal import Journal, PreparedKind, Queries, Reader, home_of
+from keeper.journal.postgres import schema as postgres_schema
 from keeper.journal.sqlite import schema
 from keeper.journal.sqlite.files import open_reader, open_writer
 from tests.journal.freeze_journal import FOLDER, told
@@ -181,3 +182,7 @@ async def test_a_journal_of_a_newer_keeper_is_refused_and_left_as_it_is(tmp_path
         assert "newer keeper" in keeper.log_end()
     with closing(sqlite3.connect(path)) as conn:
         assert list(conn.iterdump()) == before
+
+
+def test_the_versions_of_both_stores_are_numbered_alike() -> None:
+    assert [version for version, _ in postgres_schema.MIGRATIONS][-1] == postgres_schema.VERSION == schema.VERSION

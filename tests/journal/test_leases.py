@@ -140,7 +140,7 @@ def test_who_stops_with_the_turn_in_its_hands_loses_it(url: str) -> None:
         stopped.execute(TURN)
         began = time.monotonic()
         assert store.apply([(NoteOrder(make_order()),)], durable=True) == [None]
-        assert time.monotonic() - began < 3.0
+        assert time.monotonic() - began < 5.0, "or the lock would have timed out"
         with pytest.raises(psycopg.Error):
             stopped.execute("COMMIT")
     store.close()

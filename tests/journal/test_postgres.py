@@ -23,7 +23,6 @@ from keeper.journal import (
     home_of,
 )
 from keeper.journal.rows import PREPARED, KnownPrepared, prepared_values
-from keeper.journal.sqlite import schema as sqlite_schema
 from tests.journal.journal_making import key, make_attempt, make_cancel, make_order, make_prepared
 from tests.support import until
 from tests.support.postgres import fresh_database, missing
@@ -49,10 +48,6 @@ def url() -> str:
 def admin(url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
     with psycopg.connect(url, autocommit=True) as conn:
         yield conn
-
-
-def test_the_versions_of_both_stores_are_numbered_alike() -> None:
-    assert schema.VERSION == sqlite_schema.VERSION
 
 
 async def test_a_journal_of_version_4_comes_forward_whole(url: str, admin: psycopg.Connection[Any]) -> None:

@@ -17,7 +17,7 @@ LEAST_VERSION: Final = 150_000
 """Tested are 15 and 18. 14 and older have other rules for the rights in a new database."""
 
 _DEFAULTS: Final = {
-    "connect_timeout": "3",
+    "connect_timeout": "5",
     "application_name": "keeper",
     "target_session_attrs": "read-write",
     # A network that is cut off says nothing: libpq would wait for two hours.
@@ -30,7 +30,7 @@ _DEFAULTS: Final = {
 
 
 BOUNDS: Final = (
-    "SELECT set_config('idle_in_transaction_session_timeout', '1000', true), set_config('lock_timeout', '3000', true), "
+    "SELECT set_config('idle_in_transaction_session_timeout', '3000', true), set_config('lock_timeout', '5000', true), "
     "set_config('statement_timeout', '10000', true)"
 )
 """In milliseconds, and for one transaction, since a pooler may give the next one another session. The first ends the

@@ -6,10 +6,12 @@ that raises the version. Released migrations are never edited; a change is a new
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from keeper.domain.errors import JournalError, JournalVersion
-from keeper.journal.postgres.connection import Database
+
+if TYPE_CHECKING:
+    from keeper.journal.postgres.connection import Database
 
 _V4_LIVE = "'armed', 'confirmed', 'seen', 'sent', 'signed', 'unknown'"
 _V4_IN_FLIGHT = "'seen', 'sent', 'signed', 'unknown'"
