@@ -16,13 +16,15 @@ _FOUND = re.compile(r"VIOLATION in episode (\d+)")
 
 
 def look_for(fault: Fault, episodes: int, seed: int) -> tuple[int | None, str]:
-    """The episode in which it was found first, and the sentence; None when it was not, with the last line."""
-    command = [sys.executable, "-m", "tests.simulate", "--plant", fault.name, "--no-shrink"]
-    command += ["--episodes", str(episodes), "--seed", str(seed), "--workers", "1"]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    """The episode in which it was found first, and the sentence; None when it was not, with the reason."""
+    command = [sys.executable, "-m", "tests.simulate", "--seed", str(seed), "--workers", "1", "--no-shrink"]
+    planted = [*command, "--plant", fault.name, "--episodes", str(episodes)]
+    run = subprocess.run(planted, capture_output=True, text=True, check=False)
     found = _FOUND.search(run.stdout)
     if found is None:
         return None, (run.stdout + run.stderr).strip().splitlines()[-1]
+    if subprocess.run([*command, "--only", found[1]], capture_output=True, check=False).returncode != 0:
+        return None, f"episode {found[1]} goes wrong without it, too: mend that first"
     return int(found[1]), run.stdout[found.end() :].splitlines()[1].strip()
 
 
