@@ -62,6 +62,9 @@ async def started_validator(validator: Validator, program_id: Pubkey, folder: Pa
     # Its default, for tests, is 100: a burst of more notifications than that in a slot cuts the subscriber off. Nodes
     # that others use hold a million.
     command += ["--rpc-pubsub-queue-capacity-items", "1000000"]
+    # Its default, 10,000 shreds, is some 40 slots on a busy machine: every 512 slots it forgets what is older, and the
+    # ledger is read in the end.
+    command += ["--limit-ledger-size", "1000000"]
     command += ["--bpf-program", str(program_id), str(validator.program_so)]
     with log.open("wb") as out:
         process = await anyio.open_process(

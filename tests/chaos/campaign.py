@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio
+from anyio.abc import Process
 
 from keeper.execution.points import POINTS
+
+_END_WITHIN_S: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +131,7 @@ async def _follow(
     command += ["--only", str(options.only)] if options.only is not None else []
     command += ["--keep-going"] if options.keep_going else []
     command += ["--validator"] if options.validator else []
-    async with await anyio.open_process(command, stderr=None) as process:
+    async with await anyio.open_process(command, stderr=None) as process, _interrupted(process):
         assert process.stdout is not None
         rest = b""
         async for received in process.stdout:
@@ -139,3 +144,15 @@ async def _follow(
         code = await process.wait()
         if code != 0:
             totals.broken_workers.append(f"worker {worker} ended with {code}")
+
+
+@asynccontextmanager
+async def _interrupted(process: Process) -> AsyncIterator[None]:
+    """A worker that still runs at the end of the block is told to end, and has time to end what it started."""
+    try:
+        yield
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)
+            with anyio.move_on_after(_END_WITHIN_S, shield=True):
+                await process.wait()

@@ -153,8 +153,8 @@ class ValidatorStage(Stage):
     pace = 12.0
     settle_within_s = 200.0
     """A blockhash lives about a minute, and finality takes 13 s more."""
-    sure_after_s = 15.0
-    """The ledger is read in parts, and a busy validator indexes a transaction seconds after its accounts changed."""
+    sure_after_s = 5.0
+    """The ledger is read in parts, and the journal beside it."""
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "rpc": {"deadline_s": 4.0, "silence_s": 5.0, "snapshot_every_s": 5.0, "probe_every_s": 2.0},
         "execution": {
