@@ -130,8 +130,8 @@ class Stage:
         self._fork(slot)
 
     def _fork(self, slot: int) -> None:
-        chain = self.bank.chain
-        if chain.at(Commitment.CONFIRMED).slot <= slot < chain.tip.slot:
+        chain = self.bank.chain  # which may have left that slot out by another fork, meanwhile
+        if chain.block(slot) is not None and chain.at(Commitment.CONFIRMED).slot <= slot < chain.tip.slot:
             gone = self.bank.drop_slots_after(slot)
             self.trace.note("fork", f"slots after {slot} never were, and {len(gone)} transactions")
 
