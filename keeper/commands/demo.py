@@ -16,6 +16,9 @@ def demo(
     poor: Annotated[int, typer.Option("--poor", min=0, max=100, help="Further orders that users can't pay.")] = 0,
     hold: Annotated[bool, typer.Option("--hold", help="Keep the chain and the keeper up until Ctrl-C.")] = False,
     validator: Annotated[bool, typer.Option("--validator", help="On a real solana-test-validator.")] = False,
+    keepers: Annotated[
+        int, typer.Option("--keepers", min=1, max=5, help="On one PostgreSQL journal; the working one is killed.")
+    ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the summary, as JSON.")] = False,
 ) -> None:
     """Start a chain and a keeper, place orders, walk the prices, and audit the chain. Needs nothing else."""
@@ -24,7 +27,7 @@ def demo(
     from keeper.demo.demo import run_demo
     from keeper.demo.options import DemoOptions
 
-    options = DemoOptions(orders=orders, seed=seed, speed=speed, poor=poor, hold=hold, as_json=as_json)
+    options = DemoOptions(orders=orders, seed=seed, speed=speed, poor=poor, hold=hold, keepers=keepers, as_json=as_json)
     real = None
     if validator:
         from keeper.demo.validator import NAME, Validator, find

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
+import anyio
 import httpx
 from solders.keypair import Keypair
 from solders.message import to_bytes_versioned
@@ -15,6 +16,7 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from keeper.demo.errors import DemoFailed
+from keeper.demo.options import PATIENCE_S
 from keeper.domain.decimals import decimal
 from keeper.domain.orders import OrderType
 
@@ -37,9 +39,10 @@ class Terms:
 
 
 class KeeperApi:
-    """The keeper over HTTP. DemoFailed when it answers with a problem."""
+    """The keeper over HTTP. DemoFailed when it answers with a problem, or, unless it is `patient`, not at all."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, patient: bool = False) -> None:
+        self._patience_s = PATIENCE_S if patient else 0.0
         self._http = httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S)
 
     async def __aenter__(self) -> Self:
@@ -107,13 +110,26 @@ class KeeperApi:
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, query: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         try:
-            response = await self._http.request(method, path, json=body, params=query)
+            response = await self._answer(method, path, body, query)
         except httpx.HTTPError as e:
             raise DemoFailed(f"The keeper does not answer {method} {path}: {type(e).__name__}.") from e
         if response.is_error:
             raise DemoFailed(f"The keeper refuses {method} {path}: HTTP {response.status_code} {response.text[:300]}")
         answer: dict[str, Any] = response.json()
         return answer
+
+    async def _answer(
+        self, method: str, path: str, body: Mapping[str, Any] | None, query: Mapping[str, Any] | None
+    ) -> httpx.Response:
+        """While one keeper takes over from another, a question is asked again."""
+        until_s = anyio.current_time() + self._patience_s
+        while True:
+            try:
+                return await self._http.request(method, path, json=body, params=query)
+            except httpx.TransportError:
+                if method != "GET" or anyio.current_time() > until_s:
+                    raise
+            await anyio.sleep(0.1)
 
 
 def _maybe(value_1e6: int | None) -> str | None:

@@ -24,7 +24,8 @@ from keeper.demo.api import KeeperApi
 from keeper.demo.audit import audit
 from keeper.demo.board import Board
 from keeper.demo.feed import Feed
-from keeper.demo.files import write_key, write_settings
+from keeper.demo.files import write_key
+from keeper.demo.keepers import running
 from keeper.demo.ledger import read_ledger
 from keeper.demo.options import MAX_PRICE_AGE_S, SLOT_MS, DemoOptions
 from keeper.demo.plan import ORDERS_PER_USER, plan
@@ -121,16 +122,16 @@ class _Demo:
             sender = Sender(client)
             world = await build_world(self._program, sender, traders, options.poor, key.pubkey())
 
-            board.scene = "Starting the keeper"
-            settings = write_settings(self._directory, key, chain.ready)
-            arguments = ["run", "--config", str(settings), "--json"]
-            keeper = await stack.enter_async_context(started("keeper", arguments, self._directory / "keeper.log"))
-            self._children.append(keeper)
-            api = await stack.enter_async_context(KeeperApi(keeper.ready["http_url"]))
+            board.scene = "Starting the keeper" if options.keepers == 1 else "Starting PostgreSQL and the keepers"
+            keepers = await stack.enter_async_context(running(options.keepers, self._directory, key, chain.ready))
+            if keepers.working is not None:
+                self._children.append(keepers.working)
+            takeover = keepers.kill_the_working_one if options.keepers > 1 else None
+            api = await stack.enter_async_context(KeeperApi(keepers.http_url, patient=takeover is not None))
 
             feed = Feed(self._program, sender, world.oracle, world.markets)
             watcher = Watcher(api, board)
-            story = Story(options, orders, world, api, feed, watcher, board, rng)
+            story = Story(options, orders, world, api, feed, watcher, board, rng, takeover)
             async with anyio.create_task_group() as behind:
                 behind.start_soon(feed.heartbeat)
                 behind.start_soon(watcher.run)
@@ -161,7 +162,7 @@ class _Demo:
                     trader_key = write_key(self._directory / "trader.json", world.traders[0])
                     places = {
                         "rpc_url": chain.ready["rpc_url"],
-                        "http_url": keeper.ready["http_url"],
+                        "http_url": keepers.http_url,
                         "trader_key": str(trader_key),
                     }
                     self._tell_places(places)

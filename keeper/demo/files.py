@@ -20,23 +20,28 @@ def write_key(file: Path, key: Keypair) -> Path:
     return file
 
 
-def write_settings(directory: Path, key: Keypair, chain: Mapping[str, str]) -> Path:
-    """The keeper's settings file; `chain` is the ready line of the chain."""
+def write_settings(
+    directory: Path, key: Path, chain: Mapping[str, str], *, name: str = "keeper", url: str | None = None, port: int = 0
+) -> Path:
+    """A keeper's settings file; `chain` is the ready line of the chain. The journal is a file, or the database at a
+    URL, in which `name` is the keeper's.
+    """
     sections: dict[str, dict[str, object]] = {
         "rpc": {"url": chain["rpc_url"], "ws_url": chain["ws_url"]},
         "program": {"id": chain["program_id"]},
-        "key": {"file": str(write_key(directory / "keeper.json", key))},
-        "journal": {"path": str(directory / "keeper.sqlite")},
+        "key": {"file": str(key)},
+        "journal": {"path": str(directory / "keeper.sqlite")} if url is None else {"url": url},
+        "cluster": {"name": name},
         # Small, so that a dead feed shows within seconds; coarse, so that a trailing stop costs few ratchets.
         "trigger": {"max_price_age_s": MAX_PRICE_AGE_S, "trailing_step_ppm": 5_000},
         # One client places for all of the demo's traders, on a node that is the demo's own.
-        "http": {"port": 0, "requests_per_s": 0, "node_calls_per_s": 1_000},
+        "http": {"port": port, "requests_per_s": 0, "node_calls_per_s": 1_000},
         "log": {"format": "json"},
     }
     lines: list[str] = []
     for section, values in sections.items():
         # A JSON string or number is a TOML one, too.
         lines += [f"[{section}]", *(f"{name} = {json.dumps(value)}" for name, value in values.items()), ""]
-    file = directory / "keeper.toml"
+    file = directory / f"{name}.toml"
     file.write_text("\n".join(lines))
     return file

@@ -29,7 +29,8 @@ class DemoOptions:
     """How many orders, which walk, how fast.
 
     `orders` are expected to be payable; `poor` are further ones of users without collateral, whose expected end is a
-    refused fill. `speed` divides the pauses of the walk. `hold` keeps the chain and the keeper up until Ctrl-C.
+    refused fill. `speed` divides the pauses of the walk. `hold` keeps the chain and the keeper up until Ctrl-C. Of more
+    than one of `keepers`, on one PostgreSQL journal, the working one is killed on the way.
     """
 
     orders: int = 240
@@ -37,4 +38,5 @@ class DemoOptions:
     speed: float = 1.0
     poor: int = 0
     hold: bool = False
+    keepers: int = 1
     as_json: bool = False

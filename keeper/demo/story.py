@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
@@ -54,6 +54,8 @@ class Story:
     watcher: Watcher
     board: Board
     rng: random.Random
+    takeover: Callable[[], Awaitable[str]] | None = None
+    """Kills the working keeper, and returns when another works."""
     placed: list[Pubkey] = field(default_factory=list)
     poor: list[Pubkey] = field(default_factory=list)
     _owners: dict[Pubkey, Keypair] = field(default_factory=dict)
@@ -65,6 +67,9 @@ class Story:
         far = await self._open()
         self._scene("Prices walk", _WALKING)
         await self._walk(far)
+        if self.takeover is not None:
+            self._scene("The working keeper is killed, and another takes over", _AFTER_WALK)
+            self.board.notes.append(await self.takeover())
         self._scene(f"The feed of {_DEAD} dies; the price of {_FLICKERING} moves and moves back", _AFTER_WALK)
         async with anyio.create_task_group() as tg:
             tg.start_soon(self._dead_feed)

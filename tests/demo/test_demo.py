@@ -18,6 +18,7 @@ from keeper.localnet.program import PROGRAM_ID
 from keeper.venue.idl import discriminator
 from tests.demo.demo_process import demo_running
 from tests.support import BOUND_S
+from tests.support.postgres import missing
 
 pytestmark = pytest.mark.anyio
 
@@ -37,7 +38,14 @@ async def _accounts(url: str) -> dict[str, list[bytes]]:
     }
 
 
-@pytest.mark.parametrize("chain", ["embedded", pytest.param("validator", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "chain",
+    [
+        "embedded",
+        pytest.param("validator", marks=pytest.mark.long),
+        pytest.param("three keepers, one killed", marks=pytest.mark.long),
+    ],
+)
 async def test_every_triggered_order_is_executed_once_with_its_position(tmp_path: Path, chain: str) -> None:
     arguments = ["--json", "--orders", "40", "--seed", "7", "--speed", "4", "--poor", "1", "--hold"]
     if chain == "validator":
@@ -45,6 +53,10 @@ async def test_every_triggered_order_is_executed_once_with_its_position(tmp_path
             pytest.skip(f"there is no {NAME}: put one on the PATH, or run make validator")
         # At its usual speed: a price is known a second later there, and the API refuses what is far from the price.
         arguments += ["--validator", "--speed", "1"]
+    if chain.startswith("three"):
+        if why := missing():
+            pytest.skip(why)
+        arguments += ["--keepers", "3", "--speed", "1"]
     with demo_running(tmp_path, arguments) as demo:
         summary: dict[str, Any] = demo.summary()
         assert summary["problems"] == []
@@ -73,7 +85,8 @@ async def test_every_triggered_order_is_executed_once_with_its_position(tmp_path
 
         _place_one_more(demo.errors())
         children = demo.children()
-        assert len(children) == 2
+        # The chain and the keeper; or the chain, the keepers that are left, and PostgreSQL.
+        assert len(children) == (4 if chain.startswith("three") else 2)
         # A second signal, while it stops, must leave neither behind.
         demo.process.terminate()
         demo.process.terminate()
@@ -83,6 +96,7 @@ async def test_every_triggered_order_is_executed_once_with_its_position(tmp_path
         shown = demo.errors()
         assert "the feed was dead; its last price met 1 new orders, and 0 were executed" in shown
         assert "was moved back at once" in shown
+        assert ("keeper-1 was killed, and keeper-" in shown) is chain.startswith("three")
 
 
 def _place_one_more(shown: str) -> None:
