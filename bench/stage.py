@@ -47,6 +47,7 @@ async def keeper(
     tracer: str = "bench.traced",
     rpc: Mapping[str, object] | None = None,
     http: Mapping[str, object] | None = None,
+    execution: Mapping[str, object] | None = None,
     ready_within_s: float = 60.0,
 ) -> AsyncIterator[KeeperProcess]:
     """A keeper with its default settings, ready. Its log goes to a file, as it would to a service manager.
@@ -58,6 +59,7 @@ async def keeper(
         folder,
         key=key or world.wallet(SOL_FOR_FEES),
         rpc=rpc or {},
+        execution=execution or {},
         log={"level": "info", "format": "json"},
         # A burst of 10,000 costs more than a careful operator's default allows a key in a day, and one client of the
         # API stands for many.

@@ -1,9 +1,12 @@
-"""From the tick to the transaction, with many orders resting: `tick_to_sent_ms` and `trigger_to_confirmed_ms`.
+"""From the tick to the transaction, with many orders resting: `tick_to_sent_ms`, the same where the order is armed, and
+`trigger_to_confirmed_ms`.
 
 Each tick crosses one order. `tick_to_sent` is inside the keeper's process: from the bytes of the price's notification
 reaching it to the bytes of the signed transaction handed to the kernel, so parsing, deciding, signing and the
-journal's fsync are in it (`bench.traced`). `trigger_to_confirmed` is outside: from the oracle's update in a block to
-the execution in a confirmed one, by the chain's own clock.
+journal's fsync are in it (`bench.traced`). In `tick_to_sent_armed` the keeper has its default settings: the last two
+were done before, for the share that left armed (`armed_hit_rate`). The two are measured one after the other, each on a
+keeper of its own. `trigger_to_confirmed` is outside: from the oracle's update in a block to the execution in a
+confirmed one, by the chain's own clock.
 """
 
 from __future__ import annotations
@@ -26,22 +29,31 @@ from tests.support.waiting import until
 _STEP_1E6 = 10_000
 _PAUSE_S = 0.15
 _MARKETS = 50
+_FIGURES = (
+    "tick_to_sent_ms",
+    "tick_to_sent_armed_ms",
+    "armed_hit_rate",
+    "trigger_to_confirmed_ms",
+    "loop_lag_max_ms",
+)
 
 
 async def measure(quick: bool) -> dict[str, Any]:
     """By number of resting orders."""
     sizes = (0, 1_000) if quick else (0, 1_000, 100_000, 1_000_000)
     ticks = 30 if quick else 200
-    sent: dict[str, Any] = {}
-    confirmed: dict[str, Any] = {}
-    lag: dict[str, float] = {}
+    found: dict[str, dict[str, Any]] = {name: {} for name in _FIGURES}
     for size in sizes:
-        sent[str(size)], confirmed[str(size)], lag[str(size)] = await run(size, ticks)
-    return {"tick_to_sent_ms": sent, "trigger_to_confirmed_ms": confirmed, "loop_lag_max_ms": lag}
+        sent, *_ = await run(size, ticks, armed=False)
+        for name, figure in zip(_FIGURES, (sent, *await run(size, ticks, armed=True)), strict=True):
+            found[name][str(size)] = figure
+    return found
 
 
-async def run(resting: int, ticks: int) -> tuple[dict[str, float], dict[str, float], float]:
-    """One keeper, `resting` orders that nothing triggers, and `ticks` that trigger one order each."""
+async def run(resting: int, ticks: int, *, armed: bool) -> tuple[Any, float, Any, float]:
+    """One keeper, `resting` orders that nothing triggers, and `ticks` that trigger one order each. To the send, the
+    share that left armed, to the confirmed block, and the loop's longest lag.
+    """
     async with chain() as world:
         markets = [world.market(f"M{i}/USDC", price_1e6=PRICE_1E6) for i in range(_MARKETS)]
         traders = traders_for(world, ticks)
@@ -62,7 +74,10 @@ async def run(resting: int, ticks: int) -> tuple[dict[str, float], dict[str, flo
                 trace = Path(folder) / "trace"
                 # Snapshots are measured by themselves (`capacity`): the node of this one shares the keeper's machine.
                 rpc = {"url": node.url, "snapshot_every_s": 3_600, "deadline_s": 120}
-                async with keeper(world, Path(folder), key=key, trace=trace, rpc=rpc, ready_within_s=180) as process:
+                execution = {} if armed else {"armed_a_side": 0}
+                async with keeper(
+                    world, Path(folder), key=key, trace=trace, rpc=rpc, execution=execution, ready_within_s=180
+                ) as process:
                     ledger = Ledger.of(world.bank, key, placed)
                     await anyio.sleep(3.0)
                     began: list[float] = []
@@ -71,12 +86,14 @@ async def run(resting: int, ticks: int) -> tuple[dict[str, float], dict[str, flo
                         world.set_price(markets[0], PRICE_1E6 - (i + 1) * _STEP_1E6)
                         await anyio.sleep(_PAUSE_S)
                     await until(lambda: ledger.all_confirmed, within_s=60)
-                    lag = 1e3 * (await metrics(process)).get("keeper_loop_lag_seconds", 0.0)
+                    said = await metrics(process)
+                    lag = 1e3 * said.get("keeper_loop_lag_seconds", 0.0)
+                    hits = said.get("keeper_armed_age_seconds_count", 0.0) / ticks
                     process.process.send_signal(signal.SIGUSR1)
                     await anyio.sleep(0.5)
                     samples = pairs(trace.read_text())
         confirmed = [1e3 * (ledger.confirmed_at[order] - at) for order, at in zip(placed, began, strict=True)]
-        return spread(samples), spread(confirmed, 1), round(lag, 2)
+        return spread(samples), round(hits, 3), spread(confirmed, 1), round(lag, 2)
 
 
 def pairs(trace: str) -> list[float]:

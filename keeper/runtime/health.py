@@ -86,7 +86,8 @@ class HealthReport:
     def _attempts(self) -> Check:
         unrecorded = self.execution.flights.unrecorded
         if not unrecorded:
-            return Check("attempts", True, f"{self.execution.flights.in_flight} in flight")
+            armed = f"{len(self.execution.armory)} armed, " if len(self.execution.armory) else ""
+            return Check("attempts", True, f"{armed}{self.execution.flights.in_flight} in flight")
         first = unrecorded[0]
         return Check(
             "attempts",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from keeper.domain.attempts import AttemptState
 from keeper.domain.orders import OnchainStatus, Order, OrderType
 from keeper.execution.flights import Flight
 from keeper.execution.orders import Reason
+from keeper.journal import Op
 from tests.execution.paper_arming import SLOTS_OF_LIFE
 from tests.execution.paper_chain import ADDRESSES
 from tests.execution.surroundings import REACHED_BY_NONE
@@ -98,6 +100,33 @@ def test_one_that_was_disarmed_is_not_sent(keeper: OrderRecords) -> None:
     assert armed(keeper) == []
     can_land_no_more(keeper)
     assert flight(keeper).signature != signature
+
+
+def test_a_price_that_comes_while_the_journal_writes_finds_nothing_to_send(
+    keeper: OrderRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the old one, which is about to go, nor the new one, which is not committed yet."""
+    (old,) = armed(keeper)
+    slots_pass(keeper, 5)
+    keeper.its_executor_is_slow_or_not(True)
+    written, commit = asyncio.Event(), keeper.ledger.commit
+
+    async def slow_commit(*ops: Op) -> None:
+        await written.wait()
+        await commit(*ops)
+
+    monkeypatch.setattr(keeper.ledger, "commit", slow_commit)
+    rounds: list[asyncio.Future[None]] = []
+    keeper.loop.do(lambda: rounds.append(asyncio.ensure_future(keeper.life.arms.arming.look())))
+    keeper.a_price_comes(REACHED)
+    assert keeper.flights() == []
+    keeper.loop.do(written.set)
+    assert all(each.done() for each in rounds)
+    assert len(armed(keeper)) == 1
+    assert armed(keeper) != [old]
+    keeper.its_executor_is_slow_or_not(False)
+    assert flight(keeper).signature != old
+    assert armed(keeper) == [], "what was withdrawn for it goes with its intent"
 
 
 def test_another_order_at_the_address_is_not_filled_by_it(keeper: OrderRecords) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import anyio
 
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState
+from keeper.execution.armory import reading_of
 from keeper.journal import Queries
 from keeper.journal.records import PreparedKind
 from tests.chaos.witness import FirstSend, Witness
@@ -60,6 +61,7 @@ class Judge(Witness):
         if attempt.state is AttemptState.ARMED:
             # Signed long before it was decided: what was true when it left counts.
             attempt = attempt._replace(signed_at=first.at)
+            self._judge_armed(first, attempt, journal)
         order = self._world.order(first.order)
         if not self.clock_steps:
             if self.paused_since is not None and attempt.signed_at > self.paused_since:
@@ -72,6 +74,14 @@ class Judge(Witness):
             age_s -= sum(by_s for at_s, by_s in self._jumps if anyio.current_time() - at_s < _TOLD_WITHIN_S)
             if age_s > MAX_PRICE_AGE_S + _SLACK_S:
                 self.violations.append(f"{first.signature} was sent, and the newest price is {age_s} s old (promise 4)")
+
+    def _judge_armed(self, first: FirstSend, attempt: Attempt, journal: Queries) -> None:
+        chain, row = self._world.bank.chain, journal.order(first.order)
+        if chain.tip.height > attempt.last_valid_block_height + 1:
+            self.violations.append(f"{first.signature} was sent, and its blockhash was dead by then")
+        # What the journal has of the order the keeper knew.
+        if row is not None and attempt.built_from != reading_of(row.order):
+            self.violations.append(f"{first.signature} was sent for an order that had changed since it was armed")
 
     def _against_cancel(self, first: FirstSend, attempt: Attempt, cancel: Attempt | None) -> None:
         if cancel is None or cancel.signed_at >= attempt.signed_at:
