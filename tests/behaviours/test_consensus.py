@@ -133,4 +133,5 @@ async def test_a_fill_at_a_clusters_pace(
         await until(lambda: stand.attempt_state(order) is AttemptState.FINALIZED)
         assert (stand.landed(order), len(stand.attempts(order))) == (1, 1)
         await stand.told("consensus", lambda detail: "s a slot" in detail)
-        assert (await stand.get("/v1/keeper")).json()["slot_s"] > 0.9 * block_s
+        # The first measurement takes a second, which two slots or three may begin in.
+        assert (await stand.get("/v1/keeper")).json()["slot_s"] > 0.6 * block_s
