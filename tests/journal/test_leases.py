@@ -22,6 +22,7 @@ if why := missing():
 
 import psycopg
 
+from keeper.journal.postgres import schema
 from keeper.journal.postgres.connection import BOUNDS, TURN
 from keeper.journal.postgres.home import PostgresHome
 from keeper.journal.postgres.store import PostgresStore
@@ -123,6 +124,21 @@ def test_a_lease_that_nobody_took_meanwhile_is_taken_anew(url: str) -> None:
     assert (store.lost, store.trouble) == (None, None)
     assert store.apply([(NoteOrder(make_order()),)], durable=True) == [None]
     store.close()
+
+
+def test_who_stands_by_leaves_an_older_keepers_tables_alone(url: str) -> None:
+    store = opened(PostgresHome(url, "a", LEASE_S))
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute("UPDATE keeper_journal SET version = 4")
+        admin.execute("ALTER TABLE prepared DROP COLUMN cancels")
+        newer = PostgresHome(url, "b", LEASE_S)
+        with pytest.raises(StandBy):
+            opened(newer)
+        assert admin.execute("SELECT version FROM keeper_journal").fetchone() == (4,)
+        store.close()
+        successor = waited_for(newer)
+        assert admin.execute("SELECT version FROM keeper_journal").fetchone() == (schema.VERSION,)
+        successor.close()
 
 
 def test_two_keepers_with_one_name_are_told(url: str) -> None:

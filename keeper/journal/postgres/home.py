@@ -49,7 +49,8 @@ class PostgresHome:
             if self._leases is None:
                 with self._looking() as db:
                     require_safe(db)
-                    schema.migrate(db)
+                    if schema.version_of(db) == 0:
+                        schema.migrate(db)
                     # A role that may not write is found out now, and not at the first intent.
                     db.run("DELETE FROM meta WHERE key = ''")
                 leases = Leases(self._place, self._keeper, self._lease_s)
@@ -63,6 +64,9 @@ class PostgresHome:
                 raise StandBy(f"The journal {self.name} is held by {holder}.")
             leases, self._leases = self._leases, None
             try:
+                # Not before: an older keeper that still works needs its own version's tables.
+                with self._looking() as db:
+                    schema.migrate(db)
                 return PostgresStore(Database(self._place), leases, on_news)
             except BaseException:
                 leases.close()
