@@ -18,8 +18,10 @@ from tests.http.http_world import KEEPER, World, problem, signed
 pytestmark = pytest.mark.anyio
 
 
-async def executed(world: World, wallet: Keypair, fate: Fate, **patch: Any) -> tuple[str, Attempt]:
-    """An order with one attempt that ended so."""
+async def executed(
+    world: World, wallet: Keypair, fate: Fate, *, triggered_after_s: float = -0.01, **patch: Any
+) -> tuple[str, Attempt]:
+    """An order with one attempt that ended so. What was armed was signed before its order was triggered."""
     prepared = await world.noted(wallet)
     order = Pubkey.from_string(prepared["order"])
     attempt = Attempt(
@@ -34,13 +36,20 @@ async def executed(world: World, wallet: Keypair, fate: Fate, **patch: Any) -> t
         signed_at=time.time(),
     )
     await world.journal.commit(
-        NoteState(order, OrderState.TRIGGERED, "met", triggered_at=attempt.signed_at - 0.01), AddAttempt(attempt)
+        NoteState(order, OrderState.TRIGGERED, "met", triggered_at=attempt.signed_at + triggered_after_s),
+        AddAttempt(attempt),
     )
     state = AttemptState.FINALIZED if fate is Fate.EXECUTED else AttemptState.FAILED
     if fate is Fate.EXECUTED:
         patch = {"confirmed_at": attempt.signed_at + 0.2, **patch}
     await world.journal.commit(MoveAttempt(attempt.signature, state, fate=fate, **patch))
     return prepared["order"], attempt
+
+
+async def test_an_execution_that_was_armed_has_its_latency(world: World, wallet: Keypair) -> None:
+    await executed(world, wallet, Fate.EXECUTED, triggered_after_s=0.1)
+    (armed,) = (await world.http.get("/v1/executions", params={"limit": 1})).json()["executions"]
+    assert armed["latency_ms"] in (99, 100, 101)
 
 
 async def test_executions_with_their_latency(world: World, wallet: Keypair) -> None:

@@ -229,9 +229,11 @@ def _terms(row: OrderRow | None, desk: Desk) -> dict[str, Any]:
 
 
 def _latency_ms(attempt: Attempt, row: OrderRow | None) -> int | None:
-    """None too when the order was triggered again since: the journal keeps the last time."""
+    """None too when the order was triggered again since: the journal keeps the last time. An attempt that was armed was
+    signed before its order was triggered.
+    """
     if row is None or row.triggered_at is None or attempt.confirmed_at is None:
         return None
-    if row.triggered_at > attempt.signed_at:
+    if row.triggered_at > attempt.confirmed_at:
         return None
     return round((attempt.confirmed_at - row.triggered_at) * 1_000)
