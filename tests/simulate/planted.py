@@ -40,6 +40,28 @@ FAULTS: Final = (
         "        except JournalError:\n            return self._flown(drafts)\n        else:\n",
         "nothing is sent that the journal did not take",
     ),
+    # -- armed (that two are armed at once takes two faults: the rows' rules refuse it, and the index does)
+    Fault(
+        "sent-after-disarm",
+        "keeper.execution.arming",
+        "                self._armory.remove(change.address, armed)\n",
+        "                armed.withdrawn = False\n",
+        "what was disarmed is not sent any more",
+    ),
+    Fault(
+        "crashed-armed-forgotten",
+        "keeper.execution.recovery",
+        "committed=True, flight=flight)",
+        "committed=True)",
+        "after a crash what was armed may have been sent: no other signature until it can land no more",
+    ),
+    Fault(
+        "armed-for-another-reading",
+        "keeper.execution.armory",
+        "return self.order is not None and self.order[:-1] == order[:-1]",
+        "return self.order is not None",
+        "an armed attempt is not sent for an order that has changed",
+    ),
     # -- one live attempt
     Fault(
         "expiry-by-a-timer",
