@@ -85,8 +85,8 @@ async def test_every_triggered_order_is_executed_once_with_its_position(tmp_path
 
         _place_one_more(demo.errors())
         children = demo.children()
-        # The chain and the keeper; or the chain, the keepers that are left, and PostgreSQL.
-        assert len(children) == (4 if chain.startswith("three") else 2)
+        # The chain and the keeper, or the keepers that are left. (PostgreSQL is another thread's child.)
+        assert len(children) == (3 if chain.startswith("three") else 2)
         # A second signal, while it stops, must leave neither behind.
         demo.process.terminate()
         demo.process.terminate()
