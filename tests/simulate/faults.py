@@ -22,7 +22,7 @@ def look_for(fault: Fault, episodes: int, seed: int) -> tuple[int | None, str]:
     run = subprocess.run(planted, capture_output=True, text=True, check=False)
     found = _FOUND.search(run.stdout)
     if found is None:
-        return None, (run.stdout + run.stderr).strip().splitlines()[-1]
+        return None, (run.stdout + run.stderr).strip().rpartition("\n")[2]
     if subprocess.run([*command, "--only", found[1]], capture_output=True, check=False).returncode != 0:
         return None, f"episode {found[1]} goes wrong without it, too: mend that first"
     return int(found[1]), run.stdout[found.end() :].splitlines()[1].strip()
