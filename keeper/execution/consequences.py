@@ -59,7 +59,10 @@ def following(
     policy = POLICIES[fate]
     step = policy.next
     record = orders.get(address)
-    if record is None or record.generation != generation:
+    # After a restart the record is of the journal's order until the watch has read the one that is there.
+    known = None if record is None else record.order
+    another = known is not None and order is not None and known.identity != order.identity
+    if record is None or record.generation != generation or another:
         reason = "Another order was made at its address since."
         return Following(address, generation, None, slot, None, False, None, reason, None)
     costs = policy.costs_budget and failure.name not in FREE_OF_CHARGE

@@ -13,11 +13,18 @@ from solders.signature import Signature
 from keeper.config.program import load_program
 from keeper.config.settings import ProgramSettings
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
-from keeper.domain.orders import OrderType
+from keeper.domain.orders import REVISION_0_2, Order, OrderType
+from keeper.execution.consequences import following, ops_of
 from keeper.execution.drafting import FeePolicy, FeeRules, fee_of
 from keeper.execution.fates import FREE_OF_CHARGE, POLICIES, Next
+from keeper.execution.orders import Orders
 from keeper.execution.tries import RetryLimits, Tries
+from keeper.journal.ops import Op
+from keeper.triggers.book import Book
 from keeper.venue.fates import fate_of
+from keeper.venue.program_errors import ProgramFailure
+from keeper.venue.venue import Venue
+from tests.journal.journal_making import make_order
 
 OURS = Pubkey.from_string("QuantDeskPerpDex111111111111111111111111111")
 OTHER = Pubkey.from_string("ComputeBudget111111111111111111111111111111")
@@ -204,3 +211,18 @@ def attempt_of(units: int, unit_price_micro_lamports: int = 1_000) -> Attempt:
         unit_limit=units,
         unit_price_micro_lamports=unit_price_micro_lamports,
     )
+
+
+def test_an_end_says_nothing_of_an_order_that_was_made_at_the_address_since_the_last_run() -> None:
+    """After a restart the record is of the order that the journal knows, and the account is another one's already."""
+    orders, tried = Orders(Book(REVISION_0_2, 1_000), RetryLimits(5, 1.0, 1.0, 30)), make_order(slot=50)
+    record = orders.record(tried.address, tried)
+    venue = Venue(load_program(ProgramSettings()), OTHER)
+    failure = ProgramFailure("InsufficientCollateral", None, None, None, "", Fate.CANNOT_PAY)
+
+    def ops(order: Order) -> list[Op]:
+        end = following(orders, venue, tried.address, record.generation, Fate.CANNOT_PAY, failure, order, 60)
+        return ops_of(end)
+
+    assert ops(tried._replace(slot=60))
+    assert ops(tried._replace(slot=60, created_at=tried.created_at + 5)) == []
