@@ -229,7 +229,7 @@ class Arming:
         ops: list[Op] = []
         if old is None or not old.reads_as(order):
             # An attempt's order is in the journal: after a restart it says whether it is still the same one.
-            ops.append(NoteOrder(order, at=attempt.signed_at))
+            ops.append(NoteOrder(order, at=attempt.signed_at, to_arm=True))
         if old is not None:
             old.withdrawn = True
             armed.signatures = (*old.signatures, attempt.signature)

@@ -147,7 +147,8 @@ class _Caller:
             self._say(row, at, row.slot)
             return
         if order.slot < from_stored(row.slot):
-            if type(op) is o.Intend and STATES[row.state] in CLOSED_STATES:
+            acted_on = type(op) is o.Intend if note is None else note.to_arm
+            if acted_on and STATES[row.state] in CLOSED_STATES:
                 raise DuplicateAttempt(
                     f"The order {address} is {row.state} as of slot {from_stored(row.slot)}: "
                     f"what was read of it in slot {order.slot} is older."

@@ -77,7 +77,7 @@ class NoteOrder(_Learnt, frozen=True, gc=False):
     not told twice.
 
     A row of `changes` is added when the state or the reason really changed; sentences that differ only in their
-    numbers are the same reason.
+    numbers are the same reason. `to_arm`: an attempt is armed by these facts, so they are refused like an intent's.
     """
 
     order: Order
@@ -85,6 +85,7 @@ class NoteOrder(_Learnt, frozen=True, gc=False):
     reason: str = ""
     source: Source = Source.CHAIN
     client_order_id: str | None = None
+    to_arm: bool = False
 
 
 class NoteState(_Learnt, frozen=True, gc=False):

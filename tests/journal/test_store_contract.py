@@ -184,20 +184,23 @@ def test_an_intent_is_one_operation(opened: Opened) -> None:
 
 
 def test_no_intent_by_older_facts_than_the_orders_end(opened: Opened) -> None:
-    """A node that is behind says after a restart that it rests."""
+    """A node that is behind says after a restart that it rests; then none is armed either."""
     store, queries = opened
     order = make_order(slot=50)
     assert refused(store, (NoteOrder(order),)) == [None]
     filled = order._replace(slot=60, status=OnchainStatus.FILLED)
     assert refused(store, (NoteOrder(filled, OrderState.FILLED, "It is filled."),)) == [None]
     intent = Intend(order, make_attempt(order.address), "Met.", None, OrderState.EXECUTING)
-    assert refused(store, (intent,)) == [DuplicateAttempt]
-    assert queries.attempts_of(order.address) == []
+    armed = make_attempt(order.address, state=AttemptState.ARMED)
+    to_arm = (NoteOrder(order, to_arm=True), AddAttempt(armed))
+    assert refused(store, (intent,), to_arm) == [DuplicateAttempt] * 2
+    assert queries.attempts_of(order.address) == queries.open_attempts() == []
     # A fork dropped that end: it rests again, by news from a later slot.
     anew = order._replace(slot=70)
     assert refused(store, (NoteOrder(anew, OrderState.OPEN, "It rests.", reopen=True),)) == [None]
+    assert refused(store, (NoteOrder(anew, to_arm=True), AddAttempt(armed))) == [None]
     again = Intend(anew, make_attempt(order.address), "Met.", None, OrderState.EXECUTING)
-    assert refused(store, (again,)) == [None]
+    assert refused(store, (Disarm(armed.signature), again)) == [None]
 
 
 def test_an_intent_that_comes_too_late_is_refused_alone(opened: Opened) -> None:

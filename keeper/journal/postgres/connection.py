@@ -14,7 +14,7 @@ from keeper.domain.errors import JournalError
 from keeper.journal.postgres.dialect import postgres_sql
 
 LEAST_VERSION: Final = 150_000
-"""Tested are 15 and 18. 14 and older have other rules for the rights in a new database."""
+"""Tested is 18. 14 and older have other rules for the rights in a new database."""
 
 _DEFAULTS: Final = {
     "connect_timeout": "5",
