@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import socket
 import sys
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -33,7 +34,7 @@ from keeper.execution.router import Router
 from keeper.http.api import run_api
 from keeper.http.edge.clients import Tokens
 from keeper.http.ports import ApiPorts
-from keeper.journal import Journal, Retention
+from keeper.journal import Journal, Retention, home_of
 from keeper.runtime.gauges import Gauges
 from keeper.runtime.genesis import hold_to_genesis
 from keeper.runtime.health import HealthReport
@@ -102,23 +103,11 @@ async def run(
     metrics = telemetry.metrics
 
     async with AsyncExitStack() as stack:
-        opened = Journal.open(
-            limits.journal_home(settings, outside.machine),
-            retention=Retention(history_days=settings.journal.retention_days),
-            on_group=telemetry.journal_group,
-            inline_below_s=settings.journal.inline_below_ms / 1e3,
-            machine=outside.machine,
-            on_stand_by=on_stand_by,
-        )
-        journal = await stack.enter_async_context(opened)
+        journal = await stack.enter_async_context(_journal(settings, telemetry, outside, on_stand_by))
 
         # The chain
-        r = settings.rpc
-        bounds = PoolLimits(deadline_s=r.deadline_s, probe_every_s=r.probe_every_s, max_slot_lag=r.max_slot_lag)
-        pool = RpcPool(_endpoints(settings, outside), bounds, observe=telemetry.rpc_call)
+        pool, users_pool = _pools(settings, telemetry, outside)
         stack.push_async_callback(pool.aclose)
-        allowance = Allowance(settings.http.node_calls_per_s)
-        users_pool = UsersPool(pool, _endpoints(settings, outside), allowance, observe=telemetry.rpc_call)
         stack.push_async_callback(users_pool.aclose)
         client = ChainClient(pool)
         deployment = Deployment(client, program, signer.address, telemetry.report)
@@ -148,19 +137,11 @@ async def run(
         # The watch: one for each endpoint that has a socket, all into the same router; the first news wins
         listed = anyio.Event()
         watches = _watches(settings, venue, client, router, telemetry, listed.set, outside)
-
+        feeds = _feeds(settings, client, router, telemetry, outside)
         clock = ClockWatch(client, router.on_event, telemetry.doubted_clock)
 
-        feeds = _feeds(settings, client, router, telemetry, outside)
-
         # What keeps the process honest
-        loops = [Loop(blockhashes.turns), Loop(execution.lander.turns, lambda: len(execution.flights) > 0)]
-        loops += [Loop(execution.executor.turns, lambda: execution.executor.has_work)]
-        loops += [Loop(watch.turns) for watch in watches] + [Loop(watch.turns) for watch in feeds]
-        stalled_after_s = settings.health.stalled_after_s
-        watchdog = Watchdog(
-            loops, stalled_after_s=stalled_after_s, report=telemetry.report, observe=telemetry.loop_still
-        )
+        watchdog = _watchdog(settings, telemetry, execution, [blockhashes, *watches, *feeds])
         health = HealthReport(
             client=client,
             watches=watches,
@@ -218,17 +199,47 @@ async def run(
             schedule.every(_GAUGES_EVERY_S, gauges.update, "gauges", tg)
             schedule.every(_NAMES_EVERY_S, MarketNames(journal, router.markets).look, "market-names", tg)
             await tg.start(watchdog.run, name="watchdog")
-            ready = Ready(
-                http_url=f"http://{settings.http.host}:{port}",
-                keeper=signer.address,
-                program=program,
-                summary=health.summary,
-                stalled=lambda: watchdog.stalled,
-                reload=lambda new: execution.reload(limits.fee_rules(new), limits.purse_limits(new)),
-            )
-            on_ready(ready)
+            on_ready(_ready(f"http://{settings.http.host}:{port}", venue, execution, health, watchdog))
             telemetry.report(Note("keeper.ready", f"{program!r}, {len(execution.decision.book)} orders resting"))
             await anyio.sleep_forever()
+
+
+def _journal(
+    settings: Settings, telemetry: Telemetry, outside: Outside, on_stand_by: Callable[[str], None] | None
+) -> AbstractAsyncContextManager[Journal]:
+    c = settings.cluster
+    name = c.name or socket.gethostname()
+    return Journal.open(
+        home_of(settings.journal.place, outside.machine, keeper=name, lease_s=c.lease_s),
+        retention=Retention(history_days=settings.journal.retention_days),
+        on_group=telemetry.journal_group,
+        inline_below_s=settings.journal.inline_below_ms / 1e3,
+        machine=outside.machine,
+        on_stand_by=on_stand_by,
+    )
+
+
+def _pools(settings: Settings, telemetry: Telemetry, outside: Outside) -> tuple[RpcPool, UsersPool]:
+    """The keeper's own, and the one through which the API's users are answered."""
+    r = settings.rpc
+    bounds = PoolLimits(deadline_s=r.deadline_s, probe_every_s=r.probe_every_s, max_slot_lag=r.max_slot_lag)
+    pool = RpcPool(_endpoints(settings, outside), bounds, observe=telemetry.rpc_call)
+    allowance = Allowance(settings.http.node_calls_per_s)
+    return pool, UsersPool(pool, _endpoints(settings, outside), allowance, observe=telemetry.rpc_call)
+
+
+def _watchdog(
+    settings: Settings,
+    telemetry: Telemetry,
+    execution: Execution,
+    always: Sequence[Blockhashes | ProgramWatch | FeedWatch],
+) -> Watchdog:
+    """Over the loops that go round always, and those that do while there is work."""
+    loops = [Loop(execution.lander.turns, lambda: len(execution.flights) > 0)]
+    loops += [Loop(execution.executor.turns, lambda: execution.executor.has_work)]
+    loops += [Loop(each.turns) for each in always]
+    stalled_after_s = settings.health.stalled_after_s
+    return Watchdog(loops, stalled_after_s=stalled_after_s, report=telemetry.report, observe=telemetry.loop_still)
 
 
 def _endpoints(settings: Settings, outside: Outside) -> list[Endpoint]:
@@ -281,6 +292,17 @@ def _feeds(
         connect=outside.connect,
     )
     return [watch] if watch.feeds else []
+
+
+def _ready(http_url: str, venue: Venue, execution: Execution, health: HealthReport, watchdog: Watchdog) -> Ready:
+    return Ready(
+        http_url=http_url,
+        keeper=venue.keeper,
+        program=venue.program,
+        summary=health.summary,
+        stalled=lambda: watchdog.stalled,
+        reload=lambda new: execution.reload(limits.fee_rules(new), limits.purse_limits(new)),
+    )
 
 
 def _api_ports(

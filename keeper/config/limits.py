@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-
 from keeper.config.settings import Settings
 from keeper.execution.drafting import FeeRules
 from keeper.execution.limits import ArmingLimits, ExecutionLimits, LandingLimits
@@ -11,20 +9,12 @@ from keeper.execution.purse import PurseLimits
 from keeper.execution.tries import RetryLimits
 from keeper.http.edge.clients import ApiLimits, Tokens
 from keeper.http.edge.connections import ConnectionLimits
-from keeper.journal import Home, home_of
-from keeper.journal.machine import REAL, Machine
 from keeper.triggers.decision import Rules
 from keeper.triggers.prices import BreakerRules
 from keeper.venue.program import Program
 
 _MOST_ACTIONS = 256
 """So many actions are decided before the event loop may do something else."""
-
-
-def journal_home(settings: Settings, machine: Machine = REAL) -> Home:
-    """Where this keeper's journal lives."""
-    c = settings.cluster
-    return home_of(settings.journal.place, machine, keeper=c.name or socket.gethostname(), lease_s=c.lease_s)
 
 
 def decision_rules(settings: Settings, program: Program) -> Rules:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
+
+from keeper.domain.prices import Price
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +24,14 @@ class Health:
     live: bool
     ready: bool
     checks: tuple[Check, ...] = ()
+
+
+class FeedShown(Protocol):
+    """A market's feed: `market` is its symbol or address, `kind` a word of the settings, `price` the newest that passed
+    every check, and `sentence` says what is wrong with the account's newest news; it is empty when nothing is.
+    """
+
+    market: str
+    kind: str
+    price: Price | None
+    sentence: str

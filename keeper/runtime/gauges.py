@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from keeper.domain.health import Health
+from keeper.domain.health import FeedShown, Health
 from keeper.execution.assembly import Execution
 from keeper.execution.orders import Reason
 from keeper.journal import NAME, SERVICE, Journal
@@ -15,7 +15,6 @@ from keeper.runtime.lag import LoopLag
 from keeper.solana.client import ChainClient
 from keeper.solana.watch import ProgramWatch
 from keeper.telemetry.metrics import Metrics
-from keeper.venue.prices.watching import Feed
 
 
 @dataclass(slots=True, repr=False)
@@ -28,7 +27,7 @@ class Gauges:
     execution: Execution
     client: ChainClient
     watches: Sequence[ProgramWatch]
-    feeds: Sequence[Feed]
+    feeds: Sequence[FeedShown]
     journal: Journal
     health: Callable[[], Health]
     lag: LoopLag

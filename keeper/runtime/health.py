@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from keeper.domain.errors import ChainError
-from keeper.domain.health import Check, Health
+from keeper.domain.health import Check, FeedShown, Health
 from keeper.execution.assembly import Execution
 from keeper.journal import NAME, SERVICE, Journal
 from keeper.runtime.watchdog import Watchdog
@@ -16,7 +16,6 @@ from keeper.solana.client import ChainClient
 from keeper.solana.clock import ClockWatch
 from keeper.solana.transactions import Blockhashes
 from keeper.solana.watch import ProgramWatch
-from keeper.venue.prices.watching import Feed
 
 _NOT_OF_ALL: Final = frozenset({"prices", "feeds", "attempts", "consensus"})
 """Stale prices stop the orders of their market, an attempt that can't be recorded stops its own: not the keeper. But
@@ -34,7 +33,7 @@ class HealthReport:
 
     client: ChainClient
     watches: Sequence[ProgramWatch]
-    feeds: Sequence[Feed]
+    feeds: Sequence[FeedShown]
     clock: ClockWatch
     blockhashes: Blockhashes
     journal: Journal
