@@ -122,6 +122,7 @@ async def test_a_restart_resolves_what_was_open(on: tuple[Stand, Callable[[], No
         assert "keeper_chain_consensus" in metrics
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("block_s", [0.2, 0.4])
 @pytest.mark.parametrize("alpenglow_from", [None, 0], ids=["towerbft", "alpenglow"])
 async def test_a_fill_at_a_clusters_pace(

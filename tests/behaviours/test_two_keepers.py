@@ -68,7 +68,7 @@ async def executed_once(stand: Stand, order: Pubkey) -> None:
     assert {send.signature for send in stand.sends} == {attempt.signature}
 
 
-@pytest.mark.parametrize("point", ["journaled", "sent"])
+@pytest.mark.parametrize("point", [pytest.param("journaled", marks=pytest.mark.long), "sent"])
 async def test_what_a_killed_keeper_left_is_sent_by_the_other_with_the_same_bytes(tmp_path: Path, point: str) -> None:
     async with two(tmp_path) as (stand, a, b):
         market, trader = stand.world.market(), stand.world.trader()
@@ -85,6 +85,7 @@ async def test_what_a_killed_keeper_left_is_sent_by_the_other_with_the_same_byte
             assert point == "sent" or {send.endpoint for send in stand.sends} == {1}
 
 
+@pytest.mark.long
 async def test_a_keeper_that_was_stopped_for_longer_than_its_lease_sends_nothing_more(tmp_path: Path) -> None:
     """It is stopped between its commit and its send; when it goes on, the other has sent those bytes and more."""
     async with two(tmp_path) as (stand, a, b):
@@ -121,6 +122,7 @@ async def test_a_keeper_that_is_told_to_stop_hands_over_at_once(tmp_path: Path) 
             assert {send.endpoint for send in stand.sends} == {1}
 
 
+@pytest.mark.long
 async def test_while_the_database_is_gone_nothing_is_sent_and_then_it_goes_on(tmp_path: Path) -> None:
     with PostgresServer.running() as server:
         async with Stand.open(tmp_path, journal={"url": server.url()}, cluster={"lease_s": LEASE_S}) as stand:
@@ -141,6 +143,7 @@ async def test_while_the_database_is_gone_nothing_is_sent_and_then_it_goes_on(tm
                 await readiness(http, 200)
 
 
+@pytest.mark.long
 async def test_a_killed_keeper_starts_again_on_its_database(tmp_path: Path) -> None:
     async with two(tmp_path) as (stand, a, _):
         market, trader = stand.world.market(), stand.world.trader()
@@ -157,6 +160,7 @@ async def test_a_killed_keeper_starts_again_on_its_database(tmp_path: Path) -> N
         await again.stop()
 
 
+@pytest.mark.long
 async def test_two_keepers_with_one_name_are_refused_in_one_line(tmp_path: Path) -> None:
     async with two(tmp_path) as (_, a, _), KeeperProcess.running(a):
         settings = {name: values for name, values in a.settings.items() if name != "key"}
