@@ -152,7 +152,7 @@ async def test_the_new_order_begins_with_a_whole_budget_though_the_old_one_had_n
             stand.world.set_price(market, 94 * USDC)
             await filled_once(stand, new)
             assert executions(stand, old) == 1
-            assert stand.state(old) is OrderState.CANCELLED
+            await stand.reach(old, OrderState.CANCELLED)
 
 
 @pytest.mark.parametrize("restart", [False, True], ids=["watched", "restarted"])

@@ -18,7 +18,7 @@ from solders.pubkey import Pubkey
 from keeper.domain.orders import OrderType, Side
 from tests.page.browser import Browser, browser, missing
 from tests.page.scene import Scene
-from tests.support import KeeperConfig, KeeperProcess, Trader, World
+from tests.support import KeeperConfig, KeeperProcess, Trader, World, until
 
 pytestmark = [
     pytest.mark.anyio,
@@ -64,6 +64,9 @@ async def busy(folder: Path, window: Browser) -> AsyncIterator[Busy]:
         world.place(poor, sol, stop_price_1e6=141_900_000)
         config = KeeperConfig.beside(world, folder, execution={"retry_budget": 1})
         async with KeeperProcess.running(config) as keeper:
+            # What rested before the keeper came is noted bit by bit, and what was noted last is the page's first.
+            with config.reading() as journal:
+                await until(lambda: sum(row.reason.startswith("It rests") for row in journal.orders().items) == 62)
             yield Busy(world, keeper, window, sol, trader)
 
 
