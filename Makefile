@@ -41,7 +41,7 @@ endif
 
 .PHONY: test-long
 test-long: $(STAMP) ## run the long ones: a short campaign, recovery of 10,000 orders, a slow chain, the compiler
-	@$(PYTEST) -m long $(ARGS)
+	@$(PYTEST) -n 2 -m long $(ARGS)
 
 .PHONY: install-check
 install-check: $(STAMP) ## follow docs/install.md on a fresh Debian, under its systemd (root, debootstrap, systemd-container)

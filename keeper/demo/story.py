@@ -85,11 +85,11 @@ class Story:
     async def _markets_known(self) -> None:
         with anyio.move_on_after(PATIENCE_S):
             while True:
-                known = {market["market"] for market in await self.api.markets() if market["price"]}
+                known = {market["market"] for market in await self.api.markets() if market["executing"]}
                 if known >= set(self.world.markets):
                     return
                 await anyio.sleep(_POLL_S)
-        raise DemoFailed(f"The keeper did not see the markets within {PATIENCE_S:.0f} s.")
+        raise DemoFailed(f"The keeper did not see the markets, with fresh prices, within {PATIENCE_S:.0f} s.")
 
     async def _open(self) -> list[Pubkey]:
         """Place what is placed before the walk; gives the orders that will be cancelled."""
