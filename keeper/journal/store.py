@@ -5,16 +5,19 @@ A store belongs to one thread at a time: the writer's, or for a moment the event
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from keeper.domain.errors import DuplicateAttempt, JournalError
+from keeper.journal.applying import refused
 from keeper.journal.looking import Finding, Holder, Inspection
 from keeper.journal.ops import JournalConflict, Op
 from keeper.journal.queries import Queries
 from keeper.journal.retention import Pruned, Retention
+from keeper.journal.touched import Rows, Wanted
 
 
 class StoreBusy(Exception):
@@ -165,3 +168,37 @@ def refusal(error: Exception, doubled: str | None) -> JournalError:
         found = JournalError(f"The journal can't keep this: {type(error).__name__}: {error}.")
     found.__cause__ = error
     return found
+
+
+def one_by_one(
+    callers: Sequence[Sequence[Op]],
+    ids: tuple[int, int],
+    *,
+    execute: Callable[[str], object],
+    load: Callable[[Wanted, Rows], None],
+    save: Callable[[Rows], None],
+    refused_with: Callable[[Exception], JournalError | None],
+) -> tuple[list[JournalError | None], tuple[int, int]]:
+    """Apply each caller's operations under a savepoint of its own, in an open transaction, so that what the database
+    refuses of one is not the others' loss. What each was refused with, and the next ids of orders and changes after
+    `ids`. `refused_with` is None for an error that is not about one caller's rows, which is raised.
+    """
+    found: list[JournalError | None] = []
+    for ops in callers:
+        rows, wanted = Rows(*ids), Wanted()
+        wanted.of(ops)
+        execute("SAVEPOINT caller")
+        try:
+            load(wanted, rows)
+            error = refused(rows, ops, time.time())
+            save(rows)
+        except Exception as failed:
+            error = refused_with(failed)
+            if error is None:
+                raise
+            execute("ROLLBACK TO caller")
+        else:
+            ids = rows.next_order_id, rows.next_change_id
+        execute("RELEASE caller")
+        found.append(error)
+    return found, ids

@@ -8,7 +8,18 @@ from dataclasses import dataclass, field
 from keeper.domain.attempts import Attempt, AttemptState
 from keeper.domain.base58 import base58
 from keeper.journal import ops as o
-from keeper.journal.rows import KnownAttempt, KnownPrepared, NewChange, StoredOrder
+from keeper.journal.rows import (
+    ORDER_COLUMNS,
+    KnownAttempt,
+    KnownPrepared,
+    NewChange,
+    StoredOrder,
+    Values,
+    order_values,
+)
+
+Updates = dict[tuple[str, ...], list[Values]]
+"""Rows that change, by the columns that do: each row's id, and then their values."""
 
 
 @dataclass(slots=True)
@@ -92,3 +103,43 @@ class Rows:
             self.spend[day] = self.spend.get(day, 0) + lamports
         self.changes += mine.changes
         self.next_order_id, self.next_change_id = mine.next_order_id, mine.next_change_id
+
+    # -- what a store has to write
+
+    def order_writes(self) -> tuple[list[Values], Updates]:
+        """The new orders, and those that changed: only the columns that did, so that the indexes of the others are left
+        alone. What is written here has its version already, and is bumped no more.
+        """
+        new: list[Values] = []
+        changed: Updates = {}
+        for address, order in self.orders.items():
+            before = self.loaded.get(address)
+            if before is None:
+                self.bumped.pop(address, None)
+                new.append(order_values(order))
+            elif before is not order:
+                both = zip(ORDER_COLUMNS, order_values(before), order_values(order), strict=True)
+                patch = {column: value for column, known, value in both if value is not known and value != known}
+                if patch:
+                    self.bumped.pop(address, None)
+                    changed.setdefault(tuple(patch), []).append((order.id, *patch.values()))
+        return new, changed
+
+    def attempt_writes(self) -> tuple[list[int], Updates]:
+        """The ids of the stored attempts that go, and those that moved."""
+        gone: list[int] = []
+        moved: Updates = {}
+        for known in self.attempts.values():
+            if known.disarmed:
+                gone.append(known.id)
+            elif known.patch:
+                moved.setdefault(tuple(known.patch), []).append((known.id, *known.patch.values()))
+        return gone, moved
+
+    def change_writes(self) -> list[Values]:
+        """The new changes, by `CHANGE_COLUMNS`."""
+        return [(c.id, self.orders[c.order].id, c.state, c.reason, c.at, c.slot) for c in self.changes]
+
+    def prepared_writes(self) -> list[KnownPrepared]:
+        """What goes comes first: it lets go of its idempotency key, for one that comes."""
+        return sorted(self.prepared.values(), key=lambda known: not known.dropped)

@@ -24,7 +24,6 @@ from keeper.journal.rows import (
     KnownPrepared,
     StoredOrder,
     Values,
-    order_values,
     prepared_values,
 )
 from keeper.journal.sql import BLOCKING_SQL, columns_sql
@@ -82,40 +81,18 @@ class Asked:
 def save(conn: Conn, rows: Rows) -> None:
     """Write what changed, under the open transaction. The order matters, as in SQLite's."""
     _save_orders(conn, rows)
-    gone = [known.id for known in rows.attempts.values() if known.disarmed]
-    if gone:
-        conn.execute("DELETE FROM attempts WHERE id = ANY (%s)", (gone,))
-    moved: dict[tuple[str, ...], list[Values]] = {}
-    for known in rows.attempts.values():
-        if known.patch and not known.disarmed:
-            moved.setdefault(tuple(known.patch), []).append((known.id, *known.patch.values()))
-    for columns, group in moved.items():
-        _update(conn, "attempts", columns, group)
+    if rows.attempts:
+        _save_moves(conn, rows)
     if rows.added:
         insert(conn, "attempts", ATTEMPTS.columns, [ATTEMPTS.values(attempt) for attempt in rows.added.values()])
     if rows.changes:
-        orders = rows.orders
-        changes = [(c.id, orders[c.order].id, c.state, c.reason, c.at, c.slot) for c in rows.changes]
-        insert(conn, "changes", CHANGE_COLUMNS, changes)
+        insert(conn, "changes", CHANGE_COLUMNS, rows.change_writes())
     if rows.prepared or rows.meta or rows.spend:
         _save_rest(conn, rows)
 
 
 def _save_orders(conn: Conn, rows: Rows) -> None:
-    """Only the columns that changed are written, so that the indexes of the others are left alone."""
-    new: list[Values] = []
-    changed: dict[tuple[str, ...], list[Values]] = {}
-    for address, order in rows.orders.items():
-        before = rows.loaded.get(address)
-        if before is None:
-            rows.bumped.pop(address, None)
-            new.append(order_values(order))
-        elif before is not order:
-            both = zip(ORDER_COLUMNS, order_values(before), order_values(order), strict=True)
-            patch = {column: value for column, known, value in both if value is not known and value != known}
-            if patch:
-                rows.bumped.pop(address, None)
-                changed.setdefault(tuple(patch), []).append((order.id, *patch.values()))
+    new, changed = rows.order_writes()
     if new:
         insert(conn, "orders", ORDER_COLUMNS, new)
     for columns, group in changed.items():
@@ -124,9 +101,16 @@ def _save_orders(conn: Conn, rows: Rows) -> None:
         conn.execute("UPDATE orders SET version = version + 1 WHERE address = ANY (%s)", (list(rows.bumped),))
 
 
+def _save_moves(conn: Conn, rows: Rows) -> None:
+    gone, moved = rows.attempt_writes()
+    if gone:
+        conn.execute("DELETE FROM attempts WHERE id = ANY (%s)", (gone,))
+    for columns, group in moved.items():
+        _update(conn, "attempts", columns, group)
+
+
 def _save_rest(conn: Conn, rows: Rows) -> None:
-    # What goes lets go of its idempotency key, for one that comes.
-    for known in sorted(rows.prepared.values(), key=lambda known: not known.dropped):
+    for known in rows.prepared_writes():
         if known.dropped:
             conn.execute("DELETE FROM prepared WHERE id = %s", (known.id,))
         elif known.row is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import psycopg
@@ -22,7 +23,7 @@ from keeper.journal.queries import PRUNED_TO
 from keeper.journal.retention import Pruned, Retention
 from keeper.journal.rows import TABLES, Values
 from keeper.journal.sql import columns_sql
-from keeper.journal.store import StoreBusy, refusal
+from keeper.journal.store import StoreBusy, one_by_one, refusal
 from keeper.journal.touched import Rows, Wanted
 
 _BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
@@ -141,28 +142,17 @@ class PostgresStore:
 
     def _one_by_one(self, callers: Sequence[Sequence[Op]], durable: bool) -> list[JournalError | None]:
         conn = self._db.conn
-        order_id, change_id = self._ids(self._begin(conn, durable=durable))
-        found: list[JournalError | None] = []
-        for ops in callers:
-            rows, wanted = Rows(order_id, change_id), Wanted()
-            wanted.of(ops)
-            conn.execute("SAVEPOINT caller")
-            try:
-                Asked(conn, wanted).read(rows)
-                error = refused(rows, ops, time.time())
-                save(conn, rows)
-            except Exception as failed:
-                if not _is_refusal(failed):
-                    raise
-                conn.execute("ROLLBACK TO caller")
-                error = refusal(failed, _table(failed))
-            else:
-                order_id, change_id = rows.next_order_id, rows.next_change_id
-            conn.execute("RELEASE caller")
-            found.append(error)
-        conn.execute(_IDS, (order_id, change_id))
+        found, ids = one_by_one(
+            callers,
+            self._ids(self._begin(conn, durable=durable)),
+            execute=conn.execute,
+            load=lambda wanted, rows: Asked(conn, wanted).read(rows),
+            save=partial(save, conn),
+            refused_with=_refused_with,
+        )
+        conn.execute(_IDS, ids)
         conn.execute("COMMIT")
-        self._next_change_id = change_id
+        _, self._next_change_id = ids
         return found
 
     def fill(self, rows_of: Callable[[str, Sequence[str]], Iterable[Values]]) -> dict[str, int]:
@@ -234,6 +224,10 @@ class PostgresStore:
 def _table(error: Exception) -> str | None:
     """The table in which a row would have been the second of its kind."""
     return error.diag.table_name if isinstance(error, errors.UniqueViolation) else None
+
+
+def _refused_with(error: Exception) -> JournalError | None:
+    return refusal(error, _table(error)) if _is_refusal(error) else None
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -1,3 +1,4 @@
+# ruff: noqa: S608  (the texts are put together from our own words; every value is a parameter)
 """The journal's tables, version by version, and how a file becomes the newest.
 
 Each migration runs once, forwards, inside the transaction that also raises `user_version`: a crash in the middle
@@ -10,7 +11,7 @@ moves between living states, which are nearly all of them, leave the indexes by 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from sqlite_utils import Database
@@ -207,38 +208,43 @@ def _to_version_3(db: Database) -> None:
 
 
 def _to_version_4(db: Database) -> None:
-    """Attempts may be armed. SQLite can't change a CHECK, so the table is made anew: some seconds for a million."""
-    made = db.execute(
-        "SELECT name, sql FROM sqlite_master WHERE tbl_name = 'attempts' AND sql IS NOT NULL ORDER BY type DESC"
-    ).fetchall()
-    db.execute("ALTER TABLE attempts RENAME TO attempts_before")
-    for name, sql in made:
-        db.execute(
-            sql.replace(_V1_LIVE, f"'armed', {_V1_LIVE}").replace("position TEXT", "position TEXT, built_from TEXT")
-        )
-        if name == "attempts":
-            db.execute("INSERT INTO attempts SELECT *, NULL FROM attempts_before")
-            db.execute("DROP TABLE attempts_before")
+    """Attempts may be armed. Some seconds for a million."""
+    _make_anew(
+        db,
+        "attempts",
+        {_V1_LIVE: f"'armed', {_V1_LIVE}", "position TEXT": "position TEXT, built_from TEXT"},
+        added="NULL",
+    )
 
 
 def _to_version_5(db: Database) -> None:
     """A prepared transaction may cancel several orders, and may place one in another's stead."""
+    _make_anew(
+        db,
+        "prepared",
+        {
+            "'place', 'cancel'": "'place', 'cancel', 'amend'",
+            "signature TEXT": "signature TEXT, cancels TEXT NOT NULL",
+        },
+        added="CASE kind WHEN 'cancel' THEN json_array(order_address) ELSE '[]' END",
+    )
+
+
+def _make_anew(db: Database, table: str, words: Mapping[str, str], *, added: str) -> None:
+    """Make a table, its indexes and its triggers anew, with other words in their SQL, because SQLite can't change a
+    CHECK. `added` is what the rows that are there have in the column that comes last.
+    """
     made = db.execute(
-        "SELECT name, sql FROM sqlite_master WHERE tbl_name = 'prepared' AND sql IS NOT NULL ORDER BY type DESC"
+        "SELECT name, sql FROM sqlite_master WHERE tbl_name = ? AND sql IS NOT NULL ORDER BY type DESC", (table,)
     ).fetchall()
-    db.execute("ALTER TABLE prepared RENAME TO prepared_before")
+    db.execute(f"ALTER TABLE {table} RENAME TO {table}_before")
     for name, sql in made:
-        db.execute(
-            sql.replace("'place', 'cancel'", "'place', 'cancel', 'amend'").replace(
-                "signature TEXT", "signature TEXT, cancels TEXT NOT NULL"
-            )
-        )
-        if name == "prepared":
-            db.execute(
-                "INSERT INTO prepared SELECT *, CASE kind WHEN 'cancel' THEN json_array(order_address) ELSE '[]' END "
-                "FROM prepared_before"
-            )
-            db.execute("DROP TABLE prepared_before")
+        for word, other in words.items():
+            sql = sql.replace(word, other)
+        db.execute(sql)
+        if name == table:
+            db.execute(f"INSERT INTO {table} SELECT *, {added} FROM {table}_before")
+            db.execute(f"DROP TABLE {table}_before")
 
 
 MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (

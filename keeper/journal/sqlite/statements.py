@@ -26,7 +26,6 @@ from keeper.journal.rows import (
     KnownPrepared,
     StoredOrder,
     Values,
-    order_values,
     prepared_values,
 )
 from keeper.journal.sql import BLOCKING_SQL
@@ -118,28 +117,13 @@ def save(db: Database, rows: Rows) -> None:
     if rows.added:
         _insert(db, "attempts", ATTEMPTS.columns, [ATTEMPTS.values(attempt) for attempt in rows.added.values()])
     if rows.changes:
-        orders = rows.orders
-        changes = [(c.id, orders[c.order].id, c.state, c.reason, c.at, c.slot) for c in rows.changes]
-        _insert(db, "changes", CHANGE_COLUMNS, changes)
+        _insert(db, "changes", CHANGE_COLUMNS, rows.change_writes())
     if rows.prepared or rows.meta or rows.spend:
         _save_rest(db, rows)
 
 
 def _save_orders(db: Database, rows: Rows) -> None:
-    """Only the columns that changed are written, so that the indexes of the others are left alone."""
-    new: list[Values] = []
-    changed: dict[tuple[str, ...], list[Values]] = {}
-    for address, order in rows.orders.items():
-        before = rows.loaded.get(address)
-        if before is None:
-            rows.bumped.pop(address, None)
-            new.append(order_values(order))
-        elif before is not order:
-            both = zip(ORDER_COLUMNS, order_values(before), order_values(order), strict=True)
-            patch = {column: value for column, known, value in both if value is not known and value != known}
-            if patch:
-                rows.bumped.pop(address, None)
-                changed.setdefault(tuple(patch), []).append((order.id, *patch.values()))
+    new, changed = rows.order_writes()
     if new:
         _insert(db, "orders", ORDER_COLUMNS, new)
     for columns, group in changed.items():
@@ -152,21 +136,16 @@ def _save_orders(db: Database, rows: Rows) -> None:
 
 
 def _save_moves(db: Database, rows: Rows) -> None:
-    moved: dict[tuple[str, ...], list[Values]] = {}
-    gone = [known.id for known in rows.attempts.values() if known.disarmed]
+    gone, moved = rows.attempt_writes()
     if gone:
         ids = msgspec.json.encode(gone).decode()
         db.conn.execute("DELETE FROM attempts WHERE id IN (SELECT value FROM json_each(?))", (ids,))
-    for known in rows.attempts.values():
-        if known.patch and not known.disarmed:
-            moved.setdefault(tuple(known.patch), []).append((known.id, *known.patch.values()))
     for columns, group in moved.items():
         _update(db, "attempts", columns, group)
 
 
 def _save_rest(db: Database, rows: Rows) -> None:
-    # What goes lets go of its idempotency key, for one that comes.
-    for known in sorted(rows.prepared.values(), key=lambda known: not known.dropped):
+    for known in rows.prepared_writes():
         if known.dropped:
             db.conn.execute("DELETE FROM prepared WHERE id = ?", (known.id,))
         elif known.row is not None:

@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,7 @@ from keeper.journal.sqlite import files
 from keeper.journal.sqlite.checkpoints import Checkpoints, checkpoint_at_end, checkpoint_in_line
 from keeper.journal.sqlite.lock import writer_lock
 from keeper.journal.sqlite.statements import load, save
-from keeper.journal.store import StoreBusy, refusal
+from keeper.journal.store import StoreBusy, one_by_one, refusal
 from keeper.journal.touched import Rows, Wanted
 
 _FEW_ROWS: Final = 64
@@ -135,29 +136,17 @@ class SqliteStore:
         return errors
 
     def _one_by_one(self, callers: Sequence[Sequence[Op]]) -> list[JournalError | None]:
-        order_id, change_id = self._next_order_id, self._next_change_id
-        errors: list[JournalError | None] = []
-        conn = self._db.conn
-        conn.execute("BEGIN IMMEDIATE")
-        for ops in callers:
-            rows, wanted = Rows(order_id, change_id), Wanted()
-            wanted.of(ops)
-            conn.execute("SAVEPOINT caller")
-            try:
-                load(self._db, wanted, rows)
-                error = refused(rows, ops, time.time())
-                save(self._db, rows)
-            except Exception as failed:
-                if not _is_refusal(failed):
-                    raise
-                conn.execute("ROLLBACK TO caller")
-                error = refusal(failed, _doubled(failed))
-            else:
-                order_id, change_id = rows.next_order_id, rows.next_change_id
-            conn.execute("RELEASE caller")
-            errors.append(error)
-        conn.execute("COMMIT")
-        self._next_order_id, self._next_change_id = order_id, change_id
+        self._db.conn.execute("BEGIN IMMEDIATE")
+        errors, ids = one_by_one(
+            callers,
+            (self._next_order_id, self._next_change_id),
+            execute=self._db.conn.execute,
+            load=partial(load, self._db),
+            save=partial(save, self._db),
+            refused_with=_refused_with,
+        )
+        self._db.conn.execute("COMMIT")
+        self._next_order_id, self._next_change_id = ids
         self._written = 4 * len(callers)
         return errors
 
@@ -219,6 +208,10 @@ def _doubled(error: Exception) -> str | None:
     """The table in which a row would have been the second of its kind."""
     text = str(error)
     return next((table for table in ("attempts", "prepared") if "UNIQUE" in text and f"{table}." in text), None)
+
+
+def _refused_with(error: Exception) -> JournalError | None:
+    return refusal(error, _doubled(error)) if _is_refusal(error) else None
 
 
 def _is_refusal(error: Exception) -> bool:
