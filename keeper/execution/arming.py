@@ -148,7 +148,7 @@ class Arming:
         if record is None:
             return True
         tries = record.tries
-        return not (record.reasons or tries.failed or len(tries.recent) >= self._orders.limits.attempts_per_hour)
+        return not (record.reasons or tries.failed or tries.at_ceiling(self._orders.limits))
 
     def _due(self, near: dict[Pubkey, Order], blockhash: Blockhash) -> list[_Signing]:
         """Whom to sign for now, within the allowance: what came near, and then what is to be signed again, oldest

@@ -212,7 +212,7 @@ class Armory:
             and len(self._flights.open) < self._limits.max_in_flight
             and record.generation == job.generation
             and len(record.reasons) == 1
-            and len(record.tries.recent) < self._orders.limits.attempts_per_hour
+            and not record.tries.at_ceiling(self._orders.limits)
         ):
             return False
         if armed.flight is not None:  # its cost is set aside, and its number taken, since the restart

@@ -171,7 +171,7 @@ class Executor:
             return False
         for job in jobs:
             # One that failed is rehearsed first, and one that was tried much may have to wait.
-            if job.record.tries.failed or len(job.record.tries.recent) >= self._orders.limits.attempts_per_hour:
+            if job.record.tries.failed or job.record.tries.at_ceiling(self._orders.limits):
                 return False
         try:
             blockhash = self._blockhashes.current()

@@ -68,7 +68,7 @@ RESTS: Final = "It rests until a fresh price meets its condition."
 
 
 def rests(order: Order, book: Book) -> str:
-    """Why an armed order is not executed, for the journal: the same until the order is another."""
+    """Why a free order is not executed, for the journal: the same until the order is another."""
     return never(order, executes=book.executes(order)) or RESTS
 
 

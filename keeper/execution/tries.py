@@ -57,12 +57,16 @@ class Tries:
         pause = min(limits.first_pause_s * 2.0 ** min(64, max(0, self.used - 1)), limits.longest_pause_s)
         return pause * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
 
+    def at_ceiling(self, limits: RetryLimits) -> bool:
+        """Whether the hourly ceiling is reached, or was a moment ago: `ceiling_pause_s` looks at the time."""
+        return len(self.recent) >= limits.attempts_per_hour
+
     def ceiling_pause_s(self, limits: RetryLimits, now_s: float) -> float:
         """Seconds until the hourly ceiling allows another attempt; 0 when it does now."""
         recent = self.recent
         while recent and now_s - recent[0] > HOUR_S:
             recent.popleft()
-        if len(recent) < limits.attempts_per_hour:
+        if not self.at_ceiling(limits):
             return 0.0
         return HOUR_S - (now_s - recent[0])
 
