@@ -147,7 +147,7 @@ async def test_by_the_chain_alone(world: World, tmp_path: Path) -> None:
     market, trader, stranger = world.market(), world.trader(), world.wallet()
     order = world.place(trader, market, stop_price_1e6=101_000_000)
     world.execute(order, stranger)
-    await until(lambda: world.order(order, Commitment.CONFIRMED))
+    await until(lambda: (read := world.order(order, Commitment.CONFIRMED)) and not read.pending)
     story = await explained(config, order)
     assert set(story["missing"]) == {"journal", "keeper"}
     assert (story["state"], story["onchain_status"]) == (None, "filled")
