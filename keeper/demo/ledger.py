@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from solders.pubkey import Pubkey
-from solders.transaction import VersionedTransaction
+from solders.signature import Signature
 
 from keeper.demo.errors import DemoFailed
 from keeper.domain.errors import ChainError
 from keeper.domain.orders import Order, Position
-from keeper.solana.client import CONFIRMED, ChainClient, memcmp
+from keeper.solana.client import CONFIRMED, ChainClient, landed_call, memcmp
+from keeper.solana.history import Touch
 from keeper.solana.rpc import Call
+from keeper.venue.landed import steps_of
 from keeper.venue.program import CANCEL, EXECUTE, PLACE, RATCHET, Program
-from keeper.venue.program_errors import name_failure, programs_of
 from keeper.venue.venue import ORDER_DISCRIMINATOR, POSITION_DISCRIMINATOR, decode_order, decode_position
 
 PRICE: Final = "update_oracle_price"
@@ -101,8 +102,7 @@ def _signatures_call(address: Pubkey, before: str | None = None) -> Call:
 
 async def _entries(client: ChainClient, program: Program, signatures: Iterable[str]) -> dict[str, Entry]:
     wanted = list(signatures)
-    config = {"commitment": "confirmed", "encoding": "base64", "maxSupportedTransactionVersion": 1}
-    replies = await client.pool.batch([Call("getTransaction", (s, config)) for s in wanted], deadline_s=60.0)
+    replies = await client.pool.batch([landed_call(s) for s in wanted], deadline_s=60.0)
     entries = {}
     for signature, reply in zip(wanted, replies, strict=True):
         entry = _entry(program, signature, _result(reply))
@@ -113,36 +113,30 @@ async def _entries(client: ChainClient, program: Program, signatures: Iterable[s
 
 def _entry(program: Program, signature: str, landed: Any) -> Entry | None:
     """None for a transaction without an instruction that the audit follows."""
-    wire = base64.b64decode(landed["transaction"][0])
-    message = VersionedTransaction.from_bytes(wire).message
-    keys, err = message.account_keys, landed["meta"]["err"]
+    touch = Touch(
+        Signature.from_string(signature),
+        landed["slot"],
+        landed["meta"]["err"],
+        base64.b64decode(landed["transaction"][0]),
+        tuple(landed["meta"].get("logMessages") or ()),
+    )
     # The last one: a market is opened and gets its first price in one transaction.
-    for instruction in reversed(message.instructions):
-        definition = next(
-            (d for d in program.idl.instructions.values() if bytes(instruction.data[:8]) == d.discriminator), None
-        )
-        if keys[instruction.program_id_index] != program.id or definition is None or definition.name not in _FOLLOWED:
-            continue
-        pairs = zip(definition.accounts, bytes(instruction.accounts), strict=False)
-        accounts = {account.name: keys[index] for account, index in pairs}
-        price: Any = None
-        if definition.name == PRICE:
-            price = program.coder.decode(bytes(instruction.data))[1]["new_price"]
-        error = None
-        if err is not None:
-            logs = landed["meta"].get("logMessages") or ()
-            error = name_failure(err, programs_of(wire), program.id, program.idl, logs).name
-        return Entry(
-            signature=signature,
-            slot=landed["slot"],
-            time_s=landed["blockTime"],
-            name=definition.name,
-            market=accounts.get("market"),
-            order=accounts.get("order"),
-            price_1e6=price,
-            error=error,
-        )
-    return None
+    step = next((step for step in reversed(steps_of(program, touch)) if step.instruction in _FOLLOWED), None)
+    if step is None:
+        return None
+    price: Any = None
+    if step.instruction == PRICE:
+        price = program.coder.decode(step.data)[1]["new_price"]
+    return Entry(
+        signature=signature,
+        slot=landed["slot"],
+        time_s=landed["blockTime"],
+        name=step.instruction,
+        market=step.accounts.get("market"),
+        order=step.accounts.get("order"),
+        price_1e6=price,
+        error=step.error,
+    )
 
 
 def _result(reply: Any) -> Any:

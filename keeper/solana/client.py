@@ -169,16 +169,9 @@ class ChainClient:
         found: list[AccountBytes | None] = []
         slots: list[int] = []
         for i, reply in enumerate(await self.pool.batch(calls)):
-            if isinstance(reply, ChainError):
-                raise reply
-            slots.append(_context_slot(reply))
-            values = _field(reply, "value")
-            asked = addresses[i * ACCOUNTS_PER_CALL : (i + 1) * ACCOUNTS_PER_CALL]
-            if not isinstance(values, list) or len(values) != len(asked):
-                raise MalformedReply("getMultipleAccounts answered another number of accounts")
-            found += [
-                None if raw is None else parse_account(address, raw) for address, raw in zip(asked, values, strict=True)
-            ]
+            slot, some = accounts_in(reply, addresses[i * ACCOUNTS_PER_CALL : (i + 1) * ACCOUNTS_PER_CALL])
+            slots.append(slot)
+            found += some
         return min(slots, default=0), found
 
     async def program_accounts(
@@ -276,8 +269,7 @@ class ChainClient:
         not be read. In requests of a few dozen, because each reply may have many kilobytes of logs, and all of them
         within one call's deadline: what is left then was not read.
         """
-        config = {"commitment": commitment, "encoding": "base64", "maxSupportedTransactionVersion": 1}
-        calls = [Call("getTransaction", (str(signature), config)) for signature in signatures]
+        calls = [landed_call(str(signature), commitment) for signature in signatures]
         ends = time.monotonic() + self.pool.limits.deadline_s
         found: list[LandedTransaction | ChainError | None] = []
         for start in range(0, len(calls), TRANSACTIONS_PER_REQUEST):
@@ -294,6 +286,25 @@ class ChainClient:
         answer = await self.pool.call("getRecentPrioritizationFees", [str(a) for a in writable[:128]])
         with _shape("a list of fees"):
             return [_number(_field(entry, "prioritizationFee")) for entry in answer or ()]
+
+
+def landed_call(signature: str, commitment: Commitment = CONFIRMED) -> Call:
+    """Ask for a landed transaction as bytes. Of any version: a node refuses to show one that was not asked for."""
+    config = {"commitment": commitment, "encoding": "base64", "maxSupportedTransactionVersion": 1}
+    return Call("getTransaction", (signature, config))
+
+
+def accounts_in(reply: Reply, addresses: Sequence[Pubkey]) -> tuple[int, list[AccountBytes | None]]:
+    """The context slot of a reply to getMultipleAccounts, and what it says of each address. ChainError when it is none,
+    MalformedReply when it has another shape.
+    """
+    if isinstance(reply, ChainError):
+        raise reply
+    values = _field(reply, "value")
+    if not isinstance(values, list) or len(values) != len(addresses):
+        raise MalformedReply("getMultipleAccounts answered another number of accounts")
+    pairs = zip(addresses, values, strict=True)
+    return _context_slot(reply), [None if raw is None else parse_account(address, raw) for address, raw in pairs]
 
 
 def memcmp(offset: int, data: bytes) -> dict[str, Any]:

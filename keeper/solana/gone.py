@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from solders.pubkey import Pubkey
 
 from keeper.domain.base58 import base58
 from keeper.domain.errors import ChainError, Transient
-from keeper.solana.client import ACCOUNTS_PER_CALL, CONFIRMED, AccountBytes, ChainClient, parse_account
+from keeper.solana.client import ACCOUNTS_PER_CALL, CONFIRMED, AccountBytes, ChainClient, accounts_in
 
 _WITHIN_S: Final = 2.0
 
@@ -33,22 +33,13 @@ async def accounts_or_gone(
         params = [base58(addresses[i]) for i in asked], config
         answered = False
         for reply in await client.pool.each("getMultipleAccounts", *params, deadline_s=_WITHIN_S):
-            with suppress(ChainError, KeyError, TypeError, ValueError):
-                for i, account in _read(reply, slot, [(i, addresses[i]) for i in asked]):
+            with suppress(ChainError):
+                told_at, told = accounts_in(reply, [addresses[i] for i in asked])
+                if told_at < slot:
+                    continue  # a node that is behind
+                for i, account in zip(asked, told, strict=True):
                     found[i] = account or found[i]
                 answered = True
         if not answered:
             raise Transient("one node says that accounts are not there, and none confirms it")
     return slot, found
-
-
-def _read(reply: Any, slot: int, asked: Sequence[tuple[int, Pubkey]]) -> list[tuple[int, AccountBytes | None]]:
-    """What a node that has reached the slot says of each; raises for any other, and for what is no answer."""
-    if isinstance(reply, ChainError):
-        raise reply
-    if reply["context"]["slot"] < slot:
-        raise Transient("a node is behind")
-    return [
-        (i, None if raw is None else parse_account(address, raw))
-        for (i, address), raw in zip(asked, reply["value"], strict=True)
-    ]

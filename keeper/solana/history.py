@@ -9,8 +9,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from keeper.domain.errors import ChainError, MalformedReply
-from keeper.solana.client import CONFIRMED, ChainClient
-from keeper.solana.rpc import Call
+from keeper.solana.client import CONFIRMED, ChainClient, landed_call
 
 
 class Touch(NamedTuple):
@@ -29,10 +28,8 @@ async def history(client: ChainClient, address: Pubkey, limit: int) -> list[Touc
     """The last transactions that name the address, oldest first, at most `limit`."""
     config = {"commitment": CONFIRMED, "limit": limit}
     rows = await client.pool.call("getSignaturesForAddress", str(address), config)
-    config = {"commitment": CONFIRMED, "encoding": "base64", "maxSupportedTransactionVersion": 0}
     try:
-        calls = [Call("getTransaction", (row["signature"], config)) for row in rows]
-        replies = await client.pool.batch(calls)
+        replies = await client.pool.batch([landed_call(row["signature"]) for row in rows])
         return [_touch(row, reply) for row, reply in zip(reversed(rows), reversed(replies), strict=True)]
     except (AttributeError, LookupError, TypeError, ValueError) as e:
         raise MalformedReply(f"a history in an unknown shape ({type(e).__name__})") from None

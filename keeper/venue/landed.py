@@ -16,7 +16,7 @@ from keeper.venue.program_errors import name_failure, programs_of
 
 class Step(NamedTuple):
     """One instruction of the program's in a landed transaction. `accounts` are by the IDL's names; those that came
-    through a lookup table are left out. `error` is None when it succeeded.
+    through a lookup table are left out. `data` is what the program was given, `error` is None when it succeeded.
     """
 
     slot: int
@@ -24,14 +24,18 @@ class Step(NamedTuple):
     instruction: str
     payer: Pubkey
     accounts: Mapping[str, Pubkey]
+    data: bytes
     error: str | None
 
 
 def steps_of(program: Program, touch: Touch) -> list[Step]:
-    """The program's instructions in a transaction, in their order; none when its bytes are not known."""
-    if not touch.wire:
+    """The program's instructions in a transaction, in their order; none when its bytes are not known, or of a version
+    that can't be taken apart here (1: solders 0.26 does not read it).
+    """
+    try:
+        message = VersionedTransaction.from_bytes(touch.wire).message
+    except ValueError:
         return []
-    message = VersionedTransaction.from_bytes(touch.wire).message
     keys = message.account_keys
     error = None
     if touch.err is not None:
@@ -44,5 +48,6 @@ def steps_of(program: Program, touch: Touch) -> list[Step]:
             continue
         pairs = zip(definition.accounts, bytes(called.accounts), strict=False)
         accounts = {account.name: keys[index] for account, index in pairs if index < len(keys)}
-        found.append(Step(touch.slot, touch.signature, definition.name, keys[0], accounts, error))
+        data = bytes(called.data)
+        found.append(Step(touch.slot, touch.signature, definition.name, keys[0], accounts, data, error))
     return found

@@ -17,11 +17,14 @@ from solders.signature import Signature
 from keeper.domain.errors import ChainError, MalformedReply
 from keeper.solana.account_stream import AccountSplitter
 from keeper.solana.client import ChainClient, LandedTransaction, memcmp
+from keeper.solana.history import history
 from keeper.solana.http1 import Begun, HttpTransport
 from keeper.solana.pool import PoolLimits, RpcPool
 from keeper.solana.rpc import Endpoint
+from keeper.venue.landed import steps_of
 from tests.chain.scripted_node import Scripted
 from tests.support.http_node import http_node
+from tests.support.world import PROGRAM
 
 pytestmark = pytest.mark.anyio
 
@@ -167,23 +170,40 @@ VERSION_1 = {
 """As nodes show a transaction of version 1: solders 0.26 reads no such message (0x81), but its outcome is as ever."""
 
 
+async def node_with_version_1(stream: SocketStream, body: bytes) -> None:
+    """It refuses to show the transaction, unless the request says that it takes version 1."""
+    asked = msgspec.json.decode(body)
+
+    def reply(call: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = {"jsonrpc": "2.0", "id": call["id"]}
+        if call["method"] == "getSignaturesForAddress":
+            return answer | {
+                "result": [{"signature": str(Signature.default()), "slot": VERSION_1["slot"], "err": None}]
+            }
+        if call["params"][1].get("maxSupportedTransactionVersion", -1) >= 1:
+            return answer | {"result": VERSION_1}
+        text = "Transaction version (1) is not supported by the requesting client."
+        return answer | {"error": {"code": -32015, "message": text}}
+
+    said = msgspec.json.encode([reply(call) for call in asked] if isinstance(asked, list) else reply(asked))
+    await stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(said), said))
+
+
 async def test_a_transaction_of_version_1_is_read_like_any_other() -> None:
-    """A node refuses the request outright, unless it says that it takes version 1."""
-
-    async def node(stream: SocketStream, body: bytes) -> None:
-        replies = []
-        for call in msgspec.json.decode(body):
-            taken = call["params"][1].get("maxSupportedTransactionVersion", -1) >= 1
-            refusal = {"code": -32015, "message": "Transaction version (1) is not supported by the requesting client."}
-            replies.append(
-                {"jsonrpc": "2.0", "id": call["id"]} | ({"result": VERSION_1} if taken else {"error": refusal})
-            )
-        said = msgspec.json.encode(replies)
-        await stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(said), said))
-
-    async with http_node(node) as url:
+    async with http_node(node_with_version_1) as url:
         client = ChainClient(RpcPool([Endpoint("node", HttpTransport(url, "node"))], PoolLimits()))
         (landed,) = await client.transactions([Signature.default()])
         await client.pool.aclose()
     assert isinstance(landed, LandedTransaction)
     assert (landed.slot, landed.fee_lamports, landed.units, landed.err) == (454_508_506, 7_341, 150, None)
+
+
+async def test_a_transaction_of_version_1_does_not_break_a_history() -> None:
+    """Its outcome is known; which instructions it had is not."""
+    async with http_node(node_with_version_1) as url:
+        client = ChainClient(RpcPool([Endpoint("node", HttpTransport(url, "node"))], PoolLimits()))
+        (touch,) = await history(client, Pubkey.default(), 5)
+        await client.pool.aclose()
+    assert (touch.slot, touch.err) == (454_508_506, None)
+    assert touch.wire, "the node was asked in a way that it answers"
+    assert steps_of(PROGRAM, touch) == []
