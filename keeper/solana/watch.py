@@ -8,7 +8,6 @@ endpoints can feed the same reader, and the first news wins.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
@@ -23,12 +22,11 @@ from keeper.domain.errors import ChainError, KeeperError, MalformedAccount, Malf
 from keeper.domain.events import AccountUnreadable, Event, MarketSeen, OrderGone, OrderSeen
 from keeper.domain.orders import Market, OnchainStatus, OrderFields, order_of
 from keeper.solana.account_stream import KeyedAccount
+from keeper.solana.backoff import Backoff
 from keeper.solana.client import PROCESSED, AccountBytes, ChainClient, memcmp
 from keeper.solana.sockets import Connect, Subscribed, Subscription, connect, subscribed
 from keeper.telemetry.turns import Turns, stalls
 
-_FIRST_BACKOFF_S: Final = 0.25
-_LONGEST_BACKOFF_S: Final = 15.0
 ONE_ENDPOINT_SLOTS: Final = 1_000
 """An endpoint whose socket and RPC are further apart is no endpoint: they are on different chains."""
 _MALFORMED_REMEMBERED: Final = 10_000
@@ -165,12 +163,11 @@ class ProgramWatch:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Watch until cancelled. Ready when the first snapshot has been merged."""
-        ready = False
-        backoff = _FIRST_BACKOFF_S
+        ready, backoff = False, Backoff()
 
         def became_ready() -> None:
-            nonlocal ready, backoff
-            backoff = _FIRST_BACKOFF_S
+            nonlocal ready
+            backoff.reset()
             if not ready:
                 ready = True
                 task_status.started()
@@ -190,8 +187,7 @@ class ProgramWatch:
             self.health.connected = self.health.listed = False
             self.health.reconnects += 1
             self.on_trouble(self.health.last_error)
-            await anyio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
-            backoff = min(backoff * 2, _LONGEST_BACKOFF_S)
+            await backoff.pause()
 
     async def _one_connection(self, became_ready: Callable[[], None]) -> None:
         async with subscribed(
@@ -211,17 +207,16 @@ class ProgramWatch:
 
     async def _list(self, became_ready: Callable[[], None]) -> None:
         """Take snapshots. One that fails is asked for again: nothing is wrong with the socket for that."""
-        backoff = _FIRST_BACKOFF_S
+        backoff = Backoff()
         while True:
             try:
                 await self.snapshot()
             except ChainError as e:
                 self.health.last_error = str(e)
                 self.on_unlisted(str(e))
-                await anyio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
-                backoff = min(backoff * 2, _LONGEST_BACKOFF_S)
+                await backoff.pause()
                 continue
-            backoff = _FIRST_BACKOFF_S
+            backoff.reset()
             self.health.listed = True
             became_ready()
             await anyio.sleep(self.limits.snapshot_pause_s(self.health.snapshot_cpu_s))

@@ -6,7 +6,6 @@ of by subscription, and what a socket misses is read.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from keeper.domain.errors import ChainError
 from keeper.domain.events import Event, FeedSeen
 from keeper.domain.orders import Market
 from keeper.domain.prices import Price
+from keeper.solana.backoff import LONGEST_S, Backoff
 from keeper.solana.client import PROCESSED, AccountBytes, ChainClient
 from keeper.solana.sockets import Connect, Notification, Subscription, connect, subscribed
 from keeper.telemetry.turns import Turns
@@ -30,8 +30,6 @@ _READ_EVERY_S: Final = 5.0
 _BACK_S: Final = 5
 """A time that is told by the slot may go back a little."""
 _LATE_SLOTS: Final = 1_000
-_FIRST_BACKOFF_S: Final = 0.25
-_LONGEST_BACKOFF_S: Final = 15.0
 
 
 @dataclass(slots=True)
@@ -120,18 +118,17 @@ class FeedWatch:
 
     async def _follow(self) -> None:
         """Subscribe, and begin again at the next endpoint when a socket is lost."""
-        backoff, place = _FIRST_BACKOFF_S, 0
+        backoff, place = Backoff(), 0
         while True:
             await self.turns.turn()
             label, url = self._places[place]
             began = time.monotonic()
             with suppress(ChainError):  # what lasts shows by the prices' age
                 await self._one_connection(label, url)
-            if time.monotonic() - began > _LONGEST_BACKOFF_S:
-                backoff = _FIRST_BACKOFF_S
+            if time.monotonic() - began > LONGEST_S:
+                backoff.reset()
             place = (place + 1) % len(self._places)
-            await anyio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
-            backoff = min(2 * backoff, _LONGEST_BACKOFF_S)
+            await backoff.pause()
 
     async def _one_connection(self, label: str, url: str) -> None:
         config = {"encoding": "base64", "commitment": PROCESSED}
