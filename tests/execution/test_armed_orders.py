@@ -16,7 +16,7 @@ from keeper.journal import Op
 from tests.execution.paper_arming import SLOTS_OF_LIFE
 from tests.execution.paper_chain import ADDRESSES
 from tests.execution.surroundings import REACHED_BY_NONE
-from tests.execution.test_order_record import OrderRecords, reasons
+from tests.execution.test_order_record import OrderRecords, holding_at_the_end, reasons
 
 A, B = ADDRESSES
 REACHED, NOT_REACHED = 85_000_000, 100_000_000
@@ -24,21 +24,14 @@ REACHED, NOT_REACHED = 85_000_000, 100_000_000
 
 @pytest.fixture
 def keeper() -> Iterator[OrderRecords]:
-    """A keeper with a stop at A that is armed, and that no price has met. All that holds, holds at the end."""
+    """A keeper with a stop at A that is armed, and that no price has met."""
     machine = OrderRecords()
     machine.start()
     machine.a_price_comes(NOT_REACHED)
     machine.somebody_places_an_order(A, OrderType.STOP_LOSS, False, True, False)
     machine.what_is_near_is_armed()
     assert armed(machine)
-    yield machine
-    try:
-        machine.what_may_be_acted_on_is_acted_on()
-        machine.each_reason_has_a_way_out()
-        machine.nothing_is_kept_of_what_is_gone()
-        machine.an_order_that_is_made_again_has_its_whole_budget()
-    finally:
-        machine.teardown()
+    yield from holding_at_the_end(machine)
 
 
 def armed(keeper: OrderRecords) -> list[Signature]:

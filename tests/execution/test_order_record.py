@@ -260,12 +260,8 @@ TestOrderRecords = OrderRecords.TestCase
 A = ADDRESSES[0]
 
 
-@pytest.fixture
-def keeper() -> Iterator[OrderRecords]:
-    """A keeper whose market has a price that meets the stop of an order at A. All that holds, holds at the end."""
-    machine = OrderRecords()
-    machine.start()
-    machine.somebody_places_an_order(A, OrderType.STOP_LOSS, False, True, False)
+def holding_at_the_end(machine: OrderRecords) -> Iterator[OrderRecords]:
+    """The keeper for one test: all that holds, holds at the end."""
     yield machine
     try:
         machine.what_may_be_acted_on_is_acted_on()
@@ -274,6 +270,15 @@ def keeper() -> Iterator[OrderRecords]:
         machine.an_order_that_is_made_again_has_its_whole_budget()
     finally:
         machine.teardown()
+
+
+@pytest.fixture
+def keeper() -> Iterator[OrderRecords]:
+    """A keeper whose market has a price that meets the stop of an order at A."""
+    machine = OrderRecords()
+    machine.start()
+    machine.somebody_places_an_order(A, OrderType.STOP_LOSS, False, True, False)
+    yield from holding_at_the_end(machine)
 
 
 def reasons(keeper: OrderRecords) -> set[Reason]:
