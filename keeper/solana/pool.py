@@ -1,10 +1,11 @@
 """Several endpoints as one: reads go to the healthiest, sends go to all of them.
 
 An endpoint is benched when it asked for a pause (429), failed several times in a row, is on another genesis,
-or is too many slots behind the best believed one; it comes back by itself when its bench time is over and a probe
-of it succeeds. Benching one never blocks another. When all are benched, the one that comes back first is used
-anyway: a keeper that asks nobody is surely late. But one on another genesis is never asked. Which slot is believed, so
-that a node that says too much benches nobody, is `Agreement`'s to say.
+or is too many slots behind the best believed one; it comes back by itself when the pause is over, or once a probe finds
+it on the genesis, or at a slot, that it should be: however late that probe is. Benching one never blocks another. When
+all are benched, the one that comes back first is used anyway: a keeper that asks nobody is surely late. But one on
+another genesis is never asked. Which slot is believed, so that a node that says too much benches nobody, is
+`Agreement`'s to say.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _UNMEASURED_S: Final = 1.0
 @dataclass(slots=True)
 class EndpointHealth:
     """What is known of one endpoint. `slot_lag` is slots behind the best believed one at the last probe, None before
-    the first. `known_genesis`: it has said which chain it is on, and that is the one.
+    the first. `behind`: that was too many. `known_genesis`: it has said which chain it is on, and that is the one.
     """
 
     label: str
@@ -48,6 +49,7 @@ class EndpointHealth:
     consecutive_errors: int = 0
     slot: int | None = None
     slot_lag: int | None = None
+    behind: bool = False
     wrong_genesis: bool = False
     known_genesis: bool = False
     benched_until: float = 0.0
@@ -55,7 +57,7 @@ class EndpointHealth:
 
     def benched(self, now: float) -> bool:
         """Whether it rests at monotonic time `now`."""
-        return now < self.benched_until
+        return self.behind or self.wrong_genesis or now < self.benched_until
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +221,8 @@ class RpcPool:
             request = {"jsonrpc": "2.0", "id": request_id, "method": call.method, "params": call.params}
             chunk.append((request_id, msgspec.json.encode(request)))
         body = b"[" + b",".join([encoded for _, encoded in chunk]) + b"]"
-        now = self._clock()
         begun: list[tuple[Seat, BegunBatch | None]] = []
-        known = [seat for seat in self._seats if seat.health.known_genesis]
-        for seat in known or self._seats:
-            if seat.health.wrong_genesis or now < seat.health.benched_until:
-                continue
+        for seat in self.awake():
             # What is too long for one request is cut, which a batch does.
             request_begun = seat.endpoint.transport.begin(body) if len(body) <= MAX_BODY_BYTES else None
             begun.append((seat, None if request_begun is None else BegunBatch(chunk, body, request_begun)))
@@ -279,8 +277,9 @@ class RpcPool:
             if health.slot is None:
                 continue
             health.slot_lag = max(0, top - health.slot)
-            if health.slot_lag > self.limits.max_slot_lag:
-                self._bench(health, self.limits.probe_every_s * 1.5, f"{health.slot_lag} slots behind")
+            health.behind = health.slot_lag > self.limits.max_slot_lag
+            if health.behind:
+                health.bench_reason = f"{health.slot_lag} slots behind"
 
     async def _probe_one(self, seat: Seat, within_s: float) -> None:
         health = seat.health
@@ -292,7 +291,7 @@ class RpcPool:
             health.wrong_genesis = genesis != self._genesis
             health.known_genesis = not health.wrong_genesis
             if health.wrong_genesis:
-                self._bench(health, self.limits.probe_every_s * 1.5, "another genesis hash")
+                health.bench_reason = "another genesis hash"
 
     async def identify(self, label: str) -> int | None:
         """Ask this endpoint which chain it is on: its slot, None when it did not say that. Transient when it is on
@@ -332,7 +331,7 @@ class RpcPool:
         awake = self.awake()
         if awake:
             return sorted(awake, key=lambda s: (s.health.consecutive_errors, s.order))
-        return sorted(self._trusted(), key=lambda s: s.health.benched_until)[:1]
+        return sorted(self._trusted(), key=lambda s: (s.health.behind, s.health.benched_until))[:1]
 
     def _unanswered(self, method: str) -> Transient:
         why = f"no endpoint answered {method} in time"

@@ -147,6 +147,8 @@ async def test_22_one_of_three_that_says_too_high_a_slot_benches_nobody(lead: in
     await pool.probe()
     assert [health.benched(clock.now) for health in pool.health] == [True, False, False], "who is late is still found"
     assert pool.health[0].slot_lag == 11
+    clock.now += 60
+    assert pool.health[0].benched(clock.now), "until it says otherwise: the next round of probes may be late"
 
 
 async def test_22_one_of_two_that_says_an_impossible_slot_does_not_bench_the_other() -> None:
