@@ -54,11 +54,13 @@ def find() -> Path | None:
 async def started_validator(validator: Validator, program_id: Pubkey, folder: Path) -> AsyncIterator[Child]:
     """Run it on free ports until the end of the block, with a ledger in `folder` that starts fresh.
 
-    DemoFailed, with the log's last lines, when it is not healthy within two minutes.
+    DemoFailed, with its logs' last lines, when it ends, or is not healthy within two minutes.
     """
-    port, faucet, log = _free_pair(), _free_pair(), folder / "validator.log"
+    port, faucet, gossip, log = _free_pair(), _free_pair(), _free_pair(), folder / "validator.log"
     command = [str(validator.binary), "--reset", "--quiet", "--ledger", str(folder / "ledger")]
     command += ["--rpc-port", str(port), "--faucet-port", str(faucet)]
+    # Its default is one port, for every validator of a machine.
+    command += ["--gossip-port", str(gossip)]
     # Its default, for tests, is 100: a burst of more notifications than that in a slot cuts the subscriber off. Nodes
     # that others use hold a million.
     command += ["--rpc-pubsub-queue-capacity-items", "1000000"]
@@ -77,14 +79,14 @@ async def started_validator(validator: Validator, program_id: Pubkey, folder: Pa
     }
     async with stopped(process):
         child = Child("validator", ready, log)
-        await _healthy(child, process)
+        await _healthy(child, process, folder / "ledger" / "validator.log")
         try:
             yield child
         finally:
             child.ended_with = process.returncode
 
 
-async def _healthy(child: Child, process: anyio.abc.Process) -> None:
+async def _healthy(child: Child, process: anyio.abc.Process, ledger_log: Path) -> None:
     call: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": "getHealth"}
     with anyio.move_on_after(_START_S):
         async with httpx.AsyncClient() as http:
@@ -95,16 +97,21 @@ async def _healthy(child: Child, process: anyio.abc.Process) -> None:
                 except (httpx.HTTPError, ValueError):
                     pass  # it does not listen yet
                 await anyio.sleep(_LOOK_EVERY_S)
-    raise DemoFailed(f"The validator did not become healthy within {_START_S:.0f} s.{tail(child.log)}")
+    why = f"did not become healthy within {_START_S:.0f} s"
+    if process.returncode is not None:
+        why = f"ended with {process.returncode} before it was healthy"
+    logs = "".join(tail(log) for log in (child.log, ledger_log) if log.is_file())
+    raise DemoFailed(f"The validator {why}.{logs}")
 
 
 def _free_pair() -> int:
-    """A free port whose next one is free, too."""
+    """A port that is free for TCP and UDP, and whose next one is, too."""
     for _ in range(_PORT_TRIES):
-        with socket.create_server(("127.0.0.1", 0)) as first:
+        with socket.create_server(("127.0.0.1", 0)) as first, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
             port: int = first.getsockname()[1]
             try:
                 socket.create_server(("127.0.0.1", port + 1)).close()
+                datagrams.bind(("127.0.0.1", port))
             except OSError:
                 continue
             return port
