@@ -24,6 +24,7 @@ from keeper.config.keys import load_signer
 from keeper.config.program import load_program, refuse_fills_without_position
 from keeper.config.settings import Settings
 from keeper.config.wallets import bearers, load_wallets
+from keeper.domain.errors import HandedOver
 from keeper.domain.reports import Note
 from keeper.execution.assembly import Execution
 from keeper.execution.balance import RecentFees
@@ -33,13 +34,15 @@ from keeper.execution.relay import RelayDesk
 from keeper.execution.router import Router
 from keeper.http.api import run_api
 from keeper.http.edge.clients import Tokens
+from keeper.http.edge.server import listen
 from keeper.http.ports import ApiPorts
-from keeper.journal import Journal, Retention, home_of
+from keeper.journal import Home, Journal, Retention, home_of
 from keeper.runtime.gauges import Gauges
 from keeper.runtime.genesis import hold_to_genesis
 from keeper.runtime.health import HealthReport
 from keeper.runtime.market_names import MarketNames
 from keeper.runtime.outside import REAL_WORLD, Outside
+from keeper.runtime.standby import Bystander, StandingBy
 from keeper.runtime.watchdog import Loop, Watchdog
 from keeper.solana.allowance import Allowance, UsersPool
 from keeper.solana.client import ChainClient
@@ -92,10 +95,28 @@ async def run(
     outside: Outside = REAL_WORLD,
 ) -> None:
     """Run the keeper until cancelled. Misconfigured, before anything is sent, when it can't work. LeaseLost when
-    another keeper has taken over; `on_stand_by` is told whose lease is waited for.
+    another keeper has taken over; `on_stand_by` is told whose lease is waited for. Once it has handed the service over
+    it stands by, and is ready again when it takes over.
     """
     # The journal's thread needs the interpreter's lock a dozen times a commit, and would wait 5 ms for it each time.
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    if on_stand_by is None or settings.journal.url is None:
+        await _work(settings, on_ready, outside)
+        return
+    # One socket for all its lives: who connects while one ends and the next begins waits for an answer, and gets it.
+    with contextlib.closing(listen(settings.http.host, settings.http.port)) as listener:
+        yields = False
+        while True:
+            try:
+                async with anyio.create_task_group() as tasks:
+                    await _work(settings, on_ready, outside, StandingBy(on_stand_by, listener, tasks, yields))
+            except* HandedOver:
+                yields = True
+
+
+async def _work(
+    settings: Settings, on_ready: Callable[[Ready], None], outside: Outside, stand_by: StandingBy | None = None
+) -> None:
     program = load_program(settings.program)
     signer = load_signer(settings.key)
     wallets = load_wallets(settings.managed, signer.address)
@@ -103,21 +124,26 @@ async def run(
     metrics = telemetry.metrics
 
     async with AsyncExitStack() as stack:
-        journal = await stack.enter_async_context(_journal(settings, telemetry, outside, on_stand_by))
-
         # The chain
         pool, users_pool = _pools(settings, telemetry, outside)
         stack.push_async_callback(pool.aclose)
         stack.push_async_callback(users_pool.aclose)
         client = ChainClient(pool)
+        venue = Venue(program, signer.address)
+        blockhashes = Blockhashes(client, refresh_every_s=settings.rpc.blockhash_every_s)
+
+        # The journal, which is waited for while another keeper works
+        home, told, bystander = _home(settings, outside, stand_by), None, None
+        if stand_by is not None:
+            bystander = Bystander(settings, stand_by, home, venue, client, users_pool, blockhashes)
+            told = bystander.told
+        journal = await stack.enter_async_context(_journal(settings, home, telemetry, outside, told))
         deployment = Deployment(client, program, signer.address, telemetry.report)
         await deployment.check()
         refuse_fills_without_position(settings, program)
         genesis = await hold_to_genesis(client, journal, settings.rpc.genesis)
-        blockhashes = Blockhashes(client, refresh_every_s=settings.rpc.blockhash_every_s)
 
         # The decision, and what carries it out
-        venue = Venue(program, signer.address)
         execution = Execution(
             client=client,
             venue=venue,
@@ -171,6 +197,8 @@ async def run(
                 settings, venue, client, users_pool, blockhashes, journal, execution, relay, health, metrics, genesis
             )
             serve = outside.run_api or run_api
+            if bystander is not None:
+                serve = bystander.leave()
             port = await tg.start(serve, ports, settings.http.host, settings.http.port, wallets, name="http")
             await clock.first()
             schedule.every(_CLOCK_EVERY_S, clock.look, "clock", tg)
@@ -204,13 +232,21 @@ async def run(
             await anyio.sleep_forever()
 
 
-def _journal(
-    settings: Settings, telemetry: Telemetry, outside: Outside, on_stand_by: Callable[[str], None] | None
-) -> AbstractAsyncContextManager[Journal]:
-    c = settings.cluster
+def _home(settings: Settings, outside: Outside, stand_by: StandingBy | None) -> Home:
+    c, yields = settings.cluster, stand_by is not None and stand_by.yields
     name = c.name or socket.gethostname()
+    return home_of(settings.journal.place, outside.machine, keeper=name, lease_s=c.lease_s, yields=yields)
+
+
+def _journal(
+    settings: Settings,
+    home: Home,
+    telemetry: Telemetry,
+    outside: Outside,
+    on_stand_by: Callable[[str], None] | None,
+) -> AbstractAsyncContextManager[Journal]:
     return Journal.open(
-        home_of(settings.journal.place, outside.machine, keeper=name, lease_s=c.lease_s),
+        home,
         retention=Retention(history_days=settings.journal.retention_days),
         on_group=telemetry.journal_group,
         inline_below_s=settings.journal.inline_below_ms / 1e3,
@@ -336,6 +372,7 @@ def _api_ports(
         news=execution.router.on_event,
         settings_shown=lambda: {setting.name: setting.value for setting in effective(settings, None, {})},
         genesis=genesis,
+        hand_over=journal.hand_over,
         busy=lambda: execution.busy,
         public_url=settings.http.public_url,
         consensus=lambda: client.consensus.name,

@@ -26,7 +26,8 @@ def status(given: options.Given, as_json: options.AsJson = False) -> None:
     if as_json:
         print(json.dumps(health))
     else:
-        print("ready" if health["ready"] else "not ready")
+        stands_by = health.get("standing_by") is not None
+        print("ready" if health["ready"] else "stands by" if stands_by else "not ready")
         for check in health["checks"]:
             print(f"  {'ok  ' if check['ok'] else 'FAIL'}  {check['name']:<10} {check['detail']}".rstrip())
     if not health["ready"]:

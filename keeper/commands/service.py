@@ -42,6 +42,7 @@ async def serve(settings: Settings, load: Callable[[], Settings], on_ready: Call
 
         def ready(keeper: app.Ready) -> None:
             service.keeper = keeper
+            service.standing_by = False
             for endpoint in endpoints_of(settings.rpc):
                 # Only the log tells where it is: health and metrics are everybody's.
                 _log.info("rpc.endpoint", endpoint=endpoint.label, host=endpoint.host)
@@ -51,7 +52,9 @@ async def serve(settings: Settings, load: Callable[[], Settings], on_ready: Call
             on_ready(keeper)
 
         def standing_by(why: str) -> None:
-            if not service.told:
+            if not service.standing_by:
+                service.standing_by, service.keeper = True, None
+                faulthandler.cancel_dump_traceback_later()
                 tg.start_soon(service.stand_by, name="standing-by")
             service.told = f"standing by: {why}"
             notifier.ready(service.told)
@@ -66,12 +69,13 @@ async def serve(settings: Settings, load: Callable[[], Settings], on_ready: Call
 
 @dataclass(slots=True, repr=False)
 class _Service:
-    """`keeper` is None until it is ready; `told` is the summary that the supervisor has."""
+    """`keeper` is None until it is ready, and while it stands by; `told` is the summary that the supervisor has."""
 
     notifier: Notifier
     settings: Settings
     load: Callable[[], Settings]
     keeper: app.Ready | None = None
+    standing_by: bool = False
     told: str = ""
 
     async def listen(self, scope: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[None]) -> None:
@@ -123,7 +127,7 @@ class _Service:
 
     async def stand_by(self) -> None:
         """Ping the supervisor until there is work to attend to."""
-        while self.keeper is None:
+        while self.standing_by:
             self.notifier.ping()
             await anyio.sleep(min(_AT_LEAST_EVERY_S, (self.notifier.watchdog_s or math.inf) / 3))
 
@@ -133,7 +137,7 @@ class _Service:
         """
         told_stuck = False
         within_s = min(self.notifier.watchdog_s or math.inf, self.settings.health.stalled_after_s)
-        while True:
+        while self.keeper is keeper:
             summary = keeper.summary()
             if summary != self.told:
                 self.told = summary

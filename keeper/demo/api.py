@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -39,11 +39,14 @@ class Terms:
 
 
 class KeeperApi:
-    """The keeper over HTTP. DemoFailed when it answers with a problem, or, unless it is `patient`, not at all."""
+    """The keeper over HTTP; `where` tells the address of the one that works. DemoFailed when it answers with a problem,
+    or, unless this is `patient`, not at all.
+    """
 
-    def __init__(self, url: str, *, patient: bool = False) -> None:
+    def __init__(self, where: Callable[[], str], *, patient: bool = False) -> None:
+        self._where = where
         self._patience_s = PATIENCE_S if patient else 0.0
-        self._http = httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S)
+        self._http = httpx.AsyncClient(timeout=_TIMEOUT_S)
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
@@ -125,7 +128,7 @@ class KeeperApi:
         until_s = anyio.current_time() + self._patience_s
         while True:
             try:
-                return await self._http.request(method, path, json=body, params=query)
+                return await self._http.request(method, self._where() + path, json=body, params=query)
             except httpx.TransportError:
                 if method != "GET" or anyio.current_time() > until_s:
                     raise

@@ -127,7 +127,7 @@ class _Demo:
             if keepers.working is not None:
                 self._children.append(keepers.working)
             takeover = keepers.kill_the_working_one if options.keepers > 1 else None
-            api = await stack.enter_async_context(KeeperApi(keepers.http_url, patient=takeover is not None))
+            api = await stack.enter_async_context(KeeperApi(lambda: keepers.http_url, patient=takeover is not None))
 
             feed = Feed(self._program, sender, world.oracle, world.markets)
             watcher = Watcher(api, board)

@@ -21,7 +21,7 @@ def write_key(file: Path, key: Keypair) -> Path:
 
 
 def write_settings(
-    directory: Path, key: Path, chain: Mapping[str, str], *, name: str = "keeper", url: str | None = None, port: int = 0
+    directory: Path, key: Path, chain: Mapping[str, str], *, name: str = "keeper", url: str | None = None
 ) -> Path:
     """A keeper's settings file; `chain` is the ready line of the chain. The journal is a file, or the database at a
     URL, in which `name` is the keeper's.
@@ -35,7 +35,7 @@ def write_settings(
         # Small, so that a dead feed shows within seconds; coarse, so that a trailing stop costs few ratchets.
         "trigger": {"max_price_age_s": MAX_PRICE_AGE_S, "trailing_step_ppm": 5_000},
         # One client places for all of the demo's traders, on a node that is the demo's own.
-        "http": {"port": port, "requests_per_s": 0, "node_calls_per_s": 1_000},
+        "http": {"port": 0, "requests_per_s": 0, "node_calls_per_s": 1_000},
         "log": {"format": "json"},
     }
     lines: list[str] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from keeper.demo.processes import Child, launched, ready_line, started
 
 @dataclass(slots=True)
 class Keepers:
-    """The working one's API is at `http_url`, whichever works: those that stand by wait for its port, too."""
+    """The working one's API is at `http_url`."""
 
     http_url: str
     working: Child | None
@@ -35,17 +34,18 @@ class Keepers:
         process.kill()
         await process.wait()
         began_s = anyio.current_time()
-        successor: list[str] = []
+        successor = ""
         async with anyio.create_task_group() as tg:
 
             async def wait_for(other: str) -> None:
-                await ready_line(self._processes[other], other, self._directory / f"{other}.log")
-                successor.append(other)
+                nonlocal successor
+                said = await ready_line(self._processes[other], other, self._directory / f"{other}.log")
+                successor, self.http_url = other, said["http_url"]
                 tg.cancel_scope.cancel()
 
             for other in self._processes:
                 tg.start_soon(wait_for, other)
-        return f"{name} was killed, and {successor[0]} had taken over after {anyio.current_time() - began_s:.1f} s."
+        return f"{name} was killed, and {successor} had taken over after {anyio.current_time() - began_s:.1f} s."
 
 
 @contextlib.asynccontextmanager
@@ -62,11 +62,10 @@ async def running(count: int, directory: Path, key: Keypair, chain: Mapping[str,
             server = await anyio.to_thread.run_sync(stack.enter_context, PostgresServer.running())
         except RuntimeError as e:
             raise DemoFailed(f"The database did not start: {e}.") from None
-        port = _free_port()
         keepers = Keepers("", None, {}, directory)
         for n in range(count):
             name = f"keeper-{n + 1}"
-            settings = write_settings(directory, key_file, chain, name=name, url=server.url(), port=port)
+            settings = write_settings(directory, key_file, chain, name=name, url=server.url())
             log = directory / f"{name}.log"
             keepers._processes[name] = await stack.enter_async_context(launched(_run(settings), log))
             if n == 0:
@@ -76,10 +75,3 @@ async def running(count: int, directory: Path, key: Keypair, chain: Mapping[str,
 
 def _run(settings: Path) -> list[str]:
     return ["run", "--config", str(settings), "--json"]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -103,6 +103,10 @@ class LeaseLost(JournalError):
     """Another keeper of the same service has taken over: this process must not go on with what it knows."""
 
 
+class HandedOver(JournalError):
+    """An operator had this keeper give the lease to another: it stands by from now on."""
+
+
 class JournalVersion(JournalError):
     """The journal was written by a newer keeper than this one."""
 

@@ -19,11 +19,15 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """`live`: a restart would not help. `ready`: orders are watched, executed and accepted right now."""
+    """`live`: a restart would not help. `ready`: orders are watched, executed and accepted right now.
+
+    `standing_by`: who works while this keeper stands by, empty when nobody does; None when it works itself.
+    """
 
     live: bool
     ready: bool
     checks: tuple[Check, ...] = ()
+    standing_by: str | None = None
 
 
 class FeedShown(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import socket
 from collections.abc import Sequence
 from typing import Final
 
@@ -29,7 +30,7 @@ from keeper.http.orders.relaying import Relaying
 from keeper.http.orders.waiting import Waiting
 from keeper.http.ports import ApiPorts
 from keeper.http.reading.margin import MarginReader
-from keeper.http.routes import RESOURCES
+from keeper.http.routes import RESOURCES, standby_resources
 from keeper.http.stream.following import Following
 
 _ERRORS: Final = (Problem, ChainError, JournalError, HTTPException)
@@ -42,9 +43,10 @@ async def run_api(
     port: int,
     wallets: Sequence[ManagedWallet] = (),
     *,
+    listener: socket.socket | None = None,
     task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve the API until cancelled; `wallets` are the managed ones.
+    """Serve the API until cancelled; `wallets` are the managed ones, `listener` is as `serve` has it.
 
     `task_status` is told the port once it listens. Misconfigured as `serve`.
     """
@@ -52,7 +54,7 @@ async def run_api(
     async with anyio.create_task_group() as tg:
         # Cancelled together, so that the streams end before the server waits for its requests.
         await tg.start(api.state.parts[Following].feed.run, name="http-feed")
-        serving = functools.partial(serve, limits=ports.limits.connections)
+        serving = functools.partial(serve, listener=listener, limits=ports.limits.connections)
         task_status.started(await tg.start(serving, api, host, port, name="http-server"))
 
 
@@ -63,7 +65,7 @@ def create_api(ports: ApiPorts, wallets: Sequence[ManagedWallet] = ()) -> Starle
     """
     rates = Rates(ports.limits.requests_per_s, ports.limits.burst)
     app = Starlette(
-        routes=RESOURCES,
+        routes=RESOURCES if ports.standing_by is None else standby_resources(ports.standing_by),
         middleware=[  # the outermost first
             Middleware(PublicCors, origins=ports.limits.cors_origins),
             Middleware(EveryRequest, Instruments(ports.metrics), rates, Hosts(ports.limits.hosts), ports.tokens),

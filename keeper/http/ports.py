@@ -15,7 +15,7 @@ from keeper.domain.health import Health
 from keeper.domain.orders import Market, Order, OrderType
 from keeper.domain.prices import Fires, Level, Price
 from keeper.http.edge.clients import ApiLimits, Tokens
-from keeper.journal import Journal
+from keeper.journal import Followed
 from keeper.journal.records import PreparedRow
 from keeper.solana.client import Blockhash, ChainClient
 from keeper.venue.program import Program
@@ -108,13 +108,14 @@ class Brakes(Protocol):
 class ApiPorts:
     """Everything the API is connected to. `client` asks the chain within what users are allowed
     (`keeper.solana.allowance`); `now` is unix seconds by this machine's clock, for people; `busy` says whether orders
-    are being executed right now, for which news of them waits.
+    are being executed right now, for which news of them waits. `standing_by` is set while this keeper stands by: it
+    says who works, empty when nobody does. `hand_over` lets another keeper work instead of this one.
     """
 
     program: Program
     client: ChainClient
     blockhashes: Blockhashes
-    journal: Journal
+    journal: Followed
     desk: Desk
     relay: Relay
     health: HealthReport
@@ -133,3 +134,5 @@ class ApiPorts:
     slot_s: Callable[[], float | None] = lambda: None
     now: Callable[[], float] = time.time
     busy: Callable[[], bool] = lambda: False
+    standing_by: Callable[[], str] | None = None
+    hand_over: Callable[[], None] = lambda: None

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from keeper.journal.homes import copy_to_postgres as copy_to_postgres
 from keeper.journal.homes import home_of as home_of
+from keeper.journal.journal import Followed as Followed
 from keeper.journal.journal import Journal as Journal
+from keeper.journal.journal import Observed as Observed
 from keeper.journal.journal import Reader as Reader
 from keeper.journal.looking import NAME as NAME
 from keeper.journal.looking import SERVICE as SERVICE

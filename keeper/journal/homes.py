@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from keeper.journal.postgres.home import PostgresHome
 
 
-def home_of(place: Path | str | Home, machine: Machine = REAL, *, keeper: str = "", lease_s: float = 3.0) -> Home:
-    """The home at a path or at a PostgreSQL URL, of a keeper with this name. Misconfigured when a URL can't be used."""
+def home_of(
+    place: Path | str | Home, machine: Machine = REAL, *, keeper: str = "", lease_s: float = 3.0, yields: bool = False
+) -> Home:
+    """The home at a path or at a PostgreSQL URL, of a keeper with this name, which `yields` when it has just handed the
+    service over. Misconfigured when a URL can't be used.
+    """
     if not isinstance(place, (Path, str)):
         return place
     if str(place).startswith(("postgresql://", "postgres://")):
-        return _postgres_home(str(place), keeper, lease_s)
+        return _postgres_home(str(place), keeper, lease_s, yields=yields)
     return SqliteHome(Path(place), machine)
 
 
@@ -38,7 +42,7 @@ def copy_to_postgres(source: Path, url: str) -> dict[str, int]:
             store.close()
 
 
-def _postgres_home(url: str, keeper: str = "", lease_s: float = 3.0) -> PostgresHome:
+def _postgres_home(url: str, keeper: str = "", lease_s: float = 3.0, *, yields: bool = False) -> PostgresHome:
     try:
         from keeper.journal.postgres.home import PostgresHome
     except ImportError as error:
@@ -46,4 +50,4 @@ def _postgres_home(url: str, keeper: str = "", lease_s: float = 3.0) -> Postgres
             f"journal.url needs psycopg, which can't be loaded ({error}).",
             remedy="Install it: pip install 'quantdesk-keeper[postgres]'.",
         ) from None
-    return PostgresHome(url, keeper, lease_s)
+    return PostgresHome(url, keeper, lease_s, yields=yields)

@@ -13,7 +13,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 import anyio
 
-from keeper.domain.errors import JournalError, LeaseLost, StandBy
+from keeper.domain.errors import HandedOver, JournalBusy, JournalError, JournalVersion, LeaseLost, StandBy
 from keeper.domain.reports import GroupDone
 from keeper.journal.homes import home_of
 from keeper.journal.looking import Holder
@@ -103,7 +103,68 @@ class Reader:
     meta = _query(Queries.meta)
 
 
-class Journal(Reader):
+class Followed(Reader):
+    """A journal whose changes can be waited for. Lives in one asyncio event loop."""
+
+    def __init__(self, place: Path | str | Home, machine: Machine = REAL) -> None:
+        super().__init__(place, machine)
+        self._changed = asyncio.Event()
+        self._last_change_id = 0
+
+    @property
+    def leases(self) -> tuple[Holder, ...]:
+        """Who held what a moment ago; none for a journal that is a file."""
+        return self.home.held
+
+    @property
+    def last_change_id(self) -> int:
+        """The newest committed change's id, as this process knows it."""
+        return self._last_change_id
+
+    async def changed(self, after: int) -> int:
+        """Wait until there is a change with a higher id than `after`; the newest one's id.
+
+        Any number may wait: a change costs one wake-up of the loop, however many do.
+        """
+        while self._last_change_id <= after:
+            await self._changed.wait()
+        return self._last_change_id
+
+    async def commit(self, *ops: Op) -> None:
+        """StandBy: who only follows a journal may not write to it."""
+        raise StandBy(f"This keeper stands by, and may not write to {self.name}.")
+
+    write = commit
+
+    def _moved(self, last_change_id: int) -> None:
+        if last_change_id != self._last_change_id:
+            self._last_change_id = last_change_id
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()
+
+
+class Observed(Followed):
+    """Another keeper's journal, as who stands by sees it: it is asked for news ten times a second.
+
+    No LISTEN: it would cost the holder a lock of the whole database at each commit, and a pooler in transaction mode
+    loses it.
+    """
+
+    problem: str | None = None
+    """Why it could not be read at the last try."""
+
+    async def follow(self) -> None:
+        """Ask for news until cancelled."""
+        while True:
+            try:
+                self._moved(await self.read(Queries.last_change_id))
+                self.problem = None
+            except JournalError as error:
+                self.problem = str(error)
+            await anyio.sleep(_ASK_AGAIN_S)
+
+
+class Journal(Followed):
     """One journal, open for writing. Make it with `Journal.open`.
 
     `commit` returns when its operations are fsynced, and a query that begins after that sees them. `post` notes what
@@ -124,8 +185,7 @@ class Journal(Reader):
         self.retention = retention
         self._on_group = on_group
         self._callers = anyio.Semaphore(_MAX_CALLERS, fast_acquire=True)
-        self._changed = asyncio.Event()
-        self._last_change_id = 0
+        self._handing_over = False
 
     def __repr__(self) -> str:
         health = "healthy" if self.healthy else "UNHEALTHY"
@@ -149,7 +209,7 @@ class Journal(Reader):
         `on_group` is told of every group, on the loop; it must be quick. `max_notes` bounds the posted notes in memory.
         `inline_below_s`: `Writer.commit_now` does its work while the slowest of the last five commits took no longer; 0
         means never. `machine` is what it runs on. With `on_stand_by`, which is told who holds the journal, a lease is
-        waited for.
+        waited for, also while the database is away.
 
         Raises JournalBusy, JournalVersion, or JournalError with the reason and what to do.
         """
@@ -186,11 +246,12 @@ class Journal(Reader):
         while True:
             try:
                 writer: Writer = await self._machine.in_thread(open_writer)
-            except StandBy as held:
-                if on_stand_by is None:
+            except JournalError as error:
+                away = told and not isinstance(error, (JournalBusy, JournalVersion))
+                if on_stand_by is None or not (away or isinstance(error, StandBy)):
                     raise
-                if str(held) != told:
-                    told = str(held)
+                if str(error) != told:
+                    told = str(error)
                     on_stand_by(told)
                 await anyio.sleep(_ASK_AGAIN_S)
             else:
@@ -230,10 +291,7 @@ class Journal(Reader):
         return self.writer.post(note)
 
     def _group(self, done: GroupDone, last_change_id: int) -> None:
-        if last_change_id != self._last_change_id:
-            self._last_change_id = last_change_id
-            changed, self._changed = self._changed, asyncio.Event()
-            changed.set()
+        self._moved(last_change_id)
         if self._on_group is not None:
             self._on_group(done)
 
@@ -269,27 +327,17 @@ class Journal(Reader):
         return self.writer.lapsed
 
     async def hold(self) -> None:
-        """Return never. Raises LeaseLost when another keeper has taken over."""
+        """Return never. Raises LeaseLost when another keeper has taken over, and HandedOver when one is to."""
         while True:
             await anyio.sleep(_ASK_AGAIN_S if self.home.leased else math.inf)
             if self.writer.lost is not None:
                 raise LeaseLost(self.writer.lost)
+            if self._handing_over:
+                raise HandedOver("An operator had the service handed over to another keeper.")
 
-    # --- changes, for streams and long polls
-
-    @property
-    def last_change_id(self) -> int:
-        """The newest committed change's id, as this process knows it."""
-        return self._last_change_id
-
-    async def changed(self, after: int) -> int:
-        """Wait until there is a change with a higher id than `after`; the newest one's id.
-
-        Any number may wait: a change costs the writer one wake-up of the loop, however many do.
-        """
-        while self._last_change_id <= after:
-            await self._changed.wait()
-        return self._last_change_id
+    def hand_over(self) -> None:
+        """Have `hold` raise HandedOver a moment later, when who asked for it has had his answer."""
+        self._handing_over = True
 
     # --- upkeep
 

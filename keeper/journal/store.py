@@ -116,6 +116,11 @@ class Home(Protocol):
         """
         ...
 
+    @property
+    def held(self) -> tuple[Holder, ...]:
+        """Who held which lease when `open_store` last said StandBy."""
+        ...
+
     def leave(self) -> None:
         """Stand by no more."""
         ...

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from keeper.domain.health import FeedShown, Health
 from keeper.execution.assembly import Execution
 from keeper.execution.orders import Reason
-from keeper.journal import NAME, SERVICE, Journal
+from keeper.journal import Journal
 from keeper.runtime.lag import LoopLag
+from keeper.runtime.standby import tell_leases
 from keeper.solana.client import ChainClient
 from keeper.solana.watch import ProgramWatch
 from keeper.telemetry.metrics import Metrics
@@ -51,10 +52,7 @@ class Gauges:
         m.order_records.set(len(self.execution.orders))
         for reason in Reason:
             m.orders_blocked.labels(reason.name.lower()).set(len(self.execution.orders.blocked(reason)))
-        for lease in self.journal.leases:
-            if lease.what == SERVICE:
-                m.lease_term.set(lease.term)
-        m.keepers.set(sum(lease.what.startswith(NAME) for lease in self.journal.leases))
+        tell_leases(m, self.journal.leases, standing_by=False)
         m.journal_waiting.labels("commits").set(self.journal.waiting_callers)
         m.journal_waiting.labels("notes").set(self.journal.waiting_notes)
 

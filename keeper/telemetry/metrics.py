@@ -22,19 +22,37 @@ ARMED_BUCKETS_S: Final = (0.5, 1, 2.5, 5, 10, 15, 20, 25, 30, 45, 60)
 SLOT_BUCKETS: Final = (0, 1, 2, 3, 4, 6, 8, 12, 20, 40, 80, 160)
 
 
-class Metrics:
-    """Every metric of the keeper, in a registry of its own."""
+class ServiceMetrics:
+    """What a keeper tells also while it stands by: what it is, and who works. A registry of its own."""
 
     def __init__(self, version: str) -> None:
         # The time at which each series was made: as many lines again as there are series, and nobody asks for it.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
-        seconds = partial(Histogram, buckets=LATENCY_BUCKETS_S, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
         Info("keeper_build", "Version of the keeper and of Python.", registry=self.registry).info(
             {"version": version, "python": platform.python_version()}
         )
+        self.standing_by = gauge("keeper_standing_by", "1 while this keeper waits to take over, 0 while it works.")
+        self.keepers = gauge(
+            "keeper_keepers", "Keepers that run on this journal, those that stand by included; 0 for a file."
+        )
+        self.lease_term = gauge(
+            "keeper_lease_term", "The term of the lease that the working keeper holds: it rises with each takeover."
+        )
+        self.lease_left = gauge(
+            "keeper_lease_left_seconds", "How long the lease still runs, when it was last looked at; 0: nobody works."
+        )
+
+
+class Metrics(ServiceMetrics):
+    """Every metric of the keeper that works."""
+
+    def __init__(self, version: str) -> None:
+        super().__init__(version)
+        counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
+        seconds = partial(Histogram, buckets=LATENCY_BUCKETS_S, registry=self.registry)
         self.orders_resting = gauge(
             "keeper_orders_resting", "Pending orders that the keeper watches and would execute.", ["market", "type"]
         )
@@ -163,12 +181,6 @@ class Metrics:
         self.journal_inline_seconds = seconds(
             "keeper_journal_inline_commit_seconds",
             "Those of them that were made on the event loop's thread, which could do nothing else meanwhile.",
-        )
-        self.lease_term = gauge(
-            "keeper_lease_term", "The term of the lease that the working keeper holds: it rises with each takeover."
-        )
-        self.keepers = gauge(
-            "keeper_keepers", "Keepers that run on this journal, those that stand by included; 0 for a file."
         )
         self.journal_waiting = gauge(
             "keeper_journal_waiting", "What waits to be written: commits that somebody waits for, and notes.", ["what"]

@@ -14,7 +14,7 @@ from keeper.domain.errors import JournalBusy, JournalError, LeaseLost, StandBy
 from keeper.journal import AddAttempt, Journal, NoteOrder
 from keeper.journal.looking import SERVICE
 from tests.journal.journal_making import make_attempt, make_order
-from tests.support import until
+from tests.support import BOUND_S, until
 from tests.support.postgres import fresh_database, missing
 
 if why := missing():
@@ -22,6 +22,7 @@ if why := missing():
 
 import psycopg
 
+from keeper.demo.postgres import PostgresServer
 from keeper.journal.postgres import schema
 from keeper.journal.postgres.connection import BOUNDS, TURN
 from keeper.journal.postgres.home import PostgresHome
@@ -181,6 +182,27 @@ async def test_a_journal_is_waited_for_and_taken_over_with_what_is_in_it(url: st
     assert found == [attempt]
     assert len(told) == 1
     assert told[0].endswith("is held by a.")
+
+
+async def test_who_stands_by_outlives_a_restart_of_the_database() -> None:
+    with PostgresServer.running() as server:
+        store = opened(PostgresHome(server.url(), "a", LEASE_S))
+        told: list[str] = []
+        works = anyio.Event()
+
+        async def stand_by() -> None:
+            async with Journal.open(PostgresHome(server.url(), "b", LEASE_S), on_stand_by=told.append):
+                works.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(stand_by)
+            await until(lambda: bool(told))
+            server.stop()
+            await until(lambda: any("can't be reached" in why for why in told))
+            server.start()
+            store.close()
+            with anyio.fail_after(BOUND_S):
+                await works.wait()
 
 
 async def test_who_stands_by_can_be_stopped_at_any_time(url: str) -> None:

@@ -32,7 +32,7 @@ class Inside:
     def __init__(self, ports: ApiPorts) -> None:
         router: Any = ports.desk
         self._router: Any = router._router
-        self._journal = ports.journal
+        self._journal: Any = ports.journal
         self._seen: Counter[str] = Counter()
 
     def look(self, addresses: list[Pubkey]) -> list[str]:

@@ -176,9 +176,19 @@ def _operation(route: Route, operation: Mapping[str, Any]) -> dict[str, Any]:
         if "description" in schema:
             parameter["description"] = schema.pop("description")
         parameters.append(parameter)
+    if not route.anywhere:
+        operation = {**operation, "responses": _with_standing_by(operation["responses"])}
     return {
         **({"tags": [route.tag]} if route.tag else {}),
         **operation,
         "operationId": route.endpoint.handler.__name__,
         "parameters": [*parameters, *operation["parameters"]],
     }
+
+
+def _with_standing_by(responses: Mapping[str, Any]) -> dict[str, Any]:
+    """And what a keeper that stands by answers."""
+    ((status, refusal),) = _refusals(["standing_by"]).items()
+    lines = [responses[status]["description"]] if status in responses else []
+    told = {status: {**refusal, "description": "\n".join([*lines, refusal["description"]])}}
+    return dict(sorted({**responses, **told}.items()))

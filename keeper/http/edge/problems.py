@@ -111,6 +111,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "chain_unavailable": Kind(503, "The chain can't be reached"),
     "journal_unavailable": Kind(503, "The journal can't be written"),
     "not_ready": Kind(503, "The keeper is not ready"),
+    "standing_by": Kind(503, "This keeper stands by"),
+    "nobody_stands_by": Kind(409, "No other keeper stands by"),
 }
 
 BODY_PROBLEMS: Final = (

@@ -46,7 +46,7 @@ class Endpoint:
 @dataclass(frozen=True, slots=True)
 class Route:
     """A row of the table. `tag` groups routes in the description; `any_query`: parameters that it does not know are
-    ignored and not refused.
+    ignored and not refused; `anywhere`: a keeper that stands by answers it too, from the journal.
     """
 
     method: str
@@ -54,6 +54,7 @@ class Route:
     endpoint: Endpoint
     tag: str = ""
     any_query: bool = False
+    anywhere: bool = False
 
 
 class Resource:

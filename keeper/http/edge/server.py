@@ -48,16 +48,18 @@ async def serve(
     host: str,
     port: int,
     *,
+    listener: socket.socket | None = None,
     limits: ConnectionLimits = _LIMITS,
     drain_s: float = 5.0,
     task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve `app` until cancelled; `task_status` is told the port once it listens. Port 0 takes any free one.
+    """Serve `app` until cancelled; `task_status` is told the port once it listens. Port 0 takes any free one. A
+    `listener` that is given listens already, and is closed at the end like one of its own.
 
     On cancellation no new connections are accepted and running requests get `drain_s` seconds to finish.
     Misconfigured, naming the setting, when the address can't be listened on.
     """
-    listener = listen(host, port)
+    listener = listener or listen(host, port)
     server = _Server(
         uvicorn.Config(
             app,

@@ -34,6 +34,10 @@ class HealthView(Answer, frozen=True, kw_only=True):
     live: bool
     ready: bool
     checks: list[CheckView]
+    standing_by: Annotated[
+        str | None,
+        Meta(description="Who works while this keeper stands by, empty when nobody does; null when it works itself."),
+    ]
 
 
 def health_view(health: Health) -> HealthView:

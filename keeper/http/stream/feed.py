@@ -21,7 +21,7 @@ from solders.pubkey import Pubkey
 
 from keeper.domain.errors import JournalError
 from keeper.http.edge.problems import Problem
-from keeper.journal import Journal, Queries
+from keeper.journal import Followed, Queries
 from keeper.journal.records import ChangeRow, OrderRow
 
 MAX_WAITING_BYTES: Final = 512 * 1024
@@ -135,7 +135,7 @@ class Feed:
 
     def __init__(
         self,
-        journal: Journal,
+        journal: Followed,
         render: Render,
         *,
         max_readers: int,

@@ -102,8 +102,12 @@ class Following:
     async def _missed(self, reader: Reader, last_seen: int) -> bytes | None:
         """The changes after `last_seen` up to where the reader hears by itself; None when they can't all be told."""
         until, wanted = reader.after, reader.filter
-        if last_seen > max(until, self._ports.journal.last_change_id):
-            return None  # an id of another journal
+        if last_seen > until:
+            # Another keeper of the service told it, and this one has not looked since; or it is another journal's.
+            if last_seen > await self._ports.journal.read(Queries.last_change_id):
+                return None
+            reader.after = max(reader.after, last_seen)
+            return b""
         pieces: list[bytes] = []
         after = last_seen
         while after < until:

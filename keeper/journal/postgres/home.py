@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -22,15 +23,20 @@ from keeper.journal.queries import Queries
 from keeper.journal.rows import TABLES, Values, exported
 
 _serial: Final = itertools.count(1)
+_YIELDS_S: Final = 2.0
+"""Beyond a lease: so long who handed the service over waits for another to take it."""
 
 
 class PostgresHome:
-    """A `Home` at a URL. `keeper` is the name of the one that writes there, `lease_s` how long its lease runs."""
+    """A `Home` at a URL. `keeper` is the name of the one that writes there, `lease_s` how long its lease runs. With
+    `yields` it has just handed the service over: for some seconds it leaves the lease to another.
+    """
 
     leased = True
 
-    def __init__(self, url: str, keeper: str = "", lease_s: float = 3.0) -> None:
+    def __init__(self, url: str, keeper: str = "", lease_s: float = 3.0, *, yields: bool = False) -> None:
         self._place = Place(url)
+        self._yields_until_s = time.monotonic() + lease_s + _YIELDS_S if yields else 0.0
         self._keeper = keeper or f"{socket.gethostname()}:{os.getpid()}:{next(_serial)}"
         self._lease_s = lease_s
         self._leases: Leases | None = None
@@ -60,8 +66,11 @@ class PostgresHome:
                     leases.close()
                     raise
                 self._leases = leases
-            if holder := self._leases.take():
-                raise StandBy(f"The journal {self.name} is held by {holder}.")
+            holder = self._leases.take(yields=time.monotonic() < self._yields_until_s)
+            if holder is not None:
+                if holder:
+                    self._yields_until_s = 0.0
+                raise StandBy(f"The journal {self.name} is held by {holder or 'nobody yet'}.")
             leases, self._leases = self._leases, None
             try:
                 # Not before: an older keeper that still works needs its own version's tables.
@@ -71,6 +80,11 @@ class PostgresHome:
             except BaseException:
                 leases.close()
                 raise
+
+    @property
+    def held(self) -> tuple[Holder, ...]:
+        """See Home."""
+        return () if self._leases is None else self._leases.held
 
     def leave(self) -> None:
         """See Home."""

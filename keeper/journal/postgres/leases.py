@@ -61,7 +61,7 @@ class Leases:
         self.lost: str | None = None
         """Set once, for good: another keeper has taken over."""
         self.held: tuple[Holder, ...] = ()
-        """Everybody's, as of the last renewal."""
+        """Everybody's, as of the last look or renewal."""
         self._values = {"name": name, "life": self.life, "for": f"{lease_s} seconds"}
         self._thread = threading.Thread(target=self._run, name="journal-leases", daemon=True)
 
@@ -80,16 +80,21 @@ class Leases:
             time.sleep(0.1)
         self._thread.start()
 
-    def take(self) -> str | None:
-        """Take the service's lease, if it is nobody's: None then, else the name of its holder."""
+    def take(self, *, yields: bool = False) -> str | None:
+        """Take the service's lease, if it is nobody's: None then, else the name of its holder. With `yields` it is
+        left to another keeper, and the name is empty while nobody has it.
+        """
         with self._lock:
-            while (holder := holder_of(self._db, SERVICE)) is None:
+            while True:
+                self.held = tuple(holders(self._db))
+                if self.term:
+                    return None
+                holder = next((lease.holder for lease in self.held if lease.what == SERVICE), None)
+                if holder is not None or yields:
+                    return holder or ""
                 began_s = _now_s()
                 if term := self._took(SERVICE):
                     self.term, self._good_until_s = term, began_s + 0.9 * self._lease_s
-                    self.held = tuple(holders(self._db))
-                    break
-            return holder
 
     def _took(self, what: str) -> int:
         """The new term; 0 when another holds it."""

@@ -19,6 +19,8 @@ class SqliteHome:
     """A `Home` at a path."""
 
     leased = False
+    held: tuple[Holder, ...] = ()
+    """See Home: a file's keeper has no name."""
 
     def __init__(self, path: Path, machine: Machine = REAL) -> None:
         self.path = path.absolute()

@@ -1,0 +1,231 @@
+"""What a keeper does while another works: it answers what can be read of the journal and of the chain, and says who
+works. It writes nothing, and sends nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+from solders.pubkey import Pubkey
+
+from keeper import __version__
+from keeper.config import limits
+from keeper.config.settings import Settings
+from keeper.config.wallets import bearers
+from keeper.domain.errors import ChainError, JournalError, MalformedAccount, StandBy
+from keeper.domain.health import Check, Health
+from keeper.domain.orders import Market, Order, OrderType
+from keeper.domain.prices import Fires, Level, Price
+from keeper.http.api import run_api
+from keeper.http.edge.clients import Tokens
+from keeper.http.orders.managed import ManagedWallet
+from keeper.http.ports import ApiPorts
+from keeper.journal import NAME, SERVICE, Home, Observed, Queries
+from keeper.journal.looking import Holder
+from keeper.journal.records import PreparedRow
+from keeper.solana.allowance import UsersPool
+from keeper.solana.client import ChainClient
+from keeper.solana.transactions import Blockhashes
+from keeper.telemetry.metrics import ServiceMetrics
+from keeper.venue.venue import Venue
+
+_LOOK_EVERY_S: Final = 2.0
+
+
+class BystandersDesk:
+    """The markets that the journal names, as the chain has them; no book, since nothing is watched."""
+
+    def __init__(self, journal: Observed, client: ChainClient, venue: Venue) -> None:
+        self._journal = journal
+        self._client = client
+        self._venue = venue
+        self._markets: dict[Pubkey, Market] = {}
+
+    async def look(self) -> None:
+        """Read the markets again. Raises ChainError and JournalError."""
+        addresses = list(await self._journal.read(Queries.market_names))
+        slot, accounts = await self._client.accounts(addresses) if addresses else (0, [])
+        for account in accounts:
+            with contextlib.suppress(MalformedAccount):
+                market = self._venue.market(account, slot)
+                if market is not None and slot >= self._slot(market.address):
+                    self._markets[market.address] = market
+
+    def _slot(self, address: Pubkey) -> int:
+        known = self._markets.get(address)
+        return 0 if known is None else known.slot
+
+    def order(self, address: Pubkey) -> Order | None:
+        """See Desk: the journal alone knows the orders."""
+        return None
+
+    def why(self, address: Pubkey) -> str:
+        """See Desk: the journal's sentence stands."""
+        return ""
+
+    def market(self, key: str | Pubkey) -> Market | None:
+        """See Desk."""
+        if isinstance(key, Pubkey):
+            return self._markets.get(key)
+        return next((market for market in self._markets.values() if market.symbol == key), None)
+
+    def markets(self) -> list[Market]:
+        """See Desk."""
+        return list(self._markets.values())
+
+    def price(self, market: Pubkey) -> Price | None:
+        """See Desk."""
+        found = self._markets.get(market)
+        if found is None or not found.last_oracle_price_1e6:
+            return None
+        return Price(market, found.last_oracle_price_1e6, found.slot, found.last_oracle_update_s)
+
+    def chain_time_s(self) -> float | None:
+        """See Desk: its clock is not read."""
+        return None
+
+    def executing(self, market: Market) -> tuple[bool, str]:
+        """See Desk."""
+        return False, "this keeper stands by"
+
+    def counts(self) -> Mapping[tuple[Pubkey, OrderType], int]:
+        """See Desk."""
+        return {}
+
+    def levels(self, market: Pubkey, fires: Fires, n: int) -> Sequence[Level]:
+        """See Desk."""
+        return ()
+
+
+class BystandersHealth:
+    """Never ready: orders are accepted and executed where another keeper works."""
+
+    def __init__(self, journal: Observed) -> None:
+        self._journal = journal
+
+    def holder(self) -> str:
+        """Who works; empty when nobody does."""
+        return next((lease.holder for lease in self._journal.leases if lease.what == SERVICE), "")
+
+    def report(self) -> Health:
+        """See HealthReport."""
+        holder, trouble = self.holder(), self._journal.problem
+        who = f"{holder} works" if holder else "no keeper works right now"
+        checks = (Check("journal", trouble is None, trouble or ""), Check("working", False, f"stands by: {who}"))
+        return Health(live=True, ready=False, checks=checks, standing_by=holder)
+
+
+@dataclass(frozen=True, slots=True)
+class StandingBy:
+    """How a keeper stands by: whom it tells why, where its API listens, what it runs in; `yields` when it has just
+    handed the service over.
+    """
+
+    tell: Callable[[str], None]
+    listener: socket.socket
+    tasks: TaskGroup
+    yields: bool
+
+
+class Bystander:
+    """The API of a keeper that stands by, and what keeps its answers up to date. Most metrics say nothing of such a
+    keeper: it has a registry of its own.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        how: StandingBy,
+        home: Home,
+        venue: Venue,
+        client: ChainClient,
+        users_pool: UsersPool,
+        blockhashes: Blockhashes,
+    ) -> None:
+        self._how = how
+        self._host = settings.http.host
+        self._blockhashes = blockhashes
+        self._metrics = ServiceMetrics(__version__)
+        self._journal = Observed(home)
+        self._desk = BystandersDesk(self._journal, client, venue)
+        health = BystandersHealth(self._journal)
+        self._ports = ApiPorts(
+            program=venue.program,
+            client=ChainClient(users_pool),
+            blockhashes=blockhashes,
+            journal=self._journal,
+            desk=self._desk,
+            relay=NothingToRelay(),
+            health=health,
+            metrics=self._metrics.registry,
+            keeper_pubkey=venue.keeper,
+            limits=limits.api_limits(settings),
+            tokens=Tokens(bearers(settings.managed)),
+            public_url=settings.http.public_url,
+            consensus=lambda: client.consensus.name,
+            slot_s=lambda: client.pool.pace.slot_s if client.pool.pace.measured else None,
+            standing_by=health.holder,
+        )
+        self._scope = anyio.CancelScope()
+        self._begun = False
+
+    def told(self, why: str) -> None:
+        """Stand by from now on; `why` is whose lease is waited for."""
+        if not self._begun:
+            self._begun = True
+            self._how.tasks.start_soon(self._run, name="bystander")
+        host, port = self._host, self._how.listener.getsockname()[1]
+        self._how.tell(f"{why} Meanwhile http://{host}:{port} answers what is read.")
+
+    def leave(self) -> Callable[..., Coroutine[Any, Any, None]]:
+        """Take no more requests; those that are under way are answered still. What serves the API where this did."""
+        self._scope.cancel()
+        return self._serve
+
+    async def _run(self) -> None:
+        with contextlib.closing(self._journal), self._scope:
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(self._serve, self._ports, self._host, 0, name="bystanders-http")
+                tg.start_soon(self._journal.follow, name="follow")
+                tg.start_soon(self._blockhashes.run, name="blockhashes")
+                while True:
+                    tell_leases(self._metrics, self._journal.leases, standing_by=True)
+                    with contextlib.suppress(ChainError, JournalError):
+                        await self._desk.look()
+                    await anyio.sleep(_LOOK_EVERY_S)
+
+    async def _serve(
+        self,
+        ports: ApiPorts,
+        host: str,
+        port: int,
+        wallets: Sequence[ManagedWallet] = (),
+        *,
+        task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        await run_api(ports, host, port, wallets, listener=self._how.listener.dup(), task_status=task_status)
+
+
+@dataclass(frozen=True, slots=True)
+class NothingToRelay:
+    """A relay that takes nothing. The routes do not get to it."""
+
+    async def submit(self, prepared: PreparedRow, wire: bytes, placed: Order | None, /) -> None:
+        """See Relay."""
+        raise StandBy("This keeper stands by: it relays nothing.")
+
+
+def tell_leases(metrics: ServiceMetrics, leases: Sequence[Holder], *, standing_by: bool) -> None:
+    """Who holds what, as metrics."""
+    service = next((lease for lease in leases if lease.what == SERVICE), None)
+    metrics.standing_by.set(standing_by)
+    metrics.keepers.set(sum(lease.what.startswith(NAME) for lease in leases))
+    metrics.lease_left.set(0.0 if service is None else service.left_s)
+    if service is not None:
+        metrics.lease_term.set(service.term)

@@ -1,0 +1,158 @@
+"""Two keepers on one PostgreSQL journal, in the test's own event loop: what the one that stands by answers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from solders.pubkey import Pubkey
+
+from keeper.app import Ready, run
+from keeper.config.loading import load_settings
+from keeper.domain.orders import OrderState
+from tests.behaviours.stand import FAST, Stand
+from tests.support import BOUND_S, KeeperConfig, until
+from tests.support.postgres import fresh_database, missing
+from tests.support.stream import Stream, stream
+
+if why := missing():
+    pytest.skip(why, allow_module_level=True)
+
+pytestmark = pytest.mark.anyio
+LEASE_S = 30.0
+"""Longer than a busy machine holds anything up: here a lease is given back, and never runs out."""
+
+
+@dataclass
+class Life:
+    """One keeper of the two, in a task of its own: `ready` once for each time that it began to work."""
+
+    config: KeeperConfig
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    ready: list[Ready] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+    ended: anyio.Event = field(default_factory=anyio.Event)
+
+    async def run(self) -> None:
+        with self.scope:
+            settings = load_settings(self.config.file)
+            await run(settings, on_ready=self.ready.append, on_stand_by=self.told.append)
+        self.ended.set()
+
+    async def stop(self) -> None:
+        self.scope.cancel()
+        await self.ended.wait()
+
+    @property
+    def url(self) -> str:
+        """Where it answers, while it stands by."""
+        return next(word for word in self.told[-1].split() if word.startswith("http://"))
+
+
+@contextlib.asynccontextmanager
+async def two(folder: Path, **http: Any) -> AsyncIterator[tuple[Stand, Life, Life]]:
+    """A stand, and two keepers: a works, and b, whose sends arrive at endpoint 1, stands by."""
+    url = fresh_database()
+    async with (
+        Stand.open(folder, endpoints=2, journal={"url": url}) as stand,
+        anyio.create_task_group() as tasks,
+    ):
+        lives = []
+        for name, proxy in zip("ab", stand.proxies, strict=True):
+            settings: dict[str, Any] = {**FAST, "journal": {"url": url}, "http": http}
+            settings["cluster"] = {"name": name, "lease_s": LEASE_S}
+            settings["rpc"] = {**FAST["rpc"], "url": proxy.rpc_url, "ws_url": proxy.ws_url}
+            lives.append(Life(KeeperConfig.at(folder / name, stand.config.key, **settings)))
+        a, b = lives
+        tasks.start_soon(a.run)
+        await until(lambda: a.ready)
+        tasks.start_soon(b.run)
+        await until(lambda: b.told)
+        yield stand, a, b
+        tasks.cancel_scope.cancel()
+
+
+async def answers(http: httpx.AsyncClient, path: str, holds: Any) -> Any:
+    """Ask until the answer is as wanted; it."""
+    with anyio.fail_after(BOUND_S):
+        while True:
+            found = (await http.get(path)).json()
+            if holds(found):
+                return found
+            await anyio.sleep(0.02)
+
+
+async def filled(events: Stream, order: Pubkey) -> list[int]:
+    """Read until the stream tells that the order is filled; the ids on the way."""
+    ids = []
+    while True:
+        event = await events.next()
+        assert event.name == "order", event
+        assert event.id is not None
+        ids.append(event.id)
+        if event.data["order"] == str(order) and event.data["status"] == "filled":
+            return ids
+
+
+async def test_who_stands_by_answers_what_is_read_and_names_who_works(tmp_path: Path) -> None:
+    async with two(tmp_path) as (stand, a, b):
+        market, trader = stand.world.market(), stand.world.trader()
+        order = stand.order(trader, market)
+        async with httpx.AsyncClient(base_url=b.url) as http, httpx.AsyncClient(base_url=a.ready[0].http_url) as first:
+            page = await answers(http, "/v1/orders", lambda page: page["orders"] and page["orders"][0]["market"])
+            assert [each["order"] for each in page["orders"]] == [str(order)]
+            assert (await http.get("/livez")).status_code == 200
+            assert (await http.get("/readyz")).status_code == 503
+            health = (await http.get("/healthz")).json()
+            assert health["standing_by"] == "a"
+            leases = {lease["on"]: lease["holder"] for lease in (await http.get("/v1/keeper")).json()["leases"]}
+            assert leases == {"*": "a", "keeper:a": "a", "keeper:b": "b"}
+            assert "keeper_standing_by 1.0" in (await http.get("/metrics")).text
+            for ask in (http.post("/v1/orders", json={}), http.get("/v1/markets"), http.post("/v1/admin/pause")):
+                refused = await ask
+                assert (refused.status_code, refused.json()["code"]) == (503, "standing_by")
+                assert refused.json()["holder"] == "a"
+
+            async with stream(http) as events:
+                assert (await events.next()).name == "snapshot"
+                stand.world.set_price(market, 94_000_000)
+                await filled(events, order)
+            for path in (f"/v1/orders/{order}", "/v1/executions", f"/v1/wallets/{trader.address}/account"):
+                theirs = (await first.get(path)).json()
+                found = await answers(http, path, lambda found, theirs=theirs: found == theirs)
+                assert found.get("status", "filled") == "filled"
+            positions = (await http.get(f"/v1/wallets/{trader.address}/positions")).json()["positions"]
+            assert [position["market"] for position in positions] == [page["orders"][0]["market"]]
+
+
+async def test_a_stream_goes_on_at_the_other_keeper_where_it_was(tmp_path: Path) -> None:
+    """Told by a, then by b while it stands by, then by b when it works: no id is missing, and none comes twice."""
+    async with two(tmp_path) as (stand, a, b):
+        market, trader = stand.world.market(), stand.world.trader()
+        orders = [stand.order(trader, market, stop_usd=usd) for usd in (95, 90, 85)]
+        await stand.known(*orders)
+        async with httpx.AsyncClient(base_url=a.ready[0].http_url) as http, stream(http) as events:
+            snapshot = await events.next()
+            assert snapshot.id is not None
+            ids = [snapshot.id]
+            stand.world.set_price(market, 94_000_000)
+            ids += await filled(events, orders[0])
+        async with httpx.AsyncClient(base_url=b.url) as http:
+            async with stream(http, ids[-1]) as events:
+                stand.world.set_price(market, 89_000_000)
+                ids += await filled(events, orders[1])
+            await a.stop()
+            await until(lambda: b.ready)
+            assert b.ready[0].http_url == b.url
+            async with stream(http, ids[-1]) as events:
+                stand.world.set_price(market, 84_000_000)
+                ids += await filled(events, orders[2])
+        assert ids == list(range(ids[0], ids[0] + len(ids)))
+        assert [stand.landed(order) for order in orders] == [1, 1, 1]
+        assert stand.state(orders[2]) is OrderState.FILLED
