@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import anyio
 from solders.pubkey import Pubkey
@@ -37,6 +37,9 @@ from keeper.http.edge.clients import Tokens
 from keeper.http.edge.server import listen
 from keeper.http.ports import ApiPorts
 from keeper.journal import Home, Journal, Retention, home_of
+from keeper.recording.folder import Bounds, Folder
+from keeper.recording.recorder import Recorder
+from keeper.recording.tape import Heard
 from keeper.runtime.gauges import Gauges
 from keeper.runtime.genesis import hold_to_genesis
 from keeper.runtime.health import HealthReport
@@ -50,9 +53,10 @@ from keeper.solana.clock import ClockWatch
 from keeper.solana.pool import PoolLimits, RpcPool
 from keeper.solana.rpc import Endpoint
 from keeper.solana.transactions import Blockhashes
-from keeper.solana.watch import ProgramWatch, WatchLimits
+from keeper.solana.watch import Intake, ProgramWatch, WatchLimits
 from keeper.telemetry.metrics import Metrics
 from keeper.telemetry.reporting import Telemetry
+from keeper.triggers.decision import Decision, Rules
 from keeper.venue.oracle import MarketPull, PullWhenSilent
 from keeper.venue.prices.watching import FeedWatch
 from keeper.venue.program import Program
@@ -144,13 +148,15 @@ async def _work(
         genesis = await hold_to_genesis(client, journal, settings.rpc.genesis)
 
         # The decision, and what carries it out
+        rules = limits.decision_rules(settings, program)
+        recorder = _recorder(settings, program, rules, telemetry)
         execution = Execution(
             client=client,
             venue=venue,
             signer=signer,
             blockhashes=blockhashes,
             journal=journal,
-            rules=limits.decision_rules(settings, program),
+            decision=Decision(rules) if recorder is None else recorder.decision,
             limits=limits.execution_limits(settings),
             rent_lamports=0 if venue.position_size is None else await client.rent_exempt_minimum(venue.position_size),
             spent=await spent_before(journal, utc_day()),
@@ -162,9 +168,10 @@ async def _work(
 
         # The watch: one for each endpoint that has a socket, all into the same router; the first news wins
         listed = anyio.Event()
-        watches = _watches(settings, venue, client, router, telemetry, listed.set, outside)
-        feeds = _feeds(settings, client, router, telemetry, outside)
-        clock = ClockWatch(client, router.on_event, telemetry.doubted_clock)
+        told_by = partial(_told_by, recorder, router)
+        watches = _watches(settings, venue, client, told_by, telemetry, listed.set, outside)
+        feeds = _feeds(settings, client, router, told_by("feeds"), telemetry, outside)
+        clock = ClockWatch(client, told_by("clock").on_event, telemetry.doubted_clock)
 
         # What keeps the process honest
         watchdog = _watchdog(settings, telemetry, execution, [blockhashes, *watches, *feeds])
@@ -178,6 +185,7 @@ async def _work(
             execution=execution,
             watchdog=watchdog,
             silence_s=settings.rpc.silence_s,
+            recorder=recorder,
         )
 
         # Loops, in the order in which they need each other. `start` means: ready when it returns.
@@ -185,6 +193,8 @@ async def _work(
         schedule = await stack.enter_async_context(outside.schedule())
         async with anyio.create_task_group() as tg:
             tg.start_soon(journal.hold, name="lease")
+            if recorder is not None:
+                await tg.start(recorder.run, [watch.health for watch in watches], name="recorder")
             await tg.start(blockhashes.run, name="blockhashes")
             schedule.every(_CONSENSUS_EVERY_S, partial(client.consensus.look, telemetry.report), "consensus", tg)
             await execution.recovery.resolve(await execution.recovery.load())
@@ -213,10 +223,10 @@ async def _work(
             tg.start_soon(pool.probe_forever, name="probe")
             for feed_watch in feeds:
                 tg.start_soon(feed_watch.run, name="feeds")
-            pull = MarketPull(client, venue, lambda: router.markets, router.on_event, metrics.oracle_asks.inc)
+            pull = MarketPull(client, venue, lambda: router.markets, told_by("pull").on_event, metrics.oracle_asks.inc)
             silent = PullWhenSilent(pull, watches, silent_s=settings.rpc.silence_s / 2)
             recent = RecentFees(client, lambda: router.markets, execution.fees)
-            gauges = Gauges(metrics, execution, client, watches, health.feeds, journal, health.report, lag)
+            gauges = Gauges(metrics, execution, client, watches, health.feeds, journal, health.report, lag, recorder)
             schedule.every(_BALANCE_EVERY_S, execution.balance.look, "balance", tg)
             schedule.every(_ARM_EVERY_S, execution.arming.look, "arming", tg)
             schedule.every(_LOST_EVERY_S, execution.recovery.look, "lost", tg)
@@ -283,11 +293,24 @@ def _endpoints(settings: Settings, outside: Outside) -> list[Endpoint]:
     return [Endpoint(p.label, outside.transport(p.url, p.label)) for p in endpoints_of(settings.rpc)]
 
 
+def _recorder(settings: Settings, program: Program, rules: Rules, telemetry: Telemetry) -> Recorder | None:
+    """None when nothing is to be recorded."""
+    r = settings.record
+    if r.folder is None:
+        return None
+    return Recorder(rules, Folder(r.folder, Bounds(r.keep_days, r.max_bytes)), program.id, telemetry.report)
+
+
+def _told_by(recorder: Recorder | None, router: Router, source: str) -> Intake[Any]:
+    """Where facts go; with who told them, when they are recorded."""
+    return router if recorder is None else Heard(recorder.tape, source, router)
+
+
 def _watches(
     settings: Settings,
     venue: Venue,
     client: ChainClient,
-    router: Router,
+    told_by: Callable[[str], Intake[Any]],
     telemetry: Telemetry,
     on_list: Callable[[], None],
     outside: Outside,
@@ -299,7 +322,7 @@ def _watches(
             client=client,
             ws_url=place.ws_url,
             label=place.label,
-            intake=router,
+            intake=told_by(place.label),
             on_malformed=telemetry.malformed_account,
             on_snapshot=on_list,
             on_trouble=telemetry.reconnect,
@@ -313,7 +336,12 @@ def _watches(
 
 
 def _feeds(
-    settings: Settings, client: ChainClient, router: Router, telemetry: Telemetry, outside: Outside
+    settings: Settings,
+    client: ChainClient,
+    router: Router,
+    told: Intake[Any],
+    telemetry: Telemetry,
+    outside: Outside,
 ) -> list[FeedWatch]:
     """One for all feeds; none when no market names one."""
     watch = FeedWatch(
@@ -322,7 +350,7 @@ def _feeds(
         [(place.label, place.ws_url) for place in endpoints_of(settings.rpc)],
         markets=router.markets.values,
         now_s=router.now_s,
-        sink=router.on_event,
+        sink=told.on_event,
         told=telemetry.feed_fault,
         silence_s=settings.rpc.silence_s,
         connect=outside.connect,

@@ -21,6 +21,7 @@ from keeper.commands.keygen import admin_token, keygen
 from keeper.commands.listing import executions, failures, orders
 from keeper.commands.localnet import faucet, localnet
 from keeper.commands.openapi import openapi
+from keeper.commands.replay import replay
 from keeper.commands.run import run
 from keeper.commands.simulate import simulate
 from keeper.domain.errors import KeeperError, Misconfigured
@@ -41,7 +42,7 @@ cli.command(
 )(localnet)
 _SIMPLE = (
     *(faucet, demo, config, check, keygen, openapi, orders, executions, explain),
-    *(status, pause, resume, admin_token, simulate),
+    *(status, pause, resume, admin_token, simulate, replay),
 )
 for command in _SIMPLE:
     cli.command()(command)

@@ -13,7 +13,18 @@ from typing import Final, Literal, Self, cast
 from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from keeper.config.fields import Address, Digest, FeedId, Genesis, Network, Origin, PostgresUrl, Section, Share
+from keeper.config.fields import (
+    Address,
+    Digest,
+    FeedId,
+    Genesis,
+    Network,
+    Origin,
+    PostgresUrl,
+    RecordSettings,
+    Section,
+    Share,
+)
 
 CALLS_A_TURN: Final = 5
 """A loop may wait for so many calls, each up to its deadline, and still counts as slow, not as stuck."""
@@ -369,6 +380,7 @@ class Settings(BaseSettings):
     http: HttpSettings = HttpSettings()
     managed: ManagedSettings = ManagedSettings()
     health: HealthSettings = HealthSettings()
+    record: RecordSettings = RecordSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

@@ -31,7 +31,7 @@ from keeper.execution.strangers import StrangersFills
 from keeper.journal import Journal
 from keeper.solana.client import ChainClient
 from keeper.solana.transactions import Blockhashes, Signer
-from keeper.triggers.decision import Decision, Rules
+from keeper.triggers.decision import Decision
 from keeper.triggers.prices import ChainClock
 from keeper.venue.venue import Venue
 
@@ -47,7 +47,7 @@ class Execution:
         signer: Signer,
         blockhashes: Blockhashes,
         journal: Journal,
-        rules: Rules,
+        decision: Decision,
         limits: ExecutionLimits,
         rent_lamports: int,
         spent: tuple[str, int],
@@ -58,7 +58,7 @@ class Execution:
         self.dry_run = dry_run = limits.dry_run
         self.gate = gate = Gate(report)
         self.flights = flights = Flights()
-        self.decision = decision = Decision(rules)
+        self.decision = decision
         self.orders = orders = Orders(decision.book, limits.retries)
         self.fees = fees = FeePolicy(limits.fees)
         self.purse = purse = Purse(signer.address, limits.purse, rent_lamports=rent_lamports, spent=spent)

@@ -11,6 +11,7 @@ from keeper.domain.health import FeedShown, Health
 from keeper.execution.assembly import Execution
 from keeper.execution.orders import Reason
 from keeper.journal import Journal
+from keeper.recording.recorder import STATES, Recorder
 from keeper.runtime.lag import LoopLag
 from keeper.runtime.standby import tell_leases
 from keeper.solana.client import ChainClient
@@ -32,6 +33,7 @@ class Gauges:
     journal: Journal
     health: Callable[[], Health]
     lag: LoopLag
+    recorder: Recorder | None
     _reconnects: dict[str, int] = field(default_factory=dict, init=False)
 
     async def update(self) -> None:
@@ -42,6 +44,7 @@ class Gauges:
         self._market_data()
         self._endpoints()
         self._state()
+        self._recording()
 
     def _work(self) -> None:
         m = self.metrics
@@ -76,6 +79,13 @@ class Gauges:
             m.feed_ok.labels(feed.market).set(not feed.sentence)
             if feed.price is not None and now is not None:
                 m.feed_age.labels(feed.market).set(feed.price.age_s(now))
+
+    def _recording(self) -> None:
+        if self.recorder is not None:
+            for state in STATES:
+                self.metrics.recording.labels(state).set(state == self.recorder.state)
+            self.metrics.recorded_bytes.set(self.recorder.written_bytes)
+            self.metrics.recording_dropped.set(self.recorder.tape.dropped)
 
     def _endpoints(self) -> None:
         m = self.metrics

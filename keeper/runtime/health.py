@@ -11,16 +11,17 @@ from keeper.domain.errors import ChainError
 from keeper.domain.health import Check, FeedShown, Health
 from keeper.execution.assembly import Execution
 from keeper.journal import NAME, SERVICE, Journal
+from keeper.recording.recorder import RECORDING, Recorder
 from keeper.runtime.watchdog import Watchdog
 from keeper.solana.client import ChainClient
 from keeper.solana.clock import ClockWatch
 from keeper.solana.transactions import Blockhashes
 from keeper.solana.watch import ProgramWatch
 
-_NOT_OF_ALL: Final = frozenset({"prices", "feeds", "attempts", "consensus"})
+_NOT_OF_ALL: Final = frozenset({"prices", "feeds", "attempts", "consensus", "recording"})
 """Stale prices stop the orders of their market, an attempt that can't be recorded stops its own: not the keeper. But
-while every price is stale the keeper executes nothing. A feed with a fault, and nodes that disagree on the consensus,
-stop nothing.
+while every price is stale the keeper executes nothing. A feed with a fault, nodes that disagree on the consensus, and a
+recording that ended, stop nothing.
 """
 _CLOCK_OLD_S: Final = 30.0
 
@@ -40,6 +41,7 @@ class HealthReport:
     execution: Execution
     watchdog: Watchdog
     silence_s: float
+    recorder: Recorder | None
     recovered: bool = False
 
     def report(self) -> Health:
@@ -56,6 +58,7 @@ class HealthReport:
             Check("sending", self.execution.gate.is_open, self._sending()),
             self._attempts(),
             Check("loops", not self.watchdog.stalled, self._stuck()),
+            *self._recording(),
             Check("recovery", self.recovered, "" if self.recovered else "open attempts are being looked up"),
         )
         ready = all(check.ok for check in checks if check.name not in _NOT_OF_ALL)
@@ -93,6 +96,13 @@ class HealthReport:
             False,
             f"the journal refuses what became of {len(unrecorded)} attempts, whose orders wait; one is "
             f"{first.signature}: {first.unrecorded}",
+        )
+
+    def _recording(self) -> list[Check]:
+        """One word; nothing is said when nothing is to be recorded."""
+        r = self.recorder
+        return (
+            [] if r is None else [Check("recording", r.state == RECORDING, r.state + f": {r.detail}" * bool(r.detail))]
         )
 
     def _watch(self) -> Check:

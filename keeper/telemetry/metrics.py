@@ -194,6 +194,13 @@ class Metrics(ServiceMetrics):
             "1 for each reason why nothing is sent; no series while sending goes on.",
             ["reason"],
         )
+        self.recording = gauge(
+            "keeper_recording", "1 for how the recording is; no series when nothing is to be recorded.", ["state"]
+        )
+        self.recorded_bytes = gauge("keeper_recorded_bytes", "Bytes of recordings written since the start.")
+        self.recording_dropped = gauge(
+            "keeper_recording_dropped", "Notes since the start that are missing in the recording."
+        )
         self.loop_still = gauge(
             "keeper_loop_still_seconds", "For how long a loop has not gone round although it should.", ["loop"]
         )
