@@ -112,7 +112,9 @@ class Fetched(NamedTuple):
 
 @dataclass(slots=True)
 class Chronicle:
-    """What was read over RPC: a `Record`. The accounts did not change while the ledger was read."""
+    """What was read over RPC: a `Record`. The accounts did not change while the ledger was read. An order that was not
+    read is as one that is not there.
+    """
 
     slot: int
     time: int
@@ -121,7 +123,7 @@ class Chronicle:
     statuses: Mapping[Signature, SignatureStatus | None] = field(default_factory=dict)
 
     def order(self, address: Pubkey) -> Order | None:
-        data = self.accounts[address]
+        data = self.accounts.get(address)
         return None if data is None else decode_order(address, data, self.slot)
 
     def position(self, order: Pubkey) -> Position | None:
@@ -282,7 +284,9 @@ class ValidatorStage(Stage):
 
     async def read(self, market: Pubkey, orders: Iterable[Pubkey]) -> Record:
         addresses = list(orders)
-        wanted = [market, *addresses, *map(_position_of, addresses)]
+        # Orders of the episodes before that rest still have armed attempts.
+        others = {attempt.order for attempt in self.journal.open_attempts()}.difference(addresses)
+        wanted = [market, *addresses, *map(_position_of, addresses), *others]
         before = await self._accounts(wanted)
         for _ in range(_READINGS):
             histories = {order: await self._history(order) for order in addresses}
