@@ -6,11 +6,18 @@ import os
 from pathlib import Path
 from typing import Final
 
+import hypothesis
 import pytest
 
 from tests.support.postgres import STORE
 
 _ON_ANY_CHAIN: Final = Path(__file__).parent / "validator"
+
+# How long it takes to draw an example, or to try it, is the machine's doing.
+hypothesis.settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -86,7 +86,9 @@ class Says(Scripted):
 
 @pytest.mark.parametrize("name", CALLS)
 @given(said=JSON, member=st.sampled_from(["result", "error"]))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 async def test_12_any_json_is_a_value_or_an_error_by_name(name: str, said: Any, member: str) -> None:
     client = ChainClient(RpcPool([Endpoint("node", Says(**{member: said}))], PoolLimits()))
     with contextlib.suppress(ChainError):

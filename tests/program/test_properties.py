@@ -21,7 +21,7 @@ BOUNDED = settings(
     derandomize=True,
     max_examples=150,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 SIDES = st.sampled_from(["Long", "Short"])
 AMOUNTS = st.one_of(
