@@ -1,14 +1,17 @@
 """The journal: committed intents a second, and the queries of the API and the commands at a million executions.
 
 An intent is what a burst commits before it sends: the order's facts, its state and the signed attempt, fsynced. The
-large journal is made by copying rows inside SQLite, because what is measured is reading it.
+large journal is made by copying rows inside SQLite, because what is measured is reading it. `keeper explain` is the
+command as it is typed, from its start to its end, with a chain that has the order and no keeper that runs.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import sqlite3
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,15 +26,19 @@ from bench.figures import across, spread
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import OnchainStatus, Order, OrderState, OrderType, Side
 from keeper.journal import AddAttempt, Journal, MoveAttempt, NoteOrder, NoteState, Op, Queries, Reader
+from tests.support import KeeperConfig, World
 
 _BATCH = 256
 _SEEDS = 1_000
+_EXPLAINED = 10
 _ENDS = {0: OrderState.FAILED, 1: OrderState.CANCELLED, 2: OrderState.EXPIRED, 3: OrderState.OPEN}
 """How the orders of a market end that is not the usual one, by its number."""
 
 
 async def measure(quick: bool) -> dict[str, Any]:
-    """`journal`: `intents_per_s`, `single_commit_ms`, `query_ms_p50` (the slowest query's median) and each query's."""
+    """`journal`: `intents_per_s`, `single_commit_ms`, `query_ms_p50` (the slowest query's median) and each query's;
+    `explain_s`.
+    """
     intents = 2_000 if quick else 20_000
     rates, singles = [], []
     for _ in range(1 if quick else 3):
@@ -40,15 +47,16 @@ async def measure(quick: bool) -> dict[str, Any]:
             rates.append(rate)
             singles += single
     with tempfile.TemporaryDirectory(prefix="keeper-bench-") as folder:
-        queries = await _reading(Path(folder) / "journal.sqlite", 10_000 if quick else 1_000_000)
+        queries, explain_s = await _reading(Path(folder), 10_000 if quick else 1_000_000)
     return {
+        "explain_s": explain_s,
         "journal": {
             "intents_per_s": across(rates)["median"],
             "intents_per_s_runs": across(rates),
             "single_commit_ms": spread(singles),
             "query_ms_p50": max(query["p50"] for query in queries.values()),
             "queries_ms": queries,
-        }
+        },
     }
 
 
@@ -76,7 +84,17 @@ async def _writing(path: Path, intents: int) -> tuple[float, list[float]]:
         return rate, singles
 
 
-async def _reading(path: Path, executions: int) -> dict[str, Any]:
+async def _reading(folder: Path, executions: int) -> tuple[dict[str, Any], dict[str, float]]:
+    async with World.open() as world:
+        config = KeeperConfig.beside(world, folder)
+        placed = world.place(world.trader(), world.market(), stop_price_1e6=95_000_000)
+        known = world.order(placed)
+        assert known is not None
+        queries = await _queried(config.journal, executions, known)
+        return queries, await _explained(config, placed)
+
+
+async def _queried(path: Path, executions: int, placed: Order) -> dict[str, Any]:
     async with Journal.open(path) as journal:
         seeds = [_order(i) for i in range(_SEEDS)]
         ops: list[Op] = []
@@ -84,11 +102,26 @@ async def _reading(path: Path, executions: int) -> dict[str, Any]:
             attempt = _attempt(order)
             ops += [*_intent(order, attempt), *_end(attempt, _ENDS.get(i % 50, OrderState.FILLED))]
         ops.append(NoteOrder(seeds[500]._replace(slot=101), client_order_id="mine"))
+        failed = _attempt(placed)
+        ops += [*_intent(placed, failed), *_end(failed, OrderState.OPEN)]
         await journal.commit(*ops)
     _multiply(path, executions // _SEEDS)
     with contextlib.closing(Reader(path)) as journal:
         last_change = await journal.read(Queries.last_change_id)
         return {name: await _timed(journal, query) for name, query in _asked(seeds[500], last_change)}
+
+
+async def _explained(config: KeeperConfig, order: Pubkey) -> dict[str, float]:
+    """The seconds that the command takes."""
+    command = [sys.executable, "-m", "keeper", "explain", str(order), "--config", str(config.file), "--json"]
+    samples = []
+    for _ in range(_EXPLAINED):
+        began = time.perf_counter()
+        told = json.loads((await anyio.run_process(command)).stdout)
+        samples.append(time.perf_counter() - began)
+        assert list(told["missing"]) == ["keeper"], told["missing"]
+        assert len(told["attempts"]) == len(told["on_chain"]) == 1
+    return spread(samples)
 
 
 def _asked(one: Order, last_change: int) -> Iterator[tuple[str, Callable[[Queries], object]]]:

@@ -5,6 +5,7 @@ Each session is a program of its own in `node/`, with the libraries from npm at 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import subprocess
@@ -39,22 +40,28 @@ def home(request: pytest.FixtureRequest) -> Path:
     cache = request.config.cache
     if cache is None:
         pytest.skip("the Node clients are installed into pytest's cache, which is switched off")
-    wanted = [f"{name}@{version}" for name, version in PACKAGES.items()]
     made = Path(cache.mkdir("node-clients"))
-    installed = made / "installed"
-    if not installed.exists() or installed.read_text() != "\n".join(wanted):
-        (made / "package.json").write_text("{}")
-        install = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", *wanted]
-        try:
-            done = subprocess.run(
-                install, cwd=made, capture_output=True, text=True, timeout=INSTALL_BOUND_S, check=False
-            )
-        except subprocess.TimeoutExpired:
-            pytest.skip(f"npm did not install the Node clients within {INSTALL_BOUND_S} s")
-        if done.returncode:
-            pytest.skip(f"npm cannot install the Node clients: {done.stderr.strip()[-300:]}")
-        installed.write_text("\n".join(wanted))
+    with (made / "lock").open("w") as lock:  # several workers may come for it at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _install(npm, made)
     return made
+
+
+def _install(npm: str, made: Path) -> None:
+    """The libraries, unless they are there."""
+    wanted = [f"{name}@{version}" for name, version in PACKAGES.items()]
+    installed = made / "installed"
+    if installed.exists() and installed.read_text() == "\n".join(wanted):
+        return
+    (made / "package.json").write_text("{}")
+    install = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", *wanted]
+    try:
+        done = subprocess.run(install, cwd=made, capture_output=True, text=True, timeout=INSTALL_BOUND_S, check=False)
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"npm did not install the Node clients within {INSTALL_BOUND_S} s")
+    if done.returncode:
+        pytest.skip(f"npm cannot install the Node clients: {done.stderr.strip()[-300:]}")
+    installed.write_text("\n".join(wanted))
 
 
 async def seen_by(home: Path, session: str, net: Localnet, *arguments: str) -> dict[str, Any]:
