@@ -87,6 +87,10 @@ program: $(STAMP) ## build the reference program's .so from its C source
 program-check: $(STAMP) ## rebuild the program and fail if the bytes differ from the committed ones
 	@$(BIN)/python -m keeper.localnet.program.build --check
 
+.PHONY: proto
+proto: $(STAMP) ## generate the code of Yellowstone's messages from keeper/yellowstone/geyser.proto
+	@$(BIN)/python -m tests.support.stubs
+
 .PHONY: release
 release: $(STAMP) ## check, build a wheel and an sdist, and tag them, in this clone alone
 	@$(BIN)/python -m tests.install.release $(ARGS)

@@ -18,7 +18,7 @@ from solders.pubkey import Pubkey
 from keeper import __version__
 from keeper.config import limits
 from keeper.config.effective import effective
-from keeper.config.endpoints import endpoints_of
+from keeper.config.endpoints import endpoints_of, sources_of
 from keeper.config.feeds import feeds_of
 from keeper.config.keys import load_signer
 from keeper.config.program import load_program, refuse_fills_without_position
@@ -50,10 +50,11 @@ from keeper.runtime.watchdog import Loop, Watchdog
 from keeper.solana.allowance import Allowance, UsersPool
 from keeper.solana.client import ChainClient
 from keeper.solana.clock import ClockWatch
+from keeper.solana.intake import Intake
 from keeper.solana.pool import PoolLimits, RpcPool
 from keeper.solana.rpc import Endpoint
 from keeper.solana.transactions import Blockhashes
-from keeper.solana.watch import Intake, ProgramWatch, WatchLimits
+from keeper.solana.watch import ProgramWatch, WatchLimits
 from keeper.telemetry.metrics import Metrics
 from keeper.telemetry.reporting import Telemetry
 from keeper.triggers.decision import Decision, Rules
@@ -166,7 +167,7 @@ async def _work(
         router = execution.router
         await execution.operator.load()
 
-        # The watch: one for each endpoint that has a socket, all into the same router; the first news wins
+        # The watch: one for each source of news, all into the same router; the first news wins
         listed = anyio.Event()
         told_by = partial(_told_by, recorder, router)
         watches = _watches(settings, venue, client, told_by, telemetry, listed.set, outside)
@@ -320,40 +321,32 @@ def _watches(
         ProgramWatch(
             reader=venue,
             client=client,
-            ws_url=place.ws_url,
-            label=place.label,
-            intake=told_by(place.label),
+            source=source,
+            intake=told_by(source.label),
             on_malformed=telemetry.malformed_account,
             on_snapshot=on_list,
             on_trouble=telemetry.reconnect,
             on_unlisted=telemetry.unlisted,
             limits=WatchLimits(silence_s=settings.rpc.silence_s, snapshot_every_s=settings.rpc.snapshot_every_s),
             snapshot_lock=lists,
-            connect=outside.connect,
         )
-        for place in endpoints_of(settings.rpc)
+        for source in sources_of(settings.rpc, outside.connect)
     ]
 
 
 def _feeds(
-    settings: Settings,
-    client: ChainClient,
-    router: Router,
-    told: Intake[Any],
-    telemetry: Telemetry,
-    outside: Outside,
+    settings: Settings, client: ChainClient, router: Router, told: Intake[Any], telemetry: Telemetry, outside: Outside
 ) -> list[FeedWatch]:
     """One for all feeds; none when no market names one."""
     watch = FeedWatch(
         feeds_of(settings.prices),
         client,
-        [(place.label, place.ws_url) for place in endpoints_of(settings.rpc)],
+        sources_of(settings.rpc, outside.connect),
         markets=router.markets.values,
         now_s=router.now_s,
         sink=told.on_event,
         told=telemetry.feed_fault,
         silence_s=settings.rpc.silence_s,
-        connect=outside.connect,
     )
     return [watch] if watch.feeds else []
 

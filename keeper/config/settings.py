@@ -37,6 +37,14 @@ class Fallback(Section):
     ws_url: SecretStr | None = None
 
 
+class StreamSettings(Section):
+    """A stream of news beside the endpoints' WebSockets."""
+
+    kind: Literal["yellowstone"]
+    url: SecretStr
+    token: SecretStr | None = None
+
+
 class RpcSettings(Section):
     """The way to the chain."""
 
@@ -45,6 +53,11 @@ class RpcSettings(Section):
         None, description="its WebSocket URL; by default the HTTP URL with ws: and, if it names a port, the next port"
     )
     fallbacks: tuple[Fallback, ...] = Field((), description="further endpoints, in order of preference")
+    streams: tuple[StreamSettings, ...] = Field(
+        (),
+        description="streams of news beside the WebSockets, each a [[rpc.streams]] table with kind (yellowstone), url "
+        "(https://host:port, or http: without TLS) and, if need be, token (sent as x-token). The first news wins",
+    )
     genesis: Genesis | None = Field(
         None,
         description='the cluster to be on: "mainnet", "devnet", "testnet" or a genesis hash; unset takes any, and the '

@@ -73,7 +73,7 @@ async def run_localnet(
 
 def _remedy(exc: OSError) -> str:
     if exc.errno in (errno.EADDRINUSE, errno.EACCES):
-        return f"{exc.strerror}; choose another with --rpc-port, or 0 for a free pair"
+        return f"{exc.strerror}; choose another with --rpc-port (or --geyser-port), or 0 for free ones"
     return f"{exc.strerror}; give an address of this machine with --bind-address"
 
 
@@ -81,6 +81,7 @@ def _announce_json(net: Localnet, markets: Mapping[str, str]) -> None:
     ready: dict[str, object] = {
         "rpc_url": net.rpc_url,
         "ws_url": net.ws_url,
+        **({} if net.geyser_url is None else {"geyser_url": net.geyser_url}),
         "program_id": str(net.program_id) if net.has_program else None,
         "genesis_hash": str(net.bank.chain.genesis_hash),
         "identity": str(net.bank.identity.pubkey()),
@@ -95,6 +96,7 @@ def _announce(net: Localnet, markets: Mapping[str, str]) -> None:
         "An embedded Solana chain, in memory: it starts fresh and is gone when it stops (Ctrl-C).",
         f"  JSON-RPC   {net.rpc_url}",
         f"  WebSocket  {net.ws_url}",
+        *([] if net.geyser_url is None else [f"  gRPC       {net.geyser_url}  (Yellowstone)"]),
         f"  genesis    {net.bank.chain.genesis_hash}",
     ]
     if net.has_program:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from solders.account import Account
@@ -19,11 +19,14 @@ class LocalnetConfig:
     between blocks in milliseconds; 0 leaves them to `Bank.advance`. `pace_change` is a slot, and what that time is from
     there on. The reference program is deployed unless `reference_program` is off or `programs` puts another at its
     address. `first_slot` is final from the beginning. From the slot `alpenglow_from` on, consensus is Alpenglow; None:
-    TowerBFT for ever. `seed` makes hashes and the node's keys repeatable. The other fields are limits: those of
-    requests are Agave's.
+    TowerBFT for ever. On `geyser_port` Yellowstone gRPC is served, 0 is a free one and None serves none; with
+    `geyser_token` only for clients that send it. `seed` makes hashes and the node's keys repeatable. The other fields
+    are limits: those of requests are Agave's.
     """
 
     rpc_port: int = DEFAULT_RPC_PORT
+    geyser_port: int | None = None
+    geyser_token: str | None = field(default=None, repr=False)
     bind_address: str = "127.0.0.1"
     slot_ms: int = 400
     pace_change: tuple[int, int] | None = None

@@ -1,12 +1,13 @@
-"""A localnet: a bank, its two servers, and the clock that makes its blocks."""
+"""A localnet: a bank, its servers, and the clock that makes its blocks."""
 
 from __future__ import annotations
 
 import socket
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
@@ -19,6 +20,9 @@ from keeper.localnet.program import PROGRAM_ID, PROGRAM_SO
 from keeper.localnet.rpc import bank_dispatcher
 from keeper.localnet.subscriptions import Subscriptions
 from keeper.localnet.websocket_server import serve_websocket
+
+if TYPE_CHECKING:
+    from keeper.localnet.geyser import Geyser
 
 _PAIR_TRIES = 50
 
@@ -33,6 +37,8 @@ class Localnet:
     Many can run in one process, each with its own chain and ports. The chain is in memory and is gone at
     the end. `bank` moves and breaks it, from the event loop's thread; nothing here is thread-safe.
 
+    `geyser` is the Yellowstone gRPC service, when the settings ask for it: tests break it.
+
     `program_id` is the reference program's address, `has_program` whether it is deployed. Entering raises OSError
     when a port is taken and ProgramError when a program cannot be deployed.
     """
@@ -41,7 +47,9 @@ class Localnet:
         self.config = config or LocalnetConfig()
         self.bank = _bank(self.config)
         self.program_id = Pubkey.from_string(PROGRAM_ID)
+        self.geyser: Geyser | None = None
         self._ports = (0, 0)
+        self._geyser_port = 0
         self._stack = AsyncExitStack()
 
     def __repr__(self) -> str:
@@ -61,6 +69,11 @@ class Localnet:
     def ws_url(self) -> str:
         """The WebSocket endpoint."""
         return f"ws://{self.config.bind_address}:{self._ports[1]}"
+
+    @property
+    def geyser_url(self) -> str | None:
+        """The Yellowstone gRPC endpoint, when there is one."""
+        return f"http://{self.config.bind_address}:{self._geyser_port}" if self.geyser is not None else None
 
     async def __aenter__(self) -> Self:
         self.bank.chain.alpenglow_from = self.config.alpenglow_from
@@ -114,6 +127,13 @@ class Localnet:
             )
 
         await tasks.start(websocket_server, name="localnet-websocket")
+        if config.geyser_port is not None:
+            # Its libraries are loaded by those who want it.
+            from keeper.localnet.geyser import Geyser, serve_geyser
+
+            self.geyser = Geyser(self.bank, token=config.geyser_token, queue_messages=config.client_queue_messages)
+            serve = partial(serve_geyser, self.geyser, config.bind_address, config.geyser_port)
+            self._geyser_port = await tasks.start(serve, name="localnet-geyser")
         if config.slot_ms:
             tasks.start_soon(make_blocks, self.bank, config.slot_ms, config.pace_change, name="localnet-blocks")
 

@@ -44,6 +44,8 @@ def parse_options(arguments: Sequence[str], *, program: str, has_markets: bool =
         raise UsageError("--with-markets needs the reference program; leave --no-program out")
     if not 0 <= parsed.rpc_port <= 65_534:
         raise UsageError("--rpc-port must be 0 (free ports) or 1 to 65534: the WebSocket takes the next port")
+    if parsed.geyser_port is not None and not 0 <= parsed.geyser_port <= 65_535:
+        raise UsageError("--geyser-port must be 0 (a free port) or 1 to 65535")
     slot_ms, pace_change = _pace(parsed.slot_ms)
     if not 0 <= parsed.warp_slot < _SLOTS_END:
         raise UsageError(f"--warp-slot must be 0 to {_SLOTS_END - 1}")
@@ -52,6 +54,7 @@ def parse_options(arguments: Sequence[str], *, program: str, has_markets: bool =
     return Options(
         config=LocalnetConfig(
             rpc_port=parsed.rpc_port,
+            geyser_port=parsed.geyser_port,
             bind_address=parsed.bind_address,
             slot_ms=slot_ms,
             pace_change=pace_change,
@@ -89,6 +92,12 @@ def _parser(program: str, *, has_markets: bool) -> argparse.ArgumentParser:
         default=DEFAULT_RPC_PORT,
         metavar="PORT",
         help="JSON-RPC port, the WebSocket is on the next one; 0 picks a free pair (default: %(default)s)",
+    )
+    add(
+        "--geyser-port",
+        type=int,
+        metavar="PORT",
+        help="serve Yellowstone gRPC (accounts and slots) on this port, too; 0 picks a free one",
     )
     add(
         "--bind-address",

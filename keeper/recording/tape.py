@@ -21,7 +21,7 @@ from keeper.domain.orders import Order, fields_of
 from keeper.domain.prices import Price
 from keeper.recording import entries
 from keeper.recording.entries import Entry, decided
-from keeper.solana.watch import Intake
+from keeper.solana.intake import Intake
 from keeper.triggers.book import Book, Change
 from keeper.triggers.checkpoint import dump, price_values
 from keeper.triggers.decision import Decision, Rules

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from prometheus_client import Counter
+
 from keeper.domain.health import FeedShown, Health
 from keeper.execution.assembly import Execution
 from keeper.execution.orders import Reason
@@ -34,7 +36,7 @@ class Gauges:
     health: Callable[[], Health]
     lag: LoopLag
     recorder: Recorder | None
-    _reconnects: dict[str, int] = field(default_factory=dict, init=False)
+    _counted: dict[tuple[Counter, str], int] = field(default_factory=dict, init=False)
 
     async def update(self) -> None:
         """One round. No await in it: a scrape sees all of a round or nothing of it."""
@@ -104,8 +106,13 @@ class Gauges:
             m.watch_connected.labels(label).set(known.connected)
             if known.last_snapshot_at is not None:
                 m.watch_list_age.labels(label).set(now - known.last_snapshot_at)
-            m.watch_reconnects.labels(label).inc(known.reconnects - self._reconnects.get(label, 0))
-            self._reconnects[label] = known.reconnects
+            for counter, counted in (
+                (m.watch_reconnects, known.reconnects),
+                (m.watch_replays, known.replays),
+                (m.watch_malformed, known.malformed),
+            ):
+                counter.labels(label).inc(counted - self._counted.get((counter, label), 0))
+                self._counted[counter, label] = counted
 
     def _state(self) -> None:
         m = self.metrics

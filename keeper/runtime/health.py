@@ -110,7 +110,8 @@ class HealthReport:
         heard = [w for w in self.watches if w.health.last_heard_at and now - w.health.last_heard_at <= self.silence_s]
         up = [w for w in self.watches if w.health.listed]
         if up and heard:
-            return Check("watch", True, f"slot {max(w.health.last_slot for w in up)}")
+            lost = [w.health.last_error for w in self.watches if not w.health.connected and w.health.last_error]
+            return Check("watch", True, "; ".join([f"slot {max(w.health.last_slot for w in up)}", *lost]))
         error = next((w.health.last_error for w in self.watches if w.health.last_error), "no list of orders yet")
         return Check("watch", False, f"no endpoint tells of changes: {error}")
 

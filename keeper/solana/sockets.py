@@ -16,11 +16,13 @@ from typing import Any, Final, Protocol
 
 import anyio
 import msgspec
+from solders.pubkey import Pubkey
 from websockets.asyncio import client
 from websockets.exceptions import WebSocketException
 
 from keeper.domain.errors import Rejected, Transient
 from keeper.solana.account_stream import KeyedAccount, RawAccount
+from keeper.solana.client import AccountBytes
 
 # A node refuses client messages above 4,096 bytes, so each subscription is a message of its own.
 _MAX_CLIENT_MESSAGE: Final = 4096
@@ -75,13 +77,13 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """News from one subscription. `slot` is the context's, with the account; or slotSubscribe's own, without one. An
-    account of accountSubscribe has its subscription's tag for an address.
+    """News from one subscription. `slot` is the context's, with the account; or a slot's own, without one. A
+    subscription of one account has its address for a tag.
     """
 
     tag: str
     slot: int
-    value: KeyedAccount | None
+    account: AccountBytes | None
 
 
 class _Context(msgspec.Struct, gc=False):
@@ -128,7 +130,7 @@ _LONGEST_REPEATING: Final = 16_384
 """The last news of so many accounts is remembered, when it has no more bytes than this."""
 
 
-class _Silence:
+class Silence:
     """Ends a reader that waits for more than `longest_s`: one timer a connection, where a time limit for each message
     would cost more than the message.
     """
@@ -184,7 +186,7 @@ class Subscribed:
             if news is not None:
                 yield news
         self._pending.clear()
-        silence = _Silence(self.silence_s, self._socket.transport.abort)
+        silence = Silence(self.silence_s, self._socket.transport.abort)
         now = asyncio.get_running_loop().time
         try:
             while True:
@@ -211,16 +213,16 @@ class Subscribed:
             if result.context is not None and result.value is not None:
                 if tag in self._repeating:
                     self._note(result.value.pubkey, raw)
-                return Notification(tag, result.context.slot, result.value)
+                return Notification(tag, result.context.slot, _account(result.value.pubkey, result.value.account))
             if result.slot is not None:
                 return Notification(tag, result.slot, None)
-        except (msgspec.MsgspecError, KeyError, TypeError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
             pass
         try:  # the rarest last
             of_one = _account_message.decode(raw).params
             tag = self._tags[of_one.subscription]
-            return Notification(tag, of_one.result.context.slot, KeyedAccount(tag, of_one.result.value))
-        except (msgspec.MsgspecError, KeyError, TypeError, UnicodeDecodeError):
+            return Notification(tag, of_one.result.context.slot, _account(tag, of_one.result.value))
+        except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
             self.malformed += 1
             return None
 
@@ -235,6 +237,13 @@ class Subscribed:
         if len(raw) <= _LONGEST_REPEATING:
             self._last[account] = raw
             self._again.add(raw)
+
+
+def _account(address: str, raw: RawAccount) -> AccountBytes:
+    """ValueError when it is none, or came in another encoding."""
+    if raw.data[1] != "base64":
+        raise ValueError(raw.data[1])
+    return AccountBytes(Pubkey.from_string(address), Pubkey.from_string(raw.owner), raw.lamports, raw.data[0])
 
 
 @asynccontextmanager

@@ -9,22 +9,23 @@ endpoints can feed the same reader, and the first news wins.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final
 
 import anyio
 from anyio.abc import TaskStatus
 from solders.pubkey import Pubkey
 
 from keeper.domain.errors import ChainError, KeeperError, MalformedAccount, MalformedReply, Transient
-from keeper.domain.events import AccountUnreadable, Event, MarketSeen, OrderGone, OrderSeen
-from keeper.domain.orders import Market, OnchainStatus, OrderFields, order_of
+from keeper.domain.events import AccountUnreadable, MarketSeen, OrderGone, OrderSeen
+from keeper.domain.orders import OnchainStatus, OrderFields, order_of
 from keeper.solana.account_stream import KeyedAccount
 from keeper.solana.backoff import Backoff
-from keeper.solana.client import PROCESSED, AccountBytes, ChainClient, memcmp
-from keeper.solana.sockets import Connect, Subscribed, Subscription, connect, subscribed
+from keeper.solana.client import AccountBytes, ChainClient, memcmp
+from keeper.solana.intake import Intake, Load, Reader
+from keeper.solana.sources import Owned, Source, Stream, Wanted
 from keeper.telemetry.turns import Turns, stalls
 
 ONE_ENDPOINT_SLOTS: Final = 1_000
@@ -34,6 +35,7 @@ _STEP: Final = 256
 """So many orders are taken in before the event loop may do something else: 1 to 2 ms."""
 _NEWS_STEP: Final = 32
 """So much news is taken in before the event loop may do something else: about 2 ms."""
+MARKET: Final = "market"
 _PENDING: Final = int(OnchainStatus.PENDING)
 _SNAPSHOT_SHARE: Final = 0.025
 """Snapshots take no more of a core than this, as far as pauses of `_LONGEST_PAUSE` times the usual one achieve it."""
@@ -61,7 +63,8 @@ class WatchLimits:
 class WatchHealth:
     """How the watch does, for health and metrics. Monotonic seconds; `last_slot` is the newest slot heard of.
     `listed`: a snapshot was merged since the socket opened, so that nothing can be missed that it has not told.
-    `snapshot_cpu_s` is what the last snapshot took of the loop's thread, with what else ran meanwhile.
+    `snapshot_cpu_s` is what the last snapshot took of the loop's thread, with what else ran meanwhile. `replays`: gaps
+    of which the source told everything once more. `malformed` messages could not be read and were skipped.
     """
 
     label: str
@@ -72,79 +75,24 @@ class WatchHealth:
     last_heard_at: float | None = None
     last_slot: int = 0
     reconnects: int = 0
+    replays: int = 0
     malformed: int = 0
     last_error: str = ""
 
 
-class Reader(Protocol):
-    """What the watched program's accounts mean: `keeper.venue.Venue` is one. Each raises MalformedAccount.
-
-    An account's type is told by its first eight bytes. `pending_filter` is the RPC filter for orders that are pending.
-    """
-
-    id: Pubkey
-    market_discriminator: bytes
-    order_discriminator: bytes
-    pending_filter: Mapping[str, Any]
-
-    def market(self, account: AccountBytes | None, slot: int) -> Market | None:
-        """The market that the account was as of `slot`."""
-        ...
-
-    def order_fields(self, address: Pubkey, data: bytes) -> OrderFields:
-        """An order's fields."""
-        ...
-
-
-class Load(Protocol):
-    """Takes in many orders, faster than one by one."""
-
-    def add(self, orders: Iterable[tuple[bytes, OrderFields]], slot: int) -> None:
-        """Pending orders, each its address and its fields."""
-        ...
-
-
-L = TypeVar("L", bound=Load)
-
-
-class Intake(Protocol[L]):
-    """Where the facts go; `keeper.execution.router` is one. Nothing of it may block but `end_load`."""
-
-    def on_event(self, event: Event) -> None:
-        """A fact, in the order of arrival."""
-        ...
-
-    def unchanged(self, address: Pubkey, fields: OrderFields, slot: int) -> bool:
-        """Whether the order is known just so: then it is not reported again."""
-        ...
-
-    def begin_load(self) -> L | None:
-        """A way to take in a first list's orders in bulk, or None."""
-        ...
-
-    async def end_load(self, load: L) -> None:
-        """The list was given, as far as it came."""
-        ...
-
-    def not_seen_since(self, slot: int, cursor: int) -> tuple[Sequence[Pubkey], int | None]:
-        """In steps, the orders that nothing as new as `slot` is known of; from cursor 0 to None."""
-        ...
-
-
 @dataclass(slots=True)
 class ProgramWatch:
-    """Watches one program through one endpoint's socket, with lists of its accounts through the pool.
+    """Watches one program through one source of news, with lists of its accounts through the pool.
 
-    `label` names the endpoint in the client's pool, too: nothing of it is read before it has said that it is on the
-    pool's chain. `snapshot_lock`, shared by watches with one intake, keeps their lists of orders from coming at once.
+    Nothing of the source is read before it is known to be on the pool's chain. `snapshot_lock`, shared by watches with
+    one intake, keeps their lists of orders from coming at once.
     `on_malformed` is told once of each account that does not decode; the watch goes on. `on_snapshot` is told of each
     merged list, `on_trouble` of each lost connection and `on_unlisted` of each list that failed, with the reason.
     """
 
     reader: Reader
     client: ChainClient
-    ws_url: str = field(repr=False)
-    label: str
+    source: Source
     intake: Intake[Any]
     on_malformed: Callable[[Pubkey, str], None]
     on_snapshot: Callable[[], None]
@@ -152,14 +100,21 @@ class ProgramWatch:
     on_unlisted: Callable[[str], None]
     limits: WatchLimits
     snapshot_lock: anyio.Lock = field(default_factory=anyio.Lock, repr=False)
-    connect: Connect = field(default=connect, repr=False)
     health: WatchHealth = field(init=False)
     turns: Turns = field(init=False, repr=False)
     _bad: dict[Pubkey, None] = field(init=False, default_factory=dict, repr=False)
 
+    _whole_until: int | None = field(init=False, default=None, repr=False)
+    """All that was told up to this slot has been taken in."""
+
     def __post_init__(self) -> None:
         self.health = WatchHealth(self.label)
         self.turns = Turns(f"watch {self.label}")
+
+    @property
+    def label(self) -> str:
+        """The source's."""
+        return self.source.label
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Watch until cancelled. Ready when the first snapshot has been merged."""
@@ -184,30 +139,33 @@ class ProgramWatch:
                 if rest is not None:
                     raise
                 self.health.last_error = "; ".join(str(e) for e in _leaves(group))
+            if self.health.listed:
+                self._whole_until = self.health.last_slot
             self.health.connected = self.health.listed = False
             self.health.reconnects += 1
             self.on_trouble(self.health.last_error)
             await backoff.pause()
 
     async def _one_connection(self, became_ready: Callable[[], None]) -> None:
-        async with subscribed(
-            self.ws_url,
-            self._subscriptions(),
-            label=self.label,
-            silence_s=self.limits.silence_s,
-            connect=self.connect,
-        ) as socket:
-            slot = await self.client.pool.identify(self.label)
+        async with self.source.open(self._wanted, self.limits.silence_s) as stream:
+            slot = await self.source.identify(self.client.pool)
             self.health.connected = True
             self.health.last_heard_at = time.monotonic()  # the acknowledgements
             async with anyio.create_task_group() as tg:
-                tg.start_soon(self._read, socket, slot)
+                tg.start_soon(self._read, stream, slot)
                 # Subscribed first, snapshot second: what changes in between arrives by the subscription.
                 await self._list(became_ready)
 
     async def _list(self, became_ready: Callable[[], None]) -> None:
-        """Take snapshots. One that fails is asked for again: nothing is wrong with the socket for that."""
+        """Take snapshots. One that fails is asked for again: nothing is wrong with the stream for that. After a gap of
+        which the source tells everything once more, the first one is due when it would have been without the gap.
+        """
         backoff = Backoff()
+        if await self._replayed():
+            self.health.listed = True
+            became_ready()
+            since_s = time.monotonic() - (self.health.last_snapshot_at or 0)
+            await anyio.sleep(self.limits.snapshot_pause_s(self.health.snapshot_cpu_s) - since_s)
         while True:
             try:
                 await self.snapshot()
@@ -221,56 +179,70 @@ class ProgramWatch:
             became_ready()
             await anyio.sleep(self.limits.snapshot_pause_s(self.health.snapshot_cpu_s))
 
-    def _subscriptions(self) -> list[Subscription]:
-        def of(discriminator: bytes) -> tuple[Any, ...]:
-            config = {
-                "encoding": "base64",
-                "commitment": PROCESSED,
-                "filters": [memcmp(0, discriminator)],
-            }
-            return (str(self.reader.id), config)
+    async def _replayed(self) -> bool:
+        """Whether the source told again all that was missed; if not, everything has to be read."""
+        if self._whole_until is None:
+            return False
+        replay = self.source.replay(self._wanted, self._whole_until, self.limits.silence_s)
+        if replay is None:
+            return False
+        try:
+            async with aclosing(replay) as told:
+                async for news in told:
+                    if news.slot > self.health.last_slot + ONE_ENDPOINT_SLOTS:
+                        raise Transient(f"{self.label}: it told again of slot {news.slot}, which nobody has heard of")
+                    self.turns.count += 1
+                    if news.account is not None:
+                        self._account_news(news.tag, news.slot, news.account)
+                    if not self.turns.count % _NEWS_STEP:
+                        await anyio.lowlevel.checkpoint()
+        except ChainError as e:
+            self.health.last_error = str(e)
+            self.on_unlisted(str(e))
+            return False
+        self.health.replays += 1
+        return True
 
-        return [
-            Subscription("slot", "slotSubscribe"),
+    @property
+    def _wanted(self) -> Sequence[Wanted]:
+        return (
             # Each fill writes its market, changed or not: a node tells the same a thousand times in a burst.
-            Subscription("market", "programSubscribe", of(self.reader.market_discriminator), repeats=True),
-            Subscription("order", "programSubscribe", of(self.reader.order_discriminator)),
-        ]
+            Owned(MARKET, self.reader.id, self.reader.market_discriminator, repeats=True),
+            Owned("order", self.reader.id, self.reader.order_discriminator),
+        )
 
-    async def _read(self, socket: Subscribed, slot: int | None) -> None:
-        """Take in what the socket tells. `slot` is where the endpoint's RPC stands, as far as it said that."""
-        async for news in socket.notifications():
-            if slot is not None:
-                if abs(news.slot - slot) > ONE_ENDPOINT_SLOTS:
-                    raise Transient(f"{self.label}: its socket is at slot {news.slot}, and its RPC at {slot}")
-                slot = None
+    async def _read(self, stream: Stream, near: int | None) -> None:
+        """Take in what the stream tells. `near` is about where the RPC stands, as far as that is known: a slot that is
+        far from it is of another chain, and once believed it would never be undone by an older one.
+        """
+        malformed = self.health.malformed
+        async for news in stream.notifications():
+            if near is None:
+                near = news.slot
+            if abs(news.slot - near) > ONE_ENDPOINT_SLOTS:
+                raise Transient(f"{self.label}: its stream is at slot {news.slot}, and its RPC at {near}")
             if stalls:
                 await self.turns.turn()
             else:
                 self.turns.count += 1
             self.health.last_heard_at = time.monotonic()
-            self.health.malformed = max(self.health.malformed, socket.malformed)
             self.health.last_slot = max(self.health.last_slot, news.slot)
-            if news.value is not None:
-                self._account_news(news.tag, news.slot, news.value)
+            if news.account is None:
+                near = news.slot
+                self.health.malformed = malformed + stream.malformed
+            else:
+                self._account_news(news.tag, news.slot, news.account)
             if not self.turns.count % _NEWS_STEP:
                 await anyio.lowlevel.checkpoint()  # what has arrived already comes without a turn of the loop
 
-    def _account_news(self, tag: str, slot: int, news: KeyedAccount) -> None:
-        raw, received = news.account, time.monotonic_ns()
-        try:
-            address, owner = Pubkey.from_string(news.pubkey), Pubkey.from_string(raw.owner)
-        except ValueError:
-            self.health.malformed += 1
-            return
-        if raw.lamports == 0 or owner != self.reader.id:
-            self.intake.on_event(OrderGone(address, slot))
-        elif raw.data[1] != "base64":
-            self.health.malformed += 1
-        elif tag == "market":
-            self._market(AccountBytes(address, owner, raw.lamports, raw.data[0]), slot, received)
+    def _account_news(self, tag: str, slot: int, account: AccountBytes) -> None:
+        received = time.monotonic_ns()
+        if account.lamports == 0 or account.owner != self.reader.id:
+            self.intake.on_event(OrderGone(account.address, slot))
+        elif tag == MARKET:
+            self._market(account, slot, received)
         else:
-            self._order(address, raw.data[0], slot)
+            self._order(account.address, account.data, slot)
 
     def _market(self, account: AccountBytes, slot: int, received_at_ns: int) -> None:
         try:
@@ -298,7 +270,6 @@ class ProgramWatch:
         return fields
 
     def _malformed(self, address: Pubkey, reason: str) -> None:
-        self.health.malformed += 1
         if address in self._bad:
             return
         if len(self._bad) >= _MALFORMED_REMEMBERED:

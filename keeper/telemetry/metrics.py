@@ -153,9 +153,17 @@ class Metrics(ServiceMetrics):
             "keeper_endpoint_benched", "1 while an endpoint is not asked, because it failed.", ["endpoint"]
         )
         self.watch_slot = gauge("keeper_watch_slot", "Newest slot heard of.", ["endpoint"])
-        self.watch_connected = gauge("keeper_watch_connected", "1 while the socket is open.", ["endpoint"])
+        self.watch_connected = gauge("keeper_watch_connected", "1 while the stream is open.", ["endpoint"])
         self.watch_reconnects = counter(
-            "keeper_watch_reconnects_total", "Sockets that were lost and opened again.", ["endpoint"]
+            "keeper_watch_reconnects_total", "Streams that were lost and opened again.", ["endpoint"]
+        )
+        self.watch_replays = counter(
+            "keeper_watch_replays_total",
+            "Gaps of which a stream told everything again, so that no list had to be read.",
+            ["endpoint"],
+        )
+        self.watch_malformed = counter(
+            "keeper_watch_malformed_total", "Messages that could not be read and were skipped.", ["endpoint"]
         )
         self.watch_list_age = gauge(
             "keeper_watch_list_age_seconds",

@@ -135,6 +135,9 @@ class Stand:
                 "fallbacks": [{"url": p.rpc_url, "ws_url": p.ws_url} for p in proxies[1:]],
                 **settings["rpc"],
             }
+            if world.net.geyser_url is not None:
+                stream = {"kind": "yellowstone", "url": world.net.geyser_url}
+                settings["rpc"] = {"streams": [stream], **settings["rpc"]}
             config = KeeperConfig.at(folder / "keeper", world.wallet(lamports), **settings)
             stand = cls(world, proxies, scripts, nodes, config, witness)
             for i, proxy in enumerate(proxies):

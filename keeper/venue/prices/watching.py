@@ -1,6 +1,6 @@
 """The feeds that markets name, watched: each account's news is checked, and is a fact or a fault that is named.
 
-One socket for all of them, to one endpoint after the other, and a reading of all accounts now and then: a feed is told
+One stream for all of them, from one source after the other, and a reading of all accounts now and then: a feed is told
 of by subscription, and what a socket misses is read.
 """
 
@@ -21,7 +21,7 @@ from keeper.domain.orders import Market
 from keeper.domain.prices import Price
 from keeper.solana.backoff import LONGEST_S, Backoff
 from keeper.solana.client import PROCESSED, AccountBytes, ChainClient
-from keeper.solana.sockets import Connect, Notification, Subscription, connect, subscribed
+from keeper.solana.sources import Single, Source
 from keeper.telemetry.turns import Turns
 from keeper.venue.prices.layouts import KINDS
 from keeper.venue.prices.quote import BadFeed, Demands, Fault, Now, price_of
@@ -77,7 +77,7 @@ class Feed:
 
 
 class FeedWatch:
-    """Watches the feeds' accounts, through the sockets at `places` (label and URL), one at a time.
+    """Watches the feeds' accounts, through the sources of news, one at a time.
 
     `markets` gives the markets that are known, `now_s` the chain's clock; facts go to `sink`, and `told` hears of each
     fault that begins, with the market's name.
@@ -87,24 +87,22 @@ class FeedWatch:
         self,
         feeds: Sequence[Feed],
         client: ChainClient,
-        places: Sequence[tuple[str, str]],
+        sources: Sequence[Source],
         *,
         markets: Callable[[], Iterable[Market]],
         now_s: Callable[[], float],
         sink: Callable[[Event], None],
         told: Callable[[str, Fault, str], None],
         silence_s: float,
-        connect: Connect = connect,
     ) -> None:
         self.feeds = feeds
         self._client = client
-        self._places = places
+        self._sources = sources
         self._markets = markets
         self._now_s = now_s
         self._sink = sink
         self._told = told
         self._silence_s = silence_s
-        self._connect = connect
         self.turns = Turns("feeds")
 
     def __repr__(self) -> str:
@@ -117,31 +115,26 @@ class FeedWatch:
             await self._follow()
 
     async def _follow(self) -> None:
-        """Subscribe, and begin again at the next endpoint when a socket is lost."""
+        """Subscribe, and begin again at the next source when a stream is lost."""
         backoff, place = Backoff(), 0
         while True:
             await self.turns.turn()
-            label, url = self._places[place]
             began = time.monotonic()
             with suppress(ChainError):  # what lasts shows by the prices' age
-                await self._one_connection(label, url)
+                await self._one_connection(self._sources[place])
             if time.monotonic() - began > LONGEST_S:
                 backoff.reset()
-            place = (place + 1) % len(self._places)
+            place = (place + 1) % len(self._sources)
             await backoff.pause()
 
-    async def _one_connection(self, label: str, url: str) -> None:
-        config = {"encoding": "base64", "commitment": PROCESSED}
+    async def _one_connection(self, source: Source) -> None:
         accounts = dict.fromkeys(feed.account for feed in self.feeds)
-        wanted = [Subscription("slot", "slotSubscribe")]
-        wanted += [Subscription(str(a), "accountSubscribe", (str(a), config)) for a in accounts]
-        calls = subscribed(url, wanted, label=label, silence_s=self._silence_s, connect=self._connect)
-        async with calls as socket:
-            await self._client.pool.identify(label)
-            async for news in socket.notifications():
+        async with source.open([Single(account) for account in accounts], self._silence_s) as stream:
+            await source.identify(self._client.pool)
+            async for news in stream.notifications():
                 await self.turns.turn()
-                if news.value is not None:
-                    self._account_news(news)
+                if news.account is not None:
+                    self._account_news(news.account, news.slot)
 
     async def _read_now_and_then(self) -> None:
         while True:
@@ -155,17 +148,10 @@ class FeedWatch:
         for feed, account in zip(self.feeds, accounts, strict=True):
             self._take(feed, account, slot)
 
-    def _account_news(self, news: Notification) -> None:
-        assert news.value is not None
-        raw = news.value.account
-        try:
-            address, owner = Pubkey.from_string(news.tag), Pubkey.from_string(raw.owner)
-        except ValueError:
-            return
-        account = AccountBytes(address, owner, raw.lamports, raw.data[0])
+    def _account_news(self, account: AccountBytes, slot: int) -> None:
         for feed in self.feeds:
             if feed.account == account.address:
-                self._take(feed, account, news.slot)
+                self._take(feed, account, slot)
 
     def _take(self, feed: Feed, account: AccountBytes | None, slot: int) -> None:
         received = time.monotonic_ns()

@@ -1,0 +1,67 @@
+"""What a watch needs of the rooms above it: what accounts mean, and where the facts go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from solders.pubkey import Pubkey
+
+from keeper.domain.events import Event
+from keeper.domain.orders import Market, OrderFields
+from keeper.solana.client import AccountBytes
+
+
+class Reader(Protocol):
+    """What the watched program's accounts mean: `keeper.venue.Venue` is one. Each raises MalformedAccount.
+
+    An account's type is told by its first eight bytes. `pending_filter` is the RPC filter for orders that are pending.
+    """
+
+    id: Pubkey
+    market_discriminator: bytes
+    order_discriminator: bytes
+    pending_filter: Mapping[str, Any]
+
+    def market(self, account: AccountBytes | None, slot: int) -> Market | None:
+        """The market that the account was as of `slot`."""
+        ...
+
+    def order_fields(self, address: Pubkey, data: bytes) -> OrderFields:
+        """An order's fields."""
+        ...
+
+
+class Load(Protocol):
+    """Takes in many orders, faster than one by one."""
+
+    def add(self, orders: Iterable[tuple[bytes, OrderFields]], slot: int) -> None:
+        """Pending orders, each its address and its fields."""
+        ...
+
+
+L = TypeVar("L", bound=Load)
+
+
+class Intake(Protocol[L]):
+    """Where the facts go; `keeper.execution.router` is one. Nothing of it may block but `end_load`."""
+
+    def on_event(self, event: Event) -> None:
+        """A fact, in the order of arrival."""
+        ...
+
+    def unchanged(self, address: Pubkey, fields: OrderFields, slot: int) -> bool:
+        """Whether the order is known just so: then it is not reported again."""
+        ...
+
+    def begin_load(self) -> L | None:
+        """A way to take in a first list's orders in bulk, or None."""
+        ...
+
+    async def end_load(self, load: L) -> None:
+        """The list was given, as far as it came."""
+        ...
+
+    def not_seen_since(self, slot: int, cursor: int) -> tuple[Sequence[Pubkey], int | None]:
+        """In steps, the orders that nothing as new as `slot` is known of; from cursor 0 to None."""
+        ...

@@ -1,0 +1,1 @@
+"""Yellowstone gRPC: the messages' code, the embedded chain's service, and the source that reads it."""
