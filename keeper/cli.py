@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from keeper.commands import EXIT_FAILED, EXIT_USAGE
-from keeper.commands.admin import pause, resume, retry, status
+from keeper.commands.admin import drain, pause, resume, retry, status
 from keeper.commands.check import check
 from keeper.commands.config import config
 from keeper.commands.demo import demo
@@ -42,7 +42,7 @@ cli.command(
 )(localnet)
 _SIMPLE = (
     *(faucet, demo, config, check, keygen, openapi, orders, executions, explain),
-    *(status, pause, resume, admin_token, simulate, replay),
+    *(status, pause, resume, drain, admin_token, simulate, replay),
 )
 for command in _SIMPLE:
     cli.command()(command)

@@ -1,16 +1,23 @@
-"""`keeper status`, `pause`, `resume` and `failures retry`: what an operator asks of a running keeper."""
+"""`keeper status`, `pause`, `resume`, `drain` and `failures retry`: what an operator asks of a running keeper."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from keeper.commands import EXIT_FAILED, options
 from keeper.commands.remote import call, health_of, operators_token, url_of
 from keeper.config import TOKEN_VARIABLE
+from keeper.domain.errors import KeeperError
+
+_TAKES_OVER_S: Final = 10.0
+"""Beyond a lease: another keeper starts in that time, or the one that was drained does."""
+_ASK_EVERY_S: Final = 0.02
 
 TokenOption = Annotated[
     Path | None,
@@ -62,6 +69,35 @@ def retry(
     """Give a failed order its retry budget back; it rests again, until the price meets its condition."""
     answer = _ask(f"orders/{options.address(order, 'an order')}/retry", given, token_file)
     _say(answer, as_json, f"The order {order} rests again.")
+
+
+@_with_address
+def drain(given: options.Given, token_file: TokenOption = None, as_json: options.AsJson = False) -> None:
+    """Hand the service over to another keeper on this journal, and stand by. Exit code 1 when none takes over."""
+    before = _ask("drain", given, token_file)
+    began_s, who = time.monotonic(), before["holder"]
+    lease = _taken(url_of(given.settings().http), before["term"], given.settings().cluster.lease_s + _TAKES_OVER_S)
+    took_s = time.monotonic() - began_s
+    if lease is None or lease["holder"] == who:
+        again = "it works again" if lease else "nobody works yet: look at each keeper's log"
+        raise KeeperError(
+            f"{who} gave the service back, and none of {', '.join(before['standing_by'])} took over; {again}."
+        )
+    told = {"from": who, "to": lease["holder"], "term": lease["term"], "seconds": round(took_s, 3)}
+    sentence = f"{lease['holder']} took over from {who} after {took_s:.2f} s (term {lease['term']}); {who} stands by."
+    _say(told, as_json, sentence)
+
+
+def _taken(url: str, term: int, within_s: float) -> dict[str, Any] | None:
+    """The service's lease, once it is of a later term; None when there is none in time."""
+    until_s = time.monotonic() + within_s
+    while time.monotonic() < until_s:
+        with contextlib.suppress(KeeperError):  # between its two lives it does not answer
+            for lease in call(url, "GET", "/v1/keeper", timeout_s=within_s)["leases"]:
+                if lease["on"] == "*" and lease["term"] > term:
+                    return dict(lease)
+        time.sleep(_ASK_EVERY_S)
+    return None
 
 
 def _ask(

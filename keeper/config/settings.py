@@ -301,7 +301,7 @@ class HttpSettings(Section):
     )
     admin_token_sha256: Digest | None = Field(
         None,
-        description="SHA-256 (hex) of the token for pause, resume and retry; unset: there are no such routes. "
+        description="SHA-256 (hex) of the token for pause, resume, retry and drain; unset: there are no such routes. "
         "`keeper admin-token FILE` makes one",
     )
 

@@ -72,6 +72,7 @@ ROUTES: Final = (
     Route("POST", "/v1/admin/resume", admin.resume, "admin"),
     Route("POST", "/v1/admin/orders/{order}/retry", admin.retry_order, "admin"),
     Route("POST", "/v1/admin/orders/{order}/resync", admin.resync_order, "admin"),
+    Route("POST", "/v1/admin/drain", admin.drain, "admin"),
     Route("GET", "/v1/admin/settings", admin.get_settings, "admin"),
     Route("GET", "/v1/openapi.json", description, any_query=True, anywhere=True),
 )

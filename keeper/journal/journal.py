@@ -130,6 +130,11 @@ class Followed(Reader):
             await self._changed.wait()
         return self._last_change_id
 
+    async def holders(self) -> list[Holder]:
+        """Who holds what now: it asks. JournalError when it can't."""
+        found: list[Holder] = await self._machine.in_thread(self.home.holders)
+        return found
+
     async def commit(self, *ops: Op) -> None:
         """StandBy: who only follows a journal may not write to it."""
         raise StandBy(f"This keeper stands by, and may not write to {self.name}.")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import re
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,3 +159,42 @@ async def test_a_stream_goes_on_at_the_other_keeper_where_it_was(tmp_path: Path)
         assert ids == list(range(ids[0], ids[0] + len(ids)))
         assert [stand.landed(order) for order in orders] == [1, 1, 1]
         assert stand.state(orders[2]) is OrderState.FILLED
+
+
+async def test_a_drained_keeper_stands_by_and_the_other_works(tmp_path: Path) -> None:
+    token, digest = "the operator's", hashlib.sha256(b"the operator's").hexdigest()
+    (tmp_path / "token").write_text(token)
+    headers = {"Authorization": f"Bearer {token}"}
+    async with two(tmp_path, admin_token_sha256=digest) as (stand, a, b):
+        market, trader = stand.world.market(), stand.world.trader()
+        orders = [stand.order(trader, market, stop_usd=usd) for usd in (95, 90, 85)]
+        await stand.known(*orders)
+        stand.world.set_price(market, 94_000_000)
+        await stand.reach(orders[0], OrderState.FILLED)
+
+        port = str(httpx.URL(a.ready[0].http_url).port)
+        where = ["--port", port, "--token-file", str(tmp_path / "token"), "--config", str(a.config.file)]
+        done = await anyio.run_process([sys.executable, "-m", "keeper", "drain", *where], check=False)
+        said = (done.stdout + done.stderr).decode()
+        print(said)
+        assert done.returncode == 0, said
+        assert re.fullmatch(r"b took over from a after \d+\.\d\d s \(term 2\); a stands by\.\n", said), said
+        await until(lambda: b.ready and a.told)
+        assert a.url == a.ready[0].http_url
+        async with (
+            httpx.AsyncClient(base_url=a.url) as http,
+            httpx.AsyncClient(base_url=b.url, headers=headers) as other,
+        ):
+            await answers(http, "/healthz", lambda health: health["standing_by"] == "b")
+            stand.world.set_price(market, 89_000_000)
+            await stand.reach(orders[1], OrderState.FILLED)
+            assert (await other.post("/v1/admin/drain")).status_code == 202
+            await until(lambda: len(a.ready) == 2)
+            await b.stop()
+            stand.world.set_price(market, 84_000_000)
+            await stand.reach(orders[2], OrderState.FILLED)
+            alone = await http.post("/v1/admin/drain", headers=headers)
+            assert (alone.status_code, alone.json()["code"]) == (409, "nobody_stands_by")
+        assert [stand.landed(order) for order in orders] == [1, 1, 1]
+        by_keeper = [{send.endpoint for send in stand.sends if send.wire in stand.sent(order)} for order in orders]
+        assert by_keeper == [{0}, {1}, {0}]

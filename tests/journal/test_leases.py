@@ -83,6 +83,23 @@ def test_one_writes_and_the_others_stand_by_until_it_leaves(url: str) -> None:
     assert second.holders() == []
 
 
+def test_who_handed_over_leaves_the_lease_to_another_for_a_while(url: str) -> None:
+    first, second = PostgresHome(url, "a", LEASE_S, yields=True), PostgresHome(url, "b", LEASE_S)
+    with pytest.raises(StandBy, match="held by nobody yet"):
+        opened(first)
+    store = opened(second)
+    with pytest.raises(StandBy, match="held by b"):
+        opened(first)
+    store.close()
+    opened(first).close()
+
+    alone = PostgresHome(url, "c", LEASE_S, yields=True)
+    with pytest.raises(StandBy):
+        opened(alone)
+    alone._yields_until_s = time.monotonic()
+    opened(alone).close()
+
+
 def test_a_holder_that_was_not_heard_of_can_write_nothing_more(url: str) -> None:
     first, second = PostgresHome(url, "a", LEASE_S), PostgresHome(url, "b", LEASE_S)
     before, order = make_order(), make_order()

@@ -1,4 +1,4 @@
-"""The operator's routes: pause, resume, retry. They exist only where an operator's token is configured."""
+"""The operator's routes: pause, resume, retry, drain. They exist only where an operator's token is configured."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from keeper.http.models import Address, Answer
 from keeper.http.models import Request as Body
 from keeper.http.ports import ApiPorts, Brakes
 from keeper.http.reading.health import HealthView, health_view
+from keeper.journal import NAME, SERVICE
 from keeper.venue.venue import decode_order
 
 _NO_JOURNAL: Final = "The journal can't be written now; nothing was changed."
@@ -56,6 +57,14 @@ class OrderRetried(Answer, frozen=True, kw_only=True):
     """The order rests again, with its whole retry budget."""
 
     order: Address
+
+
+class HandingOver(Answer, frozen=True, kw_only=True):
+    """The keeper gives its lease back; another has it a moment later, and `/v1/keeper` tells who."""
+
+    holder: Annotated[str, Meta(description="Who works still, and is about to stand by.")]
+    term: Annotated[int, Meta(description="Of its lease; the next holder's is higher.")]
+    standing_by: Annotated[list[str], Meta(description="Who may take over.")]
 
 
 def _operator(request: Request) -> None:
@@ -144,6 +153,26 @@ async def resync_order(request: Request, order: OrderPath) -> Response:
     ports.news(OrderGone(order, slot) if found is None else OrderSeen(found))
     on_chain = None if found is None else found.status.word
     return answer(OrderResynced(order=str(order), slot=slot, onchain_status=on_chain))
+
+
+@described(
+    "Let another keeper work", {202: HandingOver}, problems=["nobody_stands_by", "journal_unavailable"], guard=_operator
+)
+async def drain(request: Request) -> Response:
+    """What is under way is written down, the lease is given back, and this keeper stands by. If none of the others
+    takes over within a lease and two seconds, it works again by itself.
+    """
+    ports = part(request, ApiPorts)
+    leases = await ports.journal.holders()
+    held = next((lease for lease in leases if lease.what == SERVICE), None)
+    if held is None:
+        raise Problem("nobody_stands_by", "Only a journal in PostgreSQL is handed over: see docs/scale.md.")
+    names = [lease.what.removeprefix(NAME) for lease in leases if lease.what.startswith(NAME)]
+    others = [name for name in names if name != held.holder]
+    if not others:
+        raise Problem("nobody_stands_by", "Start another keeper on this journal, or stop this one if it has to go.")
+    ports.hand_over()
+    return answer(HandingOver(holder=held.holder, term=held.term, standing_by=others), 202)
 
 
 @described("The settings in force", {200: SettingsView}, guard=_operator)
