@@ -138,11 +138,10 @@ async def _work(
         blockhashes = Blockhashes(client, refresh_every_s=settings.rpc.blockhash_every_s)
 
         # The journal, which is waited for while another keeper works
-        home, told, bystander = _home(settings, outside, stand_by), None, None
+        home, bystander = _home(settings, outside, stand_by), None
         if stand_by is not None:
             bystander = Bystander(settings, stand_by, home, venue, client, users_pool, blockhashes)
-            told = bystander.told
-        journal = await stack.enter_async_context(_journal(settings, home, telemetry, outside, told))
+        journal = await stack.enter_async_context(_journal(settings, home, telemetry, outside, bystander))
         deployment = Deployment(client, program, signer.address, telemetry.report)
         await deployment.check()
         refuse_fills_without_position(settings, program)
@@ -254,7 +253,7 @@ def _journal(
     home: Home,
     telemetry: Telemetry,
     outside: Outside,
-    on_stand_by: Callable[[str], None] | None,
+    bystander: Bystander | None,
 ) -> AbstractAsyncContextManager[Journal]:
     return Journal.open(
         home,
@@ -262,7 +261,7 @@ def _journal(
         on_group=telemetry.journal_group,
         inline_below_s=settings.journal.inline_below_ms / 1e3,
         machine=outside.machine,
-        on_stand_by=on_stand_by,
+        on_stand_by=None if bystander is None else bystander.told,
     )
 
 

@@ -36,6 +36,7 @@ from keeper.telemetry.metrics import ServiceMetrics
 from keeper.venue.venue import Venue
 
 _LOOK_EVERY_S: Final = 2.0
+_LEASE_EVERY_S: Final = 0.1
 
 
 class BystandersDesk:
@@ -152,6 +153,7 @@ class Bystander:
         self._host = settings.http.host
         self._blockhashes = blockhashes
         self._metrics = ServiceMetrics(__version__)
+        self._lease_s = settings.cluster.lease_s
         self._journal = Observed(home)
         self._desk = BystandersDesk(self._journal, client, venue)
         health = BystandersHealth(self._journal)
@@ -194,11 +196,24 @@ class Bystander:
                 tg.start_soon(self._serve, self._ports, self._host, 0, name="bystanders-http")
                 tg.start_soon(self._journal.follow, name="follow")
                 tg.start_soon(self._blockhashes.run, name="blockhashes")
+                tg.start_soon(self._watch_lease, name="lease")
                 while True:
-                    tell_leases(self._metrics, self._journal.leases, standing_by=True)
                     with contextlib.suppress(ChainError, JournalError):
                         await self._desk.look()
                     await anyio.sleep(_LOOK_EVERY_S)
+
+    async def _watch_lease(self) -> None:
+        """Count how often the holder was late: less than a third of its lease was left."""
+        late = False
+        while True:
+            # What was last heard of a database that is away says nothing of now.
+            leases = () if self._journal.problem else self._journal.leases
+            tell_leases(self._metrics, leases, standing_by=True)
+            service = next((lease for lease in leases if lease.what == SERVICE), None)
+            was_late, late = late, service is not None and service.left_s < self._lease_s / 3
+            if late and not was_late:
+                self._metrics.lease_late.inc()
+            await anyio.sleep(_LEASE_EVERY_S)
 
     async def _serve(
         self,

@@ -44,6 +44,11 @@ class ServiceMetrics:
         self.lease_left = gauge(
             "keeper_lease_left_seconds", "How long the lease still runs, when it was last looked at; 0: nobody works."
         )
+        self.lease_late = Counter(
+            "keeper_lease_late_total",
+            "How often who stands by saw less than a third of the lease left: its holder renewed late, or went.",
+            registry=self.registry,
+        )
 
 
 class Metrics(ServiceMetrics):

@@ -18,6 +18,7 @@ from solders.pubkey import Pubkey
 
 from keeper.app import Ready, run
 from keeper.config.loading import load_settings
+from keeper.domain.attempts import AttemptState
 from keeper.domain.orders import OrderState
 from tests.behaviours.stand import FAST, Stand
 from tests.support import BOUND_S, KeeperConfig, until
@@ -116,7 +117,9 @@ async def test_who_stands_by_answers_what_is_read_and_names_who_works(tmp_path: 
             assert health["standing_by"] == "a"
             leases = {lease["on"]: lease["holder"] for lease in (await http.get("/v1/keeper")).json()["leases"]}
             assert leases == {"*": "a", "keeper:a": "a", "keeper:b": "b"}
-            assert "keeper_standing_by 1.0" in (await http.get("/metrics")).text
+            told = (await http.get("/metrics")).text
+            assert {"keeper_standing_by 1.0", "keeper_keepers 2.0", "keeper_lease_term 1.0"} <= set(told.splitlines())
+            assert "keeper_ready" not in told, "or who stands by would wake somebody"
             for ask in (http.post("/v1/orders", json={}), http.get("/v1/markets"), http.post("/v1/admin/pause")):
                 refused = await ask
                 assert (refused.status_code, refused.json()["code"]) == (503, "standing_by")
@@ -126,10 +129,11 @@ async def test_who_stands_by_answers_what_is_read_and_names_who_works(tmp_path: 
                 assert (await events.next()).name == "snapshot"
                 stand.world.set_price(market, 94_000_000)
                 await filled(events, order)
-            for path in (f"/v1/orders/{order}", "/v1/executions", f"/v1/wallets/{trader.address}/account"):
-                theirs = (await first.get(path)).json()
-                found = await answers(http, path, lambda found, theirs=theirs: found == theirs)
-                assert found.get("status", "filled") == "filled"
+            await until(lambda: stand.attempt_state(order) is AttemptState.FINALIZED)
+            for path in (f"/v1/orders/{order}", "/v1/executions"):
+                assert (await http.get(path)).json() == (await first.get(path)).json()
+            account = (await http.get(f"/v1/wallets/{trader.address}/account")).json()
+            assert (account["exists"], account["positions"]) == (True, 1)
             positions = (await http.get(f"/v1/wallets/{trader.address}/positions")).json()["positions"]
             assert [position["market"] for position in positions] == [page["orders"][0]["market"]]
 
