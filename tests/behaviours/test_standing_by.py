@@ -173,17 +173,19 @@ async def test_a_drained_keeper_stands_by_and_the_other_works(tmp_path: Path) ->
         market, trader = stand.world.market(), stand.world.trader()
         orders = [stand.order(trader, market, stop_usd=usd) for usd in (95, 90, 85)]
         await stand.known(*orders)
-        stand.world.set_price(market, 94_000_000)
-        await stand.reach(orders[0], OrderState.FILLED)
-
         port = str(httpx.URL(a.ready[0].http_url).port)
         where = ["--port", port, "--token-file", str(tmp_path / "token"), "--config", str(a.config.file)]
-        done = await anyio.run_process([sys.executable, "-m", "keeper", "drain", *where], check=False)
+        with stand.held():  # what a sent can't land, so that b finds it open
+            stand.world.set_price(market, 94_000_000)
+            await until(lambda: stand.sends)
+            done = await anyio.run_process([sys.executable, "-m", "keeper", "drain", *where], check=False)
+            await until(lambda: any(send.endpoint == 1 for send in stand.sends) or done.returncode)
         said = (done.stdout + done.stderr).decode()
         print(said)
         assert done.returncode == 0, said
         assert re.fullmatch(r"b took over from a after \d+\.\d\d s \(term 2\); a stands by\.\n", said), said
         await until(lambda: b.ready and a.told)
+        await stand.reach(orders[0], OrderState.FILLED)
         assert a.url == a.ready[0].http_url
         async with (
             httpx.AsyncClient(base_url=a.url) as http,
@@ -200,5 +202,6 @@ async def test_a_drained_keeper_stands_by_and_the_other_works(tmp_path: Path) ->
             alone = await http.post("/v1/admin/drain", headers=headers)
             assert (alone.status_code, alone.json()["code"]) == (409, "nobody_stands_by")
         assert [stand.landed(order) for order in orders] == [1, 1, 1]
+        assert [len({*stand.sent(order)}) for order in orders] == [1, 1, 1], "the same bytes, whoever sends them"
         by_keeper = [{send.endpoint for send in stand.sends if send.wire in stand.sent(order)} for order in orders]
-        assert by_keeper == [{0}, {1}, {0}]
+        assert by_keeper == [{0, 1}, {1}, {0}]

@@ -159,6 +159,22 @@ def test_who_stands_by_leaves_an_older_keepers_tables_alone(url: str) -> None:
         successor.close()
 
 
+@pytest.mark.parametrize("off_s", [-3_600.0, 3_600.0])
+def test_the_clocks_of_the_keepers_machines_do_not_matter(
+    url: str, monkeypatch: pytest.MonkeyPatch, off_s: float
+) -> None:
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + off_s)
+    store, second = opened(PostgresHome(url, "a", LEASE_S)), PostgresHome(url, "b", LEASE_S)
+    (held,) = [holder for holder in second.holders() if holder.what == SERVICE]
+    assert 0.0 < held.left_s <= LEASE_S
+    with pytest.raises(StandBy):
+        opened(second)
+    assert store.apply([(NoteOrder(make_order()),)], durable=True) == [None]
+    store.close()
+    second.leave()
+
+
 def test_two_keepers_with_one_name_are_told(url: str) -> None:
     store = opened(PostgresHome(url, "twin", 1.0))
     with pytest.raises(JournalBusy, match=r"Another keeper with the name twin.*cluster\.name"):
