@@ -109,6 +109,17 @@ def _readers(results: dict[str, Any]) -> Iterator[Row]:
     yield f"{figures['readers']:,} stream readers, what they cost", "<= 1.10", measured
 
 
+def _replay(results: dict[str, Any]) -> Iterator[Row]:
+    figures = results["replay"]
+    what = f"{figures['seconds']:,} s of {figures['markets']} markets and {figures['orders']:,} orders"
+    yield f"{what}: replayed", "< 300 s", f"{figures['replay_s']:.0f} s"
+    yield (
+        f"{what}: recorded",
+        "",
+        f"{figures['mb_an_hour']:.1f} MB an hour, {figures['tape_us']['median']:.1f} us a price",
+    )
+
+
 _ROWS: tuple[Callable[[dict[str, Any]], Iterator[Row]], ...] = (
     _tick,
     _burst,
@@ -119,4 +130,5 @@ _ROWS: tuple[Callable[[dict[str, Any]], Iterator[Row]], ...] = (
     _explain,
     _placing,
     _readers,
+    _replay,
 )

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
+import fcntl
 import re
 import threading
 from collections.abc import Sequence
@@ -88,6 +90,10 @@ class Folder:
         # Unbuffered: what was written is the kernel's, and outlives the process.
         file = self._file = path.open("ab", buffering=0)
         self._day = day
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(errno.EBUSY, "another keeper records in this folder") from None
         whole = whole_bytes(path)
         file.truncate(whole)
         self._bytes = whole

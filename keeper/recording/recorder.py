@@ -35,13 +35,18 @@ _LAST_S: Final = 2.0
 
 RECORDING, BEHIND, FULL, FAILED = "recording", "behind", "full", "failed"
 STATES: Final = (RECORDING, BEHIND, FULL, FAILED)
+_SLOW: Final = "the disk is too slow"
 _FULL_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
+def begin_entry(rules: Rules, program: Pubkey, wall_ns: int, why: str) -> Entry:
+    """What a recording is of; now is `wall_ns` by the wall's clock."""
+    plain = asdict(rules) | {"executable": sorted(map(int, rules.executable))}
+    return (entries.BEGIN, time.monotonic_ns(), wall_ns, why, __version__, bytes(program), plain)
+
+
 class Recorder:
-    """Writes down what `decision` is told and answers. `state` is one of `STATES`, and `detail` a sentence when it is
-    not recording. A tape that ran over is `behind` until the writer has caught up.
-    """
+    """Writes down what `decision` is told and answers. A tape that ran over is `behind` until it is begun anew."""
 
     def __init__(
         self,
@@ -53,8 +58,8 @@ class Recorder:
         now_s: Callable[[], float] = time.time,
         again_s: float = _AGAIN_S,
     ) -> None:
-        self.state = RECORDING
-        self.detail = ""
+        self._state = RECORDING
+        self._detail = ""
         self.tape = Tape()
         self.decision = TapedDecision(rules, self.tape)
         self._folder = folder
@@ -69,6 +74,17 @@ class Recorder:
 
     def __repr__(self) -> str:
         return f"Recorder({self.state}, {self._folder!r}, {self.tape!r})"
+
+    @property
+    def state(self) -> str:
+        """One of `STATES`."""
+        # A disk that hangs is behind before the writer can say so.
+        return BEHIND if self._state == RECORDING and not self.tape.running else self._state
+
+    @property
+    def detail(self) -> str:
+        """A sentence on why it is not recording."""
+        return self._detail or ("" if self.tape.running else _SLOW)
 
     @property
     def written_bytes(self) -> int:
@@ -113,7 +129,9 @@ class Recorder:
         return datetime.datetime.fromtimestamp(self._now_s(), datetime.UTC).date()
 
     def _may_go_on(self) -> bool:
-        return self.state == BEHIND or (self._again_at_s is not None and time.monotonic() >= self._again_at_s)
+        if self._state == RECORDING:
+            return False  # what is wrong is said first
+        return self._again_at_s is not None and time.monotonic() >= self._again_at_s
 
     def _go_on(self, why: str, missing: int) -> None:
         first = [self._begin(why)]
@@ -122,31 +140,31 @@ class Recorder:
         self.tape.begin(*first, *self.tape.state(self.decision))
 
     def _begin(self, why: str) -> Entry:
-        rules = asdict(self.decision.rules) | {"executable": sorted(map(int, self.decision.rules.executable))}
-        wall_ns = round(self._now_s() * 1e9)
-        return (entries.BEGIN, time.monotonic_ns(), wall_ns, why, __version__, bytes(self._program), rules)
+        return begin_entry(self.decision.rules, self._program, round(self._now_s() * 1e9), why)
 
     async def _write(self, taken: list[Entry]) -> None:
         if taken:
             try:
                 await anyio.to_thread.run_sync(self._folder.write, self._day, taken, abandon_on_cancel=True)
             except NoRoom as e:
-                self._stop(FULL, f"{e}: raise record.max_bytes; it goes on tomorrow", None, len(taken))
+                self._stop(FULL, f"{e} (record.max_bytes); it goes on tomorrow", None, taken)
                 return
-            except OSError as e:
-                word = FULL if e.errno in _FULL_ERRORS else FAILED
-                self._stop(word, f"the disk refuses: {e.strerror}", time.monotonic() + self._again_s, len(taken))
+            except Exception as e:  # whatever it is: the keeper goes on
+                full = isinstance(e, OSError) and e.errno in _FULL_ERRORS
+                why = e.strerror if isinstance(e, OSError) and e.strerror else str(e) or repr(e)
+                self._stop(FULL if full else FAILED, why, time.monotonic() + self._again_s, taken)
                 return
-        if self.tape.running and self.state != RECORDING:
-            self.state, self.detail = RECORDING, ""
+        if self.tape.running and self._state != RECORDING:
+            self._state, self._detail = RECORDING, ""
             self._report(reports.Note("record.recording", "the recording goes on"))
-        elif not self.tape.running and self.state == RECORDING:
-            self.state, self.detail = BEHIND, "the disk is too slow"
-            self._report(reports.Note("record.behind", self.detail, level="warning"))
+        elif not self.tape.running and self._state == RECORDING:
+            self._state, self._detail = BEHIND, _SLOW
+            self._again_at_s = time.monotonic() + self._again_s  # at once, the state would make it slower still
+            self._report(reports.Note("record.behind", _SLOW, level="warning"))
 
-    def _stop(self, state: str, detail: str, again_at_s: float | None, lost: int) -> None:
-        self.tape.stop(lost)
+    def _stop(self, state: str, detail: str, again_at_s: float | None, taken: list[Entry]) -> None:
+        self.tape.stop(taken)
         self._again_at_s = again_at_s
-        if state != self.state:
+        if state != self._state:
             self._report(reports.Note(f"record.{state}", detail, level="warning"))
-        self.state, self.detail = state, detail
+        self._state, self._detail = state, detail

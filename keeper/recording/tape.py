@@ -32,6 +32,8 @@ MOST_ENTRIES = 65_536
 """So many may wait to be written: about 30 MB, and two minutes of 50 markets with a price in every slot."""
 KEEPER = "keeper"
 """The source of what the keeper itself brings up: the end of an attempt, a pause that is over."""
+_OF_A_BEGINNING = frozenset({entries.BEGIN, entries.STATE, entries.PAGE, entries.HOLE})
+"""What is made anew when it begins again, and so is never missing."""
 
 
 class Tape:
@@ -95,12 +97,13 @@ class Tape:
         at_ns = monotonic_ns()
         return [(entries.STATE, at_ns, checkpoint, len(pages)), *((entries.PAGE, at_ns, page) for page in pages)]
 
-    def stop(self, lost: int) -> None:
-        """Keep nothing until it begins again. What waits is dropped, as `lost` entries were that had been taken."""
+    def stop(self, taken: list[Entry]) -> None:
+        """Keep nothing until it begins again. What waits is dropped, as what was taken has been."""
         self.running = False
-        self.missing += lost + len(self._entries)
-        self.dropped += lost + len(self._entries)
-        self._entries = []
+        gone = [*taken, *self.take()]
+        lost = sum(entry[0] not in _OF_A_BEGINNING for entry in gone)
+        self.missing += lost + sum(entry[2] for entry in gone if entry[0] == entries.HOLE)
+        self.dropped += lost
 
     def take(self) -> list[Entry]:
         """The entries that wait, which do so no longer."""

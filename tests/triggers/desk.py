@@ -20,8 +20,8 @@ LIMITS = RetryLimits(budget=5, first_pause_s=1.0, longest_pause_s=60.0, attempts
 class Desk:
     """Facts in, the actions that are then under way out."""
 
-    def __init__(self, rules: Rules) -> None:
-        self.decision = Decision(rules)
+    def __init__(self, rules: Rules, decision: Decision | None = None) -> None:
+        self.decision = decision or Decision(rules)
         self.book: Book = self.decision.book
         self.prices = self.decision.prices
         self.orders = Orders(self.book, LIMITS)
