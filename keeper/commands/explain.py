@@ -94,6 +94,8 @@ def _attempt(attempt: Mapping[str, Any]) -> Iterator[str]:
     yield "    way: " + ", ".join(filter(None, way))
     if attempt["fee_lamports"] is not None:
         cost = f"{attempt['fee_lamports']:,} lamports"
+    elif attempt["kind"] == "relay":
+        cost = "its user's"
     elif attempt["state"] in ("expired", "dry_run"):
         cost = "nothing"
     else:

@@ -235,7 +235,8 @@ def _prices(written: Written, read: Read | None, trigger: Trigger | None) -> lis
     add("trigger", None if trigger is None else trigger.price_1e6)
     for attempt in written.attempts:
         what = f"decided attempt {attempt.number}"
-        add(what, attempt.trigger_price_1e6, attempt.trigger_slot, attempt.signed_at)
+        # One that was armed was signed before its price came.
+        add(what, attempt.trigger_price_1e6, attempt.trigger_slot, attempt.sent_at or attempt.signed_at)
     if read is not None and read.position is not None:
         add("entry of the position", read.position.entry_price_1e6, None, read.position.opened_at)
     if read is not None and read.market is not None and read.market.last_oracle_price_1e6:

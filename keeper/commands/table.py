@@ -16,7 +16,8 @@ def print_table(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str], below: Collection[str], console: Console | None = None
 ) -> None:
     """Print `columns` of the rows. Those in `below` are long (addresses, sentences): they are never cut into pieces
-    to fit beside others, but stand under their row when there is no room. A file or a pipe has room."""
+    to fit beside others, but stand under their row when there is no room. A file or a pipe has room. What is one word
+    and longer than a line is left to the terminal, so that it can be copied as one."""
     console = console or Console(highlight=False)
     texts = [{column: _text(column, row[column]) for column in columns} for row in rows]
     widths = {column: max(len(column), *(len(row[column]) for row in texts)) for column in columns}
@@ -31,7 +32,9 @@ def print_table(
     for row in texts:
         console.print(line(row), soft_wrap=True)
         for column in under:
-            if row[column]:
+            if " " not in row[column] and len(row[column]) > console.width - 2:
+                console.print(Text(row[column]), soft_wrap=True)
+            elif row[column]:
                 console.print(Padding(Text(row[column]), (0, 0, 0, 2), expand=False))
 
 
