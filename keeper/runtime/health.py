@@ -46,13 +46,14 @@ class HealthReport:
 
     def report(self) -> Health:
         """The state of things now."""
+        all_stale = self.execution.desk.all_stale()
         checks = (
             self._watch(),
             self._endpoints(),
             self._blockhash(),
             self._chain_clock(),
             self._consensus(),
-            self._prices(),
+            self._prices(all_stale),
             *self._feeds(),
             Check("journal", self.journal.healthy, self.journal.problem or self._keepers()),
             Check("sending", self.execution.gate.is_open, self._sending()),
@@ -62,8 +63,7 @@ class HealthReport:
             Check("recovery", self.recovered, "" if self.recovered else "open attempts are being looked up"),
         )
         ready = all(check.ok for check in checks if check.name not in _NOT_OF_ALL)
-        ready = ready and not self.execution.desk.all_stale()
-        return Health(live=not self.watchdog.stalled, ready=ready, checks=checks)
+        return Health(live=not self.watchdog.stalled, ready=ready and not all_stale, checks=checks)
 
     def _stuck(self) -> str:
         stalled = self.watchdog.stalled
@@ -144,7 +144,7 @@ class HealthReport:
         slots = f"; {pace.slot_s:.3f} s a slot" if pace.measured else ""
         return Check("consensus", not consensus.dispute, f"{consensus}{slots}")
 
-    def _prices(self) -> Check:
+    def _prices(self, all_stale: bool) -> Check:
         desk, executable = self.execution.desk, self.execution.decision.rules.executable
         waited_for = {market for market, order_type in desk.counts() if order_type in executable}
         stale = []
@@ -152,6 +152,8 @@ class HealthReport:
             executing, why = desk.executing(market)
             if not executing and market.address in waited_for:
                 stale.append(f"{market.symbol}: {why}")
+        if all_stale and not stale:
+            return Check("prices", False, "every market's price is too old to act on")
         return Check("prices", not stale, "; ".join(stale))
 
     def _feeds(self) -> list[Check]:

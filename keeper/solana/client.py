@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 from solana.rpc.commitment import Commitment, Confirmed, Finalized, Processed
-from solders.hash import Hash
+from solders.hash import Hash, ParseHashError
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
@@ -390,7 +390,7 @@ def _shape(what: str) -> Iterator[None]:
     """Whatever is wrong with an answer's shape stays inside the call that it answers."""
     try:
         yield
-    except (AttributeError, LookupError, TypeError, ValueError, struct.error) as e:
+    except (AttributeError, LookupError, TypeError, ValueError, ParseHashError, struct.error) as e:
         raise MalformedReply(f"{what} in an unknown shape ({type(e).__name__})") from None
 
 

@@ -106,6 +106,10 @@ async def test_12_any_json_is_a_value_or_an_error_by_name(name: str, said: Any, 
         ("simulate", {"context": {"slot": 1}, "value": []}),
         ("simulate", {"context": {"slot": 1}, "value": {"logs": 7}}),
         ("recent_priority_fees", 7),
+        (
+            "latest_blockhash",
+            {"context": {"slot": 1}, "value": {"blockhash": "no hash", "lastValidBlockHeight": 1}},
+        ),
     ],
 )
 async def test_12_shapes_that_once_broke_the_client(method: str, result: Any) -> None:
