@@ -22,7 +22,19 @@ from bench.table import table, with_table
 
 RESULTS = Path(__file__).with_name("results.json")
 README = Path(__file__).parents[1] / "README.md"
-PARTS = ("decode", "journal", "tick", "burst", "naive", "placing", "readers", "strangers", "capacity", "replay")
+PARTS = (
+    "decode",
+    "stream",
+    "journal",
+    "tick",
+    "burst",
+    "naive",
+    "placing",
+    "readers",
+    "strangers",
+    "capacity",
+    "replay",
+)
 
 
 def main() -> int:

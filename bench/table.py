@@ -82,6 +82,11 @@ def _decode(results: dict[str, Any]) -> Iterator[Row]:
     yield "decoding, against anchorpy", ">= 100 x", f"{results['decode_ratio']:.0f} x"
 
 
+def _stream(results: dict[str, Any]) -> Iterator[Row]:
+    figures = results["stream"]["per_core_s"]["median"]
+    yield "a Yellowstone stream: updates into the book, on one core", ">= 10,000/s", f"{figures:,.0f}/s"
+
+
 def _journal(results: dict[str, Any]) -> Iterator[Row]:
     figures = results["journal"]
     yield "journal: intents a second, fsynced", "", f"{figures['intents_per_s']:,.0f}"
@@ -126,6 +131,7 @@ _ROWS: tuple[Callable[[dict[str, Any]], Iterator[Row]], ...] = (
     _capacity,
     _naive,
     _decode,
+    _stream,
     _journal,
     _explain,
     _placing,

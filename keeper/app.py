@@ -295,8 +295,7 @@ def _endpoints(settings: Settings, outside: Outside) -> list[Endpoint]:
 
 def _recorder(settings: Settings, program: Program, rules: Rules, telemetry: Telemetry) -> Recorder | None:
     """None when nothing is to be recorded."""
-    r = settings.record
-    if r.folder is None:
+    if (r := settings.record).folder is None:
         return None
     return Recorder(rules, Folder(r.folder, Bounds(r.keep_days, r.max_bytes)), program.id, telemetry.report)
 

@@ -35,9 +35,14 @@ def endpoints_of(settings: RpcSettings) -> list[EndpointUrls]:
 
 def sources_of(settings: RpcSettings, connect: Connect) -> list[Source]:
     """Where news comes from: the streams, and each endpoint's socket. Misconfigured when one is no URL."""
+    return streams_of(settings) + [SocketSource(each.label, each.ws_url, connect) for each in endpoints_of(settings)]
+
+
+def streams_of(settings: RpcSettings) -> list[Source]:
+    """The streams beside the sockets. Misconfigured when one is no URL."""
     sources: list[Source] = []
     for i, stream in enumerate(settings.streams):
-        # Its libraries take a fifth of a second and 20 MB, so whoever has no such stream does not load them.
+        # What it loads is loaded by those who have such a stream.
         from keeper.solana.geyser import GeyserSource
 
         url = _url(f"rpc.streams[{i}].url", stream.url)
@@ -51,7 +56,7 @@ def sources_of(settings: RpcSettings, connect: Connect) -> list[Source]:
         if token is not None and not (token.isascii() and token.isprintable()):
             raise Misconfigured(f"rpc.streams[{i}].token is no token.", remedy="Take what your provider wrote.")
         sources.append(GeyserSource(f"stream-{i + 1}", f"{url.hostname}:{port}", url.scheme == "https", token))
-    return sources + [SocketSource(each.label, each.ws_url, connect) for each in endpoints_of(settings)]
+    return sources
 
 
 def _url(setting: str, secret: SecretStr) -> SplitResult:

@@ -16,8 +16,6 @@ from itertools import count
 from typing import Any, Final
 
 import anyio
-import grpc
-import grpc.aio
 from anyio.abc import TaskStatus
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -32,6 +30,7 @@ from keeper.localnet.commitment import Commitment
 from keeper.localnet.history import Landed
 from keeper.localnet.vm import RUNTIME_VERSION
 from keeper.yellowstone import geyser_pb2 as pb
+from keeper.yellowstone import grpc
 
 _PING_EVERY_S: Final = 10.0
 _CLOSED: Final = Account(0, b"", Pubkey.default())
@@ -224,6 +223,8 @@ class Geyser:
         session = _Session(*anyio.create_memory_object_stream[bytes](self._queue_messages))
         try:
             self._admit(context)
+            # Some clients wait for this before they say what they want.
+            await context.send_initial_metadata(())
             async for request in requests:
                 again = self._apply(session, request)
                 break

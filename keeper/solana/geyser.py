@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import anyio
-import grpc
-import grpc.aio
 from google.protobuf.message import DecodeError
 from solders.pubkey import Pubkey
 
@@ -27,6 +25,7 @@ from keeper.solana.pool import RpcPool
 from keeper.solana.sockets import Notification, Silence
 from keeper.solana.sources import SLOTS, Single, Wanted
 from keeper.yellowstone import geyser_pb2 as pb
+from keeper.yellowstone import grpc
 
 OVERLAP_SLOTS: Final = 16
 """So many slots before a gap and after it are told again as well, for forks and for a server whose parts lag."""
@@ -41,6 +40,7 @@ _OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
 )
+_PONG: Final = pb.SubscribeRequest(ping=pb.SubscribeRequestPing(id=1))
 _CODE: Final = grpc.StatusCode
 _SAID: Final = {
     _CODE.UNAUTHENTICATED: (NotServed, "the server refuses the token"),
@@ -69,8 +69,9 @@ class GeyserStream:
 
     async def begin(self) -> None:
         """Wait for the first news, which shows that the server has taken the subscription."""
-        while self._first is None:
-            self._first = self._parse(await self._message())
+        with _translated(self.label):
+            while self._first is None:
+                self._first = await self._next()
         self.first_slot = self._first.slot
 
     async def notifications(self) -> AsyncGenerator[Notification, None]:
@@ -83,45 +84,39 @@ class GeyserStream:
         now = asyncio.get_running_loop().time
         silence.waits_since = now()
         try:
-            while True:
-                try:
-                    message = await self._message()
-                except asyncio.CancelledError:
-                    if not silence.over:
-                        raise
-                    raise Transient(f"{self.label}: the stream was silent for {self.silence_s:g} s") from None
-                news = self._parse(message)
-                if news is not None:
-                    silence.waits_since = None
-                    yield news
-                    silence.waits_since = now()
+            with _translated(self.label):
+                while True:
+                    news = await self._next()
+                    if news is not None:
+                        silence.waits_since = None
+                        yield news
+                        silence.waits_since = now()
+        except asyncio.CancelledError:
+            if not silence.over:
+                raise
+            raise Transient(f"{self.label}: the stream was silent for {self.silence_s:g} s") from None
         finally:
             silence.stop()
 
-    async def _message(self) -> pb.SubscribeUpdate:
-        """The next message that can be read. A ping is answered: some balancers end a stream whose client is silent."""
-        while True:
-            with _translated(self.label):
-                raw = await self._call.read()
-                if raw is grpc.aio.EOF:
-                    raise Transient(f"{self.label}: the server has ended the stream")
-                try:
-                    update: pb.SubscribeUpdate = pb.SubscribeUpdate.FromString(raw)
-                except DecodeError:
-                    self._skip()
-                    continue
-                if not update.HasField("ping"):
-                    return update
-                await self._call.write(pb.SubscribeRequest(ping=pb.SubscribeRequestPing(id=1)))
-
-    def _parse(self, update: pb.SubscribeUpdate) -> Notification | None:
+    async def _next(self) -> Notification | None:
+        """The next message, if it is news. A ping is answered: some balancers end a stream whose client is silent."""
+        raw = await self._call.read()
+        if raw is grpc.aio.EOF:
+            raise Transient(f"{self.label}: the server has ended the stream")
+        try:
+            update = pb.SubscribeUpdate.FromString(raw)
+        except DecodeError:
+            self._skip()
+            return None
         kind = update.WhichOneof("update_oneof")
         if kind == "account":
             return self._account(update.filters, update.account)
         if kind == "slot":
             self._unreadable = 0
             return Notification(SLOTS, update.slot.slot, None)
-        if kind is None:
+        if kind == "ping":
+            await self._call.write(_PONG)
+        elif kind is None:
             self._skip()
         return None
 
@@ -223,8 +218,9 @@ class GeyserSource:
                 repeating = frozenset(w.tag for w in wanted if not isinstance(w, Single) and w.repeats)
                 stream = GeyserStream(self.label, silence_s, call, single, repeating)
                 try:
-                    with anyio.fail_after(_CONNECT_S), _translated(self.label):
-                        await call.write(request)
+                    with anyio.fail_after(_CONNECT_S):
+                        with _translated(self.label):
+                            await call.write(request)
                         await stream.begin()
                 except TimeoutError:
                     raise Transient(f"{self.label}: no news within {_CONNECT_S:g} s") from None

@@ -9,6 +9,7 @@ import fcntl
 import json
 import shutil
 import subprocess
+from base64 import b64encode
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import pytest
 
 from keeper.localnet import Localnet, LocalnetConfig
 from keeper.venue.idl import PACKAGED
+from keeper.venue.venue import ORDER_DISCRIMINATOR
+from tests.support import PROGRAM, World
 
 pytestmark = pytest.mark.anyio
 
@@ -26,6 +29,7 @@ PACKAGES = {
     "@solana/spl-token": "0.4.15",
     "@solana/kit": "8.4.0",
     "@coral-xyz/anchor": "0.32.1",
+    "@triton-one/yellowstone-grpc": "7.0.1",
 }
 SESSIONS = Path(__file__).with_name("node")
 INSTALL_BOUND_S = 240
@@ -155,4 +159,39 @@ async def test_anchor(home: Path) -> None:
         "event": [True, 80_000_000],
         "filled": "filled",
         "position": 1_000_000,
+    }
+
+
+async def test_yellowstone(home: Path) -> None:
+    """Wire-compatible: the published client, whose messages and transport are the Rust client's."""
+    async with World.open(geyser_port=0) as world:
+        geyser, url = world.net.geyser, world.net.geyser_url
+        assert geyser is not None
+        assert url is not None
+        geyser.replay_slots = 300
+        for _ in range(geyser.replay_slots + 20):
+            world.bank.advance()
+        trader, market = world.trader(), world.market()
+
+        async def trade() -> None:
+            while True:
+                world.place(trader, market, stop_price_1e6=1)
+                await anyio.sleep(0.05)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(trade)
+            prefix = b64encode(ORDER_DISCRIMINATOR).decode()
+            seen = await seen_by(home, "yellowstone.mjs", world.net, url, str(PROGRAM.id), prefix)
+            tasks.cancel_scope.cancel()
+    too_old, unserved = seen.pop("tooOld"), seen.pop("unserved")
+    assert "is not available" in too_old
+    assert "this server tells of accounts and slots alone" in unserved
+    assert seen == {
+        "version": "keeper-localnet",
+        "pong": 7,
+        "slot": True,
+        "blockhash": True,
+        "account": [["orders"], 183, 2_164_560, 32],
+        "again": -3,
+        "ping": 3,
     }

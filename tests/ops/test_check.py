@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import sqlite3
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -447,6 +448,7 @@ async def test_show_gives_each_setting_its_origin_and_no_secret(world: World, tm
         rpc={
             "url": "https://user:pass@rpc.example/v2/SECRET?api-key=SECRET",
             "fallbacks": [{"url": "https://b.example/SECRET"}],
+            "streams": [{"kind": "yellowstone", "url": "https://c.example:443", "token": "SECRET"}],
         },
         http={"admin_token_sha256": "5ec2e7" + 58 * "0"},
     )
@@ -455,6 +457,8 @@ async def test_show_gives_each_setting_its_origin_and_no_secret(world: World, tm
     shown = json.loads(result.stdout)
     assert shown["rpc.url"] == {"value": "https://rpc.example/…", "origin": "file"}
     assert shown["rpc.fallbacks"]["value"] == [{"url": "https://b.example/…", "ws_url": None}]
+    stream = {"kind": "yellowstone", "url": "https://c.example:443", "token": "(set)"}
+    assert shown["rpc.streams"]["value"] == [stream]
     assert shown["http.admin_token_sha256"] == {"value": "(set)", "origin": "file"}
     assert shown["http.port"] == {"value": 9999, "origin": "flag"}
     assert shown["fees.retry_factor"] == {"value": 2.0, "origin": "env"}
@@ -462,3 +466,27 @@ async def test_show_gives_each_setting_its_origin_and_no_secret(world: World, tm
     plain = await invoke(*arguments)
     for output in (result.output, plain.output):
         assert not [secret for secret in ("SECRET", "pass", "user", "5ec2e7") if secret in output]
+
+
+async def test_a_stream_is_looked_at_as_the_keeper_would_read_it(tmp_path: Path) -> None:
+    """In a process of its own, as people run it."""
+    token = "5ecret-t0ken"
+    async with World.open(geyser_port=0, geyser_token=token) as world:
+        url = world.net.geyser_url
+        streams = [
+            {"kind": "yellowstone", "url": url, "token": token},
+            {"kind": "yellowstone", "url": url, "token": token + "x"},
+            {"kind": "yellowstone", "url": world.net.rpc_url},
+        ]
+        config = KeeperConfig.beside(world, tmp_path, rpc={"streams": streams})
+        await funded(world, config)
+        command = [sys.executable, "-m", "keeper", "check", "--config", str(config.file), "--json"]
+        done = await anyio.run_process(command, check=False)
+    assert token.encode() not in done.stdout + done.stderr
+    found = {line["check"]: line for line in map(json.loads, done.stdout.splitlines())}
+    assert found["stream-1"]["outcome"] == "pass"
+    assert "tells of slots" in found["stream-1"]["detail"]
+    assert found["stream-2"]["outcome"] == found["stream-3"]["outcome"] == "warn"
+    assert found["stream-2"]["detail"] == "the server refuses the token (UNAUTHENTICATED)"
+    assert "can't be reached" in found["stream-3"]["detail"]
+    assert done.returncode == 0, done.stdout

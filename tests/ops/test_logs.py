@@ -36,6 +36,7 @@ async def test_no_credential_leaves_the_keeper_even_at_debug(tmp_path: Path) -> 
                 "url": f"http://{USER}:{KEY}@{host}/?api-key={KEY}",
                 "ws_url": socket,
                 "fallbacks": [fallback],
+                "streams": [{"kind": "yellowstone", "url": "http://127.0.0.1:1", "token": KEY}],
                 "deadline_s": 1.0,
                 "silence_s": 1.0,
                 "probe_every_s": 0.5,

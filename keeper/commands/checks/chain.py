@@ -12,7 +12,7 @@ from solders.pubkey import Pubkey
 
 from keeper.commands.asking import DEADLINE_S, client_for
 from keeper.commands.checks.lines import Lines
-from keeper.config.endpoints import EndpointUrls
+from keeper.config.endpoints import EndpointUrls, streams_of
 from keeper.config.feeds import feeds_of
 from keeper.config.fields import CLUSTERS
 from keeper.config.program import refuse_fills_without_position
@@ -89,6 +89,19 @@ async def sockets(working: Sequence[EndpointUrls], lines: Lines) -> None:
         except ChainError as e:
             remedy = "Check rpc.ws_url; solana-test-validator serves it on the port after the RPC's."
             lines.fail(name, str(e).removeprefix(f"{endpoint.label}: "), remedy)
+
+
+async def streams(client: ChainClient, settings: Settings, lines: Lines) -> None:
+    """Each stream brings a slot of the same chain. The keeper runs without one, by its sockets."""
+    for source in lines.try_to("rpc", lambda: streams_of(settings.rpc)) or ():
+        try:
+            async with source.open((), DEADLINE_S) as stream, aclosing(stream.notifications()) as news:
+                slot = (await anext(news)).slot
+                await source.identify(client.pool)
+            lines.passed(source.label, f"tells of slots ({slot})")
+        except ChainError as e:
+            remedy = "Check its url and token in rpc.streams; https: is TLS, http: is not."
+            lines.warn(source.label, str(e).removeprefix(f"{source.label}: "), remedy)
 
 
 async def balance(client: ChainClient, keeper: Pubkey, settings: Settings, lines: Lines) -> bool:

@@ -31,6 +31,7 @@ async def look(settings: Settings) -> Lines:
     lines.try_to("journal", lambda: refuse_another_chain(home_of(settings.journal.place).name, known, genesis))
     await chain.sockets(working, lines)
     async with client_for(working) as client:
+        await chain.streams(client, settings, lines)
         await chain.clock(client, lines)
         await chain.feeds(client, settings, lines)
         there = program is not None and await lines.holds(
