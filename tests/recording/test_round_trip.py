@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,17 @@ class Life:
             status=draw(st.sampled_from([OnchainStatus.PENDING] * 4 + [OnchainStatus.FILLED])),
         )
 
+    def pending(self, number: int, **fields: Any) -> None:
+        """An order whose stop is at 90."""
+        order = make_order(number, slot=20, **fields)
+        self.decided += len(self.desk.on_order(OrderSeen(order), self.now_s, 5))
+
+    def price(self, price: int, **fields: Any) -> None:
+        """Of the market SOL, in another slot."""
+        self.slot += 1
+        seen = market_seen(price * 1_000_000, **{"slot": self.slot, "received_at_ns": self.slot, **fields})
+        self.decided += len(self.desk.on_market(seen, self.now_s))
+
     def load(self) -> None:
         """A first list, of orders that share their triggers."""
         self.desk.load(make_order(n, market=SOL, slot=5, stop_price_1e6=90_000_000) for n in range(1, 5))
@@ -111,14 +122,14 @@ def read(path: Path) -> Iterator[Entry]:
 
 
 @FEW
-@given(data=st.data(), rules=st.sampled_from(RULES), loaded=st.booleans(), steps=st.integers(1, 40))
+@given(data=st.data(), rules=st.sampled_from(RULES), loaded=st.booleans(), steps=st.integers(9, 40))
 def test_a_replay_decides_the_same(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, rules: Rules, loaded: bool, steps: int
 ) -> None:
     life = Life(rules)
     if loaded:
         life.load()
-    parts = [data.draw(st.integers(1, 40)) for _ in range(2)]
+    parts = (steps // 3, 2 * steps // 3)
     files: list[list[Entry]] = []
     for step in range(steps):
         if step in parts:
@@ -142,3 +153,118 @@ def test_a_replay_decides_the_same(
         listing.play(read(file))
         trial.play(read(file))
     assert listing.told.triggers == trial.told.triggers == whole.told.triggers
+
+
+def rows_are_free(life: Life) -> None:
+    life.load()
+    for n in (2, 3):
+        life.desk.forget(make_order(n).address, 11)
+
+
+def orders_come_in_their_place(life: Life) -> None:
+    for n in (5, 6):
+        life.pending(n)
+    life.price(90)
+    assert life.decided == 1
+
+
+def its_price_jumps(life: Life) -> None:
+    life.pending(1)
+    life.price(140)
+    life.price(95)
+
+
+def its_price_stays(life: Life) -> None:
+    life.price(90)
+    assert life.decided == 0
+
+
+def its_feed_says_otherwise(life: Life) -> None:
+    life.pending(1)
+    life.price(100)
+    life.decision.on_feed(SOL, make_price(140_000_000, 12, 1_000))
+
+
+def it_ends(life: Life) -> None:
+    life.desk.on_order(OrderSeen(make_order(1, slot=30, status=OnchainStatus.FILLED)), 1_000.0, 5)
+
+
+def late_news_of_it_comes(life: Life) -> None:
+    life.pending(1)
+    life.price(90)
+    assert life.decided == 0
+
+
+def an_attempt_begins(life: Life) -> None:
+    life.pending(1)
+    life.desk.block(make_order(1).address)
+
+
+def it_is_late(life: Life) -> None:
+    life.desk.on_time(ChainTime(30, 1_500))
+
+
+def one_comes_that_is_expired(life: Life) -> None:
+    life.pending(1, expires_at=1_200)
+    assert life.decided == 1
+
+
+def its_market_closes(life: Life) -> None:
+    life.pending(1)
+    life.price(100, slot=50, is_active=False)
+
+
+def an_older_price_comes(life: Life) -> None:
+    life.price(90, slot=49)
+    assert life.decided == 0
+
+
+def its_market_has_a_price(life: Life) -> None:
+    life.price(90)
+
+
+def one_comes_that_is_met(life: Life) -> None:
+    life.pending(1)
+    assert life.decided == 1
+
+
+@pytest.mark.parametrize(
+    ("rules", "before", "after"),
+    [
+        (RULES[0], rows_are_free, orders_come_in_their_place),
+        (RULES[1], its_price_jumps, its_price_stays),
+        (RULES[2], its_feed_says_otherwise, its_price_stays),
+        (RULES[0], it_ends, late_news_of_it_comes),
+        (RULES[0], an_attempt_begins, its_price_stays),
+        (RULES[0], it_is_late, one_comes_that_is_expired),
+        (RULES[0], its_market_closes, an_older_price_comes),
+        (RULES[0], its_market_has_a_price, one_comes_that_is_met),
+    ],
+)
+def test_another_file_begins_with_all_that_is_known(
+    tmp_path: Path, rules: Rules, before: Callable[[Life], None], after: Callable[[Life], None]
+) -> None:
+    life = Life(rules)
+    before(life)
+    life.tape.take()
+    life.decided = 0
+    life.checkpoint()
+    after(life)
+    replay = Replay()
+    replay.play(read(written(tmp_path / "second.rec", life.tape.take())))
+    assert replay.told.decisions == life.decided
+
+
+def test_news_that_a_list_has_made_late_is_late_in_the_replay(tmp_path: Path) -> None:
+    """What the list said again of the order has no entry of its own."""
+    life = Life(RULES[0])
+    life.pending(1)
+    known = make_order(1, slot=20)
+    assert life.desk.book.still(known.address, fields_of(known), 40)
+    life.desk.on_order(OrderSeen(make_order(1, slot=30, stop_price_1e6=80_000_000)), life.now_s, 5)
+    life.desk.on_gone(OrderGone(known.address, 35))
+    life.price(90)
+    assert life.decided == 1
+    replay = Replay()
+    replay.play(read(written(tmp_path / "some.rec", life.tape.take())))
+    assert replay.told.decisions == 1
