@@ -210,8 +210,17 @@ def one_comes_that_is_expired(life: Life) -> None:
 
 
 def its_market_closes(life: Life) -> None:
+    life.price(90, is_active=False)
+
+
+def one_comes_that_is_not_acted_on(life: Life) -> None:
     life.pending(1)
-    life.price(100, slot=50, is_active=False)
+    assert life.decided == 0
+
+
+def its_price_is_of_a_later_slot(life: Life) -> None:
+    life.pending(1)
+    life.price(100, slot=50)
 
 
 def an_older_price_comes(life: Life) -> None:
@@ -237,7 +246,8 @@ def one_comes_that_is_met(life: Life) -> None:
         (RULES[0], it_ends, late_news_of_it_comes),
         (RULES[0], an_attempt_begins, its_price_stays),
         (RULES[0], it_is_late, one_comes_that_is_expired),
-        (RULES[0], its_market_closes, an_older_price_comes),
+        (RULES[0], its_market_closes, one_comes_that_is_not_acted_on),
+        (RULES[0], its_price_is_of_a_later_slot, an_older_price_comes),
         (RULES[0], its_market_has_a_price, one_comes_that_is_met),
     ],
 )
