@@ -34,6 +34,7 @@ PARTS = (
     "strangers",
     "capacity",
     "replay",
+    "scale",
 )
 
 

@@ -20,12 +20,15 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from tests.support.keeper_process import KeeperConfig, KeeperProcess
+from tests.support.waiting import until
 from tests.support.world import SOL, USDC, Trader, World
 
 PRICE_1E6 = 100 * USDC
 STOP_1E6 = 97 * USDC
 CROSSING_1E6 = 96 * USDC
 SOL_FOR_FEES = 10_000 * SOL
+STANDS_BY = "keeper.standing_by"
+"""What the log of a keeper says once it stands by."""
 _ORDERS_A_TRADER = 40
 """The program allows 50 open positions a margin account."""
 
@@ -48,9 +51,13 @@ async def keeper(
     rpc: Mapping[str, object] | None = None,
     http: Mapping[str, object] | None = None,
     execution: Mapping[str, object] | None = None,
+    url: str | None = None,
+    name: str = "a",
+    stands_by: bool = False,
     ready_within_s: float = 60.0,
 ) -> AsyncIterator[KeeperProcess]:
-    """A keeper with its default settings, ready. Its log goes to a file, as it would to a service manager.
+    """A keeper with its default settings, ready, or standing by. Its log goes to a file, as it would to a service
+    manager. With a `url` its journal is there, and `name` is its own; else it is a file.
 
     With `trace` it runs under the `tracer`, which writes there.
     """
@@ -60,6 +67,8 @@ async def keeper(
         key=key or world.wallet(SOL_FOR_FEES),
         rpc=rpc or {},
         execution=execution or {},
+        cluster={"name": name},
+        **({} if url is None else {"journal": {"url": url}}),
         log={"level": "info", "format": "json"},
         # A burst of 10,000 costs more than a careful operator's default allows a key in a day, and one client of the
         # API stands for many.
@@ -82,7 +91,10 @@ async def keeper(
         )
     process = KeeperProcess(config, child)
     try:
-        await _ready(process, ready_within_s)
+        if stands_by:
+            await until(lambda: STANDS_BY in config.log.read_text(), within_s=ready_within_s)
+        else:
+            await _ready(process, ready_within_s)
         yield process
     finally:
         with anyio.CancelScope(shield=True):

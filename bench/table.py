@@ -125,6 +125,19 @@ def _replay(results: dict[str, Any]) -> Iterator[Row]:
     )
 
 
+def _scale(results: dict[str, Any]) -> Iterator[Row]:
+    figures = results["scale"]
+    for name, what, goal in (
+        ("killed_s", "kill -9 of the working keeper to the next execution (lease 3 s)", "p99 < 4 s"),
+        ("stopped_s", "the longest that an order waits while another takes over, after SIGTERM", "p99 < 0.3 s"),
+        ("drained_s", "the same, after `keeper drain`", "p99 < 0.3 s"),
+    ):
+        yield what, goal, f"p50 {figures[name]['p50']:.2f} s, p99 {figures[name]['p99']:.2f} s"
+    yield "burst of 2,000, PostgreSQL against SQLite", ">= 60 %", f"{100 * figures['burst_ratio']['median']:.0f} %"
+    later = f"{figures['tick_later_ms']['median']:.2f} ms"
+    yield "tick to sent p50, PostgreSQL later than SQLite", "< 1 ms", later
+
+
 _ROWS: tuple[Callable[[dict[str, Any]], Iterator[Row]], ...] = (
     _tick,
     _burst,
@@ -137,4 +150,5 @@ _ROWS: tuple[Callable[[dict[str, Any]], Iterator[Row]], ...] = (
     _placing,
     _readers,
     _replay,
+    _scale,
 )

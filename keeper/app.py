@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -36,7 +35,7 @@ from keeper.http.api import run_api
 from keeper.http.edge.clients import Tokens
 from keeper.http.edge.server import listen
 from keeper.http.ports import ApiPorts
-from keeper.journal import Home, Journal, Retention, home_of
+from keeper.journal import Home, Journal, Retention
 from keeper.recording.folder import Bounds, Folder
 from keeper.recording.recorder import Recorder
 from keeper.recording.tape import Heard
@@ -45,7 +44,7 @@ from keeper.runtime.genesis import hold_to_genesis
 from keeper.runtime.health import HealthReport
 from keeper.runtime.market_names import MarketNames
 from keeper.runtime.outside import REAL_WORLD, Outside
-from keeper.runtime.standby import Bystander, StandingBy
+from keeper.runtime.standby import Bystander, StandingBy, home_for
 from keeper.runtime.watchdog import Loop, Watchdog
 from keeper.solana.allowance import Allowance, UsersPool
 from keeper.solana.client import ChainClient
@@ -138,11 +137,15 @@ async def _work(
         blockhashes = Blockhashes(client, refresh_every_s=settings.rpc.blockhash_every_s)
 
         # The journal, which is waited for while another keeper works
-        home, bystander = _home(settings, outside, stand_by), None
+        deployment = Deployment(client, program, signer.address, telemetry.report)
+        home, bystander = home_for(settings, outside.machine, stand_by), None
         if stand_by is not None:
+            # What a start loads, and what of it stays, is dealt with now: a takeover does not wait for that.
+            await deployment.check()
+            gc.collect()
+            gc.freeze()
             bystander = Bystander(settings, stand_by, home, venue, client, users_pool, blockhashes)
         journal = await stack.enter_async_context(_journal(settings, home, telemetry, outside, bystander))
-        deployment = Deployment(client, program, signer.address, telemetry.report)
         await deployment.check()
         refuse_fills_without_position(settings, program)
         genesis = await hold_to_genesis(client, journal, settings.rpc.genesis)
@@ -206,10 +209,11 @@ async def _work(
             ports = _api_ports(
                 settings, venue, client, users_pool, blockhashes, journal, execution, relay, health, metrics, genesis
             )
-            serve = outside.run_api or run_api
-            if bystander is not None:
-                serve = bystander.leave()
-            port = await tg.start(serve, ports, settings.http.host, settings.http.port, wallets, name="http")
+            serve, around = outside.run_api or run_api, tg
+            if stand_by is not None and bystander is not None:
+                # Around this life: requests that are under way at its end must not put off the next keeper's.
+                serve, around = bystander.leave(), stand_by.tasks
+            port = await around.start(serve, ports, settings.http.host, settings.http.port, wallets, name="http")
             await clock.first()
             schedule.every(_CLOCK_EVERY_S, clock.look, "clock", tg)
             for watch in watches:
@@ -240,12 +244,6 @@ async def _work(
             on_ready(_ready(f"http://{settings.http.host}:{port}", venue, execution, health, watchdog))
             telemetry.report(Note("keeper.ready", f"{program!r}, {len(execution.decision.book)} orders resting"))
             await anyio.sleep_forever()
-
-
-def _home(settings: Settings, outside: Outside, stand_by: StandingBy | None) -> Home:
-    c, yields = settings.cluster, stand_by is not None and stand_by.yields
-    name = c.name or socket.gethostname()
-    return home_of(settings.journal.place, outside.machine, keeper=name, lease_s=c.lease_s, yields=yields)
 
 
 def _journal(

@@ -31,14 +31,14 @@ async def measure(quick: bool) -> dict[str, Any]:
     return {"burst": burst, "oracle_ask_ratio": round(largest["oracle_asks"] / largest["price_reads"], 5)}
 
 
-async def run(orders: int, *, say: Any = None) -> dict[str, float]:
-    """One burst on a fresh chain with a fresh keeper."""
+async def run(orders: int, *, say: Any = None, url: str | None = None) -> dict[str, float]:
+    """One burst on a fresh chain with a fresh keeper, whose journal is at `url` if there is one."""
     async with chain() as world:
         market = world.market("SOL/USDC", price_1e6=PRICE_1E6)
         placed = place_stops(world, market, orders, traders_for(world, orders))
         key = world.wallet(SOL_FOR_FEES)
         with tempfile.TemporaryDirectory(prefix="keeper-bench-") as folder:
-            async with keeper(world, Path(folder), key=key) as process:
+            async with keeper(world, Path(folder), key=key, url=url) as process:
                 ledger = Ledger.of(world.bank, key, placed)
                 await anyio.sleep(1.0)
                 world.set_price(market, PRICE_1E6)

@@ -50,7 +50,9 @@ async def measure(quick: bool) -> dict[str, Any]:
     return found
 
 
-async def run(resting: int, ticks: int, *, armed: bool) -> tuple[Any, float, Any, float]:
+async def run(
+    resting: int, ticks: int, *, armed: bool, url: str | None = None
+) -> tuple[dict[str, float], float, dict[str, float], float]:
     """One keeper, `resting` orders that nothing triggers, and `ticks` that trigger one order each. To the send, the
     share that left armed, to the confirmed block, and the loop's longest lag.
     """
@@ -75,9 +77,8 @@ async def run(resting: int, ticks: int, *, armed: bool) -> tuple[Any, float, Any
                 # Snapshots are measured by themselves (`capacity`): the node of this one shares the keeper's machine.
                 rpc = {"url": node.url, "snapshot_every_s": 3_600, "deadline_s": 120}
                 execution = {} if armed else {"armed_a_side": 0}
-                async with keeper(
-                    world, Path(folder), key=key, trace=trace, rpc=rpc, execution=execution, ready_within_s=180
-                ) as process:
+                places: dict[str, Any] = {"key": key, "trace": trace, "url": url, "ready_within_s": 180}
+                async with keeper(world, Path(folder), rpc=rpc, execution=execution, **places) as process:
                     ledger = Ledger.of(world.bank, key, placed)
                     await anyio.sleep(3.0)
                     began: list[float] = []

@@ -28,7 +28,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _READERS: Final = 2
-_ASK_AGAIN_S: Final = 0.1
+_ASK_AGAIN_S: Final = 0.05
 _MAX_CALLERS: Final = 8_192
 _MAX_NOTES: Final = 65_536
 
@@ -149,7 +149,7 @@ class Followed(Reader):
 
 
 class Observed(Followed):
-    """Another keeper's journal, as who stands by sees it: it is asked for news ten times a second.
+    """Another keeper's journal, as who stands by sees it: it is asked for news twenty times a second.
 
     No LISTEN: it would cost the holder a lock of the whole database at each commit, and a pooler in transaction mode
     loses it.

@@ -26,8 +26,9 @@ from keeper.http.api import run_api
 from keeper.http.edge.clients import Tokens
 from keeper.http.orders.managed import ManagedWallet
 from keeper.http.ports import ApiPorts
-from keeper.journal import NAME, SERVICE, Home, Observed, Queries
+from keeper.journal import NAME, SERVICE, Home, Observed, Queries, home_of
 from keeper.journal.looking import Holder
+from keeper.journal.machine import Machine
 from keeper.journal.records import PreparedRow
 from keeper.solana.allowance import UsersPool
 from keeper.solana.client import ChainClient
@@ -132,6 +133,13 @@ class StandingBy:
     listener: socket.socket
     tasks: TaskGroup
     yields: bool
+
+
+def home_for(settings: Settings, machine: Machine, how: StandingBy | None) -> Home:
+    """Where the journal lives, for the keeper of these settings."""
+    c, yields = settings.cluster, how is not None and how.yields
+    name = c.name or socket.gethostname()
+    return home_of(settings.journal.place, machine, keeper=name, lease_s=c.lease_s, yields=yields)
 
 
 class Bystander:
