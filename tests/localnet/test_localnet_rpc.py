@@ -6,6 +6,7 @@ import time
 from base64 import b64decode, b64encode
 from typing import Any
 
+import anyio
 import pytest
 import zstandard
 from solders.account import Account
@@ -17,6 +18,8 @@ from solders.message import MessageV0, to_bytes_versioned
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from keeper.localnet import Localnet, base58
 from keeper.localnet.rpc import BANK_METHODS
@@ -649,6 +652,27 @@ async def test_http_around_it(net: Localnet, rpc: Rpc) -> None:
     options = await rpc.http.request("OPTIONS", "/")
     assert options.headers["access-control-allow-origin"] == "*"
     assert (await rpc.http.post("/", content=padded, headers=json)).headers["content-type"] == ("application/json")
+
+
+async def test_a_socket_at_the_http_port_is_refused_and_nobody_is_advised(
+    net: Localnet, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(InvalidStatus, match="405"):
+        async with connect(net.rpc_url.replace("http:", "ws:")):
+            pass
+    assert [record for record in caplog.records if record.name.startswith("uvicorn")] == []
+
+
+@pytest.mark.long
+async def test_a_client_that_was_busy_for_20_s_finds_its_connection_open(net: Localnet) -> None:
+    """web3.js sends on a connection that has been idle for less than that."""
+    body = b'{"jsonrpc":"2.0","id":1,"method":"getHealth"}'
+    head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    async with await anyio.connect_tcp("127.0.0.1", int(net.rpc_url.rpartition(":")[2])) as stream:
+        for pause_s in (0, 20):
+            await anyio.sleep(pause_s)
+            await stream.send(head + body)
+            assert (await stream.receive()).startswith(b"HTTP/1.1 200 OK")
 
 
 async def test_every_method_survives_every_kind_of_parameter(net: Localnet, rpc: Rpc) -> None:

@@ -195,6 +195,11 @@ def not_a_node(b: Broken) -> None:
     b.set("rpc", url=b.world.net.ws_url.replace("ws:", "http:"))
 
 
+@case("rpc", "it speaks http and not https: its URL has to begin with http://")
+def tls_where_there_is_none(b: Broken) -> None:
+    b.set("rpc", url=b.world.net.rpc_url.replace("http:", "https:"))
+
+
 @case("rpc", "another cluster")
 def another_cluster(b: Broken) -> None:
     b.set("rpc", genesis="devnet")

@@ -37,11 +37,15 @@ def test_only_what_is_built_from_gets_into_the_context() -> None:
     assert all((ROOT / name).exists() for name in let_in)
 
 
-def test_compose_mounts_what_there_is() -> None:
+def test_compose_mounts_what_there_is_and_restarts_a_stuck_keeper() -> None:
     compose = (ROOT / "compose.yaml").read_text()
     for mounted in re.findall(r"- (\./[^:]+):", compose):
         assert (ROOT / mounted).is_dir(), mounted
     assert "read_only: true" in compose
+    # An engine restarts what has ended, and leaves what is unhealthy: the keeper ends when it is stuck.
+    keeper = re.split(r"\n  \w", compose.partition("\n  keeper:\n")[2])[0]
+    assert 'KEEPER_HEALTH__EXIT_WHEN_STUCK: "true"' in keeper
+    assert "restart: unless-stopped" in keeper
     published = re.findall(r'ports: \["([^"]+)"\]', compose)
     assert len(published) == 4
     assert all(port.startswith("127.0.0.1:") for port in published)
