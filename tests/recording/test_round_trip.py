@@ -17,10 +17,11 @@ from keeper.recording.blocks import HEAD, Reading, blocks
 from keeper.recording.entries import Entry
 from keeper.recording.recorder import begin_entry
 from keeper.recording.replay import Replay
-from keeper.recording.tape import Tape, TapedDecision
+from keeper.recording.tape import Tape, TapedBook, TapedDecision
 from keeper.recording.trial import Listing, Trial
-from keeper.triggers.decision import Rules
-from keeper.triggers.prices import BreakerRules
+from keeper.triggers.book import Book
+from keeper.triggers.decision import Decision, Rules
+from keeper.triggers.prices import Breaker, BreakerRules
 from tests.triggers.desk import Desk
 from tests.triggers.order_making import BTC, SOL, make_order, make_price, market_seen
 
@@ -292,3 +293,29 @@ def test_news_that_a_list_has_made_late_is_late_in_the_replay(tmp_path: Path) ->
     replay = Replay()
     replay.play(read(written(tmp_path / "some.rec", life.tape.take())))
     assert replay.told.decisions == 1
+
+
+def test_whatever_changes_a_decision_leaves_an_entry_and_is_in_a_files_beginning() -> None:
+    """Whoever adds a method or a part of the state is told here what else to do: docs/decisions/0018-record.md."""
+    ask = {"counts", "crossed", "executes", "expired", "get", "levels", "meets", "nearest", "older_than", "orders"}
+    ask |= {"ratchet", "ratchets", "slot", "watched", "held", "markets", "why"}
+    noted_elsewhere = {"still"}  # the slot known before, in the next entry of the order
+    taped = vars(TapedBook).keys() | vars(TapedDecision).keys()
+    methods = {name for kind in (Book, Decision) for name, what in vars(kind).items() if callable(what)}
+    assert {name for name in methods if not name.startswith("_")} - taped == ask | noted_elsewhere
+
+    decision = Decision(RULES[2])
+    parts: list[Any] = [decision, decision.book, decision.prices, decision.feeds, Breaker(BreakerRules())]
+    state = {f"{type(part).__name__}.{name}" for part in parts for name in _fields(part)}
+    assert state == {
+        *("Decision._chain_time_s", "Decision._inactive", "Decision._market_slots", "Decision.book"),
+        *("Decision.breaker", "Decision.feeds", "Decision.prices", "Decision.rules"),
+        *("Book._addresses", "Book._by_address", "Book._markets", "Book._numbers", "Book._records", "Book._step_ppm"),
+        *("Book._tombstones", "Book._watch", "Book._watched", "PriceCache._latest", "PriceCache.offers"),
+        *("PriceCache.reads", "Feeds._latest", "Feeds._max_age_s", "Feeds._max_deviation_ppm"),
+        *("Breaker._markets", "Breaker._rules", "Breaker.trips"),
+    }
+
+
+def _fields(part: Any) -> list[str]:
+    return list(vars(part)) if hasattr(part, "__dict__") else list(part.__slots__)
