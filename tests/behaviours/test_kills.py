@@ -129,7 +129,10 @@ async def killed_at(scene: Scene, point: str, *, armed: bool = False) -> None:
     sent = "launched" if armed else "sent"
     await scene.armed(*((sent, "recovering") if point == "recovering" else (point,)))
     if point == "relay_journaled":
-        order = await place_by_api(scene, trader, stand.world.market_state(market).symbol)
+        with stand.held():  # what the user signed can land until the next life has sent it
+            order = await place_by_api(scene, trader, stand.world.market_state(market).symbol)
+            await until(lambda: lives.kills[point] > killed)
+            await until(lambda: bool(stand.sent(order)))
     else:
         order = stand.order(trader, market)
         await stand.known(order)
@@ -152,7 +155,6 @@ async def killed_at(scene: Scene, point: str, *, armed: bool = False) -> None:
             stand.bank.advance()
             await until(lambda: lives.kills[point] > killed)
     elif point == "relay_journaled":
-        await scene.died_at(point, killed)
         await stand.reach(order, OrderState.OPEN)
         fall()
     else:

@@ -159,7 +159,10 @@ async def test_an_event_loop_that_is_held_up_ends_the_keeper(world: World, tmp_p
 async def test_a_loop_that_is_stuck_lets_the_watchdog_bite(loop: str, world: World, tmp_path: Path) -> None:
     """The loop stands still; the others go on, and so does the API. The next process finishes the work."""
     turns = {"executor": 1, "lander": 4, "watch": 40}[loop]
-    config = KeeperConfig.beside(world, tmp_path, health={"stalled_after_s": 3.5}, rpc=BRISK | {"deadline_s": 0.6})
+    # An armed attempt goes out past the executor's loop.
+    health, execution = {"stalled_after_s": 3.5}, {"armed_a_side": 0}
+    rpc = BRISK | {"deadline_s": 0.6}
+    config = KeeperConfig.beside(world, tmp_path, health=health, execution=execution, rpc=rpc)
     market, trader = world.market(), world.trader()
     order = world.place(trader, market, stop_price_1e6=98_000_000)
     async with supervised(config, str(tmp_path / "notify"), watchdog_s=1.5, stall_at=f"{loop}:{turns}") as (
