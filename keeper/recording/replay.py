@@ -6,6 +6,7 @@ Each answer is held against the recorded one. `keeper.recording.trial` asks what
 from __future__ import annotations
 
 import datetime
+import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -24,12 +25,21 @@ from keeper.triggers.checkpoint import Checkpoint, price_of, restored
 from keeper.triggers.decision import Decision, Rules
 from keeper.triggers.watchlist import Watched
 
-_key: Final = Pubkey.from_bytes
 _encode: Final = msgspec.msgpack.Encoder().encode
 _WATCHED: Final = tuple(Watched)
 _NOBODY: Final = Pubkey.default()
 _FILLED: Final = int(OnchainStatus.FILLED)
 _NEWS: Final = frozenset({Change.NEW, Change.CHANGED})
+
+
+_SENSELESS: Final = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, struct.error)
+
+
+def key_of(raw: bytes) -> Pubkey:
+    """A public key from its 32 bytes. ValueError for any other number of them."""
+    if len(raw) != 32:
+        raise ValueError("a public key has 32 bytes")  # solders would panic
+    return Pubkey.from_bytes(raw)
 
 
 class Different(KeeperError):
@@ -78,7 +88,7 @@ class Told:
 
     def market(self, address: bytes) -> str:
         """The market's name, or its address while that is not known."""
-        return self.symbols.get(address) or str(_key(address))
+        return self.symbols.get(address) or str(key_of(address))
 
     def count(self, decisions: Decided, at_ns: int) -> None:
         """Count recorded decisions, and keep the first of each order."""
@@ -144,7 +154,7 @@ class Replay:
                 told.at_ns = entry[1]
                 plays[entry[0]](*entry[1:])
                 told.entries += 1
-        except (KeyError, IndexError, TypeError, ValueError, msgspec.ValidationError) as e:
+        except _SENSELESS as e:
             raise KeeperError(f"Entry {told.entries + 1} makes no sense ({e!r}): {str(entry)[:200]}") from e
 
     # -- what a recording is
@@ -209,7 +219,7 @@ class Replay:
         decision = self.decision
         address = self._keys.get(market)
         if address is None:
-            address = self._keys[market] = _key(market)
+            address = self._keys[market] = key_of(market)
         # The decision reads no more of it than this.
         seen = Market(address, "", "", _NOBODY, 0, 0, 0, active, price_1e6, updated_at_s, slot)
         self._same("news of a market", taken, decision.on_market(MarketSeen(seen, at_ns)))
@@ -218,23 +228,23 @@ class Replay:
 
     def _feed(self, at_ns: int, _source: str, market: bytes, price: Any, taken: bool) -> None:
         news = None if price is None else price_of(price)
-        self._same("news of a feed", taken, self.decision.on_feed(_key(market), news))
+        self._same("news of a feed", taken, self.decision.on_feed(key_of(market), news))
 
     def _time(self, at_ns: int, _source: str, slot: int, unix_time_s: int, recorded: Decided) -> None:
         self._decided(recorded, decided(self.decision.on_time(ChainTime(slot, unix_time_s))), at_ns)
 
     def _review(self, at_ns: int, market: bytes, now_s: float, recorded: Decided) -> None:
-        self._decided(recorded, decided(self.decision.review(_key(market), now_s, at_ns)), at_ns)
+        self._decided(recorded, decided(self.decision.review(key_of(market), now_s, at_ns)), at_ns)
 
     def _look(self, at_ns: int, order: bytes, now_s: float, recorded: Decided) -> None:
-        known = self.decision.book.get(_key(order))
+        known = self.decision.book.get(key_of(order))
         action = None if known is None else self.decision.look_at(known, now_s, at_ns)
         self._decided(recorded, [] if action is None else decided([action]), at_ns)
 
     def _order(
         self, at_ns: int, _source: str, order: bytes, slot: int, known_slot: int | None, change: str, fields: Any
     ) -> None:
-        address = _key(order)
+        address = key_of(order)
         self._known(address, known_slot)
         if fields is None:
             known = self.decision.book.get(address)
@@ -244,20 +254,20 @@ class Replay:
         self._same("news of an order", change, self.decision.book.upsert(order_of(address, tuple(fields), slot)).value)
 
     def _gone(self, at_ns: int, _source: str, order: bytes, slot: int, known_slot: int | None, known: bool) -> None:
-        address = _key(order)
+        address = key_of(order)
         self._known(address, known_slot)
         self._same("an order that is gone", known, self.decision.book.remove(address, slot))
 
     def _closed(self, at_ns: int, _source: str, order: bytes, slot: int, known_slot: int | None, known: bool) -> None:
-        address = _key(order)
+        address = key_of(order)
         self._known(address, known_slot)
         self._same("an order that is not pending", known, self.decision.book.close(address, slot))
 
     def _revived(self, _at_ns: int, order: bytes) -> None:
-        self.decision.book.forget_end(_key(order))
+        self.decision.book.forget_end(key_of(order))
 
     def _watch(self, _at_ns: int, order: bytes, watched: int) -> None:
-        self.decision.book.watch(_key(order), _WATCHED[watched])
+        self.decision.book.watch(key_of(order), _WATCHED[watched])
 
     def _known(self, address: Pubkey, slot: int | None) -> None:
         """A list may have said the same of an order again, as of a later slot: no entry of its own told that."""
@@ -296,7 +306,7 @@ class Replay:
 def words(told: Told, decisions: Decided) -> Iterator[str]:
     """Each decision for people."""
     for what, order, *rest in decisions:
-        name = str(_key(order))
+        name = str(key_of(order))
         if what == entries.EXPIRED:
             yield f"note that {name} is expired"
             continue

@@ -5,17 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final
 
-from solders.pubkey import Pubkey
-
 from keeper.domain.orders import OnchainStatus, order_of
 from keeper.recording import entries
 from keeper.recording.entries import Decided
-from keeper.recording.replay import Replay, Trigger, first_triggers
+from keeper.recording.replay import Replay, Trigger, first_triggers, key_of
 from keeper.triggers.book import Change
 from keeper.triggers.decision import Rules
 from keeper.triggers.watchlist import Watched
 
-_key: Final = Pubkey.from_bytes
 _FILLED: Final = int(OnchainStatus.FILLED)
 _UNREVIEWED: Final = 7
 """So many values an entry of a market has behind its time when that was not reviewed."""
@@ -43,7 +40,7 @@ class Trial(Replay):
         super()._restore()
         if self._state is None:
             for order in self.told.triggers.keys() - self.triggers.keys():
-                self.decision.book.watch(_key(order), Watched.EVERYTHING)
+                self.decision.book.watch(key_of(order), Watched.EVERYTHING)
             for order in self.triggers:
                 self._stop_watching(order)
 
@@ -59,10 +56,10 @@ class Trial(Replay):
                 if what == entries.EXECUTE:
                     self._stop_watching(order)
                 elif what == entries.EXPIRED:
-                    self.decision.book.watch(_key(order), Watched.EXPIRED)
+                    self.decision.book.watch(key_of(order), Watched.EXPIRED)
 
     def _stop_watching(self, order: bytes) -> None:
-        self.decision.book.watch(_key(order), Watched.NOTHING)
+        self.decision.book.watch(key_of(order), Watched.NOTHING)
 
     def _rests_on(self, order: bytes) -> bool:
         """Whether the recorded keeper has triggered it and these rules have not."""
@@ -72,19 +69,19 @@ class Trial(Replay):
         self, at_ns: int, _source: str, order: bytes, slot: int, known_slot: int | None, change: str, fields: Any
     ) -> None:
         if change in _NEWS:
-            self.decision.book.upsert(order_of(_key(order), tuple(fields), slot))
+            self.decision.book.upsert(order_of(key_of(order), tuple(fields), slot))
 
     def _gone(self, at_ns: int, _source: str, order: bytes, slot: int, known_slot: int | None, known: bool) -> None:
         if known and not self._rests_on(order):
-            self.decision.book.remove(_key(order), slot)
+            self.decision.book.remove(key_of(order), slot)
 
     def _closed(self, at_ns: int, _source: str, order: bytes, slot: int, known_slot: int | None, known: bool) -> None:
         if known and not self._rests_on(order):
-            self.decision.book.close(_key(order), slot)
+            self.decision.book.close(key_of(order), slot)
 
     def _ended(self, at_ns: int, source: str, order: bytes, slot: int, status: int) -> None:
         if status != _FILLED:
-            self.decision.book.close(_key(order), slot)
+            self.decision.book.close(key_of(order), slot)
 
     def _watch(self, at_ns: int, order: bytes, watched: int) -> None:
         if order not in self.triggers and order not in self.told.triggers:

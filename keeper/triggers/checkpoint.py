@@ -56,7 +56,7 @@ def price_values(price: Price) -> PriceValues:
 
 def price_of(values: PriceValues) -> Price:
     """The price that these values are."""
-    return Price(Pubkey.from_bytes(values[0]), *values[1:])
+    return Price(Pubkey(values[0]), *values[1:])
 
 
 def dump(decision: Decision) -> tuple[Checkpoint, list[bytes]]:
@@ -93,8 +93,8 @@ def restored(rules: Rules, state: Checkpoint, pages: list[bytes]) -> Decision:
     """A decision in that state, under these rules, which may be others than those it had."""
     decision = Decision(rules)
     decision._chain_time_s = state.chain_time_s
-    decision._market_slots = {Pubkey.from_bytes(market): slot for market, slot in state.market_slots.items()}
-    decision._inactive = {Pubkey.from_bytes(market) for market in state.inactive}
+    decision._market_slots = {Pubkey(market): slot for market, slot in state.market_slots.items()}
+    decision._inactive = {Pubkey(market) for market in state.inactive}
     for price in map(price_of, state.prices):
         decision.prices._latest[price.market] = price
     if decision.breaker is not None:
@@ -110,7 +110,7 @@ def restored(rules: Rules, state: Checkpoint, pages: list[bytes]) -> Decision:
 
 def _fill(book: Book, state: Checkpoint, pages: list[bytes]) -> None:
     for market in state.markets:
-        book._market(Pubkey.from_bytes(market))
+        book._market(Pubkey(market))
     records = book._records
     records._pages, records._used = [bytearray(page) for page in pages], state.rows
     records._free = array("I", state.free)

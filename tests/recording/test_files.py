@@ -15,7 +15,7 @@ from solders.pubkey import Pubkey
 from typer.testing import CliRunner
 
 from keeper.cli import cli
-from keeper.domain.errors import Misconfigured
+from keeper.domain.errors import KeeperError, Misconfigured
 from keeper.domain.reports import Note, Report
 from keeper.recording import entries
 from keeper.recording.blocks import HEAD, Reading, blocks
@@ -325,3 +325,24 @@ def test_a_replay_has_the_speed_that_was_asked_for(tmp_path: Path, recorded: Cal
     result = CliRunner().invoke(cli, ["replay", str(tmp_path / "2026-11-27.rec"), "--speed", "1000"])
     assert f"execute {make_order(1).address}, SOL/USDC at 80 (slot 12)" in result.stdout
     assert result.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["unheard of", 1],
+        [],
+        [entries.WATCH, 1, b"short", 1],
+        [entries.WATCH, 1, bytes(32), 77],
+        [entries.TIME, 1, "rpc", 3],
+        [entries.STATE, 1, {}, 0],
+        [entries.PAGE, 1, b""],
+        [entries.GONE, 1, "rpc", bytes(32), -(2**70), 1, True],
+    ],
+)
+def test_an_entry_that_makes_no_sense_is_named(wrong: list[object]) -> None:
+    replay = Replay()
+    with pytest.raises(KeeperError):
+        replay.play([begin_entry(RULES, PROGRAM, 1, "start"), wrong])
+    with pytest.raises(KeeperError):
+        Replay().play([wrong])
