@@ -20,8 +20,8 @@ from keeper.solana.watch import ProgramWatch
 
 _NOT_OF_ALL: Final = frozenset({"prices", "feeds", "attempts", "consensus", "recording"})
 """Stale prices stop the orders of their market, an attempt that can't be recorded stops its own: not the keeper. But
-while every price is stale the keeper executes nothing. A feed with a fault, nodes that disagree on the consensus, and a
-recording that ended, stop nothing.
+while every price is stale and an order waits for one, the keeper executes nothing. A feed with a fault, nodes that
+disagree on the consensus, and a recording that ended, stop nothing.
 """
 _CLOCK_OLD_S: Final = 30.0
 
@@ -46,14 +46,14 @@ class HealthReport:
 
     def report(self) -> Health:
         """The state of things now."""
-        all_stale = self.execution.desk.all_stale()
+        prices = self._prices()
         checks = (
             self._watch(),
             self._endpoints(),
             self._blockhash(),
             self._chain_clock(),
             self._consensus(),
-            self._prices(all_stale),
+            prices,
             *self._feeds(),
             Check("journal", self.journal.healthy, self.journal.problem or self._keepers()),
             Check("sending", self.execution.gate.is_open, self._sending()),
@@ -63,7 +63,8 @@ class HealthReport:
             Check("recovery", self.recovered, "" if self.recovered else "open attempts are being looked up"),
         )
         ready = all(check.ok for check in checks if check.name not in _NOT_OF_ALL)
-        return Health(live=not self.watchdog.stalled, ready=ready and not all_stale, checks=checks)
+        ready = ready and (prices.ok or not self.execution.desk.all_stale())
+        return Health(live=not self.watchdog.stalled, ready=ready, checks=checks)
 
     def _stuck(self) -> str:
         stalled = self.watchdog.stalled
@@ -144,7 +145,8 @@ class HealthReport:
         slots = f"; {pace.slot_s:.3f} s a slot" if pace.measured else ""
         return Check("consensus", not consensus.dispute, f"{consensus}{slots}")
 
-    def _prices(self, all_stale: bool) -> Check:
+    def _prices(self) -> Check:
+        """Of the markets that an order waits in which the program executes: an old price holds up nothing else."""
         desk, executable = self.execution.desk, self.execution.decision.rules.executable
         waited_for = {market for market, order_type in desk.counts() if order_type in executable}
         stale = []
@@ -152,8 +154,6 @@ class HealthReport:
             executing, why = desk.executing(market)
             if not executing and market.address in waited_for:
                 stale.append(f"{market.symbol}: {why}")
-        if all_stale and not stale:
-            return Check("prices", False, "every market's price is too old to act on")
         return Check("prices", not stale, "; ".join(stale))
 
     def _feeds(self) -> list[Check]:

@@ -144,14 +144,16 @@ async def test_22_a_node_that_is_behind_is_benched_and_comes_back(tmp_path: Path
         assert keeper.http_url
 
 
-async def test_a_keeper_whose_prices_are_all_too_old_says_so_though_no_order_waits(stand: Stand) -> None:
-    stand.world.market()
+async def test_a_keeper_whose_prices_are_all_too_old_is_not_ready_once_an_order_waits(stand: Stand) -> None:
+    market = stand.world.market()
+    stand.world.set_price(market, 96 * USDC)
+    stand.bank.advance_clock(600)
     async with stand.keeper():
-        await stand.told("prices", lambda sentence: not sentence)
+        assert (await stand.readiness("prices"))[0], "no order waits for one"
         assert (await stand.get("/readyz")).status_code == 200
-        stand.bank.advance_clock(600)
-        await stand.told("prices", lambda sentence: sentence == "every market's price is too old to act on")
-        assert (await stand.get("/readyz")).text.startswith("[-] prices: every market's price")
+        stand.order(stand.world.trader(), market)
+        await stand.told("prices", lambda sentence: "old" in sentence)
+        assert (await stand.get("/readyz")).text.startswith("[-] prices: ")
 
 
 async def test_22_another_chains_journal_is_refused(stand: Stand, tmp_path: Path) -> None:
