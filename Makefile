@@ -40,7 +40,7 @@ ifeq ($(ARGS),)
 endif
 
 .PHONY: test-long
-test-long: $(STAMP) ## run the long ones: a short campaign, recovery of 10,000 orders, a slow chain, the compiler
+test-long: $(STAMP) ## run the long ones: a short campaign, recovery of 10,000 orders, each screen of the pages, the compiler
 	@$(PYTEST) -n 2 -m long $(ARGS)
 
 .PHONY: install-check

@@ -74,6 +74,7 @@ print(json.dumps([told, found]))
 """
 
 
+@pytest.mark.long
 async def test_a_generated_client_places_waits_for_amends_and_cancels(folder: Path, tmp_path: Path) -> None:
     async with World.open(slot_ms=25) as world:
         world.market("SOL/USDC", price_1e6=100_000_000)

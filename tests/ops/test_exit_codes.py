@@ -20,7 +20,7 @@ STARTING = ["keeper.cli", "typer", "keeper.commands.run", "pydantic", "keeper.co
 """What has just been imported, in this order, by the time that the signal comes."""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
 @pytest.mark.parametrize("module", STARTING)
 def test_a_signal_during_the_start_ends_the_keeper_with_0(module: str, number: signal.Signals, tmp_path: Path) -> None:
     """Python itself says how far the start is: it names each module that it has imported."""

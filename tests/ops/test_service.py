@@ -155,7 +155,9 @@ async def test_an_event_loop_that_is_held_up_ends_the_keeper(world: World, tmp_p
     assert b"<lambda>" in done.stderr, "it shows what held it up"
 
 
-@pytest.mark.parametrize("loop", ["executor", "lander", "watch"])
+@pytest.mark.parametrize(
+    "loop", ["executor", *(pytest.param(loop, marks=pytest.mark.long) for loop in ("lander", "watch"))]
+)
 async def test_a_loop_that_is_stuck_lets_the_watchdog_bite(loop: str, world: World, tmp_path: Path) -> None:
     """The loop stands still; the others go on, and so does the API. The next process finishes the work."""
     turns = {"executor": 1, "lander": 4, "watch": 40}[loop]

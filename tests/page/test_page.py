@@ -178,6 +178,7 @@ async def test_the_page_to_try_the_api(scene: Busy) -> None:
         await scene.do(scene.window.screenshot, Path(folder) / "docs.png")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize(("width", "height"), [(1400, 900), (390, 844)])
 async def test_each_screen_and_theme(scene: Busy, tmp_path: Path, width: int, height: int, dark: bool) -> None:
@@ -197,6 +198,7 @@ async def test_each_screen_and_theme(scene: Busy, tmp_path: Path, width: int, he
     await scene.run("localStorage.clear()")
 
 
+@pytest.mark.long
 async def test_a_keeper_that_is_gone_is_shown(tmp_path: Path, window: Browser) -> None:
     async with busy(tmp_path, window) as scene:
         await open_page(scene)

@@ -174,6 +174,7 @@ async def test_change_an_order(scene: Scene) -> None:
     assert (order.stop_price_1e6, order.size_1e6, order.leverage) == (92_500_000, 1_000_000, 5), "the rest stays"
 
 
+@pytest.mark.long
 async def test_cancel_all(scene: Scene) -> None:
     world, trader = scene.world, scene.world.trader()
     market = world.market("ALL/USDC")
@@ -186,6 +187,7 @@ async def test_cancel_all(scene: Scene) -> None:
     assert await scene.run("testWallet.asked.length") == 2, "sixteen fit into one transaction"
 
 
+@pytest.mark.long
 async def test_a_wallet_that_refuses(scene: Scene) -> None:
     trader = scene.world.trader()
     scene.world.market("REFUSE/USDC")
@@ -204,6 +206,7 @@ async def test_a_wallet_that_refuses(scene: Scene) -> None:
     assert len(orders_of(scene, trader)) == 1
 
 
+@pytest.mark.long
 async def test_a_wallet_that_alters_the_transaction(scene: Scene) -> None:
     trader = scene.world.trader()
     scene.world.market("ALTER/USDC")
@@ -222,6 +225,7 @@ async def test_a_wallet_without_a_margin_account_is_warned(scene: Scene) -> None
     assert await scene.run("document.querySelector('#margin').hidden")
 
 
+@pytest.mark.long
 async def test_what_took_too_long_to_sign_is_prepared_anew_and_placed_once(scene: Scene) -> None:
     world, trader = scene.world, scene.world.trader()
     world.market("LATE/USDC")
@@ -255,6 +259,7 @@ async def test_what_the_wallet_sent_by_itself_is_not_placed_again(scene: Scene) 
     assert len(orders_of(scene, trader)) == 1
 
 
+@pytest.mark.long
 async def test_what_is_closed_before_it_is_signed_goes_nowhere(scene: Scene) -> None:
     trader = scene.world.trader()
     scene.world.market("CLOSED/USDC")
@@ -284,6 +289,7 @@ async def test_a_field_that_is_wrong_is_named(scene: Scene) -> None:
     assert await scene.run("testWallet.asked.length") == 0
 
 
+@pytest.mark.long
 async def test_the_page_remembers_its_wallet_and_follows_its_accounts(scene: Scene) -> None:
     trader = scene.world.trader()
     scene.world.market("STAYS/USDC")
@@ -310,6 +316,7 @@ async def test_the_picture_fires_from_the_side_that_the_keeper_fires_from(scene:
             assert falls is (fires_of(kind, side, REVISION_0_2) is Fires.AT_OR_BELOW), (kind, side)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize(("width", "height"), [(1440, 900), (360, 780)])
 async def test_each_screen_and_theme(scene: Scene, tmp_path: Path, width: int, height: int, dark: bool) -> None:

@@ -45,6 +45,7 @@ def test_one_seed_is_one_run_to_the_byte() -> None:
     assert last_line("--episodes", "9", "--seed", "6", "--workers", "2", hash_seed=1) != last
 
 
+@pytest.mark.long
 def test_a_planted_fault_is_found_told_and_made_short() -> None:
     code, text = simulate("--plant", "no-fsync", "--episodes", "20", "--workers", "1")
     assert code == 1
