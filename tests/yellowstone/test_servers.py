@@ -20,11 +20,12 @@ SECRET = "5ecret-t0ken"
 
 
 @asynccontextmanager
-async def scripted(methods: dict[str, Any]) -> AsyncIterator[str]:
-    """A gRPC server with these methods of the service; its host and port."""
+async def scripted(methods: dict[str, Any], tls: Any = None) -> AsyncIterator[str]:
+    """A gRPC server with these methods of the service, over TLS with these credentials; its host and port."""
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("geyser.Geyser", methods),))
-    port = server.add_insecure_port("127.0.0.1:0")
+    any_port = "127.0.0.1:0"
+    port = server.add_insecure_port(any_port) if tls is None else server.add_secure_port(any_port, tls)
     await server.start()
     yield f"127.0.0.1:{port}"
     await server.stop(0)
