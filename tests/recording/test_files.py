@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from solders.pubkey import Pubkey
 from typer.testing import CliRunner
@@ -46,7 +46,7 @@ def read(path: Path) -> tuple[list[Entry], int]:
     return [tuple(entry) for some in reading.entries() for entry in some], reading.torn
 
 
-@settings(derandomize=True, deadline=None, max_examples=25)
+@settings(derandomize=True, deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(counts=st.lists(st.integers(1, 2_000), min_size=1, max_size=2), data=st.data())
 def test_a_torn_file_is_read_up_to_where_it_is_whole(
     tmp_path_factory: pytest.TempPathFactory, counts: list[int], data: st.DataObject

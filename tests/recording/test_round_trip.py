@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from solders.pubkey import Pubkey
 
@@ -25,7 +25,7 @@ from keeper.triggers.prices import Breaker, BreakerRules
 from tests.triggers.desk import Desk
 from tests.triggers.order_making import BTC, SOL, make_order, make_price, market_seen
 
-FEW = settings(derandomize=True, deadline=None, max_examples=60)
+FEW = settings(derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 RULES = [
     Rules(breaker=None, max_actions=1),
     Rules(breaker=BreakerRules(trip_ppm=300_000, settle_ppm=200_000, settle_updates=2)),
