@@ -232,7 +232,9 @@ class Bystander:
         *,
         task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
-        await run_api(ports, host, port, wallets, listener=self._how.listener.dup(), task_status=task_status)
+        # It is closed also when this ends before anybody serves on it.
+        with contextlib.closing(self._how.listener.dup()) as listener:
+            await run_api(ports, host, port, wallets, listener=listener, task_status=task_status)
 
 
 @dataclass(frozen=True, slots=True)
