@@ -7,6 +7,7 @@ import contextlib
 import functools
 import math
 import queue
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
@@ -54,6 +55,7 @@ class Reader:
         self._machine = machine
         self._readers: queue.LifoQueue[Queries] = queue.LifoQueue()
         self._reading = anyio.CapacityLimiter(_READERS)
+        self._closed = threading.Event()
 
     def __repr__(self) -> str:
         return f"<Reader {self.name}>"
@@ -64,9 +66,11 @@ class Reader:
         return self.home.name
 
     def close(self) -> None:
-        """Close the connections."""
-        while not self._readers.empty():
-            self._readers.get_nowait().close()
+        """Close the connections. What is being read is read to its end; who asks from now on gets a JournalError."""
+        self._closed.set()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._readers.get_nowait().close()
 
     async def read(self, work: Callable[[Queries], T]) -> T:
         """Run queries in a reader's thread. Raises JournalError when the journal can't be read."""
@@ -75,6 +79,8 @@ class Reader:
 
     def _read(self, work: Callable[[Queries], T]) -> T:
         with self.home.translated():
+            if self._closed.is_set():
+                raise JournalError("The journal is closed.")
             try:
                 queries = self._readers.get_nowait()
             except queue.Empty:
@@ -83,6 +89,8 @@ class Reader:
                 return work(queries)
             finally:
                 self._readers.put(queries)
+                if self._closed.is_set():
+                    self.close()
 
     order = _query(Queries.order)
     orders = _query(Queries.orders)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,11 +33,32 @@ from keeper.journal.sqlite import statements as statements_of
 from keeper.journal.sqlite.files import open_reader, open_writer
 from keeper.journal.touched import Rows, Wanted
 from tests.journal.journal_making import MARKET, key, make_attempt, make_order, make_prepared
-from tests.support import BOUND_S
+from tests.support import BOUND_S, until
 
 pytestmark = pytest.mark.anyio
 ACTIVE = [state for state in OrderState if not state.terminal]
 HISTORY = [state for state in OrderState if state.terminal]
+
+
+async def test_a_closed_journal_is_read_no_more_and_what_is_being_read_leaves_no_connection(
+    place: Path | str,
+) -> None:
+    reading, closed = threading.Event(), threading.Event()
+
+    def read(queries: Queries) -> int:
+        reading.set()
+        assert closed.wait(BOUND_S)
+        return queries.last_change_id()
+
+    async with anyio.create_task_group() as tasks, Journal.open(place) as journal:
+        tasks.start_soon(journal.read, read)
+        await until(reading.is_set)
+        journal.close()
+        closed.set()
+        with pytest.raises(JournalError, match="closed"):
+            await journal.read(Queries.last_change_id)
+        await until(lambda: journal._reading.borrowed_tokens == 0)
+        assert journal._readers.empty()
 
 
 async def test_orders_by_every_filter_page_by_page(place: Path | str) -> None:
