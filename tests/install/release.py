@@ -66,6 +66,11 @@ def prepared(root: Path) -> tuple[str, str, str]:
     section = re.search(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d\n(.*?)(?=^## |\Z)", changelog, re.M | re.S)
     if section is None or not section[1].strip():
         raise Refused(f"CHANGELOG.md has no section '## [{version}] - YYYY-MM-DD'; name what is unreleased so.")
+    unreleased = re.search(r"^## \[Unreleased\]\n(.*?)(?=^## |\Z)", changelog, re.M | re.S)
+    if unreleased is not None and unreleased[1].strip():
+        raise Refused(
+            f"CHANGELOG.md has entries under [Unreleased]; put them below '## [{version}]', or raise the version."
+        )
     return version, _git(root, "describe", "--always", "--abbrev=12", "--exclude=*"), section[1].strip()
 
 

@@ -99,6 +99,13 @@ def test_a_check_that_fails_ends_it(clone: Path) -> None:
     assert git(clone, "tag", "--list") == ""
 
 
+def test_what_the_changelog_calls_unreleased_is_not_released(clone: Path) -> None:
+    (clone / "CHANGELOG.md").write_text(f"## [Unreleased]\n\n- Something.\n\n{SECTION}")
+    commit(clone)
+    with pytest.raises(Refused, match=r"has entries under \[Unreleased\]"):
+        prepared(clone)
+
+
 def test_the_changelog_is_by_version_newest_first() -> None:
     headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert headings[0] == "[Unreleased]"
