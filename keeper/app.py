@@ -26,7 +26,6 @@ from keeper.config.wallets import bearers, load_wallets
 from keeper.domain.errors import HandedOver
 from keeper.domain.reports import Note
 from keeper.execution.assembly import Execution
-from keeper.execution.balance import RecentFees
 from keeper.execution.deployment import Deployment
 from keeper.execution.purse import spent_before, utc_day
 from keeper.execution.relay import RelayDesk
@@ -42,9 +41,9 @@ from keeper.recording.tape import Heard
 from keeper.runtime.gauges import Gauges
 from keeper.runtime.genesis import hold_to_genesis
 from keeper.runtime.health import HealthReport
-from keeper.runtime.market_names import MarketNames
 from keeper.runtime.outside import REAL_WORLD, Outside
 from keeper.runtime.standby import Bystander, StandingBy, home_for
+from keeper.runtime.upkeep import look_after
 from keeper.runtime.watchdog import Loop, Watchdog
 from keeper.solana.allowance import Allowance, UsersPool
 from keeper.solana.client import ChainClient
@@ -64,15 +63,9 @@ from keeper.venue.venue import Venue
 
 _SWITCH_INTERVAL_S: Final = 0.000_5
 _CLOCK_EVERY_S: Final = 5.0
-_ARM_EVERY_S: Final = 0.5
-_BALANCE_EVERY_S: Final = 10.0
-_LOST_EVERY_S: Final = 1.0
-_FEES_EVERY_S: Final = 10.0
-_PROGRAM_EVERY_S: Final = 5.0
 _CONSENSUS_EVERY_S: Final = 10.0
 _SILENCE_EVERY_S: Final = 1.0
 _GAUGES_EVERY_S: Final = 2.0
-_NAMES_EVERY_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,17 +222,10 @@ async def _work(
                 tg.start_soon(feed_watch.run, name="feeds")
             pull = MarketPull(client, venue, lambda: router.markets, told_by("pull").on_event, metrics.oracle_asks.inc)
             silent = PullWhenSilent(pull, watches, silent_s=settings.rpc.silence_s / 2)
-            recent = RecentFees(client, lambda: router.markets, execution.fees)
             gauges = Gauges(metrics, execution, client, watches, health.feeds, journal, health.report, lag, recorder)
-            schedule.every(_BALANCE_EVERY_S, execution.balance.look, "balance", tg)
-            schedule.every(_ARM_EVERY_S, execution.arming.look, "arming", tg)
-            schedule.every(_LOST_EVERY_S, execution.recovery.look, "lost", tg)
-            schedule.every(journal.retention.prune_every_s, journal.prune, "retention", tg)
-            schedule.every(_FEES_EVERY_S, recent.look, "fees", tg)
-            schedule.every(_PROGRAM_EVERY_S, partial(deployment.look, execution.gate), "program", tg)
+            look_after(schedule, tg, client, journal, execution, deployment)
             schedule.every(_SILENCE_EVERY_S, silent.look, "prices", tg)
             schedule.every(_GAUGES_EVERY_S, gauges.update, "gauges", tg)
-            schedule.every(_NAMES_EVERY_S, MarketNames(journal, router.markets).look, "market-names", tg)
             await tg.start(watchdog.run, name="watchdog")
             on_ready(_ready(f"http://{settings.http.host}:{port}", venue, execution, health, watchdog))
             telemetry.report(Note("keeper.ready", f"{program!r}, {len(execution.decision.book)} orders resting"))
@@ -247,11 +233,7 @@ async def _work(
 
 
 def _journal(
-    settings: Settings,
-    home: Home,
-    telemetry: Telemetry,
-    outside: Outside,
-    bystander: Bystander | None,
+    settings: Settings, home: Home, telemetry: Telemetry, outside: Outside, bystander: Bystander | None
 ) -> AbstractAsyncContextManager[Journal]:
     return Journal.open(
         home,

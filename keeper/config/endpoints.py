@@ -7,7 +7,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
-from keeper.config.settings import RpcSettings
+from keeper.config.sources import RpcSettings
 from keeper.domain.errors import Misconfigured
 from keeper.solana.sockets import Connect
 from keeper.solana.sources import SocketSource, Source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from solders.pubkey import Pubkey
 
-from keeper.config.settings import PriceSettings
+from keeper.config.sources import PriceSettings
 from keeper.venue.prices.layouts import KINDS
 from keeper.venue.prices.quote import Demands
 from keeper.venue.prices.watching import Feed

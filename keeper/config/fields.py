@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
@@ -82,16 +81,3 @@ class Section(BaseModel):
     """A table of settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class RecordSettings(Section):
-    """A recording of what came in and what was decided, for `keeper replay` (docs/record.md)."""
-
-    folder: Path | None = Field(None, description="where to write it, a file a UTC day; unset: nothing is recorded")
-    keep_days: int = Field(7, ge=1, le=3_650, description="files are removed after so many days")
-    max_bytes: int = Field(
-        4_000_000_000,
-        ge=1_000_000,
-        description="most that all files may take together, in bytes: the oldest go first, and a day that takes more "
-        "by itself is recorded up to there",
-    )
