@@ -322,7 +322,7 @@ class Router:
             self._flights.remove(flight)
             self._armory.ended(flight)
         for event in verdict.news:
-            self._take_in(event)
+            self.on_event(event)
         if verdict.following is not None:
             take_effect(verdict.following, self.orders, time.monotonic())
         for ended, slot in verdict.ended.items():

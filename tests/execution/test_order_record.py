@@ -107,8 +107,8 @@ class OrderRecords(Surroundings):
             self.failures[flight.attempt.order, known[1].created_at] -= 1
 
     @rule(ago=st.sampled_from([0, 0, 3]), lacks=st.sets(ONE, max_size=1))
-    def the_keeper_is_killed_and_started(self, ago: int, lacks: set[Pubkey]) -> None:
-        """The first list may be old, or break off."""
+    def the_keeper_is_killed_and_started(self, ago: int, lacks: set[Pubkey], *, polls: bool = False) -> None:
+        """The first list may be old, or break off; with `polls` the attempts are asked about while it comes."""
         self.loop.kill()
         self.begin_life()
         life, slot = self.life, max(100, self.chain.slot - ago)
@@ -125,6 +125,8 @@ class OrderRecords(Surroundings):
                     load.add([(bytes(address), fields_of(account))], slot)
                     self.hear(address, account, slot)
             self.loop.start(life)
+            for flight in self.flights() if polls else []:
+                await life.poll(flight)
             await life.router.end_load(load)
             await life.recovery.reconcile()
 
@@ -315,6 +317,16 @@ def test_a_cancel_in_the_air_holds_up_the_next_order_too(keeper: OrderRecords) -
     assert reasons(keeper) == {Reason.CANCEL}
     keeper.a_transaction_is_asked_for(0, True)
     assert reasons(keeper) == {Reason.ATTEMPT}
+
+
+def test_what_the_end_of_a_cancel_tells_while_a_first_list_comes_is_not_lost(keeper: OrderRecords) -> None:
+    keeper.its_user_has_the_keeper_cancel_it(A)
+    keeper.a_transaction_lands(1, "ConditionNotMet", False, False, False)
+    keeper.chain.slot += 1
+    keeper.the_chain_votes(True, True)
+    keeper.the_keeper_is_killed_and_started(0, {A}, polls=True)
+    assert keeper.life.book.get(A) is not None
+    assert len(keeper.life.book) == 1
 
 
 def test_an_attempt_goes_on_when_the_cancel_laid_over_it_comes_to_nothing(keeper: OrderRecords) -> None:
