@@ -11,9 +11,10 @@ from keeper.journal.journal import Followed as Followed
 from keeper.journal.journal import Journal as Journal
 from keeper.journal.journal import Observed as Observed
 from keeper.journal.journal import Reader as Reader
-from keeper.journal.looking import NAME as NAME
-from keeper.journal.looking import SERVICE as SERVICE
+from keeper.journal.looking import Holder as Holder
 from keeper.journal.looking import Inspection as Inspection
+from keeper.journal.looking import keeper_names as keeper_names
+from keeper.journal.looking import working_lease as working_lease
 from keeper.journal.ops import AddAttempt as AddAttempt
 from keeper.journal.ops import AddPrepared as AddPrepared
 from keeper.journal.ops import AddSpend as AddSpend

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -79,6 +80,16 @@ class Holder:
     term: int
     since: float
     left_s: float
+
+
+def working_lease(leases: Iterable[Holder]) -> Holder | None:
+    """The lease of the keeper that works; None while none does, and for a journal that is a file."""
+    return next((lease for lease in leases if lease.what == SERVICE), None)
+
+
+def keeper_names(leases: Iterable[Holder]) -> list[str]:
+    """The keepers that run on the journal, those that stand by included."""
+    return [lease.holder for lease in leases if lease.what.startswith(NAME)]
 
 
 @dataclass(frozen=True, slots=True)

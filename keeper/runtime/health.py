@@ -10,7 +10,7 @@ from typing import Final
 from keeper.domain.errors import ChainError
 from keeper.domain.health import Check, FeedShown, Health
 from keeper.execution.assembly import Execution
-from keeper.journal import NAME, SERVICE, Journal
+from keeper.journal import Journal, keeper_names, working_lease
 from keeper.recording.recorder import RECORDING, Recorder
 from keeper.runtime.watchdog import Watchdog
 from keeper.solana.client import ChainClient
@@ -71,11 +71,11 @@ class HealthReport:
         return f"stuck, and only a restart helps: {', '.join(stalled)}" if stalled else ""
 
     def _keepers(self) -> str:
-        held = next((lease for lease in self.journal.leases if lease.what == SERVICE), None)
+        leases = self.journal.leases
+        held = working_lease(leases)
         if held is None:
             return ""
-        names = [lease.holder for lease in self.journal.leases if lease.what.startswith(NAME)]
-        others = [name for name in names if name != held.holder]
+        others = [name for name in keeper_names(leases) if name != held.holder]
         return f"held by {held.holder} in term {held.term}; {', '.join(others) or 'nobody'} stands by"
 
     def _sending(self) -> str:

@@ -26,8 +26,7 @@ from keeper.http.api import run_api
 from keeper.http.edge.clients import Tokens
 from keeper.http.orders.managed import ManagedWallet
 from keeper.http.ports import ApiPorts
-from keeper.journal import NAME, SERVICE, Home, Observed, Queries, home_of
-from keeper.journal.looking import Holder
+from keeper.journal import Holder, Home, Observed, Queries, home_of, keeper_names, working_lease
 from keeper.journal.machine import Machine
 from keeper.journal.records import PreparedRow
 from keeper.solana.allowance import UsersPool
@@ -113,7 +112,8 @@ class BystandersHealth:
 
     def holder(self) -> str:
         """Who works; empty when nobody does."""
-        return next((lease.holder for lease in self._journal.leases if lease.what == SERVICE), "")
+        held = working_lease(self._journal.leases)
+        return "" if held is None else held.holder
 
     def report(self) -> Health:
         """See HealthReport."""
@@ -217,7 +217,7 @@ class Bystander:
             # What was last heard of a database that is away says nothing of now.
             leases = () if self._journal.problem else self._journal.leases
             tell_leases(self._metrics, leases, standing_by=True)
-            service = next((lease for lease in leases if lease.what == SERVICE), None)
+            service = working_lease(leases)
             was_late, late = late, service is not None and service.left_s < self._lease_s / 3
             if late and not was_late:
                 self._metrics.lease_late.inc()
@@ -248,9 +248,9 @@ class NothingToRelay:
 
 def tell_leases(metrics: ServiceMetrics, leases: Sequence[Holder], *, standing_by: bool) -> None:
     """Who holds what, as metrics."""
-    service = next((lease for lease in leases if lease.what == SERVICE), None)
+    service = working_lease(leases)
     metrics.standing_by.set(standing_by)
-    metrics.keepers.set(sum(lease.what.startswith(NAME) for lease in leases))
+    metrics.keepers.set(len(keeper_names(leases)))
     metrics.lease_left.set(0.0 if service is None else service.left_s)
     if service is not None:
         metrics.lease_term.set(service.term)

@@ -19,7 +19,7 @@ from keeper.http.models import Address, Answer
 from keeper.http.models import Request as Body
 from keeper.http.ports import ApiPorts, Brakes
 from keeper.http.reading.health import HealthView, health_view
-from keeper.journal import NAME, SERVICE
+from keeper.journal import keeper_names, working_lease
 from keeper.venue.venue import decode_order
 
 _NO_JOURNAL: Final = "The journal can't be written now; nothing was changed."
@@ -164,11 +164,10 @@ async def drain(request: Request) -> Response:
     """
     ports = part(request, ApiPorts)
     leases = await ports.journal.holders()
-    held = next((lease for lease in leases if lease.what == SERVICE), None)
+    held = working_lease(leases)
     if held is None:
         raise Problem("nobody_stands_by", "Only a journal in PostgreSQL is handed over: see docs/scale.md.")
-    names = [lease.what.removeprefix(NAME) for lease in leases if lease.what.startswith(NAME)]
-    others = [name for name in names if name != held.holder]
+    others = [name for name in keeper_names(leases) if name != held.holder]
     if not others:
         raise Problem("nobody_stands_by", "Start another keeper on this journal, or stop this one if it has to go.")
     ports.hand_over()

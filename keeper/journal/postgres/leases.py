@@ -17,7 +17,7 @@ from typing import Any, Final
 import psycopg
 
 from keeper.domain.errors import JournalBusy
-from keeper.journal.looking import NAME, SERVICE, Holder
+from keeper.journal.looking import NAME, SERVICE, Holder, working_lease
 from keeper.journal.postgres.connection import Database, Place, explain, take_turn
 
 _TAKE: Final = """
@@ -89,9 +89,9 @@ class Leases:
                 self.held = tuple(holders(self._db))
                 if self.term:
                     return None
-                holder = next((lease.holder for lease in self.held if lease.what == SERVICE), None)
-                if holder is not None or yields:
-                    return holder or ""
+                working = working_lease(self.held)
+                if working is not None or yields:
+                    return "" if working is None else working.holder
                 began_s = _now_s()
                 if term := self._took(SERVICE):
                     self.term, self._good_until_s = term, began_s + 0.9 * self._lease_s
