@@ -13,15 +13,7 @@ from typing import Final, Literal, Self, cast
 from pydantic import BaseModel, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from keeper.config.fields import (
-    Address,
-    Digest,
-    Network,
-    Origin,
-    PostgresUrl,
-    Section,
-    Share,
-)
+from keeper.config.fields import Address, Digest, Network, Origin, PostgresUrl, Section, Share
 from keeper.config.sources import PriceSettings, RpcSettings
 
 CALLS_A_TURN: Final = 5

@@ -106,8 +106,6 @@ class Router:
 
     def _take_in(self, event: Event) -> None:
         match event:
-            case MarketSeen():
-                self._market(event)
             case FeedSeen(market, price, at_ns) if self.decision.on_feed(market, price):
                 self._review(market, at_ns)
             case OrderSeen(order):

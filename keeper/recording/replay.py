@@ -17,10 +17,9 @@ from solders.pubkey import Pubkey
 from keeper.domain.decimals import decimal
 from keeper.domain.errors import KeeperError
 from keeper.domain.events import ChainTime, MarketSeen
-from keeper.domain.orders import Market, OnchainStatus, fields_of, order_of
+from keeper.domain.orders import Market, fields_of, order_of
 from keeper.recording import entries
 from keeper.recording.entries import Decided, Entry, decided
-from keeper.triggers.book import Change
 from keeper.triggers.checkpoint import Checkpoint, price_of, restored
 from keeper.triggers.decision import Decision, Rules
 from keeper.triggers.watchlist import Watched
@@ -28,10 +27,6 @@ from keeper.triggers.watchlist import Watched
 _encode: Final = msgspec.msgpack.Encoder().encode
 _WATCHED: Final = tuple(Watched)
 _NOBODY: Final = Pubkey.default()
-_FILLED: Final = int(OnchainStatus.FILLED)
-_NEWS: Final = frozenset({Change.NEW, Change.CHANGED})
-
-
 _SENSELESS: Final = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, struct.error)
 
 
