@@ -11,8 +11,8 @@ So each test here also shows promises 1 and 2 for its own fault; `open` fails th
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from tests.behaviours.edited_node import EditedNode
 from tests.chaos.proxy import FaultProxy, Script
 from tests.chaos.witness import Witness
 from tests.support import BOUND_S, KeeperConfig, Trader, World, until
+from tests.support.blocks import Blocks
 
 USDC: Final = 1_000_000
 SOL: Final = 1_000_000_000
@@ -99,7 +100,10 @@ class Stand:
     asked: list[dict[str, Any]] = field(default_factory=list)
     """Each call to the first endpoint, with its parameters."""
     ready: Ready | None = None
-    _held: int = 0
+    blocks: Blocks = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.blocks = Blocks(self.bank, BLOCK_S)
 
     @classmethod
     @asynccontextmanager
@@ -142,10 +146,10 @@ class Stand:
             stand = cls(world, proxies, scripts, nodes, config, witness)
             for i, proxy in enumerate(proxies):
                 proxy._on_calls = partial(stand._on_calls, i)
-            blocks = await stack.enter_async_context(anyio.create_task_group())
-            blocks.start_soon(stand._make_blocks)
+            tasks = await stack.enter_async_context(anyio.create_task_group())
+            tasks.start_soon(stand.blocks.make)
             yield stand
-            blocks.cancel_scope.cancel()
+            tasks.cancel_scope.cancel()
             if witness.journal is not None:
                 witness.journal.close()
             assert witness.violations == []
@@ -175,20 +179,9 @@ class Stand:
         account = self.bank.account(self.config.key.pubkey())
         return 0 if account is None else account.lamports
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> AbstractContextManager[None]:
         """No blocks but the test's own."""
-        self._held += 1
-        try:
-            yield
-        finally:
-            self._held -= 1
-
-    async def _make_blocks(self) -> None:
-        while True:
-            await anyio.sleep(BLOCK_S)
-            if not self._held:
-                self.bank.advance()
+        return self.blocks.held()
 
     def order(self, trader: Trader, market: Pubkey, stop_usd: float = 95, **terms: Any) -> Pubkey:
         """A stop loss of a long, unless `terms` say otherwise: it fires at or below `stop_usd`."""

@@ -301,7 +301,7 @@ def _accepts_only_the_prepared(wire: bytes) -> None:
     assert [message.account_keys[i] for i in bytes(ours[0].accounts)] == [meta.pubkey for meta in OURS.accounts]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(position=st.integers(0, len(RIGHT) - 1), value=st.integers(1, 255), resign=st.booleans())
 def test_no_changed_byte_gets_past(position: int, value: int, resign: bool) -> None:
     """Also when the user's own key signs the changed message: a wallet may be wrong, or not the user's friend."""
@@ -315,7 +315,7 @@ def test_no_changed_byte_gets_past(position: int, value: int, resign: bool) -> N
             check(mutated)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=1_300))
 def test_noise_is_refused_by_name(noise: bytes) -> None:
     for wire in (noise, RIGHT[:65] + noise, _signed_by_hand(noise)):
@@ -338,7 +338,7 @@ _INSTRUCTION = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.one_of(st.just(OURS), _INSTRUCTION), max_size=6))
 def test_no_other_composition_gets_past(instructions: list[Instruction]) -> None:
     wire = signed(legacy(*instructions))
@@ -348,7 +348,7 @@ def test_no_other_composition_gets_past(instructions: list[Instruction]) -> None
 _HEADER = st.builds(MessageHeader, st.integers(0, 3), st.integers(0, 3), st.integers(0, 8))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     header=_HEADER,
     indices=st.lists(st.integers(0, 255), max_size=6),

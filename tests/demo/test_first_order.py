@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,26 @@ def a_clone(folder: Path) -> None:
         script.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, *command])} "$@"\n')
         script.chmod(0o755)
     shutil.copytree(ROOT / "examples", folder / "examples")
+
+
+def typed(script: str, folder: Path, alone: Sequence[str], *, within_s: float) -> str:
+    """What a script says that is typed in a clone, in the network that `alone` gives a command."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("KEEPER_")}
+    with subprocess.Popen(
+        [*alone, "bash", "-c", script],
+        cwd=folder,
+        env={**environment, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as run:
+        try:
+            said, _ = run.communicate(timeout=within_s)
+        finally:
+            if run.poll() is None:
+                os.killpg(run.pid, signal.SIGKILL)
+    return said
 
 
 def network() -> list[str]:
@@ -74,21 +95,7 @@ def test_the_readmes_first_order_is_filled(tmp_path: Path) -> None:
     assert setup.split("#")[0].strip() == "make setup"
     *before, keeper = second.strip().splitlines()
     script = SCRIPT % {"chain": chain, "before": "\n".join(before), "keeper": keeper.split("#")[0], "order": third}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("KEEPER_")}
-    with subprocess.Popen(
-        [*network(), "bash", "-c", script],
-        cwd=tmp_path,
-        env={**environment, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as run:
-        try:
-            said, _ = run.communicate(timeout=3 * BOUND_S)
-        finally:
-            if run.poll() is None:
-                os.killpg(run.pid, signal.SIGKILL)
+    said = typed(script, tmp_path, network(), within_s=3 * BOUND_S)
     logs = "".join((tmp_path / name).read_text()[-2_000:] for name in ("chain.log", "keeper.log"))
     assert "has SOL and collateral" in said, said + logs
     assert re.search(r"^filled +Filled by this keeper, with its position\.$", said, re.M), said + logs

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.demo.test_first_order import ROOT, a_clone
+from tests.demo.test_first_order import ROOT, a_clone, typed
 from tests.support import BOUND_S
 from tests.support.postgres import missing
 
@@ -45,21 +43,7 @@ def test_the_documents_three_keepers_outlive_a_kill(tmp_path: Path) -> None:
     first, database, keepers, orders = re.findall(r"```sh\n(.*?)```", section[1], re.S)
     _, chain = first.strip().splitlines()
     script = SCRIPT % {"chain": chain, "database": database.strip(), "keepers": keepers, "orders": orders}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("KEEPER_")}
-    with subprocess.Popen(
-        [*ALONE, "bash", "-c", script],
-        cwd=tmp_path,
-        env={**environment, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as run:
-        try:
-            said, _ = run.communicate(timeout=5 * BOUND_S)
-        finally:
-            if run.poll() is None:
-                os.killpg(run.pid, signal.SIGKILL)
+    said = typed(script, tmp_path, ALONE, within_s=5 * BOUND_S)
     logs = "".join(log.read_text()[-2_000:] for log in tmp_path.glob("*.log"))
     assert len(re.findall(r"^filled +Filled by this keeper, with its position\.$", said, re.M)) == 2, said + logs
     assert len(re.findall(r" execute .* executed ", said)) == 2, said

@@ -33,7 +33,7 @@ def test_what_is_no_u64_is_refused(value: int) -> None:
         to_stored(value)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(U64, U64, U64, U64, U64), min_size=1, max_size=20))
 @example([(2**64 - 1,) * 5, (2**63,) * 5, (0,) * 5])
 def test_orders_and_attempts_come_back_as_they_went(

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any, Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from solders.pubkey import Pubkey
 
@@ -292,7 +292,6 @@ def _fuzz(seed: int, count: int) -> Counter[str]:
     return found
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32))
 def test_no_fuzzed_account_is_accepted_wrongly(seed: int) -> None:
     _fuzz(seed, 100)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
 import anyio
@@ -21,6 +21,7 @@ from keeper.solana.watch import ProgramWatch, WatchLimits
 from keeper.triggers.book import Book
 from keeper.venue.venue import ORDER_DISCRIMINATOR, Venue
 from tests.support import PROGRAM, World, until
+from tests.support.blocks import Blocks
 
 BLOCK_S = 0.01
 
@@ -67,7 +68,10 @@ class Listening:
     lists: int = 0
     troubles: list[str] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
-    _held: int = 0
+    blocks: Blocks = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.blocks = Blocks(self.world.bank, BLOCK_S)
 
     def listed(self) -> None:
         self.lists += 1
@@ -77,14 +81,9 @@ class Listening:
         assert self.world.net.geyser is not None
         return self.world.net.geyser
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> AbstractContextManager[None]:
         """No blocks but the test's own."""
-        self._held += 1
-        try:
-            yield
-        finally:
-            self._held -= 1
+        return self.blocks.held()
 
     async def fill_the_buffer(self) -> None:
         """So many slots that the server could tell a short gap again, and the watch has heard of them."""
@@ -92,12 +91,6 @@ class Listening:
             self.world.bank.advance()
         newest = self.world.bank.chain.complete.slot
         await until(lambda: self.watch.health.listed and self.watch.health.last_slot >= newest)
-
-    async def make_blocks(self) -> None:
-        while True:
-            await anyio.sleep(BLOCK_S)
-            if not self._held:
-                self.world.bank.advance()
 
     def differences(self) -> list[str]:
         """Where the book is not what the chain says now: the whole of it, read from the bank."""
@@ -165,6 +158,6 @@ async def listening(
             watching(world, target, Reader(), token=sent_token, silence_s=silence_s) as here,
             anyio.create_task_group() as tg,
         ):
-            tg.start_soon(here.make_blocks)
+            tg.start_soon(here.blocks.make)
             yield here
             tg.cancel_scope.cancel()
