@@ -155,27 +155,35 @@ class GeyserSource:
     tls: bool
     token: str | None = field(repr=False)
     _opened_at: int = 0
+    _blockhash: pb.GetLatestBlockhashResponse = field(default_factory=pb.GetLatestBlockhashResponse, repr=False)
     _known: bool = False
 
     @asynccontextmanager
     async def open(self, wanted: Sequence[Wanted], silence_s: float) -> AsyncIterator[GeyserStream]:
         """See Source."""
-        async with self._stream(_request(wanted, pb.PROCESSED), wanted, silence_s) as stream:
-            self._opened_at = stream.first_slot
-            yield stream
+        async with self._channel() as channel:
+            # First, because a call says why it is refused, where a stream that is refused while its request is on the
+            # way says INTERNAL: gRPC's Python keeps its own failure to send, and not the server's word.
+            self._blockhash = await self._latest_blockhash(channel)
+            async with self._stream(channel, _request(wanted, pb.PROCESSED), wanted, silence_s) as stream:
+                self._opened_at = stream.first_slot
+                yield stream
+
+    async def _latest_blockhash(self, channel: Any) -> pb.GetLatestBlockhashResponse:
+        call = channel.unary_unary(
+            "/geyser.Geyser/GetLatestBlockhash",
+            request_serializer=pb.GetLatestBlockhashRequest.SerializeToString,
+            response_deserializer=pb.GetLatestBlockhashResponse.FromString,
+        )
+        # A finalized one: a node that is somewhat behind the other knows it, too.
+        request = pb.GetLatestBlockhashRequest(commitment=pb.FINALIZED)
+        with _translated(self.label):
+            told: pb.GetLatestBlockhashResponse = await call(request, timeout=_CONNECT_S, metadata=self._metadata())
+        return told
 
     async def identify(self, pool: RpcPool) -> int | None:
-        """See Source: a blockhash of this server is one of the pool's chain."""
-        async with self._channel() as channel:
-            with _translated(self.label):
-                call = channel.unary_unary(
-                    "/geyser.Geyser/GetLatestBlockhash",
-                    request_serializer=pb.GetLatestBlockhashRequest.SerializeToString,
-                    response_deserializer=pb.GetLatestBlockhashResponse.FromString,
-                )
-                # A finalized one: a node that is somewhat behind the other knows it, too.
-                request = pb.GetLatestBlockhashRequest(commitment=pb.FINALIZED)
-                told = await call(request, timeout=_CONNECT_S, metadata=self._metadata())
+        """See Source: a blockhash of this server, as of when it was opened, is one of the pool's chain."""
+        told = self._blockhash
         try:
             answer = await pool.call("isBlockhashValid", told.blockhash, {"commitment": PROCESSED})
         except ChainError:
@@ -195,7 +203,8 @@ class GeyserSource:
         request = _request(wanted, pb.CONFIRMED)
         request.from_slot = max(1, since - OVERLAP_SLOTS)
         async with (
-            self._stream(request, wanted, silence_s) as stream,
+            self._channel() as channel,
+            self._stream(channel, request, wanted, silence_s) as stream,
             aclosing(stream.notifications()) as told,
         ):
             if stream.first_slot > since:
@@ -207,26 +216,25 @@ class GeyserSource:
 
     @asynccontextmanager
     async def _stream(
-        self, request: pb.SubscribeRequest, wanted: Sequence[Wanted], silence_s: float
+        self, channel: Any, request: pb.SubscribeRequest, wanted: Sequence[Wanted], silence_s: float
     ) -> AsyncIterator[GeyserStream]:
-        async with self._channel() as channel:
-            call = channel.stream_stream(
-                "/geyser.Geyser/Subscribe", request_serializer=pb.SubscribeRequest.SerializeToString
-            )(metadata=self._metadata())
+        call = channel.stream_stream(
+            "/geyser.Geyser/Subscribe", request_serializer=pb.SubscribeRequest.SerializeToString
+        )(metadata=self._metadata())
+        try:
+            single = any(isinstance(wish, Single) for wish in wanted)
+            repeating = frozenset(w.tag for w in wanted if not isinstance(w, Single) and w.repeats)
+            stream = GeyserStream(self.label, silence_s, call, single, repeating)
             try:
-                single = any(isinstance(wish, Single) for wish in wanted)
-                repeating = frozenset(w.tag for w in wanted if not isinstance(w, Single) and w.repeats)
-                stream = GeyserStream(self.label, silence_s, call, single, repeating)
-                try:
-                    with anyio.fail_after(_CONNECT_S):
-                        with _translated(self.label):
-                            await call.write(request)
-                        await stream.begin()
-                except TimeoutError:
-                    raise Transient(f"{self.label}: no news within {_CONNECT_S:g} s") from None
-                yield stream
-            finally:
-                call.cancel()
+                with anyio.fail_after(_CONNECT_S):
+                    with _translated(self.label):
+                        await call.write(request)
+                    await stream.begin()
+            except TimeoutError:
+                raise Transient(f"{self.label}: no news within {_CONNECT_S:g} s") from None
+            yield stream
+        finally:
+            call.cancel()
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         return () if self.token is None else (("x-token", self.token),)
