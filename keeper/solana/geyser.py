@@ -91,7 +91,7 @@ class GeyserStream:
                         silence.waits_since = None
                         yield news
                         silence.waits_since = now()
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ChainError):  # it may have been answering a ping when it was ended
             if not silence.over:
                 raise
             raise Transient(f"{self.label}: the stream was silent for {self.silence_s:g} s") from None
