@@ -217,7 +217,7 @@ class Executor:
     def _decide_again(self) -> None:
         """What was decided before a stop is not true after it: every waiting order meets the present price anew."""
         for job in self._jobs.take(self.queued):
-            self._journal.post(NoteOrder(job.order, OrderState.OPEN, RESTS))
+            self._journal.post(NoteOrder(self._orders.newest(job.order), OrderState.OPEN, RESTS))
             self._orders.attempt_over(job.order.address, None)
 
     async def _take(self, jobs: Sequence[Job], tg: TaskGroup) -> None:
@@ -299,7 +299,7 @@ class Executor:
             try:
                 drafts.append(self._drafting.draft(job, blockhash, disarms))
             except Misconfigured as e:
-                self._journal.post(NoteOrder(job.order, OrderState.FAILED, str(e)))
+                self._journal.post(NoteOrder(self._orders.newest(job.order), OrderState.FAILED, str(e)))
                 self._report(Note("executor.misconfigured", str(e), level="error", order=job.order.address))
                 self._orders.block(job.record, Reason.FAILED)
                 self._orders.attempt_over(job.order.address, None)
@@ -321,7 +321,8 @@ class Executor:
         """The gate is closed: an execution waits, and says so. No stop is moved: the next price may meet its order."""
         if job.executes:
             why = "; ".join(self._gate.reasons.values())
-            self._journal.post(NoteOrder(job.order, OrderState.TRIGGERED, f"Its condition is met, but {why}."))
+            order = self._orders.newest(job.order)
+            self._journal.post(NoteOrder(order, OrderState.TRIGGERED, f"Its condition is met, but {why}."))
         else:
             self._orders.await_price(job.record, job.order.market, job.price.slot)
             self._orders.attempt_over(job.order.address, None)

@@ -166,6 +166,13 @@ class Orders:
         """The order's record; None when it simply rests, or is unknown."""
         return self._records.get(address)
 
+    def newest(self, order: Order) -> Order:
+        """The order as it was read last: the journal ignores an older reading, with all that is said of it. As it was,
+        where it is gone or another one was made at its address.
+        """
+        known = self.book.get(order.address)
+        return order if known is None or known.identity != order.identity else known
+
     def addresses(self) -> list[Pubkey]:
         """The orders that have a record."""
         return list(self._records)

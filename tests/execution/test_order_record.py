@@ -376,6 +376,17 @@ def test_an_end_that_no_node_has_reached_is_not_believed_for_ever(keeper: OrderR
     assert reasons(keeper) == {Reason.ATTEMPT}
 
 
+def test_what_is_said_of_an_order_goes_by_its_newest_reading() -> None:
+    """The journal ignores an older one with all that is said of it, and then the row would say `triggered` for ever."""
+    orders = Orders(Book(), LIMITS)
+    decided = make_order(slot=10)
+    assert orders.newest(decided) == decided, "it is gone from the book"
+    orders.book.upsert(decided._replace(slot=12))
+    assert orders.newest(decided).slot == 12
+    orders.book.upsert(decided._replace(slot=14, created_at=decided.created_at + 1))
+    assert orders.newest(decided) == decided, "another one was made at its address"
+
+
 def test_a_fill_that_creates_no_position_and_is_accepted_is_counted(keeper: OrderRecords) -> None:
     keeper.a_transaction_lands(0, None, True, True, False)
     (told,) = [report for report in keeper.life.reports if isinstance(report, FillAccepted)]
