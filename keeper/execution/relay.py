@@ -110,8 +110,10 @@ ReadOrder = Callable[[Pubkey], Order | None]
 """What an address had when it was read back; None when that was no order."""
 
 
-def landed(verdict: Verdict, read: ReadOrder, orders: Orders) -> None:
-    """Confirmed: each order is what its account says."""
+def landed(verdict: Verdict, read: ReadOrder, gone: Callable[[Pubkey], int | None], orders: Orders) -> None:
+    """Confirmed: each order is what its account says. `gone` is the slot as of which an address had no account, None
+    where it had one.
+    """
     flight = verdict.flight
     verdict.move(AttemptState.CONFIRMED, confirmed_at=time.time(), seen_slot=flight.landed_slot, fate=Fate.RELAYED)
     _move_prepared(verdict, PreparedStatus.LANDED)
@@ -119,6 +121,11 @@ def landed(verdict: Verdict, read: ReadOrder, orders: Orders) -> None:
     for address in flight.orders:
         order = read(address)
         if order is None:
+            if (slot := gone(address)) is not None:
+                # Closed before it could be read: the watch may have heard nothing of it at all.
+                state = OrderState.CANCELLED if address in flight.cancels else OrderState.DROPPED
+                verdict.ops.append(NoteState(address, state, f"{reason} {GONE}", slot=slot))
+                verdict.ended[address] = slot
             continue
         # The watch may have told more of it since: an older reading is ignored. And what the keeper does with it,
         # or did already, is told where that happens: the user's transaction placed it, and did not fill it.

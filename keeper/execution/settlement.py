@@ -61,6 +61,10 @@ class ReadBack:
         except MalformedAccount:
             return None
 
+    def gone(self, address: Pubkey) -> int | None:
+        """The slot as of which its account is gone; None while there is one, whatever that is."""
+        return self.slot if self.accounts.get(address) is None else None
+
     def has_position(self, address: Pubkey, order: Order | None) -> bool:
         """Whether the position of this order's fill is there. The user may have closed the order since: then a
         position at the order's own PDA is proof enough.
@@ -126,7 +130,7 @@ class Settlement:
                 case AttemptKind.RATCHET:
                     self._ratcheted(verdict, order)
                 case AttemptKind.RELAY:
-                    relay.landed(verdict, read.order, self._orders)
+                    relay.landed(verdict, partial(self._newest, read), read.gone, self._orders)
         return [verdict for verdict in verdicts if verdict.ops]
 
     async def failed(self, landing: Landing) -> list[Verdict]:

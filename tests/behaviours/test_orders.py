@@ -15,6 +15,7 @@ from solders.pubkey import Pubkey
 from keeper.domain.attempts import AttemptKind, AttemptState
 from keeper.domain.orders import OnchainStatus, OrderState, OrderType
 from tests.behaviours.stand import USDC, Stand, stays
+from tests.behaviours.test_durable_first import place_by_api
 from tests.chaos.proxy import Fault, Kind
 from tests.http.http_world import signed
 from tests.support import BOUND_S, Trader, until
@@ -296,6 +297,22 @@ async def test_an_order_whose_relayed_cancel_fails_because_it_was_closed_unheard
             assert (row.state, row.reason) == (OrderState.DROPPED, "Its account is gone: its user closed it.")
             shown = (await stand.get("/v1/markets")).json()["markets"]
             assert [market["resting"] for market in shown] == [[]], "the book does not go on with it"
+
+
+async def test_an_order_that_was_placed_by_the_api_and_closed_unheard_is_dropped(tmp_path: Path) -> None:
+    """Its placing landed, and it was cancelled and closed by wallet before its account could be read."""
+    async with Stand.open(tmp_path) as stand:
+        market, trader = stand.world.market(), stand.world.trader()
+        async with stand.keeper() as ready:
+            stand.scripts[0].break_news(Fault(Kind.NEWS_DROPPED), kind="programNotification", times=1_000)
+            with stand.held():
+                order = await place_by_api(ready.http_url, stand.world, market, trader)
+                await until(lambda: bool(stand.sent(order)))
+                stand.bank.advance()
+                stand.world.cancel(trader, order)
+                stand.world.close(trader, order)
+            row = await stand.reach(order, OrderState.DROPPED)
+            assert row.reason == "Its user's transaction landed. Its account is gone: its user closed it."
 
 
 # -- what is gone

@@ -4,6 +4,7 @@ cancels, of an operator's pause, of old prices, and of what is not synced.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -22,8 +23,9 @@ _SLACK_S: Final = 15
 """A price may have grown older between the decision and its arrival, with a slow disk and a slow node in between."""
 _TOLD_WITHIN_S: Final = 12.0
 """A clock that jumps is read every five seconds, and doubted until it has been told a few times: before that nobody can
-know that a price is old by it.
+know that a price is old by it. Nor that a blockhash is dead, where the chain ran ahead by a hundred blocks at once.
 """
+_HEIGHTS: Final = 1_000
 
 
 class Judge(Witness):
@@ -37,6 +39,7 @@ class Judge(Witness):
         self.paused_since: float | None = None
         self.clock_steps = False
         self._jumps: list[tuple[float, float]] = []
+        self._heights: deque[tuple[float, int]] = deque(maxlen=_HEIGHTS)
 
     def clock_jumped(self, seconds: float) -> None:
         """The chain's clock runs ahead by so much, from now on."""
@@ -45,6 +48,9 @@ class Judge(Witness):
     def sent(self, label: str, calls: Sequence[dict[str, Any]], journal: Queries, disk: Disk) -> None:
         """A request with transactions in it leaves."""
         self.journal = journal
+        height = self._world.bank.chain.tip.height
+        if not self._heights or self._heights[-1][1] != height:
+            self._heights.append((anyio.current_time(), height))
         before = self.newest
         self.on_calls(label, calls)
         first = self.newest
@@ -76,9 +82,13 @@ class Judge(Witness):
                 self.violations.append(f"{first.signature} was sent, and the newest price is {age_s} s old (promise 4)")
 
     def _judge_armed(self, first: FirstSend, attempt: Attempt, journal: Queries) -> None:
-        chain, row = self._world.bank.chain, journal.order(first.order)
-        if chain.tip.height > attempt.last_valid_block_height + 1:
-            self.violations.append(f"{first.signature} was sent, and its blockhash was dead by then")
+        row = journal.order(first.order)
+        by_s = anyio.current_time() - _TOLD_WITHIN_S
+        told = max((height for at_s, height in self._heights if at_s <= by_s), default=0)
+        if told > attempt.last_valid_block_height + 1:
+            self.violations.append(
+                f"{first.signature} was sent, and its blockhash had been dead for {_TOLD_WITHIN_S} s"
+            )
         # What the journal has of the order the keeper knew.
         if row is not None and attempt.built_from != reading_of(row.order):
             self.violations.append(f"{first.signature} was sent for an order that had changed since it was armed")
