@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
-from keeper.config.endpoints import EndpointUrls
+from keeper.app.endpoints import EndpointUrls
 from keeper.solana.client import ChainClient
 from keeper.solana.http1 import HttpTransport
 from keeper.solana.pool import PoolLimits, RpcPool

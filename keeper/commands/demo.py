@@ -22,7 +22,7 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print only the summary, as JSON.")] = False,
 ) -> None:
     """Start a chain and a keeper, place orders, walk the prices, and audit the chain. Needs nothing else."""
-    from keeper.config.program import load_program
+    from keeper.app.program import load_program
     from keeper.config.settings import ProgramSettings
     from keeper.demo.demo import run_demo
     from keeper.demo.options import DemoOptions

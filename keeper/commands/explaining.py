@@ -15,11 +15,11 @@ import anyio.to_thread
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
+from keeper.app.endpoints import endpoints_of
+from keeper.app.program import load_program
 from keeper.commands.asking import client_for
 from keeper.commands.listing import Names, attempt_line, terms_line, utc
 from keeper.commands.remote import call, health_of, url_of
-from keeper.config.endpoints import endpoints_of
-from keeper.config.program import load_program
 from keeper.config.settings import Settings
 from keeper.domain.attempts import LIVE_STATES, Attempt, AttemptKind
 from keeper.domain.decimals import decimal

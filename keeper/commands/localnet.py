@@ -20,7 +20,7 @@ def localnet(context: typer.Context) -> None:
 
 
 def _markets(rpc_url: str) -> AbstractAsyncContextManager[Mapping[str, str]]:
-    from keeper.config.program import load_program
+    from keeper.app.program import load_program
     from keeper.config.settings import ProgramSettings
     from keeper.demo.markets import walking_markets
 
@@ -35,8 +35,8 @@ def faucet(
     """Give keys 100 SOL and a margin account with 1,000,000 of collateral, on a chain of your own."""
     import anyio
 
+    from keeper.app.program import load_program
     from keeper.config.keys import load_keypair
-    from keeper.config.program import load_program
     from keeper.demo.markets import fund
 
     settings = given.settings()

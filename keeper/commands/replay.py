@@ -136,9 +136,9 @@ def _cells(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rules(config: Path) -> tuple[Rules, bytes]:
-    from keeper.config.limits import decision_rules
+    from keeper.app.limits import decision_rules
+    from keeper.app.program import load_program
     from keeper.config.loading import load_settings
-    from keeper.config.program import load_program
 
     settings = load_settings(config)
     program = load_program(settings.program)

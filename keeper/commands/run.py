@@ -11,7 +11,7 @@ from keeper.commands import options
 from keeper.domain.errors import JournalError, KeeperError, LeaseLost, Misconfigured
 
 if TYPE_CHECKING:
-    from keeper.app import Ready
+    from keeper.app.wiring import Ready
 
 
 @options.takes_settings(*options.FLAGS)

@@ -18,20 +18,20 @@ from typing import Any, Final
 import anyio
 import structlog
 
-from keeper import app
+from keeper.app import wiring
+from keeper.app.endpoints import endpoints_of
 from keeper.commands import EXIT_FAILED
-from keeper.config.endpoints import endpoints_of
+from keeper.commands.notify import Notifier
 from keeper.config.reloading import changes
 from keeper.config.settings import Settings
 from keeper.domain.errors import Misconfigured
-from keeper.runtime.notify import Notifier
 from keeper.telemetry.logs import set_level
 
 _AT_LEAST_EVERY_S: Final = 5.0
 _log: Any = structlog.get_logger("keeper.service")
 
 
-async def serve(settings: Settings, load: Callable[[], Settings], on_ready: Callable[[app.Ready], None]) -> None:
+async def serve(settings: Settings, load: Callable[[], Settings], on_ready: Callable[[wiring.Ready], None]) -> None:
     """Run the keeper until a signal ends it. `load` reads the settings again, as they were read at the start."""
     notifier = Notifier.from_environment()
     notifier.status("starting: looking up what was open")
@@ -40,7 +40,7 @@ async def serve(settings: Settings, load: Callable[[], Settings], on_ready: Call
         # The handlers come first: an early SIGHUP would otherwise end the process.
         await tg.start(service.listen, tg.cancel_scope)
 
-        def ready(keeper: app.Ready) -> None:
+        def ready(keeper: wiring.Ready) -> None:
             service.keeper = keeper
             service.standing_by = False
             for endpoint in endpoints_of(settings.rpc):
@@ -61,7 +61,7 @@ async def serve(settings: Settings, load: Callable[[], Settings], on_ready: Call
             _log.info("keeper.standing_by", detail=why)
 
         try:
-            await app.run(settings, on_ready=ready, on_stand_by=standing_by)
+            await wiring.run(settings, on_ready=ready, on_stand_by=standing_by)
         finally:
             faulthandler.cancel_dump_traceback_later()
             notifier.close()
@@ -74,7 +74,7 @@ class _Service:
     notifier: Notifier
     settings: Settings
     load: Callable[[], Settings]
-    keeper: app.Ready | None = None
+    keeper: wiring.Ready | None = None
     standing_by: bool = False
     told: str = ""
 
@@ -131,7 +131,7 @@ class _Service:
             self.notifier.ping()
             await anyio.sleep(min(_AT_LEAST_EVERY_S, (self.notifier.watchdog_s or math.inf) / 3))
 
-    async def attend(self, keeper: app.Ready) -> None:
+    async def attend(self, keeper: wiring.Ready) -> None:
         """Tell the supervisor how the keeper is, whenever it knows something else, and ping it while no loop is stuck.
         A stuck event loop does not even come here, which says the same.
         """

@@ -22,11 +22,11 @@ def simulate(
     """
     import anyio
 
+    from keeper.app.endpoints import endpoints_of
+    from keeper.app.program import load_program
+    from keeper.app.wallets import load_signer
     from keeper.commands import simulating
     from keeper.commands.asking import client_for
-    from keeper.config.endpoints import endpoints_of
-    from keeper.config.keys import load_signer
-    from keeper.config.program import load_program
 
     address = options.address(order, "an order")
     settings = given.settings()

@@ -1,4 +1,4 @@
-"""What an operator says: settings, where each came from, keys, wallets and endpoints; read and checked."""
+"""What an operator says: settings, where each came from, and keys; read and checked."""
 
 from __future__ import annotations
 

@@ -8,18 +8,7 @@ from pathlib import Path
 import msgspec
 from solders.keypair import Keypair
 
-from keeper.config.settings import KeySettings
 from keeper.domain.errors import Misconfigured
-from keeper.solana.transactions import Signer
-
-
-def load_signer(settings: KeySettings) -> Signer:
-    """The keeper's signer. Misconfigured as `load_keypair`, and when no file is set."""
-    if settings.file is None:
-        raise Misconfigured(
-            "The keeper has no key to sign with.", remedy="Set key.file (make one with `keeper keygen FILE`)."
-        )
-    return Signer(load_keypair(settings.file))
 
 
 def load_keypair(file: Path, setting: str = "key.file") -> Keypair:

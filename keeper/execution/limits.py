@@ -1,4 +1,4 @@
-"""What bounds execution, and what of that an operator can set (`keeper.config.limits` makes these of the settings).
+"""What bounds execution, and what of that an operator can set (`keeper.app.limits` makes these of the settings).
 
 The bounds of retries are beside what they bound, in `tries`, and those of money in `drafting` and `purse`.
 """

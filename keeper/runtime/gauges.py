@@ -12,13 +12,12 @@ from prometheus_client import Counter
 from keeper.domain.health import FeedShown, Health
 from keeper.execution.assembly import Execution
 from keeper.execution.orders import Reason
-from keeper.journal import Journal
+from keeper.journal import Holder, Journal, keeper_names, working_lease
 from keeper.recording.recorder import STATES, Recorder
 from keeper.runtime.lag import LoopLag
-from keeper.runtime.standby import tell_leases
 from keeper.solana.client import ChainClient
 from keeper.solana.watch import ProgramWatch
-from keeper.telemetry.metrics import Metrics
+from keeper.telemetry.metrics import Metrics, ServiceMetrics
 
 
 @dataclass(slots=True, repr=False)
@@ -131,3 +130,13 @@ class Gauges:
         m.stopped.clear()
         for reason in self.execution.gate.reasons:
             m.stopped.labels(reason).set(1)
+
+
+def tell_leases(metrics: ServiceMetrics, leases: Sequence[Holder], *, standing_by: bool) -> None:
+    """Who holds what, as metrics."""
+    service = working_lease(leases)
+    metrics.standing_by.set(standing_by)
+    metrics.keepers.set(len(keeper_names(leases)))
+    metrics.lease_left.set(0.0 if service is None else service.left_s)
+    if service is not None:
+        metrics.lease_term.set(service.term)

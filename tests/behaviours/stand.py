@@ -23,7 +23,7 @@ import httpx
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
-from keeper.app import Ready, run
+from keeper.app.wiring import Ready, run
 from keeper.config.loading import load_settings
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState
 from keeper.domain.orders import OrderState

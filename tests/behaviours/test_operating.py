@@ -21,7 +21,7 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
-from keeper.app import run
+from keeper.app.wiring import run
 from keeper.config.loading import load_settings
 from keeper.domain.attempts import AttemptState, Fate
 from keeper.domain.errors import Misconfigured

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from solders.pubkey import Pubkey
 
-from keeper.app import Ready, run
+from keeper.app.wiring import Ready, run
 from keeper.config.loading import load_settings
 from keeper.domain.attempts import AttemptState
 from keeper.domain.orders import OrderState

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from solders.pubkey import Pubkey
 
-from keeper.config.program import load_program
+from keeper.app.program import load_program
 from keeper.config.settings import ProgramSettings
 from keeper.domain.errors import MalformedAccount
 from keeper.domain.orders import OnchainStatus, OrderType, Side

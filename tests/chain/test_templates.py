@@ -12,7 +12,7 @@ from solders.message import Message
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
-from keeper.config.program import load_program
+from keeper.app.program import load_program
 from keeper.config.settings import ProgramSettings
 from keeper.domain.orders import OnchainStatus, Order, OrderType, Side
 from keeper.solana.client import Blockhash

@@ -13,7 +13,16 @@ from keeper.config.loading import load_settings
 from keeper.config.settings import Settings
 from tests.support.reference import sample_settings
 
-HEAVY = ("anyio", "starlette", "httpx", "pydantic", "solders", "structlog", "keeper.app", "keeper.config.settings")
+HEAVY = (
+    "anyio",
+    "starlette",
+    "httpx",
+    "pydantic",
+    "solders",
+    "structlog",
+    "keeper.app.wiring",
+    "keeper.config.settings",
+)
 
 
 def test_explaining_an_order_waits_for_no_import_that_it_does_not_need() -> None:

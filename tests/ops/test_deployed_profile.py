@@ -25,8 +25,8 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
+from keeper.app.program import load_program
 from keeper.config.loading import load_settings
-from keeper.config.program import load_program
 from keeper.domain.attempts import AttemptState
 from keeper.domain.orders import OrderState
 from keeper.localnet.program import PROGRAM_SO

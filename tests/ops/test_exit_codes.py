@@ -16,7 +16,15 @@ from tests.support import KeeperConfig, KeeperProcess, World, until
 
 pytestmark = pytest.mark.anyio
 
-STARTING = ["keeper.cli", "typer", "keeper.commands.run", "pydantic", "keeper.config.settings", "anyio", "keeper.app"]
+STARTING = [
+    "keeper.cli",
+    "typer",
+    "keeper.commands.run",
+    "pydantic",
+    "keeper.config.settings",
+    "anyio",
+    "keeper.app.wiring",
+]
 """What has just been imported, in this order, by the time that the signal comes."""
 
 

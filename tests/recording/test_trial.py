@@ -12,10 +12,10 @@ import pytest
 from solders.pubkey import Pubkey
 from typer.testing import CliRunner
 
+from keeper.app.limits import decision_rules
+from keeper.app.program import load_program
 from keeper.cli import cli
-from keeper.config.limits import decision_rules
 from keeper.config.loading import load_settings
-from keeper.config.program import load_program
 from keeper.domain.events import ChainTime, Event, OrderSeen
 from keeper.domain.orders import OnchainStatus, OrderFields
 from keeper.recording.blocks import HEAD, blocks

@@ -25,8 +25,8 @@ from typing import Any, Final
 
 import structlog
 
-from keeper import app
-from keeper.config.program import load_program
+from keeper.app import wiring
+from keeper.app.program import load_program
 from keeper.config.settings import ProgramSettings
 from keeper.telemetry.logs import set_level
 from tests.simulate.dice import clock, real_perf_counter
@@ -93,7 +93,7 @@ def ground(folder: Path) -> Ground:
     # Whatever is read, compiled or cached at its first use is so in all forks, after one episode on another ground.
     program = load_program(ProgramSettings())
     # And an IDL is read once: it never changes, and a start spends a tenth of its time on it.
-    vars(app)["load_program"] = lambda settings: program
+    vars(wiring)["load_program"] = lambda settings: program
     first = Episode(Ground(folder / "first"), draw(*_FIRST))
     _logs_into(first.stage.trace, folder)
     first.play()

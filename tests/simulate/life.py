@@ -17,7 +17,7 @@ from typing import Any, Final
 import anyio
 from anyio.abc import TaskStatus
 
-from keeper import app
+from keeper.app import wiring
 from keeper.config.settings import Settings
 from keeper.domain.errors import KeeperError
 from keeper.http.ports import ApiPorts
@@ -109,7 +109,7 @@ class Life:
             run_api=self._run_api,
         )
         try:
-            await app.run(self._settings, on_ready=self._became_ready, outside=outside)
+            await wiring.run(self._settings, on_ready=self._became_ready, outside=outside)
         except BaseException as error:
             if not self.dead:
                 self.error = error
@@ -131,7 +131,7 @@ class Life:
         self.api = Api(ports, wallets)
         await self.api.serve(task_status)
 
-    def _became_ready(self, ready: app.Ready) -> None:
+    def _became_ready(self, ready: wiring.Ready) -> None:
         self.ready = True
 
     def die(self, *, power_cut: bool) -> tuple[bytes, bytes]:

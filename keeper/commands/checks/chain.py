@@ -10,12 +10,12 @@ from typing import Final
 import anyio
 from solders.pubkey import Pubkey
 
+from keeper.app.endpoints import EndpointUrls, streams_of
+from keeper.app.feeds import feeds_of
+from keeper.app.program import refuse_fills_without_position
 from keeper.commands.asking import DEADLINE_S, client_for
 from keeper.commands.checks.lines import Lines
-from keeper.config.endpoints import EndpointUrls, streams_of
-from keeper.config.feeds import feeds_of
 from keeper.config.fields import CLUSTERS
-from keeper.config.program import refuse_fills_without_position
 from keeper.config.settings import Settings
 from keeper.domain.decimals import decimal
 from keeper.domain.errors import ChainError, KeeperError

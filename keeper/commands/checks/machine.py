@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from typing import Final
 
+from keeper.app.wallets import load_signer
 from keeper.commands.checks.lines import Lines
 from keeper.commands.remote import is_keeper, url_of
-from keeper.config.keys import load_signer
 from keeper.config.settings import HttpSettings, JournalSettings, KeySettings
 from keeper.domain.errors import JournalError, KeeperError
 from keeper.http.edge.server import listen

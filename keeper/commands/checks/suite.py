@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from keeper.app.endpoints import endpoints_of
+from keeper.app.program import load_program
 from keeper.commands.asking import client_for
 from keeper.commands.checks import chain, machine
 from keeper.commands.checks.lines import Lines
-from keeper.config.endpoints import endpoints_of
-from keeper.config.program import load_program
 from keeper.config.settings import Settings
 from keeper.journal import home_of
 from keeper.runtime.genesis import GENESIS, refuse_another_chain

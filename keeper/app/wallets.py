@@ -1,16 +1,25 @@
-"""The managed wallets that an operator configured, with their keys read and checked."""
+"""Who signs: the keeper itself, and the managed wallets that an operator configured; their keys read and checked."""
 
 from __future__ import annotations
 
 from solders.pubkey import Pubkey
 
 from keeper.config.keys import load_keypair
-from keeper.config.settings import ManagedSettings
+from keeper.config.settings import KeySettings, ManagedSettings
 from keeper.domain.decimals import parse_1e6
 from keeper.domain.errors import Misconfigured
 from keeper.http.edge.clients import Tokens
 from keeper.http.orders.managed import ManagedWallet
 from keeper.solana.transactions import Signer
+
+
+def load_signer(settings: KeySettings) -> Signer:
+    """The keeper's signer. Misconfigured as `load_keypair`, and when no file is set."""
+    if settings.file is None:
+        raise Misconfigured(
+            "The keeper has no key to sign with.", remedy="Set key.file (make one with `keeper keygen FILE`)."
+        )
+    return Signer(load_keypair(settings.file))
 
 
 def load_wallets(settings: ManagedSettings, keeper: Pubkey) -> list[ManagedWallet]:

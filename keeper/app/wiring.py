@@ -15,14 +15,14 @@ import anyio
 from solders.pubkey import Pubkey
 
 from keeper import __version__
-from keeper.config import limits
+from keeper.app import limits
+from keeper.app.endpoints import endpoints_of, sources_of
+from keeper.app.feeds import feeds_of
+from keeper.app.program import load_program, refuse_fills_without_position
+from keeper.app.standby import Bystander, StandingBy, home_for
+from keeper.app.wallets import bearers, load_signer, load_wallets
 from keeper.config.effective import effective
-from keeper.config.endpoints import endpoints_of, sources_of
-from keeper.config.feeds import feeds_of
-from keeper.config.keys import load_signer
-from keeper.config.program import load_program, refuse_fills_without_position
 from keeper.config.settings import Settings
-from keeper.config.wallets import bearers, load_wallets
 from keeper.domain.errors import HandedOver
 from keeper.domain.reports import Note
 from keeper.execution.assembly import Execution
@@ -42,7 +42,6 @@ from keeper.runtime.gauges import Gauges
 from keeper.runtime.genesis import hold_to_genesis
 from keeper.runtime.health import HealthReport
 from keeper.runtime.outside import REAL_WORLD, Outside
-from keeper.runtime.standby import Bystander, StandingBy, home_for
 from keeper.runtime.upkeep import look_after
 from keeper.runtime.watchdog import Loop, Watchdog
 from keeper.solana.allowance import Allowance, UsersPool

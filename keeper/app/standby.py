@@ -15,9 +15,9 @@ from anyio.abc import TaskGroup, TaskStatus
 from solders.pubkey import Pubkey
 
 from keeper import __version__
-from keeper.config import limits
+from keeper.app import limits
+from keeper.app.wallets import bearers
 from keeper.config.settings import Settings
-from keeper.config.wallets import bearers
 from keeper.domain.errors import ChainError, JournalError, MalformedAccount, StandBy
 from keeper.domain.health import Check, Health
 from keeper.domain.orders import Market, Order, OrderType
@@ -26,9 +26,10 @@ from keeper.http.api import run_api
 from keeper.http.edge.clients import Tokens
 from keeper.http.orders.managed import ManagedWallet
 from keeper.http.ports import ApiPorts
-from keeper.journal import Holder, Home, Observed, Queries, home_of, keeper_names, working_lease
+from keeper.journal import Home, Observed, Queries, home_of, working_lease
 from keeper.journal.machine import Machine
 from keeper.journal.records import PreparedRow
+from keeper.runtime.gauges import tell_leases
 from keeper.solana.allowance import UsersPool
 from keeper.solana.client import ChainClient
 from keeper.solana.transactions import Blockhashes
@@ -244,13 +245,3 @@ class NothingToRelay:
     async def submit(self, prepared: PreparedRow, wire: bytes, placed: Order | None, /) -> None:
         """See Relay."""
         raise StandBy("This keeper stands by: it relays nothing.")
-
-
-def tell_leases(metrics: ServiceMetrics, leases: Sequence[Holder], *, standing_by: bool) -> None:
-    """Who holds what, as metrics."""
-    service = working_lease(leases)
-    metrics.standing_by.set(standing_by)
-    metrics.keepers.set(len(keeper_names(leases)))
-    metrics.lease_left.set(0.0 if service is None else service.left_s)
-    if service is not None:
-        metrics.lease_term.set(service.term)
