@@ -52,7 +52,7 @@ async def measure(quick: bool) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="keeper-bench-") as folder:
             trace, read, at = Path(folder) / "trace", 0, 0
             async with http_node(node.answer) as node.url:
-                rpc = {"url": node.url}
+                rpc = {"url": node.url, "blockhash_every_s": 2.0}
                 async with keeper(world, Path(folder), key=key, trace=trace, rpc=rpc, http=_DEFAULTS) as process:
                     ledger = Ledger.of(world.bank, key, placed)
                     await anyio.sleep(2.0)

@@ -17,6 +17,7 @@ from keeper.domain.reports import AttemptMoved
 class Flight:
     """One open attempt. `attempt` is replaced as it moves; times are monotonic seconds.
 
+    It is asked for at `next_poll_s`, and from `may_poll_s` on along with another one.
     `order` is the order as it was when decided, None after a restart until it is read; `generation` is its record's
     (`keeper.execution.orders`), 0 for a user's own transaction that places it, and for an attempt at an order that
     was closed while no keeper ran, where another one is by now. `triggered_at_s` is None when the
@@ -34,6 +35,7 @@ class Flight:
     born_at_s: float
     next_poll_s: float
     next_send_s: float
+    may_poll_s: float = float("inf")
     prepared: str | None = None
     cancels: tuple[Pubkey, ...] = ()
     answered: bool = False

@@ -14,12 +14,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 import anyio
 
 from keeper.domain.attempts import BLOCKING, AttemptKind, AttemptState
-from keeper.domain.errors import ChainError, KeeperError, Rejected
+from keeper.domain.errors import ChainError, KeeperError, RateLimited, Rejected
 from keeper.domain.reports import Note, Report
 from keeper.execution.flights import Flight, Flights
 from keeper.execution.limits import LandingLimits
@@ -34,6 +35,8 @@ from keeper.telemetry.turns import Turns
 # Agave keeps the statuses of its last 150 rooted slots at hand; older ones are found in the history only. Well below
 # that, because the keeper and the node do not stand in the same slot.
 _STATUS_CACHE_SLOTS: Final = 100
+_SLOT_SHARE: Final = 0.25
+"""Of a slot: an attempt is asked for no more often."""
 
 
 @dataclass(slots=True)
@@ -125,6 +128,8 @@ class Lander:
             taken = not isinstance(reply, ChainError) or _already_processed(reply)
             if taken and isinstance(reply, ChainError):
                 flight.next_poll_s = time.monotonic()  # it landed before: only its status says how
+            if isinstance(reply, RateLimited) and reply.retry_after_s is not None:
+                flight.next_send_s = min(flight.next_send_s, time.monotonic() + reply.retry_after_s)
             state = flight.attempt.state
             if state in (AttemptState.SIGNED, AttemptState.UNKNOWN) and taken:
                 ops.append(self._move(flight, AttemptState.SENT, sent_at=time.time()))
@@ -153,12 +158,23 @@ class Lander:
     # -- asking
 
     def due(self) -> list[list[Flight]]:
-        """The attempts that are to be asked for now, in groups of one call each."""
+        """The attempts that are to be asked for now, in groups of one call each. Those that are half-way to their turn
+        come along where a call has room for them: a node counts calls, and those of sends come first.
+        """
         now = time.monotonic()
         due = [flight for flight in self._flights if flight.next_poll_s <= now]
+        room = -len(due) % STATUSES_PER_CALL
+        if room:
+            half_way = (f for f in self._flights if f.may_poll_s <= now < f.next_poll_s)
+            due += islice(half_way, room)
         groups = [due[start : start + STATUSES_PER_CALL] for start in range(0, len(due), STATUSES_PER_CALL)]
         # Many attempts are asked for less often each: what changes, changes with the slot, not with the asking.
-        self._shortest_pause_s = min(self._limits.poll_min_s * (1 + len(groups)), self._client.pool.pace.slot_s)
+        slot_s = self._client.pool.pace.slot_s
+        often_s = max(self._limits.poll_min_s, slot_s * _SLOT_SHARE)
+        self._shortest_pause_s = min(often_s * (1 + len(groups)), max(slot_s, often_s))
+        if not self._client.pool.awake():
+            # Every node refuses or fails: what it has left of calls is for the sends.
+            self._shortest_pause_s = self._limits.poll_max_s
         return groups
 
     async def pause(self, *, at_least_s: float = 0.0) -> None:
@@ -289,10 +305,11 @@ class Lander:
     def _schedule(self, flight: Flight) -> None:
         now = time.monotonic()
         if flight.read_back:
-            flight.next_poll_s = now + self._limits.final_poll_s
-            return
-        pause = (now - flight.born_at_s) / 2
-        flight.next_poll_s = now + min(max(pause, self._shortest_pause_s), self._limits.poll_max_s)
+            pause_s = self._limits.final_poll_s
+        else:
+            age_s = now - flight.born_at_s
+            pause_s = min(max(age_s / 2, self._shortest_pause_s), self._limits.poll_max_s)
+        flight.may_poll_s, flight.next_poll_s = now + pause_s / 2, now + pause_s
 
     def _move(self, flight: Flight, state: AttemptState, **facts: object) -> MoveAttempt:
         op, report = move_flight(flight, state, **facts)

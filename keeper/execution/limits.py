@@ -53,10 +53,10 @@ class ArmingLimits:
 
 @dataclass(frozen=True, slots=True)
 class LandingLimits:
-    """Seconds. A young attempt is asked for often, an old one rarely: the pause is half its age, within
-    `poll_min_s` and `poll_max_s`. `final_poll_s`: how often one is asked for that only waits to be rooted.
-    `resend_every_s`: how often the same bytes go out again while it is in flight. `height_every_s`: how often the
-    finalized block height is read while something could expire.
+    """Seconds. A young attempt is asked for often, an old one rarely: the pause is half its age, at least `poll_min_s`
+    and a quarter of a slot, at most `poll_max_s`, which it is while every node rests. `final_poll_s`: how often one is
+    asked for that only waits to be rooted. `resend_every_s`: how often the same bytes go out again while it is in
+    flight. `height_every_s`: how often the finalized block height is read while something could expire.
     """
 
     final_poll_s: float

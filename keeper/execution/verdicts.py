@@ -154,7 +154,7 @@ class Recorder:
         """It stays open, and blocks its own order. It is tried again, ever more rarely, and health tells of it."""
         flight.unrecorded, flight.refusals = str(error), flight.refusals + 1
         pause = min(_REFUSED_FIRST_S * 2.0 ** min(flight.refusals - 1, 16), _REFUSED_LAST_S)
-        flight.next_poll_s = flight.next_send_s = time.monotonic() + pause
+        flight.may_poll_s = flight.next_poll_s = flight.next_send_s = time.monotonic() + pause
         detail = f"the journal refuses what became of it, so its order waits: {error}"
         self._report(
             Note("settlement.unrecorded", detail, "error", order=flight.attempt.order, attempt=flight.signature)

@@ -193,6 +193,20 @@ async def test_headers_have_a_limit(world: World) -> None:
     assert (await world.http.get("/v1/orders", params={"user": "x" * 17_000})).status_code == 431
 
 
+async def test_what_is_no_http_is_a_problem_like_any_other(world: World) -> None:
+    """The parser refuses it, before there is a request that anything else could answer."""
+
+    def say() -> bytes:
+        with socket.create_connection(("127.0.0.1", world.port), BOUND_S) as raw:
+            raw.sendall(b"POST /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Length: =\r\n\r\n")
+            return b"".join(iter(lambda: raw.recv(65_536), b""))
+
+    head, _, body = (await anyio.to_thread.run_sync(say)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"application/problem+json" in head
+    assert json.loads(body)["code"] == "malformed_request"
+
+
 @pytest.mark.parametrize(
     ("begin", "more"),
     [

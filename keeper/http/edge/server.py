@@ -266,6 +266,10 @@ class Protocol(HttpToolsProtocol):
             self._head_is_due.cancel()
             self._head_is_due = self.loop.call_later(self._connections.head_s, self._head_is_late)
 
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is told so in the API's own form, not in uvicorn's."""
+        self._refuse("malformed_request", msg)
+
     def _head_is_late(self) -> None:
         self._refuse("head_timeout", f"A request's head has to come within {self._connections.head_s:g} s.")
 
