@@ -27,7 +27,7 @@ from keeper.solana.transactions import MOST_UNITS, Budget, Signer
 from keeper.venue.venue import Venue
 
 SIGNATURE_FEE_LAMPORTS: Final = 5_000
-_MICRO: Final = 1_000_000
+MICRO: Final = 1_000_000
 
 # Finding a program address takes 1,500 units for each bump that it tries, and a fill finds two. Which order needs many
 # tries is chance: the most seen so far says little, so room for twenty more tries than any so far is always left.
@@ -54,15 +54,6 @@ class FeeRules:
     percentile: int | None
     retry_factor: float
     cap_lamports: int
-
-
-def fee_of(attempt: Attempt) -> int:
-    """The fee of an attempt of the keeper's if it lands, in lamports; 0 for a user's own transaction.
-
-    The priority fee is price x REQUESTED units, rounded up as the chain does.
-    """
-    limit, price = attempt.unit_limit, attempt.unit_price_micro_lamports
-    return 0 if limit is None or price is None else SIGNATURE_FEE_LAMPORTS - (-limit * price // _MICRO)
 
 
 class FeePolicy:
@@ -92,7 +83,7 @@ class FeePolicy:
         limit = min(MOST_UNITS, limit)
         base = max(self.rules.unit_price_micro_lamports, self._recent_price)
         price = int(base * self.rules.retry_factor ** min(failed, 20))
-        most = max(0, self.rules.cap_lamports - SIGNATURE_FEE_LAMPORTS) * _MICRO // limit
+        most = max(0, self.rules.cap_lamports - SIGNATURE_FEE_LAMPORTS) * MICRO // limit
         return Budget(limit, min(price, most))
 
     def unit_limit(self, kind: AttemptKind, order_type: OrderType) -> int:

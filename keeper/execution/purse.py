@@ -19,7 +19,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from keeper.domain.attempts import Attempt
-from keeper.execution.drafting import fee_of
+from keeper.execution.drafting import MICRO, SIGNATURE_FEE_LAMPORTS
 from keeper.execution.gate import Gate
 from keeper.journal import Journal
 
@@ -36,6 +36,15 @@ class PurseLimits:
 
     daily_cap_lamports: int
     min_balance_lamports: int
+
+
+def fee_of(attempt: Attempt) -> int:
+    """The fee of an attempt of the keeper's if it lands, in lamports; 0 for a user's own transaction.
+
+    The priority fee is price x REQUESTED units, rounded up as the chain does.
+    """
+    limit, price = attempt.unit_limit, attempt.unit_price_micro_lamports
+    return 0 if limit is None or price is None else SIGNATURE_FEE_LAMPORTS - (-limit * price // MICRO)
 
 
 def utc_day() -> str:

@@ -26,13 +26,12 @@ from keeper.domain.orders import OnchainStatus, Order, OrderState
 from keeper.domain.reports import FillAccepted, FillWithoutPosition, Note, OrderSettled, Report
 from keeper.execution import relay
 from keeper.execution.consequences import conclusion, following, ops_of
-from keeper.execution.drafting import fee_of
 from keeper.execution.flights import Flight
 from keeper.execution.gate import NO_POSITION
 from keeper.execution.lander import Landing
 from keeper.execution.orders import Orders
 from keeper.execution.points import point
-from keeper.execution.purse import Purse
+from keeper.execution.purse import Purse, fee_of
 from keeper.execution.verdicts import Verdict
 from keeper.journal.ops import AddSpend, Disarm, NoteOrder, SetMeta
 from keeper.journal.transitions import first_state

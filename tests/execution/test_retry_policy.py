@@ -15,9 +15,10 @@ from keeper.config.settings import ProgramSettings
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import REVISION_0_2, Order, OrderType
 from keeper.execution.consequences import following, ops_of
-from keeper.execution.drafting import FeePolicy, FeeRules, fee_of
+from keeper.execution.drafting import FeePolicy, FeeRules
 from keeper.execution.fates import FREE_OF_CHARGE, POLICIES, Next
 from keeper.execution.orders import Orders
+from keeper.execution.purse import fee_of
 from keeper.execution.tries import RetryLimits, Tries
 from keeper.journal.ops import Op
 from keeper.triggers.book import Book
