@@ -24,6 +24,7 @@ from keeper.app.wallets import bearers, load_signer, load_wallets
 from keeper.config.effective import effective
 from keeper.config.settings import Settings
 from keeper.domain.errors import HandedOver
+from keeper.domain.intake import Intake
 from keeper.domain.reports import Note
 from keeper.execution.assembly import Execution
 from keeper.execution.deployment import Deployment
@@ -47,7 +48,6 @@ from keeper.runtime.watchdog import Loop, Watchdog
 from keeper.solana.allowance import Allowance, UsersPool
 from keeper.solana.client import ChainClient
 from keeper.solana.clock import ClockWatch
-from keeper.solana.intake import Intake
 from keeper.solana.pool import PoolLimits, RpcPool
 from keeper.solana.rpc import Endpoint
 from keeper.solana.transactions import Blockhashes

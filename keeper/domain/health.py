@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,3 +40,37 @@ class FeedShown(Protocol):
     kind: str
     price: Price | None
     sentence: str
+
+
+class RecordingState(enum.StrEnum):
+    """Whether what comes in is written down."""
+
+    RECORDING = "recording"
+    BEHIND = "behind"
+    """The disk is too slow."""
+    FULL = "full"
+    FAILED = "failed"
+
+
+class RecorderShown(Protocol):
+    """How a recording does."""
+
+    @property
+    def state(self) -> RecordingState:
+        """Whether it records now."""
+        ...
+
+    @property
+    def detail(self) -> str:
+        """A sentence on why it does not."""
+        ...
+
+    @property
+    def written_bytes(self) -> int:
+        """Since the start."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Entries, since the start."""
+        ...

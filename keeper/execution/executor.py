@@ -19,6 +19,7 @@ from keeper.domain.attempts import AttemptState
 from keeper.domain.errors import DuplicateAttempt, JournalError, Misconfigured, Transient
 from keeper.domain.orders import OrderState
 from keeper.domain.reports import Note, Report
+from keeper.domain.turns import Turns
 from keeper.execution.armory import Armory
 from keeper.execution.drafting import Draft, Drafting, Job, ops_of
 from keeper.execution.flights import Flight, Flights, signed
@@ -35,7 +36,6 @@ from keeper.journal.ops import NoteOrder, TooLate
 from keeper.solana.client import Blockhash
 from keeper.solana.pool import Broadcast
 from keeper.solana.transactions import Blockhashes
-from keeper.telemetry.turns import Turns
 
 
 class Executor:

@@ -22,6 +22,7 @@ import anyio
 from keeper.domain.attempts import BLOCKING, AttemptKind, AttemptState
 from keeper.domain.errors import ChainError, KeeperError, RateLimited, Rejected
 from keeper.domain.reports import Note, Report
+from keeper.domain.turns import Turns
 from keeper.execution.flights import Flight, Flights
 from keeper.execution.limits import LandingLimits
 from keeper.execution.points import point
@@ -30,7 +31,6 @@ from keeper.journal import Journal
 from keeper.journal.ops import MoveAttempt
 from keeper.solana.client import STATUSES_PER_CALL, ChainClient, SignatureStatus
 from keeper.solana.pool import Broadcast
-from keeper.telemetry.turns import Turns
 
 # Agave keeps the statuses of its last 150 rooted slots at hand; older ones are found in the history only. Well below
 # that, because the keeper and the node do not stand in the same slot.

@@ -12,7 +12,7 @@ import errno
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 import anyio.to_thread
@@ -21,20 +21,18 @@ from solders.pubkey import Pubkey
 
 from keeper import __version__
 from keeper.domain import reports
+from keeper.domain.health import RecordingState
 from keeper.domain.reports import Report
 from keeper.recording import entries
 from keeper.recording.entries import Entry
 from keeper.recording.folder import Folder, NoRoom
 from keeper.recording.tape import Tape, TapedDecision
-from keeper.solana.watch import WatchHealth
 from keeper.triggers.decision import Rules
 
 _EVERY_S: Final = 0.25
 _AGAIN_S: Final = 60.0
 _LAST_S: Final = 2.0
 
-RECORDING, BEHIND, FULL, FAILED = "recording", "behind", "full", "failed"
-STATES: Final = (RECORDING, BEHIND, FULL, FAILED)
 _SLOW: Final = "the disk is too slow"
 _FULL_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -43,6 +41,14 @@ def begin_entry(rules: Rules, program: Pubkey, wall_ns: int, why: str) -> Entry:
     """What a recording is of; now is `wall_ns` by the wall's clock."""
     plain = asdict(rules) | {"executable": sorted(map(int, rules.executable))}
     return (entries.BEGIN, time.monotonic_ns(), wall_ns, why, __version__, bytes(program), plain)
+
+
+class Told(Protocol):
+    """How far a source of news is: the newest slot that it told of, and when it was last heard (monotonic seconds)."""
+
+    label: str
+    last_heard_at: float | None
+    last_slot: int
 
 
 class Recorder:
@@ -58,7 +64,7 @@ class Recorder:
         now_s: Callable[[], float] = time.time,
         again_s: float = _AGAIN_S,
     ) -> None:
-        self._state = RECORDING
+        self._state: RecordingState = RecordingState.RECORDING
         self._detail = ""
         self.tape = Tape()
         self.decision = TapedDecision(rules, self.tape)
@@ -76,10 +82,12 @@ class Recorder:
         return f"Recorder({self.state}, {self._folder!r}, {self.tape!r})"
 
     @property
-    def state(self) -> str:
-        """One of `STATES`."""
+    def state(self) -> RecordingState:
+        """Whether it records now."""
         # A disk that hangs is behind before the writer can say so.
-        return BEHIND if self._state == RECORDING and not self.tape.running else self._state
+        return (
+            RecordingState.BEHIND if self._state is RecordingState.RECORDING and not self.tape.running else self._state
+        )
 
     @property
     def detail(self) -> str:
@@ -87,12 +95,17 @@ class Recorder:
         return self._detail or ("" if self.tape.running else _SLOW)
 
     @property
+    def dropped(self) -> int:
+        """The entries that found no room on the tape."""
+        return self.tape.dropped
+
+    @property
     def written_bytes(self) -> int:
         """What was written since the start."""
         return self._folder.written_bytes
 
     async def run(
-        self, watches: Iterable[WatchHealth] = (), *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+        self, watches: Iterable[Told] = (), *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
         """Write until cancelled, and then the rest, for two seconds at most. Ready at once."""
         known = list(watches)
@@ -106,7 +119,7 @@ class Recorder:
                 await self._write(self.tape.take())
                 await anyio.to_thread.run_sync(self._folder.close, abandon_on_cancel=True)
 
-    async def turn(self, watches: Iterable[WatchHealth] = ()) -> None:
+    async def turn(self, watches: Iterable[Told] = ()) -> None:
         """Write what waits; begin another file on another day, and begin anew after a hole."""
         for watch in watches:
             if watch.last_heard_at is not None and self._slots.get(watch.label) != watch.last_slot:
@@ -119,7 +132,7 @@ class Recorder:
                 self._go_on("day", 0)
             await self._write(rest)
             self._day = today
-            if self.state == FULL:
+            if self.state is RecordingState.FULL:
                 self._again_at_s = 0.0
         if not self.tape.running and not self.tape.loading and self._may_go_on():
             self._go_on("hole", self.tape.missing)
@@ -129,7 +142,7 @@ class Recorder:
         return datetime.datetime.fromtimestamp(self._now_s(), datetime.UTC).date()
 
     def _may_go_on(self) -> bool:
-        if self._state == RECORDING:
+        if self._state is RecordingState.RECORDING:
             return False  # what is wrong is said first
         return self._again_at_s is not None and time.monotonic() >= self._again_at_s
 
@@ -147,22 +160,23 @@ class Recorder:
             try:
                 await anyio.to_thread.run_sync(self._folder.write, self._day, taken, abandon_on_cancel=True)
             except NoRoom as e:
-                self._stop(FULL, f"{e} (record.max_bytes); it goes on tomorrow", None, taken)
+                self._stop(RecordingState.FULL, f"{e} (record.max_bytes); it goes on tomorrow", None, taken)
                 return
             except Exception as e:  # whatever it is: the keeper goes on
                 full = isinstance(e, OSError) and e.errno in _FULL_ERRORS
                 why = e.strerror if isinstance(e, OSError) and e.strerror else str(e) or repr(e)
-                self._stop(FULL if full else FAILED, why, time.monotonic() + self._again_s, taken)
+                state = RecordingState.FULL if full else RecordingState.FAILED
+                self._stop(state, why, time.monotonic() + self._again_s, taken)
                 return
-        if self.tape.running and self._state != RECORDING:
-            self._state, self._detail = RECORDING, ""
+        if self.tape.running and self._state is not RecordingState.RECORDING:
+            self._state, self._detail = RecordingState.RECORDING, ""
             self._report(reports.Note("record.recording", "the recording goes on"))
-        elif not self.tape.running and self._state == RECORDING:
-            self._state, self._detail = BEHIND, _SLOW
+        elif not self.tape.running and self._state is RecordingState.RECORDING:
+            self._state, self._detail = RecordingState.BEHIND, _SLOW
             self._again_at_s = time.monotonic() + self._again_s  # at once, the state would make it slower still
             self._report(reports.Note("record.behind", _SLOW, level="warning"))
 
-    def _stop(self, state: str, detail: str, again_at_s: float | None, taken: list[Entry]) -> None:
+    def _stop(self, state: RecordingState, detail: str, again_at_s: float | None, taken: list[Entry]) -> None:
         self.tape.stop(taken)
         self._again_at_s = again_at_s
         if state != self._state:

@@ -17,11 +17,11 @@ from solders.pubkey import Pubkey
 
 from keeper.domain.actions import Action
 from keeper.domain.events import AccountUnreadable, ChainTime, Event, MarketSeen, OrderSeen
+from keeper.domain.intake import Intake
 from keeper.domain.orders import Order, fields_of
 from keeper.domain.prices import Price
 from keeper.recording import entries
 from keeper.recording.entries import Entry, decided
-from keeper.solana.intake import Intake
 from keeper.triggers.book import Book, Change
 from keeper.triggers.checkpoint import dump, price_values
 from keeper.triggers.decision import Decision, Rules

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 
 from prometheus_client import Counter
 
-from keeper.domain.health import FeedShown, Health
+from keeper.domain.health import FeedShown, Health, RecorderShown, RecordingState
 from keeper.execution.assembly import Execution
 from keeper.execution.orders import Reason
 from keeper.journal import Holder, Journal, keeper_names, working_lease
-from keeper.recording.recorder import STATES, Recorder
 from keeper.runtime.lag import LoopLag
 from keeper.solana.client import ChainClient
 from keeper.solana.watch import ProgramWatch
@@ -34,7 +33,7 @@ class Gauges:
     journal: Journal
     health: Callable[[], Health]
     lag: LoopLag
-    recorder: Recorder | None
+    recorder: RecorderShown | None
     _counted: dict[tuple[Counter, str], int] = field(default_factory=dict, init=False)
 
     async def update(self) -> None:
@@ -83,10 +82,10 @@ class Gauges:
 
     def _recording(self) -> None:
         if self.recorder is not None:
-            for state in STATES:
+            for state in RecordingState:
                 self.metrics.recording.labels(state).set(state == self.recorder.state)
             self.metrics.recorded_bytes.set(self.recorder.written_bytes)
-            self.metrics.recording_dropped.set(self.recorder.tape.dropped)
+            self.metrics.recording_dropped.set(self.recorder.dropped)
 
     def _endpoints(self) -> None:
         m = self.metrics

@@ -1,15 +1,10 @@
-"""A journal belongs to one chain."""
+"""A start holds the journal and the pool to one chain."""
 
 from __future__ import annotations
 
-from typing import Final
-
 from keeper.domain.errors import ChainError, Misconfigured
-from keeper.journal import Journal, SetMeta
+from keeper.journal import GENESIS, Journal, SetMeta, refuse_another_chain
 from keeper.solana.client import ChainClient
-
-GENESIS: Final = "genesis_hash"
-"""Where the journal remembers which chain it belongs to."""
 
 
 async def hold_to_genesis(client: ChainClient, journal: Journal, expected: str | None) -> str:
@@ -33,12 +28,3 @@ async def hold_to_genesis(client: ChainClient, journal: Journal, expected: str |
         await journal.commit(SetMeta(GENESIS, genesis))
     await client.pool.hold_to(genesis)
     return genesis
-
-
-def refuse_another_chain(journal: str, known: str | None, genesis: str | None) -> None:
-    """Misconfigured when this journal knows a chain, and it is another one."""
-    if known not in (None, genesis):
-        raise Misconfigured(
-            f"The journal {journal} belongs to another chain (genesis {known}, this one is {genesis}).",
-            remedy="Give each chain a journal of its own: set journal.path, or journal.url.",
-        )

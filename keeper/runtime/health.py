@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from keeper.domain.errors import ChainError
-from keeper.domain.health import Check, FeedShown, Health
+from keeper.domain.health import Check, FeedShown, Health, RecorderShown, RecordingState
 from keeper.execution.assembly import Execution
 from keeper.journal import Journal, keeper_names, working_lease
-from keeper.recording.recorder import RECORDING, Recorder
 from keeper.runtime.watchdog import Watchdog
 from keeper.solana.client import ChainClient
 from keeper.solana.clock import ClockWatch
@@ -41,7 +40,7 @@ class HealthReport:
     execution: Execution
     watchdog: Watchdog
     silence_s: float
-    recorder: Recorder | None
+    recorder: RecorderShown | None
     recovered: bool = False
 
     def report(self) -> Health:
@@ -102,9 +101,9 @@ class HealthReport:
     def _recording(self) -> list[Check]:
         """One word; nothing is said when nothing is to be recorded."""
         r = self.recorder
-        return (
-            [] if r is None else [Check("recording", r.state == RECORDING, r.state + f": {r.detail}" * bool(r.detail))]
-        )
+        if r is None:
+            return []
+        return [Check("recording", r.state is RecordingState.RECORDING, r.state + f": {r.detail}" * bool(r.detail))]
 
     def _watch(self) -> Check:
         now = time.monotonic()

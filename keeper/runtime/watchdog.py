@@ -3,10 +3,13 @@
 A task that hangs leaves a process that looks well: the sockets are open, the API answers, and no order is executed.
 A restart helps, because the journal and the chain hold all that matters. A quiet market is no reason for one: a loop
 that rests is well, unless there is work for it.
+
+QUANTDESK_STALL_AT="executor:3" makes the loop of that name stop at its third turn, for the tests of the watchdog.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
@@ -15,7 +18,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from keeper.domain.reports import Note, Report
-from keeper.telemetry.turns import Turns
+from keeper.domain.turns import Turns
 
 
 @dataclass(slots=True)
@@ -73,3 +76,14 @@ class Watchdog:
         while True:
             await anyio.sleep(min(1.0, self.stalled_after_s / 4))
             self.look()
+
+
+async def _stall(turns: Turns) -> None:
+    if turns.count >= _stall_at and turns.name.partition(" ")[0] == _stalled:
+        await anyio.sleep_forever()
+
+
+_stalled, _, _count = os.environ.get("QUANTDESK_STALL_AT", "").partition(":")
+_stall_at = int(_count or 1)
+if _stalled:
+    Turns.at_turn = _stall

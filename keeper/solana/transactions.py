@@ -24,8 +24,8 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from keeper.domain.errors import ChainError, Transient
+from keeper.domain.turns import Turns
 from keeper.solana.client import BLOCKHASH_BLOCKS, Blockhash, ChainClient
-from keeper.telemetry.turns import Turns
 
 MOST_UNITS: Final = 1_400_000
 """The most compute units that a transaction may ask for."""

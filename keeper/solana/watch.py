@@ -20,13 +20,14 @@ from solders.pubkey import Pubkey
 
 from keeper.domain.errors import ChainError, KeeperError, MalformedAccount, MalformedReply, Transient
 from keeper.domain.events import AccountUnreadable, MarketSeen, OrderGone, OrderSeen
+from keeper.domain.intake import Intake, Load
 from keeper.domain.orders import OnchainStatus, OrderFields, order_of
+from keeper.domain.turns import Turns
 from keeper.solana.account_stream import KeyedAccount
 from keeper.solana.backoff import Backoff
 from keeper.solana.client import AccountBytes, ChainClient, memcmp
-from keeper.solana.intake import Intake, Load, Reader
+from keeper.solana.reader import Reader
 from keeper.solana.sources import Owned, Source, Stream, Wanted
-from keeper.telemetry.turns import Turns, stalls
 
 ONE_ENDPOINT_SLOTS: Final = 1_000
 """An endpoint whose socket and RPC are further apart is no endpoint: they are on different chains."""
@@ -221,10 +222,10 @@ class ProgramWatch:
                 near = news.slot
             if abs(news.slot - near) > ONE_ENDPOINT_SLOTS:
                 raise Transient(f"{self.label}: its stream is at slot {news.slot}, and its RPC at {near}")
-            if stalls:
-                await self.turns.turn()
-            else:
+            if Turns.at_turn is None:
                 self.turns.count += 1
+            else:
+                await self.turns.turn()
             self.health.last_heard_at = time.monotonic()
             self.health.last_slot = max(self.health.last_slot, news.slot)
             if news.account is None:

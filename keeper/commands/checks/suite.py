@@ -8,8 +8,7 @@ from keeper.commands.asking import client_for
 from keeper.commands.checks import chain, machine
 from keeper.commands.checks.lines import Lines
 from keeper.config.settings import Settings
-from keeper.journal import home_of
-from keeper.runtime.genesis import GENESIS, refuse_another_chain
+from keeper.journal import GENESIS, home_of, refuse_another_chain
 from keeper.venue.deployment import check_idl, check_program
 
 

@@ -19,10 +19,10 @@ from keeper.domain.errors import ChainError
 from keeper.domain.events import Event, FeedSeen
 from keeper.domain.orders import Market
 from keeper.domain.prices import Price
+from keeper.domain.turns import Turns
 from keeper.solana.backoff import LONGEST_S, Backoff
 from keeper.solana.client import PROCESSED, AccountBytes, ChainClient
 from keeper.solana.sources import Single, Source
-from keeper.telemetry.turns import Turns
 from keeper.venue.prices.layouts import KINDS
 from keeper.venue.prices.quote import BadFeed, Demands, Fault, Now, price_of
 
