@@ -85,7 +85,7 @@ class Inside:
                     price = None if record.order is None else router.decision.prices.read(record.order.market)
                     stuck = price is not None and isinstance(detail, int) and price.slot > detail
                 case Reason.ENDED:
-                    stuck = True
+                    stuck = Reason.ATTEMPT not in record.reasons  # whose read-back tells of the order, too
                 case _:
                     stuck = False
             if stuck:

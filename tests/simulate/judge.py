@@ -4,7 +4,6 @@ cancels, of an operator's pause, of old prices, and of what is not synced.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ from keeper.domain.attempts import Attempt, AttemptKind, AttemptState
 from keeper.execution.armory import reading_of
 from keeper.journal import Queries
 from keeper.journal.records import PreparedKind
+from keeper.solana.client import BLOCKHASH_BLOCKS
 from tests.chaos.witness import FirstSend, Witness
 from tests.simulate.disk import Disk
 from tests.support.world import World
@@ -23,9 +23,8 @@ _SLACK_S: Final = 15
 """A price may have grown older between the decision and its arrival, with a slow disk and a slow node in between."""
 _TOLD_WITHIN_S: Final = 12.0
 """A clock that jumps is read every five seconds, and doubted until it has been told a few times: before that nobody can
-know that a price is old by it. Nor that a blockhash is dead, where the chain ran ahead by a hundred blocks at once.
+know that a price is old by it.
 """
-_HEIGHTS: Final = 1_000
 
 
 class Judge(Witness):
@@ -39,18 +38,19 @@ class Judge(Witness):
         self.paused_since: float | None = None
         self.clock_steps = False
         self._jumps: list[tuple[float, float]] = []
-        self._heights: deque[tuple[float, int]] = deque(maxlen=_HEIGHTS)
+        self._newest_told = 0
 
     def clock_jumped(self, seconds: float) -> None:
         """The chain's clock runs ahead by so much, from now on."""
         self._jumps.append((anyio.current_time(), seconds))
 
+    def blockhash_told(self, last_valid_block_height: int) -> None:
+        """The keeper was given a blockhash that is good until then: by it, it knows which ones are dead."""
+        self._newest_told = max(self._newest_told, last_valid_block_height)
+
     def sent(self, label: str, calls: Sequence[dict[str, Any]], journal: Queries, disk: Disk) -> None:
         """A request with transactions in it leaves."""
         self.journal = journal
-        height = self._world.bank.chain.tip.height
-        if not self._heights or self._heights[-1][1] != height:
-            self._heights.append((anyio.current_time(), height))
         before = self.newest
         self.on_calls(label, calls)
         first = self.newest
@@ -83,12 +83,8 @@ class Judge(Witness):
 
     def _judge_armed(self, first: FirstSend, attempt: Attempt, journal: Queries) -> None:
         row = journal.order(first.order)
-        by_s = anyio.current_time() - _TOLD_WITHIN_S
-        told = max((height for at_s, height in self._heights if at_s <= by_s), default=0)
-        if told > attempt.last_valid_block_height + 1:
-            self.violations.append(
-                f"{first.signature} was sent, and its blockhash had been dead for {_TOLD_WITHIN_S} s"
-            )
+        if self._newest_told - BLOCKHASH_BLOCKS > attempt.last_valid_block_height:
+            self.violations.append(f"{first.signature} was sent, and a node had told that its blockhash was dead")
         # What the journal has of the order the keeper knew.
         if row is not None and attempt.built_from != reading_of(row.order):
             self.violations.append(f"{first.signature} was sent for an order that had changed since it was armed")

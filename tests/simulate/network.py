@@ -8,8 +8,6 @@ kinds as in the campaign with real processes (`tests.chaos.proxy.faults`), and a
 from __future__ import annotations
 
 import asyncio
-import enum
-import random
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
@@ -22,79 +20,20 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.http11 import Response as WebSocketResponse
 
 from keeper.domain.errors import Transient
-from keeper.localnet.bank import Bank
-from keeper.localnet.rpc import bank_dispatcher
 from keeper.localnet.subscription_methods import Session
-from keeper.localnet.subscriptions import Subscriptions
 from keeper.solana.http1 import Begun, Response
-from tests.chaos.proxy.faults import Fault, Faults, Kind
+from tests.chaos.proxy.faults import Fault, Kind
 from tests.chaos.proxy.rewriting import as_lagging, calls_of, from_lagging, refuse, rewritten
 from tests.simulate.loop import VirtualLoop
+from tests.simulate.node import Lie, Node, twisted
 from tests.simulate.trace import Trace
 
 _JSON: Final = {"content-type": "application/json"}
 _PIECE: Final = 700
 """A streamed reply comes in pieces of so many bytes."""
+_TAKEN_IN_S: Final = 0.05
+"""Within that a reply that has arrived is known to the keeper."""
 _MOST_WAITING: Final = 10_000
-
-
-class Lie(enum.StrEnum):
-    """What a node says wrongly, beyond the kinds of the campaign."""
-
-    OLD_REPLY = "old_reply"
-    """An earlier reply to the same question, with its older slot."""
-    NO_ACCOUNT = "no_account"
-    """Null for an account that exists; of each one once."""
-    PARTIAL_LIST = "partial_list"
-    """A list lacks some of its accounts."""
-    DOUBLED = "doubled"
-    """The request arrives twice."""
-
-
-class Node:
-    """One endpoint. `faults` is its weather; `lies` the chance of each lie at each request, until `lies_until`."""
-
-    def __init__(self, label: str, seed: str, bank: Bank, subscriptions: Subscriptions) -> None:
-        self.label = label
-        self.dice = random.Random(seed)
-        self.ask = bank_dispatcher(bank).handle
-        self.subscriptions = subscriptions
-        self.faults: Faults | None = None
-        self.lies: dict[Lie, float] = {}
-        self.lies_until = 0.0
-        self.slow_s = 0.02
-        self.denied: set[str] = set()
-        self._said: dict[bytes, deque[bytes]] = {}
-
-    def lie(self, now: float) -> Lie | None:
-        """Which lie comes next, if any."""
-        if now >= self.lies_until:
-            return None
-        number = self.dice.random()
-        for lie, chance in self.lies.items():
-            number -= chance
-            if number < 0:
-                return lie
-        return None
-
-    def delay_s(self) -> float:
-        """One way."""
-        return self.slow_s * (0.2 + self.dice.random())
-
-    def remembered(self, calls: Sequence[dict[str, Any]], body: bytes) -> bytes | None:
-        """An earlier reply to the same calls, under these calls' ids; `body` is remembered for later."""
-        key = msgspec.json.encode([(call.get("method"), call.get("params")) for call in calls])
-        known = self._said.setdefault(key, deque(maxlen=6))
-        old = known[self.dice.randrange(len(known))] if known else None
-        known.append(body)
-        if len(self._said) > 64:
-            self._said.pop(next(iter(self._said)))
-        if old is None:
-            return None
-        document = msgspec.json.decode(old)
-        for call, reply in zip(calls, document if isinstance(document, list) else [document], strict=False):
-            reply["id"] = call.get("id")
-        return msgspec.json.encode(document)
 
 
 @dataclass(eq=False, slots=True)
@@ -118,6 +57,8 @@ class Network:
         self.nodes = nodes
         self.trace = trace
         self.on_calls = on_calls
+        self.on_blockhash: Callable[[int], None] = lambda _: None
+        """Told of each blockhash that the keeper is given, by its last valid block height."""
         self.counts: Counter[str] = Counter()
         self.sockets: list[SimSocket] = []
 
@@ -228,6 +169,8 @@ class SimTransport:
         match kind:
             case None | Kind.REQUEST_DELAYED:
                 answer = (200, _JSON, self._told(node, body, calls, lie))
+                if lie is None and any(call.get("method") == "getLatestBlockhash" for call in calls):
+                    network.loop.call_later(back + _TAKEN_IN_S, self._blockhash_given, answer[2])
             case Kind.REQUEST_LOST:
                 back, answer = seconds, Transient(f"{node.label}: the host closed the connection")
             case Kind.REQUEST_RESET:
@@ -262,11 +205,20 @@ class SimTransport:
                         answer = (200, _JSON, rewritten(kind, reply, calls, node.dice))
         network.loop.call_later(back, _give, done, answer)
 
+    def _blockhash_given(self, reply: bytes) -> None:
+        if self._link.dead:
+            return
+        document = msgspec.json.decode(reply)
+        for each in document if isinstance(document, list) else [document]:
+            value = each["result"].get("value") if isinstance(each.get("result"), dict) else None
+            if isinstance(value, dict) and "lastValidBlockHeight" in value:
+                self._network.on_blockhash(value["lastValidBlockHeight"])
+
     def _told(self, node: Node, body: bytes, calls: Sequence[dict[str, Any]], lie: Lie | None) -> bytes:
         reply = node.ask(body)
         if lie is None or lie is Lie.DOUBLED:
             return reply
-        told = node.remembered(calls, reply) if lie is Lie.OLD_REPLY else _twisted(lie, reply, calls, node)
+        told = node.remembered(calls, reply) if lie is Lie.OLD_REPLY else twisted(lie, reply, calls, node)
         if told is None or told == reply or any(call.get("method") == "sendTransaction" for call in calls):
             return reply
         self._network.note(node.label, lie, str(calls[0].get("method")))
@@ -282,26 +234,6 @@ def _give(
         done.set_exception(answer)
     else:
         done.set_result(answer)
-
-
-def _twisted(lie: Lie, reply: bytes, calls: Sequence[dict[str, Any]], node: Node) -> bytes | None:
-    document, dice = msgspec.json.decode(reply), node.dice
-    replies = document if isinstance(document, list) else [document]
-    asked = {call.get("id"): call for call in calls}
-    for each in replies:
-        call, result = asked.get(each.get("id"), {}), each.get("result")
-        if not isinstance(result, dict):
-            continue
-        method, value = call.get("method"), result.get("value")
-        if lie is Lie.NO_ACCOUNT and method == "getMultipleAccounts" and value:
-            i = dice.randrange(len(value))
-            address = call["params"][0][i]
-            if value[i] is not None and address not in node.denied:
-                node.denied.add(address)
-                value[i] = None
-        elif lie is Lie.PARTIAL_LIST and method == "getProgramAccounts" and value:
-            del value[dice.randrange(len(value))]
-    return msgspec.json.encode(document)
 
 
 class SimSocket:

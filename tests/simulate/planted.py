@@ -56,6 +56,13 @@ FAULTS: Final = (
         "after a crash what was armed may have been sent: no other signature until it can land no more",
     ),
     Fault(
+        "armed-past-its-height",
+        "keeper.execution.armory",
+        "            and attempt.last_valid_block_height >= oldest\n",
+        "",
+        "an armed attempt is not sent once its blockhash is known to be dead",
+    ),
+    Fault(
         "armed-for-another-reading",
         "keeper.execution.armory",
         "return self.order is not None and self.order[:-1] == order[:-1]",

@@ -15,7 +15,7 @@ from typing import Final
 
 from keeper.domain.orders import OrderType, Side
 from tests.chaos.proxy.faults import NEWS_KINDS, REQUEST_KINDS, Kind
-from tests.simulate.network import Lie
+from tests.simulate.node import Lie
 
 START_1E6: Final = 100_000_000
 STORM_S: Final = (8.0, 22.0)

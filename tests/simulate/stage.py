@@ -22,7 +22,8 @@ from tests.simulate.ground import NODES, OPERATOR, STRANGE_PACE, Ground
 from tests.simulate.judge import Judge
 from tests.simulate.life import Lives
 from tests.simulate.loop import VirtualLoop
-from tests.simulate.network import Network, Node
+from tests.simulate.network import Network
+from tests.simulate.node import Node
 from tests.simulate.scenario import START_1E6, Act, Scenario
 from tests.simulate.trace import Trace
 
@@ -55,6 +56,7 @@ class Stage:
         self.since_slot = 0
         """The chain's slot when the present life began."""
         self.judge = Judge(self.world)
+        self.network.on_blockhash = self.judge.blockhash_told
         self.judge.clock_steps = scenario.has(Act.STEP_CLOCK)
         self.record = ChainRecord(self.trace, ground.key.pubkey(), self._landed)
         self.bank.observe(self.record)
