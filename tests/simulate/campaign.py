@@ -10,6 +10,7 @@ import gc
 import hashlib
 import json
 import os
+import resource
 import select
 import shutil
 import signal
@@ -38,7 +39,9 @@ from tests.simulate.trace import Trace
 
 _FIRST: Final = (0, 1)
 _EPISODE_WITHIN_S: Final = 120
-"""Real seconds after which an episode is given up: nothing in it can last so long but a mistake of ours."""
+"""Seconds of a processor after which an episode is given up: nothing in it can need so many but a mistake of ours. And
+ten times as many of real time, in which a busy machine gets to it.
+"""
 
 
 @dataclass(slots=True)
@@ -125,7 +128,7 @@ def play(made: Ground, scenario: Scenario, *, keep: bool = False) -> Outcome:
 
 def _read(ours: int, pid: int) -> bytes:
     parts: list[bytes] = []
-    ends = real_perf_counter() + _EPISODE_WITHIN_S
+    ends = real_perf_counter() + 10 * _EPISODE_WITHIN_S
     while True:
         ready, _, _ = select.select([ours], [], [], max(0.0, ends - real_perf_counter()))
         if not ready:
@@ -141,6 +144,7 @@ def _play_here(made: Ground, scenario: Scenario, keep: bool, out: int) -> None:
     folder = made.folder / f"episode-{os.getpid()}"
     code = 1
     try:
+        resource.setrlimit(resource.RLIMIT_CPU, (_EPISODE_WITHIN_S, _EPISODE_WITHIN_S))
         gc.disable()  # an episode is short; and what a collector ends, it ends at no step of ours
         gc.collect = lambda generation=2: 0  # nor when a keeper's start asks for it
         made.folder = folder
