@@ -137,7 +137,7 @@ class Book:
         return Change.CHANGED
 
     def loading(self) -> Loading:
-        """Begin to take in many orders from their accounts' fields; one load at a time."""
+        """Begin to take in many orders from their accounts' fields; one load at a time, and no other news beside it."""
         return Loading(
             Shelf(
                 records=self._records,

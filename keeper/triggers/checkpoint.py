@@ -30,7 +30,7 @@ PriceValues = tuple[bytes, int, int, int]
 class Checkpoint:
     """All but the pages of the book's records. Public keys are their 32 bytes. `breaker`: of each market the last
     update, the jump that paused it and how many calm updates followed; with how often it tripped. `older` and `newer`
-    are the tombstones' halves. `lost` rows are neither free nor anybody's: of orders that came beside a load.
+    are the tombstones' halves. Every row is free or an order's, because nothing comes beside a load.
     """
 
     chain_time_s: float
@@ -43,7 +43,6 @@ class Checkpoint:
     markets: list[bytes]
     rows: int
     free: list[int]
-    lost: list[int]
     watched: dict[bytes, int]
     older: dict[bytes, int]
     newer: dict[bytes, int]
@@ -74,19 +73,11 @@ def dump(decision: Decision) -> tuple[Checkpoint, list[bytes]]:
         markets=[bytes(market) for market in book._addresses],
         rows=book._records._used,
         free=list(book._records._free),
-        lost=_lost(book),
         watched={address: int(watched) for address, watched in book._watched.items()},
         older=dict(book._tombstones._older),
         newer=dict(book._tombstones._newer),
     )
     return state, [bytes(page) for page in book._records._pages]
-
-
-def _lost(book: Book) -> list[int]:
-    if len(book._records) == len(book._by_address):
-        return []
-    rows = {row for _, row in book._by_address.ascending()}
-    return sorted({*range(book._records._used)} - rows - {*book._records._free})
 
 
 def restored(rules: Rules, state: Checkpoint, pages: list[bytes]) -> Decision:
@@ -117,9 +108,9 @@ def _fill(book: Book, state: Checkpoint, pages: list[bytes]) -> None:
     book._watched.update({address: Watched(watched) for address, watched in state.watched.items()})
     book._tombstones._older, book._tombstones._newer = dict(state.older), dict(state.newer)
     places: dict[SortedRows, tuple[array[int], array[int]]] = {book._by_address: (array("Q"), array("I"))}
-    without_order = {*state.free, *state.lost}
+    free = frozenset(state.free)
     for row in range(state.rows):
-        if row in without_order:
+        if row in free:
             continue
         address, terms = records.address(row), terms_of(records[row])
         watched = book._watched.get(address, Watched.EVERYTHING)

@@ -186,19 +186,6 @@ def its_feed_says_otherwise(life: Life) -> None:
     life.decision.on_feed(SOL, make_price(140_000_000, 12, 1_000))
 
 
-def one_comes_by_the_way_during_a_load(life: Life) -> None:
-    load = life.desk.book.loading()
-    load.add([(bytes(order.address), fields_of(order)) for order in (make_order(1), make_order(2))], 10)
-    life.pending(1)
-    load.finish()
-
-
-def both_end(life: Life) -> None:
-    for n in (1, 2):
-        life.desk.on_order(OrderSeen(make_order(n, slot=30, status=OnchainStatus.FILLED)), life.now_s, 5)
-    its_price_stays(life)
-
-
 def it_ends(life: Life) -> None:
     life.desk.on_order(OrderSeen(make_order(1, slot=30, status=OnchainStatus.FILLED)), 1_000.0, 5)
 
@@ -257,7 +244,6 @@ def one_comes_that_is_met(life: Life) -> None:
         (RULES[0], rows_are_free, orders_come_in_their_place),
         (RULES[1], its_price_jumps, its_price_stays),
         (RULES[2], its_feed_says_otherwise, its_price_stays),
-        (RULES[0], one_comes_by_the_way_during_a_load, both_end),
         (RULES[0], it_ends, late_news_of_it_comes),
         (RULES[0], an_attempt_begins, its_price_stays),
         (RULES[0], it_is_late, one_comes_that_is_expired),
