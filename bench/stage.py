@@ -6,10 +6,8 @@ figure that has a transaction in it.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -85,36 +83,16 @@ async def keeper(
         health={"stalled_after_s": 900},
     )
     module = ["keeper"] if trace is None else [tracer, str(trace)]
-    with config.log.open("ab") as log:
-        child = await anyio.open_process(
-            [sys.executable, "-m", *module, *config.arguments], stderr=log, stdin=None, env=_environment()
-        )
-    process = KeeperProcess(config, child)
+    process = await KeeperProcess.start(config, cold=True, module=module)
     try:
         if stands_by:
             await until(lambda: STANDS_BY in config.log.read_text(), within_s=ready_within_s)
         else:
-            await _ready(process, ready_within_s)
+            await process.ready(within_s=ready_within_s)
         yield process
     finally:
         with anyio.CancelScope(shield=True):
             await process.stop()
-
-
-async def _ready(process: KeeperProcess, within_s: float) -> None:
-    assert process.process.stdout is not None
-    said = b""
-    with anyio.fail_after(within_s):
-        while not said.endswith(b"\n"):
-            try:
-                said += await process.process.stdout.receive()
-            except anyio.EndOfStream:
-                raise RuntimeError(f"the keeper ended before it was ready:\n{process.log_end()}") from None
-    process.url = json.loads(said)["http_url"]
-
-
-def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(("KEEPER_", "QUANTDESK_"))}
 
 
 def traders_for(world: World, orders: int) -> list[Trader]:

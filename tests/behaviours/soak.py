@@ -160,7 +160,7 @@ async def soak(seconds: float, folder: Path, seed: int, *, every_s: float = 10.0
             log={"level": "warning"},
             journal={"retention_days": RETENTION_S / 86_400},
         )
-        async with KeeperProcess.running(config) as keeper:
+        async with KeeperProcess.running(config, cold=True) as keeper:
             begun = time.monotonic()
             next_sample = every_s
             while (elapsed := time.monotonic() - begun) < seconds:

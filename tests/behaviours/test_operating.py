@@ -260,7 +260,6 @@ async def test_25_a_second_keeper_on_the_journal_is_refused_and_the_first_goes_o
             assert await second.wait() == 2
             assert str(first.process.pid) in second.log_end()
             assert "Traceback" not in second.log_end()
-            await second.process.aclose()
             order = world.place(trader, market, stop_price_1e6=101 * USDC)
             await until(lambda: world.position(order))
 

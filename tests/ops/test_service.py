@@ -53,17 +53,12 @@ async def supervised(
 ) -> AsyncIterator[tuple[Supervisor, KeeperProcess]]:
     """A keeper as systemd starts one, ready."""
     supervisor = Supervisor(address)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("KEEPER_", "QUANTDESK_"))}
-    environment["NOTIFY_SOCKET"] = address
+    environment = {"NOTIFY_SOCKET": address}
     if watchdog_s is not None:
         environment["WATCHDOG_USEC"] = str(round(watchdog_s * 1e6))
     if stall_at is not None:
         environment["QUANTDESK_STALL_AT"] = stall_at
-    with config.log.open("ab") as log:
-        process = await anyio.open_process(
-            [sys.executable, "-m", "keeper", *config.arguments], env=environment, stderr=log, stdin=None
-        )
-    keeper = KeeperProcess(config, process)
+    keeper = await KeeperProcess.start(config, cold=True, environment=environment)
     try:
         await keeper.ready()
         yield supervisor, keeper

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import anyio
-from anyio.abc import Process
 from solders.keypair import Keypair
 
 from keeper.journal import Queries, home_of
+from tests.support.forking import ForkedProcess
 from tests.support.postgres import place_of
 from tests.support.waiting import BOUND_S
 from tests.support.world import World
@@ -101,7 +100,7 @@ class KeeperConfig:
 class KeeperProcess:
     """One life of a keeper. `url` is its API's address, known once it is ready."""
 
-    def __init__(self, config: KeeperConfig, process: Process) -> None:
+    def __init__(self, config: KeeperConfig, process: ForkedProcess) -> None:
         self.config = config
         self.process = process
         self.url = ""
@@ -111,22 +110,40 @@ class KeeperProcess:
         return f"<KeeperProcess {self.process.pid} {state}>"
 
     @classmethod
-    async def start(cls, config: KeeperConfig, *, crash_at: str | None = None) -> Self:
-        """Start one; `ready` waits for it. `crash_at` is a point's name and count (`keeper.execution.points`)."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("KEEPER_", "QUANTDESK_"))}
-        if crash_at is not None:
-            environment["QUANTDESK_CRASH_AT"] = crash_at
-        with config.log.open("ab") as log:
-            process = await anyio.open_process(
-                [sys.executable, "-m", "keeper", *config.arguments], env=environment, stderr=log, stdin=None
-            )
+    async def start(
+        cls,
+        config: KeeperConfig,
+        *,
+        crash_at: str | None = None,
+        cold: bool = False,
+        module: Sequence[str] = ("keeper",),
+        environment: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Start one; `ready` waits for it. `crash_at` is a point's name and count (`keeper.execution.points`).
+
+        A `cold` one is executed as `python -m MODULE`, rather than forked from a process that has read its libraries.
+        """
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("KEEPER_", "QUANTDESK_"))}
+        wanted = {} if crash_at is None else {"QUANTDESK_CRASH_AT": crash_at}
+        complete = {**inherited, **wanted, **(environment or {})}
+        executed = ["-m", *module] if cold or "LD_PRELOAD" in complete else None
+        process = await ForkedProcess.start(
+            config.arguments, environment=complete, stderr=config.log, executed=executed
+        )
         return cls(config, process)
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, config: KeeperConfig, *, crash_at: str | None = None) -> AsyncIterator[Self]:
+    async def running(
+        cls,
+        config: KeeperConfig,
+        *,
+        crash_at: str | None = None,
+        cold: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Self]:
         """A keeper that is ready, and is no more when the block is left."""
-        keeper = await cls.start(config, crash_at=crash_at)
+        keeper = await cls.start(config, crash_at=crash_at, cold=cold, environment=environment)
         try:
             await keeper.ready()
             yield keeper
@@ -134,28 +151,25 @@ class KeeperProcess:
             with anyio.CancelScope(shield=True):
                 await keeper.stop()
 
-    async def ready(self) -> None:
+    async def ready(self, *, within_s: float = START_WITHIN_S) -> None:
         """Wait until it says so. RuntimeError with the end of its log when it ends instead."""
-        assert self.process.stdout is not None
         said = b""
-        with anyio.fail_after(START_WITHIN_S):
+        with anyio.fail_after(within_s):
             while not said.endswith(b"\n"):
-                try:
-                    said += await self.process.stdout.receive()
-                except anyio.EndOfStream:
+                printed = await self.process.receive()
+                if not printed:
                     code = await self.process.wait()
-                    raise RuntimeError(f"the keeper ended with {code} before it was ready:\n{self.log_end()}") from None
+                    raise RuntimeError(f"the keeper ended with {code} before it was ready:\n{self.log_end()}")
+                said += printed
         self.url = json.loads(said)["http_url"]
 
     def kill(self) -> None:
         """SIGKILL: nothing of it can do anything any more."""
-        if self.process.returncode is None:
-            self.process.send_signal(signal.SIGKILL)
+        self.process.send_signal(signal.SIGKILL)
 
     def terminate(self) -> None:
         """SIGTERM: it drains and persists."""
-        if self.process.returncode is None:
-            self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(signal.SIGTERM)
 
     async def wait(self, *, within_s: float = BOUND_S) -> int:
         """Wait for its end; the exit code, negative for a signal."""
@@ -170,8 +184,6 @@ class KeeperProcess:
         except TimeoutError:
             self.kill()
             return await self.wait()
-        finally:
-            await self.process.aclose()
 
     def log_end(self, characters: int = 3_000) -> str:
         """The end of its log."""

@@ -29,7 +29,7 @@ def stop_loss(market: Market, *, size_1e6: int = 1_000_000) -> Terms:
 
 @asynccontextmanager
 async def running(config: KeeperConfig) -> AsyncIterator[tuple[KeeperProcess, KeeperApi]]:
-    async with KeeperProcess.running(config) as keeper, KeeperApi(lambda: keeper.url) as api:
+    async with KeeperProcess.running(config, cold=True) as keeper, KeeperApi(lambda: keeper.url) as api:
         yield keeper, api
 
 
