@@ -172,7 +172,7 @@ class _Day:
 def market_seen(market: Pubkey, symbol: str, price_1e6: int, slot: int, time_s: int, at_ns: int) -> MarketSeen:
     """News of a market's account."""
     base, _, quote = symbol.partition("/")
-    return MarketSeen(Market(market, base, quote, market, 20, 500, 250, True, price_1e6, time_s, slot), at_ns)
+    return MarketSeen(Market(market, base, quote, market, 20, True, price_1e6, time_s, slot), at_ns)
 
 
 def _cost() -> dict[str, Any]:

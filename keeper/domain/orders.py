@@ -227,8 +227,6 @@ class Market:
     quote_asset: str
     authority: Pubkey
     max_leverage: int
-    initial_margin_ratio_bps: int
-    maintenance_margin_ratio_bps: int
     is_active: bool
     last_oracle_price_1e6: int
     last_oracle_update_s: int

@@ -31,8 +31,6 @@ MOVES: Final[Mapping[AttemptState, frozenset[AttemptState]]] = {
     S.DRY_RUN: frozenset(),
 }
 
-ENDS: Final = frozenset(state for state, following in MOVES.items() if not following)
-
 
 class IllegalMove(AssertionError):
     """A bug: an attempt was to move where it can't."""

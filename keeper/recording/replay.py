@@ -216,7 +216,7 @@ class Replay:
         if address is None:
             address = self._keys[market] = key_of(market)
         # The decision reads no more of it than this.
-        seen = Market(address, "", "", _NOBODY, 0, 0, 0, active, price_1e6, updated_at_s, slot)
+        seen = Market(address, "", "", _NOBODY, 0, active, price_1e6, updated_at_s, slot)
         self._same("news of a market", taken, decision.on_market(MarketSeen(seen, at_ns)))
         if now_s is not None and recorded is not None:
             self._decided(recorded, decided(decision.review(address, now_s, at_ns)), at_ns)

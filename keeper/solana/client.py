@@ -117,9 +117,9 @@ class ChainClient:
         info = await self.pool.call("getEpochInfo", {"commitment": commitment})
         return _number(_field(info, "blockHeight")), _number(_field(info, "absoluteSlot"))
 
-    async def latest_blockhash(self, commitment: Commitment = CONFIRMED) -> Blockhash:
+    async def latest_blockhash(self) -> Blockhash:
         """A blockhash to sign with, and until when it can land."""
-        answer = await self.pool.call("getLatestBlockhash", {"commitment": commitment})
+        answer = await self.pool.call("getLatestBlockhash", {"commitment": CONFIRMED})
         value = _field(answer, "value")
         blockhash = _field(value, "blockhash")
         with _shape("a blockhash"):
@@ -195,11 +195,10 @@ class ChainClient:
         program_id: Pubkey,
         filters: Sequence[Mapping[str, Any]],
         *,
-        commitment: Commitment = PROCESSED,
         deadline_s: float = 60.0,
     ) -> AsyncGenerator[tuple[int, list[KeyedAccount]]]:
         """The same, in parts as they arrive: for programs with more accounts than should be held at once."""
-        config = _filtered(filters, commitment)
+        config = _filtered(filters, PROCESSED)
         calls = self.pool.accounts("getProgramAccounts", str(program_id), config, deadline_s=deadline_s)
         async with aclosing(calls) as parts:
             async for part in parts:
@@ -262,14 +261,12 @@ class ChainClient:
                 slot=slot,
             )
 
-    async def transactions(
-        self, signatures: Sequence[Signature], *, commitment: Commitment = CONFIRMED
-    ) -> list[LandedTransaction | ChainError | None]:
+    async def transactions(self, signatures: Sequence[Signature]) -> list[LandedTransaction | ChainError | None]:
         """Each landed transaction's fee and logs; None when the node does not have it (yet), an error when it could
         not be read. In requests of a few dozen, because each reply may have many kilobytes of logs, and all of them
         within one call's deadline: what is left then was not read.
         """
-        calls = [landed_call(str(signature), commitment) for signature in signatures]
+        calls = [landed_call(str(signature)) for signature in signatures]
         ends = time.monotonic() + self.pool.limits.deadline_s
         found: list[LandedTransaction | ChainError | None] = []
         for start in range(0, len(calls), TRANSACTIONS_PER_REQUEST):
@@ -288,9 +285,9 @@ class ChainClient:
             return [_number(_field(entry, "prioritizationFee")) for entry in answer or ()]
 
 
-def landed_call(signature: str, commitment: Commitment = CONFIRMED) -> Call:
+def landed_call(signature: str) -> Call:
     """Ask for a landed transaction as bytes. Of any version: a node refuses to show one that was not asked for."""
-    config = {"commitment": commitment, "encoding": "base64", "maxSupportedTransactionVersion": 1}
+    config = {"commitment": CONFIRMED, "encoding": "base64", "maxSupportedTransactionVersion": 1}
     return Call("getTransaction", (signature, config))
 
 

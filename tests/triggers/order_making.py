@@ -58,5 +58,5 @@ def market_seen(
     address: Pubkey = SOL,
     received_at_ns: int = 77,
 ) -> MarketSeen:
-    market = Market(address, "SOL", "USDC", key(9), 100, 1_000, 500, is_active, price_1e6, updated_at_s, slot)
+    market = Market(address, "SOL", "USDC", key(9), 100, is_active, price_1e6, updated_at_s, slot)
     return MarketSeen(market, received_at_ns)
