@@ -28,9 +28,8 @@ from typing import Any, Final
 # Everything but keeper.execution and the wiring: the points where a kill is wanted are read when they are imported.
 LIBRARIES: Final = (
     "keeper.cli",
-    "keeper.commands.service",
     "keeper.config.loading",
-    "keeper.telemetry.logs",
+    "keeper.telemetry",
     "keeper.solana.watch",
     "keeper.venue.program",
     "keeper.http.api",
@@ -79,6 +78,7 @@ def serve(requests: socket.socket) -> None:
     """Fork keepers until the socket is closed."""
     for name in LIBRARIES:
         importlib.import_module(name)
+    assert "keeper.execution.points" not in sys.modules, "a keeper's environment says where it dies"
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page
     woken, wake = os.pipe()
