@@ -1,16 +1,12 @@
-"""The command line: the commands of `keeper.commands`, in the order of `--help`, and what their errors come to.
-
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
-"""
+"""The command line: the commands of `keeper.commands`, in the order of `--help`."""
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from keeper.commands import EXIT_FAILED, EXIT_USAGE
+from keeper.commands import errors_told
 from keeper.commands.admin import drain, pause, resume, retry, status
 from keeper.commands.check import check
 from keeper.commands.config import config
@@ -24,7 +20,6 @@ from keeper.commands.openapi import openapi
 from keeper.commands.replay import replay
 from keeper.commands.run import run
 from keeper.commands.simulate import simulate
-from keeper.domain.errors import KeeperError, Misconfigured
 
 cli = typer.Typer(
     name="keeper",
@@ -55,12 +50,9 @@ cli.add_typer(journal_cli, name="journal")
 
 
 def main() -> None:
-    """The console script: an error is one line on standard error, and its kind decides the exit code."""
-    try:
+    """The console script."""
+    with errors_told():
         cli()
-    except KeeperError as e:
-        print(f"keeper: {e}", file=sys.stderr)
-        sys.exit(EXIT_USAGE if isinstance(e, Misconfigured) else EXIT_FAILED)
 
 
 def _version(wanted: bool) -> None:
