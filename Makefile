@@ -51,7 +51,7 @@ install-check: $(STAMP) ## follow docs/install.md on a fresh Debian, under its s
 	@$(BIN)/python -m tests.install $(ARGS)
 
 .PHONY: chaos
-chaos: $(STAMP) ## break everything, kill the keeper, check (EPISODES=100 SEED=1; ARGS=--validator on a real one)
+chaos: $(STAMP) ## break everything, kill the keeper, check (EPISODES=100 SEED=1; ARGS=--validator on a real one, ARGS='--keepers 3')
 	@$(BIN)/python -m tests.chaos $(if $(EPISODES),--episodes $(EPISODES)) --seed $(SEED) $(ARGS)
 
 .PHONY: simulate

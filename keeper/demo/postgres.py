@@ -67,6 +67,11 @@ class PostgresServer:
         """The URL of one of its databases, over the socket."""
         return f"postgresql:///{database}?host={self._folder}&user=postgres"
 
+    @property
+    def socket_file(self) -> str:
+        """Where it listens in its folder."""
+        return str(self._folder / f".s.PGSQL.{self._port or 5432}")
+
     def start(self, **settings: str) -> None:
         """Start it, with these settings beside the usual ones, and wait until it answers."""
         listens = "" if self._port is None else "127.0.0.1"

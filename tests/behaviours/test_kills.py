@@ -47,7 +47,7 @@ class Scene:
     async def armed(self, *points: str) -> None:
         """A new life that dies at the first point, and the lives after it at the next ones."""
         await self.lives.stop(graceful=True)
-        await self.lives.start(self.stand.config, crash_at=f"{points[0]}:1")
+        await self.lives.start([self.stand.config], crash_at=f"{points[0]}:1")
         await self.lives.ready()
         for point in points[1:]:
             self.lives.arm_next(f"{point}:1")

@@ -14,6 +14,7 @@ import anyio
 from keeper.demo.validator import NAME, Validator, find
 from keeper.localnet.program import PROGRAM_SO
 from tests.chaos.campaign import Options, Totals, run
+from tests.chaos.planted import NAMES as FAULTS
 from tests.chaos.worker import share, work
 
 
@@ -22,6 +23,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--episodes", type=int, help="how many episodes (default 100; 30 on a validator)")
     parser.add_argument("--validator", action="store_true", help="on a real solana-test-validator, one worker")
+    parser.add_argument("--keepers", type=int, default=1, help="so many on one PostgreSQL (default 1, on SQLite)")
+    parser.add_argument("--plant", choices=FAULTS, help="with several keepers: a fault in each of them")
     parser.add_argument("--seed", type=int, default=1, help="what they are drawn from (default 1)")
     parser.add_argument("--only", type=int, help="this episode of the seed's campaign alone")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes (default 2)")
@@ -30,6 +33,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the result as JSON, last line of standard output")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.keepers < 1 or (given.keepers > 1 and given.validator) or (given.keepers == 1 and given.plant):
+        parser.error("--keepers is at least 1, and several are not for --validator; --plant is for several")
     validator = None
     if given.validator:
         binary = find()
@@ -44,7 +49,8 @@ def main() -> int:
     if given.worker is not None:
         worker, workers = (int(part) for part in given.worker.split("/"))
         mine = share(episodes, worker, workers)
-        play = partial(work, keep_going=given.keep_going, validator=validator)
+        planted = () if given.plant is None else (given.plant,)
+        play = partial(work, keep_going=given.keep_going, validator=validator, keepers=given.keepers, planted=planted)
         anyio.run(play, given.seed, mine, given.evidence.absolute())
         return 0
     options = Options(
@@ -55,6 +61,8 @@ def main() -> int:
         given.only,
         given.keep_going,
         given.validator,
+        given.keepers,
+        given.plant,
     )
     totals = anyio.run(run, options, _progress)
     _report(totals, options, as_json=given.json)
@@ -83,7 +91,7 @@ def _report(totals: Totals, options: Options, *, as_json: bool) -> None:
         for sentence in found["violations"]:
             print(f"  {sentence}", file=sys.stderr)
         print(f"  its journal, log, plan and sends: {found['evidence']}", file=sys.stderr)
-        flag, args = (" --validator", " ARGS=--validator") if options.validator else ("", "")
+        flag, args = options.flags, f' ARGS="{options.flags.strip()}"' if options.flags else ""
         print(
             f"  again: .venv/bin/python -m tests.chaos --seed {options.seed} --only {found['episode']}{flag}",
             file=sys.stderr,

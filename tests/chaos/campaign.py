@@ -32,6 +32,15 @@ class Options:
     only: int | None = None
     keep_going: bool = False
     validator: bool = False
+    keepers: int = 1
+    plant: str | None = None
+
+    @property
+    def flags(self) -> str:
+        """Those of the command line that say what is played on, with a space before each."""
+        flags = " --validator" if self.validator else ""
+        flags += f" --keepers {self.keepers}" if self.keepers > 1 else ""
+        return flags + (f" --plant {self.plant}" if self.plant else "")
 
 
 @dataclass(slots=True)
@@ -130,7 +139,7 @@ async def _follow(
     command += ["--worker", f"{worker}/{options.workers}", "--evidence", str(options.evidence)]
     command += ["--only", str(options.only)] if options.only is not None else []
     command += ["--keep-going"] if options.keep_going else []
-    command += ["--validator"] if options.validator else []
+    command += options.flags.split()
     async with await anyio.open_process(command, stderr=None) as process, _interrupted(process):
         assert process.stdout is not None
         rest = b""

@@ -13,7 +13,7 @@ from solders.pubkey import Pubkey
 from keeper.domain.orders import OnchainStatus, OrderType, Side
 from keeper.localnet import Commitment
 from tests.chaos.invariants import Record
-from tests.chaos.lives import Lives
+from tests.chaos.lives import AnyLives, Lives
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.scenario import Act, Event
 from tests.chaos.stage import SOL, Stage
@@ -55,7 +55,7 @@ class EmbeddedStage(Stage):
     }
 
     def __init__(
-        self, world: World, proxies: Sequence[FaultProxy], lives: Lives, witness: Witness, folder: Path
+        self, world: World, proxies: Sequence[FaultProxy], lives: AnyLives, witness: Witness, folder: Path
     ) -> None:
         super().__init__(proxies, lives, witness, folder)
         self.world = world
@@ -69,21 +69,28 @@ class EmbeddedStage(Stage):
     @asynccontextmanager
     async def open(cls, folder: Path, *, seed: str, alpenglow_from: int | None) -> AsyncIterator[Stage]:
         """Build it. The files of its keepers are in `folder`. From `alpenglow_from` on consensus is Alpenglow."""
-        async with (
-            World.open(slot_ms=0, confirmed_slots=CONFIRMED_SLOTS, finalized_slots=FINALIZED_SLOTS) as world,
-            Lives.open() as lives,
-        ):
-            world.bank.chain.alpenglow_from = alpenglow_from
+        async with cls.chain(alpenglow_from) as world, Lives.open() as lives:
             witness = Witness(world.bank)
-            async with (
-                cls.ways(world.net.rpc_url, world.net.ws_url, witness, seed) as proxies,
-                anyio.create_task_group() as tasks,
-            ):
+            async with cls.ways(world.net.rpc_url, world.net.ws_url, witness, seed) as proxies:
                 stage = cls(world, proxies, lives, witness, folder)
-                tasks.start_soon(stage._make_blocks)
-                async with stage.playing():
+                async with stage.making_blocks(), stage.playing():
                     yield stage
-                tasks.cancel_scope.cancel()
+
+    @staticmethod
+    @asynccontextmanager
+    async def chain(alpenglow_from: int | None) -> AsyncIterator[World]:
+        """Its chain, on which nobody makes blocks yet."""
+        async with World.open(slot_ms=0, confirmed_slots=CONFIRMED_SLOTS, finalized_slots=FINALIZED_SLOTS) as world:
+            world.bank.chain.alpenglow_from = alpenglow_from
+            yield world
+
+    @asynccontextmanager
+    async def making_blocks(self) -> AsyncIterator[None]:
+        """With blocks, until the end of the block."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._make_blocks)
+            yield
+            tasks.cancel_scope.cancel()
 
     def clear(self) -> None:
         super().clear()

@@ -85,14 +85,14 @@ class Episode:
         self._market = await stage.market(price_1e6=START_1E6)
         self._traders = await stage.traders({"rich": _COLLATERAL_1E6, "poor": 0, "later": 0, "none": None})
         if self._scenario.crash_at or stage.lives.armed:
-            await stage.restart(graceful=self._scenario.graceful, crash_at=self._scenario.crash_at)
+            await stage.lives.restart(graceful=self._scenario.graceful, crash_at=self._scenario.crash_at)
         await stage.lives.ready()
         stage.lives.arm_next(self._scenario.crash_again)
 
     def _break(self) -> None:
         pace = self._stage.pace
         until = time.monotonic() + self._scenario.seconds * pace
-        self._stage.lives.may_refuse = True
+        self._stage.lives.excuse(True)
         self._stage.weather(
             [
                 Storm(f"{self._scenario.seed}/{i}", rates, until=until, longest_s=self._scenario.longest_fault_s * pace)
@@ -219,8 +219,8 @@ class Episode:
                 break
             await anyio.sleep(_LOOK_EVERY_S * stage.pace)
             if stage.lives.up:
-                # A start that began in the storm may still have ended by it; a later one may not.
-                stage.lives.may_refuse = False
+                # A start that began in the storm may still end by it; a later one may not.
+                stage.lives.excuse(False)
                 ready = True
             may_fail = {order for order, (plan, _) in self._placed.items() if plan.ending in _MAY_FAIL}
             record = await stage.read(self._market, self._placed)

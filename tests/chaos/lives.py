@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Self
@@ -41,7 +42,11 @@ class Life:
     """Why it was told to end; empty while it was not."""
     graceful: bool = True
     """False once it was sent SIGKILL."""
+    excused: bool = False
+    """Whether the network was broken in its time: its start may fail."""
     ready: anyio.Event = field(default_factory=anyio.Event)
+    ready_at: float = 0.0
+    """When it said so last; several keepers say so each time that they take over."""
     ended: anyio.Event = field(default_factory=anyio.Event)
 
     @property
@@ -50,11 +55,73 @@ class Life:
         return self.code == -signal.SIGKILL and self.crash_at is not None and self.graceful
 
 
-class Lives:
-    """Keeps a keeper alive, in lives that begin in a forked process (`tests.chaos.zygote`).
+class AnyLives(ABC):
+    """What keeps the keepers of a stage alive, be it one or several.
 
     `kills` counts SIGKILLs by the point where they came, or `random`; `refused_starts` the starts that ended before
     they were ready, as they may while the network is down.
+    """
+
+    kills: Counter[str]
+    lives: int
+    refused_starts: int
+    bad_end: str | None
+    """The sentence on an end that nobody caused; the campaign stops at it."""
+
+    @property
+    @abstractmethod
+    def up(self) -> bool:
+        """Whether a keeper works."""
+
+    @property
+    @abstractmethod
+    def url(self) -> str | None:
+        """The API of the keeper that works; None while none does."""
+
+    @property
+    @abstractmethod
+    def armed(self) -> str | None:
+        """A point where a present life will die, if it still will."""
+
+    @abstractmethod
+    async def start(self, configs: Sequence[KeeperConfig], *, crash_at: str | None = None, cold: bool = False) -> None:
+        """Begin the first lives with these configs; further ones follow by themselves until `stop`."""
+
+    @abstractmethod
+    async def restart(self, *, graceful: bool, crash_at: str | None) -> None:
+        """End the present lives and begin others, which die at a point."""
+
+    @abstractmethod
+    def excuse(self, may_fail: bool) -> None:
+        """Whether a start may fail: it may while the network is broken, and so may what was begun meanwhile."""
+
+    @abstractmethod
+    def arm_next(self, crash_at: str | None) -> None:
+        """The next life is to die at this point."""
+
+    @abstractmethod
+    def kill(self) -> bool:
+        """SIGKILL a present life, wherever it is; whether there was one."""
+
+    @abstractmethod
+    async def stop(self, *, graceful: bool) -> None:
+        """End the present lives and begin no others; with `graceful` they drain and exit with 0."""
+
+    async def ready(self) -> None:
+        """Wait until a keeper works."""
+        with anyio.fail_after(_READY_WITHIN_S):
+            while not self.up:
+                if self.bad_end:
+                    raise EndedByItself(self.bad_end)
+                await anyio.sleep(0.005)
+
+
+class Lives(AnyLives):
+    """Keeps one keeper alive, in lives that begin in a forked process (`tests.chaos.zygote`).
+
+    `before_work` is what a life is that has not begun to work, and with `may_lose_lease` one that works may end because
+    another keeper has taken over; `lost_leases` counts those. `patience` is how many starts in an episode may be
+    refused on a network that is well again, where several keepers share a busy machine.
     """
 
     def __init__(self, zygote: Process, tasks: TaskGroup) -> None:
@@ -63,24 +130,25 @@ class Lives:
         self._life: Life | None = None
         self._crash_at: str | None = None
         self._wanted = False
-        self._up_again = anyio.Event()
-        self.kills: Counter[str] = Counter()
+        self._may_refuse = False
+        self.kills = Counter()
         self.lives = 0
         self.refused_starts = 0
-        self.ready_s: list[float] = []
-        self.bad_end: str | None = None
-        """The sentence on an end that nobody caused; the campaign stops at it."""
-        self.may_refuse = False
-        """Whether a start may fail: while the network is broken."""
+        self.lost_leases = 0
+        self.may_lose_lease = False
+        self.before_work = "starting"
+        self.patience = 0
+        self._refused_lately = 0
+        self.bad_end = None
 
     def __repr__(self) -> str:
         return f"<Lives {self.lives}, {self.kills.total()} kills, now {self._life}>"
 
     @classmethod
     @asynccontextmanager
-    async def open(cls) -> AsyncIterator[Self]:
-        """Start the process that keepers are forked from, and follow what it says."""
-        zygote = await anyio.open_process([sys.executable, "-m", "tests.chaos.zygote"], stderr=None)
+    async def open(cls, *planted: str) -> AsyncIterator[Self]:
+        """Start the process that keepers are forked from, and follow what it says. Keepers have the fault `planted`."""
+        zygote = await anyio.open_process([sys.executable, "-m", "tests.chaos.zygote", *planted], stderr=None)
         async with zygote, anyio.create_task_group() as tasks:
             lives = cls(zygote, tasks)
             warm = anyio.Event()
@@ -95,6 +163,11 @@ class Lives:
                     tasks.cancel_scope.cancel()
                     assert zygote.stdin is not None
                     await zygote.stdin.aclose()
+
+    @property
+    def life(self) -> Life | None:
+        """The present life, or the one that has just ended."""
+        return self._life
 
     @property
     def up(self) -> bool:
@@ -112,11 +185,26 @@ class Lives:
         """The point where the present life will die, if it still will."""
         return None if self._life is None else self._life.crash_at
 
-    async def start(self, config: KeeperConfig, *, crash_at: str | None = None, cold: bool = False) -> None:
-        """Begin the first life with this config; further ones follow by themselves until `stop`."""
+    async def start(self, configs: Sequence[KeeperConfig], *, crash_at: str | None = None, cold: bool = False) -> None:
+        """See AnyLives."""
         assert self._life is None or self._life.ended.is_set()
+        (config,) = configs
         self._wanted = True
-        await self._begin(config, crash_at, cold=cold)
+        await self._begin(self._new(config, crash_at), cold=cold)
+
+    async def restart(self, *, graceful: bool, crash_at: str | None) -> None:
+        """See AnyLives."""
+        assert self._life is not None
+        await self.stop(graceful=graceful)
+        self._wanted = True
+        await self._begin(self._new(self._life.config, crash_at))
+
+    def excuse(self, may_fail: bool) -> None:
+        """See AnyLives."""
+        self._may_refuse = may_fail
+        self._refused_lately = 0
+        if may_fail and self._life is not None:
+            self._life.excused = True
 
     def arm_next(self, crash_at: str | None) -> None:
         """The next life is to die at this point."""
@@ -127,8 +215,8 @@ class Lives:
         life = self._life
         if life is None or not life.pid or life.ended.is_set() or life.why:
             return False
-        life.why = "random" if life.ready.is_set() else "starting"
-        _signal(life, signal.SIGKILL)
+        life.why = "random" if life.ready.is_set() else self.before_work
+        send_signal(life, signal.SIGKILL)
         return True
 
     async def stop(self, *, graceful: bool) -> None:
@@ -137,33 +225,35 @@ class Lives:
         life = self._life
         if life is None or life.ended.is_set():
             return
+        await self._has_begun(life)
         if not life.why:
             life.why = "stop"
-            _signal(life, signal.SIGTERM if graceful else signal.SIGKILL)
+            send_signal(life, signal.SIGTERM if graceful else signal.SIGKILL)
+            send_signal(life, signal.SIGCONT)
         try:
             with anyio.fail_after(_END_WITHIN_S):
                 await life.ended.wait()
         except TimeoutError:
             self._bad(life, f"it did not end within {_END_WITHIN_S:g} s of SIGTERM")
-            _signal(life, signal.SIGKILL)
+            send_signal(life, signal.SIGKILL)
             await life.ended.wait()
-        if graceful and life.why == "stop" and life.code != 0 and life.ready.is_set() and not life.crashed:
+        ended_well = life.code == 0 or life.crashed or not life.ready.is_set() or self._lost_its_lease(life)
+        if graceful and life.why == "stop" and not ended_well:
             self._bad(life, f"it ended with {life.code} after SIGTERM")
 
-    async def ready(self) -> None:
-        """Wait until a life is ready."""
-        with anyio.fail_after(_READY_WITHIN_S):
-            while not self.up:
-                if self.bad_end:
-                    raise EndedByItself(self.bad_end)
-                await anyio.sleep(0.005)
-
-    async def _begin(self, config: KeeperConfig, crash_at: str | None, *, cold: bool = False) -> None:
-        life = self._life = Life(config, crash_at)
+    def _new(self, config: KeeperConfig, crash_at: str | None) -> Life:
+        life = self._life = Life(config, crash_at, excused=self._may_refuse)
         self.lives += 1
-        request = {"arguments": config.arguments, "crash_at": crash_at, "log": str(config.log), "cold": cold}
+        return life
+
+    async def _begin(self, life: Life, *, cold: bool = False) -> None:
+        config = life.config
+        request = {"arguments": config.arguments, "crash_at": life.crash_at, "log": str(config.log), "cold": cold}
         assert self._zygote.stdin is not None
         await self._zygote.stdin.send(json.dumps(request).encode() + b"\n")
+        await self._has_begun(life)
+
+    async def _has_begun(self, life: Life) -> None:
         with anyio.fail_after(BOUND_S):
             while not life.pid:  # noqa: ASYNC110 - what is waited for is outside this process
                 await anyio.sleep(0.002)
@@ -184,8 +274,8 @@ class Lives:
                     self._ended(said["ended"], said["code"])
                 elif self._life is not None:
                     self._life.url = said["http_url"]
+                    self._life.ready_at = time.monotonic()
                     self._life.ready.set()
-                    self.ready_s.append(time.monotonic() - self._life.begun)
 
     def _ended(self, pid: int, code: int) -> None:
         life = self._life
@@ -193,30 +283,41 @@ class Lives:
             return
         life.code = code
         life.ended.set()
-        if life.why in ("random", "starting"):
+        if life.why in ("random", self.before_work):
             self.kills[life.why] += 1
         elif life.crashed:
             self.kills[str(life.crash_at).partition(":")[0]] += 1
         elif life.why != "stop":
-            if not life.ready.is_set() and self.may_refuse and code in (1, 2) and _said_why(life):
+            if not life.ready.is_set() and code in (1, 2) and self._may_be_refused(life):
                 self.refused_starts += 1
+            elif self._lost_its_lease(life):
+                self.lost_leases += 1
             else:
                 self._bad(life, f"it ended by itself with {code}")
         if self._wanted and not self.bad_end:
             crash_at, self._crash_at = self._crash_at, None
-            self._tasks.start_soon(self._begin, life.config, crash_at)
+            # At once, so that whoever stops it now finds this life and not the one that is over.
+            self._tasks.start_soon(self._begin, self._new(life.config, crash_at))
+
+    def _lost_its_lease(self, life: Life) -> bool:
+        return self.may_lose_lease and life.code == 1 and " took over from " in _last_line(life)
+
+    def _may_be_refused(self, life: Life) -> bool:
+        self._refused_lately += not life.excused
+        return self._refused_lately <= self.patience and _last_line(life).startswith("keeper: ")
 
     def _bad(self, life: Life, what: str) -> None:
         self.bad_end = self.bad_end or f"keeper {life.pid}: {what}"
 
 
-def _said_why(life: Life) -> bool:
-    """Whether it refused to start with a sentence for its operator, rather than with a traceback."""
+def _last_line(life: Life) -> str:
+    """What it said at its end: a sentence for its operator begins with its name, a traceback does not."""
     lines = life.config.log.read_text(errors="replace").splitlines()
-    return bool(lines) and lines[-1].startswith("keeper: ")
+    return lines[-1] if lines else ""
 
 
-def _signal(life: Life, number: signal.Signals) -> None:
+def send_signal(life: Life, number: signal.Signals) -> None:
+    """Send it to the life's process, if that is still there."""
     life.graceful = life.graceful and number is not signal.SIGKILL
     # It may have ended a moment ago, which is about to be told.
     with contextlib.suppress(ProcessLookupError):

@@ -6,6 +6,7 @@ not fix how the operating system interleaves the processes; so a plan is repeate
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import random
 from collections.abc import Mapping
@@ -66,6 +67,21 @@ class Act(enum.StrEnum):
     CLOCK = "clock"
     """The chain's clock runs ahead, past the expiry of orders."""
     KILL = "kill"
+    # With several keepers; the amount is how long it lasts, in seconds.
+    STOP = "stop"
+    """The keeper that works gets SIGSTOP, and SIGCONT later."""
+    CUT_DATABASE = "cut_database"
+    """Nothing passes between it and the database; what it sent arrives late."""
+    TEAR_DATABASE = "tear_database"
+    """Its connections to the database are reset."""
+    CUT_CHAIN = "cut_chain"
+    """It does not reach the chain any more, and is told nothing."""
+    DATABASE_DOWN = "database_down"
+    """The database server is killed, and recovers later."""
+    DRAIN = "drain"
+    """It is asked to hand the service over."""
+    ROLL = "roll"
+    """Each keeper is stopped with SIGTERM and started again, the one that works last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +123,36 @@ class Scenario:
     crash_again: str | None
 
 
-def draw(seed: int, episode: int, *, endpoints: int = 2) -> Scenario:
-    """The scenario of an episode. Crash points take turns, so that each gets its share of any campaign."""
+def draw(seed: int, episode: int, *, keepers: int = 1, lease_s: float = 0.0) -> Scenario:
+    """The scenario of an episode. Crash points take turns, so that each gets its share of any campaign. The leases of
+    several keepers run for `lease_s`.
+    """
+    plan = _draw(seed, episode, endpoints=2 * keepers)
+    return plan if keepers == 1 else _with_several(plan, lease_s)
+
+
+def _with_several(plan: Scenario, lease_s: float) -> Scenario:
+    """What can befall several keepers beside; every second point stops a keeper instead of killing it."""
+    rng = random.Random(f"{plan.seed}/several")
+    events = []
+    for act, chance, shortest_s, longest_s in (
+        (Act.STOP, 0.3, 0.5 * lease_s, 2.5 * lease_s),
+        (Act.CUT_DATABASE, 0.2, 0.5 * lease_s, 2.5 * lease_s),
+        (Act.TEAR_DATABASE, 0.15, 0.1 * lease_s, 2.0 * lease_s),
+        (Act.CUT_CHAIN, 0.15, 0.5 * lease_s, 1.5 * lease_s),
+        (Act.DATABASE_DOWN, 0.12, 0.0, 1.5 * lease_s),
+        (Act.DRAIN, 0.15, 0.0, 0.0),
+        (Act.ROLL, 0.08, 0.0, 0.0),
+    ):
+        if rng.random() < chance:
+            events.append(Event(rng.uniform(0.0, plan.seconds), act, rng.uniform(shortest_s, longest_s)))
+    crash_at = plan.crash_at if plan.crash_at is None or rng.random() < 0.5 else f"{plan.crash_at}:stop"
+    return dataclasses.replace(
+        plan, events=tuple(sorted((*plan.events, *events), key=lambda event: event.at_s)), crash_at=crash_at
+    )
+
+
+def _draw(seed: int, episode: int, *, endpoints: int) -> Scenario:
     rng = random.Random(f"{seed}/{episode}")
     seconds = rng.uniform(0.4, 0.7)
     point = POINTS[episode // 2 % len(POINTS)] if episode % 2 == 0 else None

@@ -17,9 +17,9 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from keeper.domain.orders import OrderType, Side
-from keeper.journal import Queries, home_of
+from keeper.journal import Home, Queries, home_of
 from tests.chaos.invariants import Record
-from tests.chaos.lives import Lives
+from tests.chaos.lives import AnyLives
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.proxy.faults import Calm, Faults
 from tests.chaos.scenario import Event
@@ -41,8 +41,11 @@ class Stage(ABC):
     settle_within_s: ClassVar[float]
     sure_after_s: ClassVar[float]
     settings: ClassVar[Mapping[str, Mapping[str, Any]]]
+    keepers = 1
+    lease_s = 0.0
+    """Of several keepers."""
 
-    def __init__(self, proxies: Sequence[FaultProxy], lives: Lives, witness: AnyWitness, folder: Path) -> None:
+    def __init__(self, proxies: Sequence[FaultProxy], lives: AnyLives, witness: AnyWitness, folder: Path) -> None:
         self.proxies = proxies
         self.lives = lives
         self.witness = witness
@@ -51,15 +54,19 @@ class Stage(ABC):
         self.rival = Keypair()
         self.chain_faults: Counter[str] = Counter()
         self.config: KeeperConfig | None = None
+        self.evidence = folder
+        """Where the present keepers' files are."""
         self._journals = 0
 
     @staticmethod
     @asynccontextmanager
-    async def ways(rpc_url: str, ws_url: str, witness: AnyWitness, seed: str) -> AsyncIterator[Sequence[FaultProxy]]:
-        """Two proxies to one node; the witness stands in both."""
+    async def ways(
+        rpc_url: str, ws_url: str, witness: AnyWitness, seed: str, keeper: str = ""
+    ) -> AsyncIterator[Sequence[FaultProxy]]:
+        """Two proxies to one node; the witness stands in both. `keeper` is whose they are, where there are several."""
         first, second = (
             FaultProxy(rpc_url, ws_url, on_calls=partial(witness.on_calls, name), seed=f"{seed}/{name}")
-            for name in ("first", "second")
+            for name in (f"{keeper}first", f"{keeper}second")
         )
         async with first, second:
             yield first, second
@@ -80,34 +87,46 @@ class Stage(ABC):
         assert self.witness.journal is not None, "new_journal comes first"
         return self.witness.journal
 
+    @property
+    def home(self) -> Home:
+        """Where the present journal is."""
+        assert self.config is not None, "new_journal comes first"
+        return home_of(self.config.place)
+
     async def new_journal(self) -> None:
-        """A keeper with a fresh journal, started cold, as `python -m keeper run` does."""
+        """Keepers with a fresh journal; the first is started cold, as `python -m keeper run` does."""
         await self.lives.stop(graceful=True)
         self._close_journal()
         self._journals += 1
-        first, second = self.proxies
+        self.evidence = self.folder / f"keeper-{self._journals:03}"
+        configs = await self._configs(self.evidence)
+        self.config = configs[0]
+        await self.lives.start(configs, cold=True)
+        await self.lives.ready()
+        self.witness.journal = self.home.open_queries()
+
+    async def _configs(self, folder: Path) -> Sequence[KeeperConfig]:
+        """The settings of its keepers, for a fresh journal."""
+        return [KeeperConfig.at(folder, self.key, **self._settings(self.proxies))]
+
+    def _settings(self, proxies: Sequence[FaultProxy]) -> dict[str, Mapping[str, Any]]:
+        first, second = proxies
         rpc = {
             "url": first.rpc_url,
             "ws_url": first.ws_url,
             "fallbacks": [{"url": second.rpc_url, "ws_url": second.ws_url}],
             **self.settings["rpc"],
         }
-        folder = self.folder / f"keeper-{self._journals:03}"
-        self.config = KeeperConfig.at(folder, self.key, **{**self.settings, "rpc": rpc})
-        await self.lives.start(self.config, cold=True)
-        await self.lives.ready()
-        self.witness.journal = home_of(self.config.place).open_queries()
+        return {**self.settings, "rpc": rpc}
 
     def _close_journal(self) -> None:
         if self.witness.journal is not None:
             self.witness.journal.close()
             self.witness.journal = None
 
-    async def restart(self, *, graceful: bool, crash_at: str | None) -> None:
-        """End the present life and begin one that dies at a point."""
-        assert self.config is not None
-        await self.lives.stop(graceful=graceful)
-        await self.lives.start(self.config, crash_at=crash_at)
+    def counts(self) -> Counter[str]:
+        """What it counts beside proxies, kills and the chain."""
+        return Counter()
 
     def weather(self, faults: Sequence[Faults]) -> None:
         """Give each endpoint its faults."""

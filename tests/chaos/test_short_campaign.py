@@ -11,7 +11,8 @@ import pytest
 
 from keeper.demo.validator import NAME, find
 from keeper.execution.points import POINTS
-from tests.chaos.scenario import Scenario, draw
+from tests.chaos.scenario import Act, Scenario, draw
+from tests.support.postgres import missing
 
 ROOT = Path(__file__).parents[2]
 EPISODES = 16
@@ -33,6 +34,27 @@ def test_a_short_campaign_finds_nothing(tmp_path: Path) -> None:
     assert result["faults"] >= EPISODES
     assert result["executed by the keeper"] >= EPISODES
     assert result["attempts_by_end"]["finalized"] >= EPISODES
+
+
+@pytest.mark.long
+def test_a_short_campaign_with_three_keepers_finds_nothing(tmp_path: Path) -> None:
+    if why := missing():
+        pytest.skip(why)
+    command = [sys.executable, "-m", "tests.chaos", "--keepers", "3", "--episodes", "2", "--seed", "6", "--json"]
+    run = subprocess.run(
+        [*command, "--workers", "1", "--evidence", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr + run.stdout
+    result = json.loads(run.stdout.splitlines()[-1])
+    assert result["violations"] == []
+    assert result["episodes"] == 2
+    assert result["lives"] > 3
+    assert result["executed by the keeper"] >= 1
 
 
 @pytest.mark.long
@@ -60,6 +82,23 @@ def test_a_seed_is_a_plan() -> None:
 def test_every_point_gets_its_turn() -> None:
     drawn = {(scenario.crash_at or scenario.crash_again or "").partition(":")[0] for scenario in _turn()}
     assert drawn >= set(POINTS)
+
+
+def test_each_thing_that_can_befall_several_keepers_does() -> None:
+    plans = [draw(1, episode, keepers=3, lease_s=2.0) for episode in range(100)]
+    acts = {event.act for plan in plans for event in plan.events}
+    assert acts >= {
+        Act.STOP,
+        Act.CUT_DATABASE,
+        Act.TEAR_DATABASE,
+        Act.CUT_CHAIN,
+        Act.DATABASE_DOWN,
+        Act.DRAIN,
+        Act.ROLL,
+    }
+    assert max(event.amount for plan in plans for event in plan.events if event.act is Act.STOP) > 2 * 2.0
+    assert any((plan.crash_at or "").endswith(":stop") for plan in plans)
+    assert all(len(plan.storms) == 6 for plan in plans)
 
 
 def _turn() -> list[Scenario]:

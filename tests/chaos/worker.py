@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Final
 
 from keeper.demo.validator import Validator
-from keeper.journal import home_of
 from tests.chaos.embedded import EmbeddedStage
 from tests.chaos.episode import Episode, Outcome
 from tests.chaos.scenario import Scenario, draw
@@ -26,14 +25,26 @@ _ALPENGLOW_FROM: Final = (2_000, None, 0)
 
 
 async def work(
-    seed: int, episodes: Sequence[int], evidence: Path, *, keep_going: bool, validator: Validator | None
+    seed: int,
+    episodes: Sequence[int],
+    evidence: Path,
+    *,
+    keep_going: bool,
+    validator: Validator | None,
+    keepers: int = 1,
+    planted: Sequence[str] = (),
 ) -> None:
-    """Play these episodes, on the embedded chain or on a real validator. What a violation leaves behind is copied into
-    `evidence`.
+    """Play these episodes, on the embedded chain or on a real validator, with several keepers on the former. What a
+    violation leaves behind is copied into `evidence`.
     """
     with tempfile.TemporaryDirectory(prefix="keeper-chaos-") as folder:
-        if validator is None:
-            turns = _ALPENGLOW_FROM[min(episodes, default=0) % len(_ALPENGLOW_FROM)]
+        turns = _ALPENGLOW_FROM[min(episodes, default=0) % len(_ALPENGLOW_FROM)]
+        if keepers > 1:
+            # Not before: it needs psycopg.
+            from tests.chaos.several import SeveralStage
+
+            opened = SeveralStage.several(Path(folder), keepers, planted, seed=str(seed), alpenglow_from=turns)
+        elif validator is None:
             opened = EmbeddedStage.open(Path(folder), seed=str(seed), alpenglow_from=turns)
         else:
             opened = ValidatorStage.open(Path(folder), validator, seed=str(seed))
@@ -52,15 +63,13 @@ async def work(
 
 
 async def _one(stage: Stage, seed: int, episode: int, evidence: Path) -> Outcome:
-    scenario = draw(seed, episode)
+    scenario = draw(seed, episode, keepers=stage.keepers, lease_s=stage.lease_s)
     before = _counters(stage)
     begun = time.monotonic()
     outcome = await Episode(stage, scenario).play()
-    assert stage.config is not None
     # A journal that is damaged or contradicts itself is found here, while the keeper goes on writing it.
     outcome.violations += [
-        f"the journal: {finding.what}: {finding.subject} {finding.detail}"
-        for finding in home_of(stage.config.place).verify()
+        f"the journal: {finding.what}: {finding.subject} {finding.detail}" for finding in stage.home.verify()
     ]
     counts = outcome.counts + (_counters(stage) - before)
     line = {
@@ -84,6 +93,7 @@ def _counters(stage: Stage) -> Counter[str]:
         counts["requests"] += proxy.requests
     counts.update({f"chain {name}": n for name, n in stage.chain_faults.items()})
     counts.update({f"kill {point}": n for point, n in stage.lives.kills.items()})
+    counts.update(stage.counts())
     counts["lives"] = stage.lives.lives
     counts["starts refused"] = stage.lives.refused_starts
     counts["sends"] = len(stage.witness.sends)
@@ -92,9 +102,9 @@ def _counters(stage: Stage) -> Counter[str]:
 
 def _keep(stage: Stage, scenario: Scenario, outcome: Outcome, folder: Path) -> Path:
     """The journal, the keeper's log, the plan and every send, for whoever looks into it."""
-    assert stage.config is not None
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(stage.config.folder, folder, ignore=shutil.ignore_patterns("key.json"))
+    shutil.copytree(stage.evidence, folder, ignore=shutil.ignore_patterns("key.json"))
+    (folder / "journal.jsonl").write_bytes(b"".join(stage.home.export()))
     for log in stage.folder.glob("*.log"):
         shutil.copy(log, folder)  # the validator's own
     (folder / "scenario.json").write_text(json.dumps(dataclasses.asdict(scenario), indent=1, default=str))

@@ -3,6 +3,8 @@
 Reading them costs about two seconds of CPU, a life of the keeper in a campaign lasts about one. A forked keeper
 is a process of its own that runs `keeper run` from its first line; only the imports are already done.
 
+With a word it forks keepers that have the fault of that name (`tests.chaos.planted`).
+
 One JSON object a line on standard input starts a keeper: `arguments`, `crash_at`, `log`, and `cold` for one that
 begins as `python -m keeper` does, with nothing imported. Lines on standard output
 are its pid, what the keeper itself prints when it is ready, and the ends of keepers, with exit codes as in
@@ -107,4 +109,8 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        from tests.chaos.planted import plant_by_name
+
+        plant_by_name(sys.argv[1])
     serve()

@@ -127,6 +127,19 @@ def test_a_holder_that_was_not_heard_of_can_write_nothing_more(url: str) -> None
     successor.close()
 
 
+def test_a_lease_that_another_had_and_gave_back_is_lost_all_the_same(url: str) -> None:
+    store, second = opened(PostgresHome(url, "a", LEASE_S)), PostgresHome(url, "b", LEASE_S)
+    with unheard_of(store):
+        waited_for(second).close()
+    until_s = time.monotonic() + 30
+    while store.lost is None:
+        assert time.monotonic() < until_s
+        time.sleep(0.02)
+    assert store.lost == "another keeper took over from a after term 1."
+    store.close()
+    assert second.holders() == []
+
+
 def test_a_lease_that_nobody_took_meanwhile_is_taken_anew(url: str) -> None:
     home = PostgresHome(url, "a", LEASE_S)
     store = opened(home)

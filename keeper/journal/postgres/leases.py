@@ -157,7 +157,8 @@ class Leases:
             # what is in memory is still the truth.
             term = self._took(SERVICE)
             if term != self.term + 1:
-                by = holder_of(self._db, SERVICE) or "another keeper"
+                # With a term of its own it comes after another's that is over too.
+                by = "another keeper" if term else holder_of(self._db, SERVICE) or "another keeper"
                 self.lost = self.trouble = f"{by} took over from {self.name} after term {self.term}."
                 return
             self.term = term
