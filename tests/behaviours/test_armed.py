@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 from solders.pubkey import Pubkey
 
 from keeper.domain.attempts import Attempt, AttemptState
 from keeper.domain.orders import OrderState
+from keeper.execution.limits import ArmingLimits
+from keeper.localnet import Commitment
 from tests.behaviours.stand import BLOCKHASH_LIFE, USDC, Stand
 from tests.support import Trader, until
 
 pytestmark = pytest.mark.anyio
 
-_YOUNG: int = 60
+RENEWED_AT_BLOCKS: Final = ArmingLimits(a_side=2, signatures_per_s=1).renew_blocks_old
 
 
 @pytest.fixture
@@ -35,9 +38,9 @@ def armed(stand: Stand, order: Pubkey) -> Attempt | None:
 
 
 def young(stand: Stand, order: Pubkey) -> bool:
-    """Whether it is armed, and by a blockhash that it can be sent with."""
-    found, height = armed(stand, order), stand.bank.chain.tip.height
-    return found is not None and found.last_valid_block_height >= height + BLOCKHASH_LIFE - _YOUNG
+    """Whether it is armed, by a blockhash that it can be sent with, and is not signed again unless blocks come."""
+    found, newest = armed(stand, order), stand.bank.chain.at(Commitment.CONFIRMED).height + BLOCKHASH_LIFE
+    return found is not None and found.last_valid_block_height >= newest - RENEWED_AT_BLOCKS
 
 
 async def test_what_is_armed_is_sent_and_the_journal_is_told_after_it(

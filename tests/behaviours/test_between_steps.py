@@ -122,7 +122,7 @@ async def told(stand: Stand, what: str) -> None:
 async def met(stand: Stand, market: Pubkey, price_1e6: int) -> None:
     """Set the price, and wait until the keeper decides by it."""
     stand.world.set_price(market, price_1e6)
-    with anyio.fail_after(10):
+    with anyio.fail_after(BOUND_S):
         while price_1e6 != await known_price(stand, market):  # noqa: ASYNC110 - over HTTP
             await anyio.sleep(0.01)
 
@@ -130,6 +130,13 @@ async def met(stand: Stand, market: Pubkey, price_1e6: int) -> None:
 async def known_price(stand: Stand, market: Pubkey) -> int:
     (shown,) = [one for one in (await stand.get("/v1/markets")).json()["markets"] if one["address"] == str(market)]
     return round(float(shown["price"]) * USDC)
+
+
+def unhindered_s() -> float:
+    """A clock of this thread: it leaves out what the thread had to wait for a processor, where the kernel tells."""
+    told = Path("/proc/thread-self/schedstat")
+    waited_ns = int(told.read_text().split()[1]) if told.exists() else 0
+    return time.monotonic() - waited_ns / 1e9
 
 
 @pytest.mark.file_journal
@@ -147,9 +154,9 @@ async def test_a_decision_that_waited_for_the_journal_is_decided_again(tmp_path:
         async def measure() -> None:
             nonlocal longest_s
             while True:
-                began_s = time.monotonic()
+                began_s = unhindered_s()
                 await anyio.sleep(0.01)
-                longest_s = max(longest_s, time.monotonic() - began_s)
+                longest_s = max(longest_s, unhindered_s() - began_s)
 
         async with anyio.create_task_group() as tg:
             with contextlib.closing(sqlite3.connect(stand.config.journal, isolation_level=None)) as shell:

@@ -254,6 +254,7 @@ async def test_a_pause_by_the_operators_route_outlives_kill_9_until_the_resume(t
             assert await keeper.wait() == -signal.SIGKILL
         order = world.place(trader, market, stop_price_1e6=101 * USDC)
         async with KeeperProcess.running(config) as keeper:
+            world.set_price(market, 100 * USDC)  # the first one may be too old by now
             assert (await operator(keeper.url, "GET", "status"))["paused"] == "paused by an operator: maintenance"
             with config.reading() as journal:
                 await until(lambda: (row := journal.order(order)) and row.state is OrderState.TRIGGERED)
@@ -268,6 +269,7 @@ async def test_a_pause_by_the_operators_route_outlives_kill_9_until_the_resume(t
             await keeper.wait()
         order = world.place(trader, market, stop_price_1e6=101 * USDC)
         async with KeeperProcess.running(config):
+            world.set_price(market, 100 * USDC)
             await until(lambda: world.position(order))
 
 

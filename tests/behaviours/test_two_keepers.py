@@ -16,7 +16,7 @@ from keeper.domain.orders import OrderState
 from tests.behaviours.stand import FAST, Stand
 from tests.support import BOUND_S, KeeperConfig, KeeperProcess, until
 from tests.support.keeper_process import START_WITHIN_S
-from tests.support.postgres import fresh_database, missing
+from tests.support.postgres import fresh_database, kill, missing
 
 if why := missing():
     pytest.skip(why, allow_module_level=True)
@@ -130,7 +130,7 @@ async def test_while_the_database_is_gone_nothing_is_sent_and_then_it_goes_on(tm
             order = stand.order(trader, market)
             async with stand.keeper() as keeper, httpx.AsyncClient(base_url=keeper.http_url) as http:
                 await until(lambda: stand.row(order) is not None)
-                server.kill()
+                kill(server)
                 stand.journal.close()
                 stand.witness.journal = None
                 stand.world.set_price(market, 94_000_000)

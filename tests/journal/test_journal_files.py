@@ -7,6 +7,7 @@ import os
 import sqlite3
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -194,12 +195,17 @@ async def test_a_path_that_can_not_be(tmp_path: Path) -> None:
         assert not (tmp_path / "mistyped").exists()
 
 
-def test_a_read_only_folder_or_file(tmp_path: Path) -> None:
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """One that everybody may enter. pytest keeps its own from them, and closes them again whenever one starts."""
+    with tempfile.TemporaryDirectory() as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
+def test_a_read_only_folder_or_file(open_folder: Path) -> None:
     """As a user without special rights: root may write anywhere."""
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder == Path(tempfile.gettempdir()):
-            break
-        folder.chmod(0o755)
+    tmp_path = open_folder
     locked = tmp_path / "locked"
     locked.mkdir()
     old = tmp_path / "old"

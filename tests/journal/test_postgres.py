@@ -25,7 +25,7 @@ from keeper.journal import (
 from keeper.journal.rows import PREPARED, KnownPrepared, prepared_values
 from tests.journal.journal_making import key, make_attempt, make_cancel, make_order, make_prepared
 from tests.support import until
-from tests.support.postgres import fresh_database, missing
+from tests.support.postgres import fresh_database, kill, missing
 
 if why := missing():
     pytest.skip(why, allow_module_level=True)
@@ -145,7 +145,7 @@ async def test_a_journal_outlives_its_server(url: str) -> None:
         async with Journal.open(server.url()) as journal:
             order, other = make_order(), make_order()
             await journal.commit(NoteOrder(order))
-            server.kill()
+            kill(server)
             with pytest.raises(JournalError, match="can't be reached"):
                 await journal.commit(NoteOrder(other))
             assert not journal.healthy

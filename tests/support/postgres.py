@@ -8,12 +8,14 @@ import functools
 import importlib.util
 import itertools
 import os
+import time
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from keeper.demo.postgres import PostgresServer, binaries
+from tests.support.waiting import BOUND_S
 
 GIVEN: Final = os.environ.get("KEEPER_TEST_POSTGRES")
 """The URL of a server that is there. Its user may make databases."""
@@ -37,6 +39,26 @@ def server() -> PostgresServer:
     stack = contextlib.ExitStack()
     atexit.register(stack.close)
     return stack.enter_context(PostgresServer.running())
+
+
+def kill(server: PostgresServer) -> None:
+    """SIGKILL to the server's first process. Its others have ended when this returns: while one of them runs, no
+    server starts on their memory.
+    """
+    pid = (server._folder / "data" / "postmaster.pid").read_text().split()[0]
+    others = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    server.kill()
+    until_s = time.monotonic() + BOUND_S
+    while any(_runs(one) for one in others):
+        assert time.monotonic() < until_s, f"of {others} some still run"
+        time.sleep(0.01)
+
+
+def _runs(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def place_of(path: Path) -> Path | str:

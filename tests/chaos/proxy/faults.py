@@ -76,7 +76,7 @@ NEWS_KINDS = tuple(k for k in Kind if k.startswith(("news_", "socket_")) and k i
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault. `seconds` is how long the kinds that take time take."""
+    """One fault. `seconds` is how long the kinds that take time take, or the pause that a limit names."""
 
     kind: Kind
     seconds: float = 0.0

@@ -68,14 +68,16 @@ class HttpSide:
                 await asyncio.sleep(fault.seconds)
                 response = await self._upstream.exchange(request)
             case Kind.HTTP_429:
-                response = answer(b"429 Too Many Requests", b"text/plain", b"slow down")
+                pause = [(b"retry-after", b"%d" % fault.seconds)] if fault.seconds else []
+                response = answer(b"429 Too Many Requests", b"text/plain", b"slow down", *pause)
             case Kind.HTTP_429_RETRY_AFTER:
                 # The header takes whole seconds; 0 and 1 keep the episode short.
                 wait = b"%d" % self._random.randrange(2)
                 response = answer(b"429 Too Many Requests", b"text/plain", b"slow down", (b"retry-after", wait))
             case Kind.JSON_429:
                 code = self._random.choice((429, -32429, -32005))
-                body = refuse(calls, batch=batch, code=code, message="Too many requests: rate limited")
+                data = {"retry_after": fault.seconds} if fault.seconds else {}
+                body = refuse(calls, batch=batch, code=code, message="Too many requests: rate limited", **data)
                 response = answer(b"200 OK", _JSON, body)
             case Kind.HTTP_503:
                 response = answer(b"503 Service Unavailable", b"text/plain", b"no healthy upstream")

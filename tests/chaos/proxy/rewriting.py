@@ -38,9 +38,10 @@ def calls_of(body: bytes) -> list[dict[str, Any]]:
     return [call for call in calls if isinstance(call, dict)]
 
 
-def refuse(calls: Sequence[dict[str, Any]], *, batch: bool, code: int, message: str) -> bytes:
+def refuse(calls: Sequence[dict[str, Any]], *, batch: bool, code: int, message: str, **data: float) -> bytes:
     """Every call refused with a JSON-RPC error, each under its own id."""
-    replies = [{"jsonrpc": "2.0", "error": {"code": code, "message": message}, "id": call.get("id")} for call in calls]
+    error: dict[str, Any] = {"code": code, "message": message, **({"data": data} if data else {})}
+    replies = [{"jsonrpc": "2.0", "error": error, "id": call.get("id")} for call in calls]
     return msgspec.json.encode(replies if batch else replies[0])
 
 
