@@ -24,6 +24,8 @@ _NICEST = 19
 _ADDRESSES = 10
 _CONNECTIONS = 4
 """Of each address."""
+_LATE_S = 1.0
+"""What an answer that came late has held up is made up for, so much of it."""
 _WARM_UP_S = 3.0
 
 
@@ -45,12 +47,14 @@ def _requests(host: str) -> Iterator[bytes]:
         yield request("GET", f"/v1/wallets/{nobody}/positions")
 
 
-async def _ask(source: str, host: str, port: int, every_s: float, seen: collections.Counter[str]) -> None:
+async def _ask(
+    source: str, host: str, port: int, first_s: float, every_s: float, seen: collections.Counter[str]
+) -> None:
     """One request after another on a connection that is kept, at a steady pace, or as fast as it is answered."""
     reader, writer = await asyncio.open_connection(host, port, local_addr=(source, 0))
-    due = time.monotonic()
+    due = time.monotonic() + first_s
     for request in _requests(f"{host}:{port}"):
-        due = max(due + every_s, time.monotonic() - every_s)
+        due = max(due + every_s, time.monotonic() - _LATE_S)
         await asyncio.sleep(due - time.monotonic())
         writer.write(request)
         head = await reader.readuntil(b"\r\n\r\n")
@@ -66,11 +70,14 @@ async def main(url: str, per_second: float) -> None:
     assert parts.hostname is not None
     assert parts.port is not None
     seen: collections.Counter[str] = collections.Counter()
-    every_s = _ADDRESSES * _CONNECTIONS / per_second
+    connections = _ADDRESSES * _CONNECTIONS
+    every_s = connections / per_second
     async with asyncio.TaskGroup() as tasks:
         asking = [
-            tasks.create_task(_ask(f"127.0.1.{1 + n % _ADDRESSES}", parts.hostname, parts.port, every_s, seen))
-            for n in range(_ADDRESSES * _CONNECTIONS)
+            tasks.create_task(
+                _ask(f"127.0.1.{1 + n % _ADDRESSES}", parts.hostname, parts.port, n / per_second, every_s, seen)
+            )
+            for n in range(connections)
         ]
         await asyncio.sleep(_WARM_UP_S)
         seen.clear()

@@ -114,6 +114,17 @@ def _readers(results: dict[str, Any]) -> Iterator[Row]:
     yield f"{figures['readers']:,} stream readers, what they cost", "<= 1.10", measured
 
 
+def _strangers(results: dict[str, Any]) -> Iterator[Row]:
+    figures = results["strangers"]
+    without, beside = (figures[f"tick_to_sent_ms_{side}"] for side in ("without", "with"))
+    rate = sum(figures["requests_per_s"]) / len(figures["requests_per_s"])
+    measured = (
+        f"{figures['sent_p50_ratio']:.2f} at {rate:,.0f}/s (p50 {without['p50']:.2f} and {beside['p50']:.2f} ms, "
+        f"p99 {without['p99']:.1f} and {beside['p99']:.1f} ms)"
+    )
+    yield "tick to sent, 1,000 requests a second of ten strangers, a node of 50 calls/s", "<= 1.20", measured
+
+
 def _replay(results: dict[str, Any]) -> Iterator[Row]:
     figures = results["replay"]
     what = f"{figures['seconds']:,} s of {figures['markets']} markets and {figures['orders']:,} orders"
@@ -149,6 +160,7 @@ _ROWS: tuple[Callable[[dict[str, Any]], Iterator[Row]], ...] = (
     _explain,
     _placing,
     _readers,
+    _strangers,
     _replay,
     _scale,
 )

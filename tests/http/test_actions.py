@@ -129,6 +129,11 @@ async def test_a_public_url_and_the_chain_are_told(world: World) -> None:
     assert answer.headers["x-blockchain-ids"] == "solana:" + ("EtWTRABZaYq6" + "x" * 32)[:32]
 
 
+async def test_a_request_does_not_choose_whose_icon_is_shown(world: World) -> None:
+    answer = await world.http.get(PATH, headers={"Host": "203.0.113.9"})
+    assert answer.json()["icon"] == f"http://127.0.0.1:{world.port}/page/icon.svg"
+
+
 async def test_a_link_that_was_shared_brings_more_than_the_action_knows(world: World, wallet: Keypair) -> None:
     tagged = {**ORDER, "utm_source": "somewhere", "fbclid": "x"}
     shown = await world.http.get(PATH, params=tagged)

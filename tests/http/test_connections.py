@@ -19,7 +19,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from keeper.http.edge.connections import ConnectionLimits
+from keeper.http.edge.server import listen
 from tests.http.http_world import LIMITS, World, serving
+from tests.support import BOUND_S
 
 pytestmark = pytest.mark.anyio
 BEGUN = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
@@ -50,6 +52,13 @@ async def heard(stream: anyio.abc.SocketStream) -> bytes:
         async for piece in stream:
             found += piece
     return found
+
+
+def test_an_answers_body_does_not_wait_until_its_head_is_acknowledged() -> None:
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname(), timeout=BOUND_S):
+        listener.settimeout(BOUND_S)
+        with listener.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.parametrize("begin", [b"", b"G", BEGUN], ids=["nothing", "a letter", "half a head"])

@@ -129,7 +129,7 @@ async def describe_action(
     title = " ".join(word for word in ("Place a", fixed["side"], kind, "order") if word)
     return answer(
         ActionView(
-            icon=f"{ports.public_url or str(request.base_url).rstrip('/')}/page/icon.svg",
+            icon=f"{ports.public_url or _own_address(request)}/page/icon.svg",
             title=title if found is None else f"{title} on {found.symbol}",
             description="The order rests on chain until the oracle's price meets its condition; then the keeper "
             "executes it in one transaction with its position.",
@@ -144,6 +144,12 @@ async def describe_action(
             ),
         )
     )
+
+
+def _own_address(request: Request) -> str:
+    """Where the request came in: what it says of itself in Host is its sender's word."""
+    host, port = request.scope["server"]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @described(
