@@ -39,10 +39,10 @@ def last_line(*arguments: str, hash_seed: int) -> str:
 
 def test_one_seed_is_one_run_to_the_byte() -> None:
     """In other processes, with sets in another order, and played by one worker or by three."""
-    last = last_line("--episodes", "9", "--seed", "5", "--workers", "3", hash_seed=1)
-    assert last.startswith("9 episodes of seed 5, 0 with violations, trace sha256 ")
-    assert last_line("--episodes", "9", "--seed", "5", "--workers", "1", hash_seed=2) == last
-    assert last_line("--episodes", "9", "--seed", "6", "--workers", "2", hash_seed=1) != last
+    last = last_line("--episodes", "5", "--seed", "5", "--workers", "3", hash_seed=1)
+    assert last.startswith("5 episodes of seed 5, 0 with violations, trace sha256 ")
+    assert last_line("--episodes", "5", "--seed", "5", "--workers", "1", hash_seed=2) == last
+    assert last_line("--episodes", "5", "--seed", "6", "--workers", "2", hash_seed=1).split()[-1] != last.split()[-1]
 
 
 @pytest.mark.long

@@ -28,15 +28,26 @@ from typing import Any, Final
 # Everything but keeper.execution and the wiring: the points where a kill is wanted are read when they are imported.
 LIBRARIES: Final = (
     "keeper.cli",
+    "keeper.commands.notify",
     "keeper.config.loading",
-    "keeper.telemetry",
-    "keeper.solana.watch",
-    "keeper.venue.program",
+    "keeper.config.reloading",
     "keeper.http.api",
     "keeper.http.edge.server",
     "keeper.journal",
+    "keeper.recording",
+    "keeper.runtime.health",
     "keeper.runtime.schedule",
+    "keeper.runtime.upkeep",
+    "keeper.solana.clock",
+    "keeper.solana.history",
+    "keeper.solana.watch",
+    "keeper.telemetry",
+    "keeper.telemetry.logs",
     "keeper.triggers.decision",
+    "keeper.venue.deployment",
+    "keeper.venue.prices",
+    "keeper.venue.program",
+    "keeper.venue.rehearsal",
 )
 REQUEST_BYTES: Final = 1 << 18
 
