@@ -1,7 +1,7 @@
 """SQL that every store understands: the words for an attempt's states, and what runs a statement.
 
-The questions (`queries`, `pruning`) are written once, as SQLite reads them. `keeper.journal.postgres.dialect` says the
-few words that PostgreSQL has other ones for.
+The questions and the writing (`queries`, `saving`, `pruning`) are written once, as SQLite reads them.
+`keeper.journal.postgres.dialect` says the few words that PostgreSQL has other ones for.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from keeper.journal import (
 from keeper.journal.applying import apply
 from keeper.journal.pruning import prune_step
 from keeper.journal.rows import ORDER_COLUMNS
+from keeper.journal.saving import save
 from keeper.journal.sqlite import statements as statements_of
 from keeper.journal.sqlite.files import open_reader, open_writer
 from keeper.journal.touched import Rows, Wanted
@@ -247,7 +248,7 @@ def plans(path: Path) -> Iterator[tuple[str, str]]:
         wanted.of(ops)
         statements_of.load(writer, wanted, rows)
         apply(rows, ops, 1.0)
-        statements_of.save(writer, rows)
+        save(statements_of.SqliteWriting(writer), rows)
         writer.execute("COMMIT")
         next_order, next_change = rows.next_order_id, rows.next_change_id
     for many in (2, 512):

@@ -1,4 +1,4 @@
-"""SQLite's words as PostgreSQL's, for the texts that every store shares (`queries`, `pruning`, `looking`)."""
+"""SQLite's words as PostgreSQL's, for the texts that every store shares (`queries`, `saving`, `pruning`, `looking`)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ _WORDS: Final = (
     ("%", "%%"),
     # An array that is computed once: an index is used for its members, whichever way the planner estimates them.
     ("IN (SELECT value FROM json_each(?))", "= ANY (ARRAY(SELECT json_array_elements_text(?::json)))"),
+    (
+        "IN (SELECT CAST(value AS INTEGER) FROM json_each(?))",
+        "= ANY (ARRAY(SELECT json_array_elements_text(?::json)::bigint))",
+    ),
     ("?", "%s"),
     ("CROSS JOIN", "JOIN"),
     ("group_concat(", "string_agg("),

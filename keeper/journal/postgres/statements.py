@@ -14,17 +14,14 @@ from typing import Any, Final, TypeAlias
 import psycopg
 
 from keeper.domain.attempts import AttemptKind, AttemptState
+from keeper.journal.postgres.dialect import postgres_sql
 from keeper.journal.rows import (
-    ATTEMPTS,
-    CHANGE_COLUMNS,
     ORDER_COLUMNS,
-    PREPARED,
     U64_COLUMNS,
     KnownAttempt,
     KnownPrepared,
     StoredOrder,
     Values,
-    prepared_values,
 )
 from keeper.journal.sql import BLOCKING_SQL, columns_sql
 from keeper.journal.touched import Rows, Wanted
@@ -78,69 +75,23 @@ class Asked:
                 rows.prepared_keys[key] = id_
 
 
-def save(conn: Conn, rows: Rows) -> None:
-    """Write what changed, under the open transaction. The order matters, as in SQLite's."""
-    _save_orders(conn, rows)
-    if rows.attempts:
-        _save_moves(conn, rows)
-    if rows.added:
-        insert(conn, "attempts", ATTEMPTS.columns, [ATTEMPTS.values(attempt) for attempt in rows.added.values()])
-    if rows.changes:
-        insert(conn, "changes", CHANGE_COLUMNS, rows.change_writes())
-    if rows.prepared or rows.meta or rows.spend:
-        _save_rest(conn, rows)
+class PostgresWriting:
+    """See Writing."""
 
+    def __init__(self, conn: Conn) -> None:
+        self._conn = conn
 
-def _save_orders(conn: Conn, rows: Rows) -> None:
-    new, changed = rows.order_writes()
-    if new:
-        insert(conn, "orders", ORDER_COLUMNS, new)
-    for columns, group in changed.items():
-        _update(conn, "orders", columns, group)
-    if rows.bumped:
-        conn.execute("UPDATE orders SET version = version + 1 WHERE address = ANY (%s)", (list(rows.bumped),))
+    def execute(self, sql: str, args: Any = (), /) -> object:
+        """See Writing."""
+        return self._conn.execute(postgres_sql(sql), args)
 
+    def insert(self, table: str, columns: tuple[str, ...], rows: Sequence[Values]) -> None:
+        """See Writing."""
+        self._conn.execute(_insert_sql(table, columns), [list(column) for column in zip(*rows, strict=True)])
 
-def _save_moves(conn: Conn, rows: Rows) -> None:
-    gone, moved = rows.attempt_writes()
-    if gone:
-        conn.execute("DELETE FROM attempts WHERE id = ANY (%s)", (gone,))
-    for columns, group in moved.items():
-        _update(conn, "attempts", columns, group)
-
-
-def _save_rest(conn: Conn, rows: Rows) -> None:
-    for known in rows.prepared_writes():
-        if known.dropped:
-            conn.execute("DELETE FROM prepared WHERE id = %s", (known.id,))
-        elif known.row is not None:
-            insert(conn, "prepared", PREPARED.columns, [prepared_values(known)])
-        elif known.moved:
-            moved = (known.status, known.signature, known.id)
-            conn.execute("UPDATE prepared SET status = %s, signature = %s WHERE id = %s", moved)
-    for key, value in rows.meta.items():
-        if value is None:
-            conn.execute("DELETE FROM meta WHERE key = %s", (key,))
-        else:
-            conn.execute(
-                "INSERT INTO meta VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
-            )
-    for day, lamports in rows.spend.items():
-        conn.execute(
-            "INSERT INTO daily_spend AS d VALUES (%s, %s) "
-            "ON CONFLICT (day) DO UPDATE SET lamports = d.lamports + excluded.lamports",
-            (day, lamports),
-        )
-
-
-def insert(conn: Conn, table: str, columns: tuple[str, ...], rows: Sequence[Values]) -> None:
-    """Insert rows, by columns."""
-    conn.execute(_insert_sql(table, columns), [list(column) for column in zip(*rows, strict=True)])
-
-
-def _update(conn: Conn, table: str, columns: tuple[str, ...], rows: Sequence[Values]) -> None:
-    """Update rows by id, which is each one's first value."""
-    conn.execute(_update_sql(table, columns), [list(column) for column in zip(*rows, strict=True)])
+    def update(self, table: str, columns: tuple[str, ...], rows: Sequence[Values]) -> None:
+        """See Writing."""
+        self._conn.execute(_update_sql(table, columns), [list(column) for column in zip(*rows, strict=True)])
 
 
 @functools.cache

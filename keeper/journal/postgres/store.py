@@ -17,11 +17,12 @@ from keeper.journal.looking import SERVICE, Holder
 from keeper.journal.ops import Op
 from keeper.journal.postgres.connection import BOUNDS, TURN, Database, explain
 from keeper.journal.postgres.leases import FENCE, Leases
-from keeper.journal.postgres.statements import Asked, Conn, Cursor, save
+from keeper.journal.postgres.statements import Asked, Conn, Cursor, PostgresWriting
 from keeper.journal.pruning import prune_step
 from keeper.journal.queries import PRUNED_TO
 from keeper.journal.retention import Pruned, Retention
 from keeper.journal.rows import TABLES, Values
+from keeper.journal.saving import save
 from keeper.journal.sql import columns_sql
 from keeper.journal.store import StoreBusy, one_by_one, refusal
 from keeper.journal.touched import Rows, Wanted
@@ -133,7 +134,7 @@ class PostgresStore:
             ids = (rows.next_order_id, rows.next_change_id)
             now = time.time()
             found = [refused(rows, ops, now) for ops in callers]
-            save(conn, rows)
+            save(PostgresWriting(conn), rows)
             if ids != (rows.next_order_id, rows.next_change_id):
                 conn.execute(_IDS, (rows.next_order_id, rows.next_change_id))
             conn.execute("COMMIT")
@@ -147,7 +148,7 @@ class PostgresStore:
             self._ids(self._begin(conn, durable=durable)),
             execute=conn.execute,
             load=lambda wanted, rows: Asked(conn, wanted).read(rows),
-            save=partial(save, conn),
+            save=partial(save, PostgresWriting(conn)),
             refused_with=_refused_with,
         )
         conn.execute(_IDS, ids)

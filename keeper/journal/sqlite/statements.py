@@ -18,15 +18,11 @@ from sqlite_utils import Database
 
 from keeper.domain.attempts import AttemptKind, AttemptState
 from keeper.journal.rows import (
-    ATTEMPTS,
-    CHANGE_COLUMNS,
     ORDER_COLUMNS,
-    PREPARED,
     KnownAttempt,
     KnownPrepared,
     StoredOrder,
     Values,
-    prepared_values,
 )
 from keeper.journal.sql import BLOCKING_SQL
 from keeper.journal.touched import Rows, Wanted
@@ -105,90 +101,31 @@ def _json(db: Database, sql: str, *keys: Collection[str]) -> Any:
     return msgspec.json.decode(text)
 
 
-def save(db: Database, rows: Rows) -> None:
-    """Write what changed, under the open transaction.
+class SqliteWriting:
+    """See Writing."""
 
-    The order matters: orders before the changes that refer to them, and attempts that end before new ones begin,
-    so that an order's old attempt makes room in the index before the next one takes its place.
-    """
-    _save_orders(db, rows)
-    if rows.attempts:
-        _save_moves(db, rows)
-    if rows.added:
-        _insert(db, "attempts", ATTEMPTS.columns, [ATTEMPTS.values(attempt) for attempt in rows.added.values()])
-    if rows.changes:
-        _insert(db, "changes", CHANGE_COLUMNS, rows.change_writes())
-    if rows.prepared or rows.meta or rows.spend:
-        _save_rest(db, rows)
+    def __init__(self, db: Database) -> None:
+        self._db = db
 
+    def execute(self, sql: str, args: Any = (), /) -> object:
+        """See Writing."""
+        return self._db.conn.execute(sql, args)
 
-def _save_orders(db: Database, rows: Rows) -> None:
-    new, changed = rows.order_writes()
-    if new:
-        _insert(db, "orders", ORDER_COLUMNS, new)
-    for columns, group in changed.items():
-        _update(db, "orders", columns, group)
-    if rows.bumped:
-        db.conn.execute(
-            "UPDATE orders SET version = version + 1 WHERE address IN (SELECT value FROM json_each(?))",
-            (msgspec.json.encode(list(rows.bumped)).decode(),),
-        )
+    def insert(self, table: str, columns: tuple[str, ...], rows: Sequence[Values]) -> None:
+        """See Writing."""
+        if len(rows) == 1:
+            self.execute(_insert_sql(table, columns, 1), rows[0])
+            return
+        for chunk in _chunks(rows, len(columns)):
+            self.execute(_insert_sql(table, columns, len(chunk)), [value for row in chunk for value in row])
 
-
-def _save_moves(db: Database, rows: Rows) -> None:
-    gone, moved = rows.attempt_writes()
-    if gone:
-        ids = msgspec.json.encode(gone).decode()
-        db.conn.execute("DELETE FROM attempts WHERE id IN (SELECT value FROM json_each(?))", (ids,))
-    for columns, group in moved.items():
-        _update(db, "attempts", columns, group)
-
-
-def _save_rest(db: Database, rows: Rows) -> None:
-    for known in rows.prepared_writes():
-        if known.dropped:
-            db.conn.execute("DELETE FROM prepared WHERE id = ?", (known.id,))
-        elif known.row is not None:
-            _insert(db, "prepared", PREPARED.columns, [prepared_values(known)])
-        elif known.moved:
-            db.conn.execute(
-                "UPDATE prepared SET status = ?, signature = ? WHERE id = ?",
-                (known.status, known.signature, known.id),
-            )
-    for key, value in rows.meta.items():
-        if value is None:
-            db.conn.execute("DELETE FROM meta WHERE key = ?", (key,))
-        else:
-            db.conn.execute(
-                "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-                (key, value),
-            )
-    for day, lamports in rows.spend.items():
-        db.conn.execute(
-            "INSERT INTO daily_spend VALUES (?, ?) "
-            "ON CONFLICT (day) DO UPDATE SET lamports = lamports + excluded.lamports",
-            (day, lamports),
-        )
-
-
-# --- statements with many rows
-
-
-def _insert(db: Database, table: str, columns: tuple[str, ...], rows: Sequence[Values]) -> None:
-    if len(rows) == 1:
-        db.conn.execute(_insert_sql(table, columns, 1), rows[0])
-        return
-    for chunk in _chunks(rows, len(columns)):
-        db.conn.execute(_insert_sql(table, columns, len(chunk)), [value for row in chunk for value in row])
-
-
-def _update(db: Database, table: str, columns: tuple[str, ...], rows: Sequence[Values]) -> None:
-    """Update rows by id, which is each one's first value."""
-    if len(rows) == 1:
-        db.conn.execute(_update_sql(table, columns, 1), rows[0])
-        return
-    for chunk in _chunks(rows, len(columns) + 1):
-        db.conn.execute(_update_sql(table, columns, len(chunk)), [value for row in chunk for value in row])
+    def update(self, table: str, columns: tuple[str, ...], rows: Sequence[Values]) -> None:
+        """See Writing."""
+        if len(rows) == 1:
+            self.execute(_update_sql(table, columns, 1), rows[0])
+            return
+        for chunk in _chunks(rows, len(columns) + 1):
+            self.execute(_update_sql(table, columns, len(chunk)), [value for row in chunk for value in row])
 
 
 def _chunks(rows: Sequence[Values], width: int) -> Iterator[Sequence[Values]]:

@@ -19,10 +19,11 @@ from keeper.journal.machine import REAL, Machine
 from keeper.journal.ops import Op
 from keeper.journal.pruning import prune_step
 from keeper.journal.retention import Pruned, Retention
+from keeper.journal.saving import save
 from keeper.journal.sqlite import files
 from keeper.journal.sqlite.checkpoints import Checkpoints, checkpoint_at_end, checkpoint_in_line
 from keeper.journal.sqlite.lock import writer_lock
-from keeper.journal.sqlite.statements import load, save
+from keeper.journal.sqlite.statements import SqliteWriting, load
 from keeper.journal.store import StoreBusy, one_by_one, refusal
 from keeper.journal.touched import Rows, Wanted
 
@@ -39,6 +40,7 @@ class SqliteStore:
             # Everything the writer does lies inside the lock: it is taken first and let go of last.
             stack.enter_context(writer_lock(path))
             self._db, checkpointer = files.open_writers(path, machine)
+            self._writing = SqliteWriting(self._db)
             self._lock = stack.pop_all()
         self._db.conn.execute("PRAGMA busy_timeout = 0")  # see `files.patient`
         self._on_news = on_news
@@ -125,7 +127,7 @@ class SqliteStore:
         load(self._db, wanted, rows)
         now = time.time()
         errors = [refused(rows, ops, now) for ops in callers]
-        save(self._db, rows)
+        save(self._writing, rows)
         began = time.perf_counter()
         self._db.conn.execute("COMMIT")
         took_s = time.perf_counter() - began
@@ -142,7 +144,7 @@ class SqliteStore:
             (self._next_order_id, self._next_change_id),
             execute=self._db.conn.execute,
             load=partial(load, self._db),
-            save=partial(save, self._db),
+            save=partial(save, self._writing),
             refused_with=_refused_with,
         )
         self._db.conn.execute("COMMIT")
