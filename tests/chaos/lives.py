@@ -300,7 +300,8 @@ class Lives(AnyLives):
             self._tasks.start_soon(self._begin, self._new(life.config, crash_at))
 
     def _lost_its_lease(self, life: Life) -> bool:
-        return self.may_lose_lease and life.code == 1 and " took over from " in _last_line(life)
+        # SIGTERM may come when it has said so, and has no handler any more.
+        return self.may_lose_lease and life.code in (1, -signal.SIGTERM) and " took over from " in _last_line(life)
 
     def _may_be_refused(self, life: Life) -> bool:
         self._refused_lately += not life.excused

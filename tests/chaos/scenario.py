@@ -137,7 +137,7 @@ def _with_several(plan: Scenario, lease_s: float) -> Scenario:
     events = []
     for act, chance, shortest_s, longest_s in (
         (Act.STOP, 0.3, 0.5 * lease_s, 2.5 * lease_s),
-        (Act.CUT_DATABASE, 0.2, 0.5 * lease_s, 2.5 * lease_s),
+        (Act.CUT_DATABASE, 0.25, 0.5 * lease_s, 3.0 * lease_s),
         (Act.TEAR_DATABASE, 0.15, 0.1 * lease_s, 2.0 * lease_s),
         (Act.CUT_CHAIN, 0.15, 0.5 * lease_s, 1.5 * lease_s),
         (Act.DATABASE_DOWN, 0.12, 0.0, 1.5 * lease_s),
@@ -145,7 +145,11 @@ def _with_several(plan: Scenario, lease_s: float) -> Scenario:
         (Act.ROLL, 0.08, 0.0, 0.0),
     ):
         if rng.random() < chance:
-            events.append(Event(rng.uniform(0.0, plan.seconds), act, rng.uniform(shortest_s, longest_s)))
+            event = Event(rng.uniform(0.0, plan.seconds), act, rng.uniform(shortest_s, longest_s))
+            events.append(event)
+            if act is Act.CUT_DATABASE and rng.random() < 0.7:
+                # What it has sent does not land, so that it has something to send again.
+                events.append(Event(max(0.0, event.at_s - 0.1), Act.LOSE, 200))
     crash_at = plan.crash_at if plan.crash_at is None or rng.random() < 0.5 else f"{plan.crash_at}:stop"
     return dataclasses.replace(
         plan, events=tuple(sorted((*plan.events, *events), key=lambda event: event.at_s)), crash_at=crash_at
