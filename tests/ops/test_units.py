@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from keeper.config.loading import load_settings
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 UNITS = ("keeper.service", "keeper@.service")
@@ -49,6 +52,16 @@ def test_the_template_differs_in_names_only() -> None:
         "StateDirectory=keeper/%i", "StateDirectory=keeper"
     )
     assert _settings(template.replace("keeper %i:", "keeper:").replace("%i", "keeper")) == wanted
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_url_in_the_environment_file_goes_before_the_units_path(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "postgresql://keeper:change-me@db1,db2/keeper"
+    for name, value in re.findall(r"^Environment=(KEEPER_\w+)=(.*)$", (SYSTEMD / unit).read_text(), re.M):
+        monkeypatch.setenv(name, value)
+    assert load_settings(None).journal.place == Path(os.environ["KEEPER_JOURNAL__PATH"])
+    monkeypatch.setenv("KEEPER_JOURNAL__URL", url)
+    assert load_settings(None).journal.place == url
 
 
 def _settings(text: str) -> list[str]:
