@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import Final
@@ -47,6 +48,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--ws-url", metavar="URL", help="its WebSocket; by default the next port")
     group.addoption("--program-id", metavar="ID", help="where the program is; by default as on a localnet")
     group.addoption("--payer", metavar="KEYFILE", help="a funded wallet, for a chain without a faucet")
+
+
+def pytest_configure() -> None:
+    """What is collected lives as long as the process: to look there for garbage takes a third of the collection."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """From here on there is garbage, but not in what was collected."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
