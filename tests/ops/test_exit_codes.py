@@ -26,10 +26,14 @@ STARTING = [
     "keeper.app.wiring",
 ]
 """What has just been imported, in this order, by the time that the signal comes."""
+QUICKLY = ("keeper.cli", "pydantic", "keeper.app")
+"""Those of them that `make test` tries: before the command is known, while it is imported, and at the end of that."""
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
-@pytest.mark.parametrize("module", STARTING)
+@pytest.mark.parametrize(
+    "module", [name if name in QUICKLY else pytest.param(name, marks=pytest.mark.long) for name in STARTING]
+)
 def test_a_signal_during_the_start_ends_the_keeper_with_0(module: str, number: signal.Signals, tmp_path: Path) -> None:
     """Python itself says how far the start is: it names each module that it has imported."""
     run = [sys.executable, "-X", "importtime", "-m", "keeper", "run"]
