@@ -307,7 +307,7 @@ async def test_an_order_that_was_placed_by_the_api_and_closed_unheard_is_dropped
             stand.scripts[0].break_news(Fault(Kind.NEWS_DROPPED), kind="programNotification", times=1_000)
             with stand.held():
                 order = await place_by_api(ready.http_url, stand.world, market, trader)
-                await until(lambda: bool(stand.sent(order)))
+                await until(lambda: stand.bank.account(order))
                 stand.bank.advance()
                 stand.world.cancel(trader, order)
                 stand.world.close(trader, order)
