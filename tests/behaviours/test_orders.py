@@ -309,9 +309,8 @@ async def test_an_order_that_was_placed_by_the_api_and_closed_unheard_is_dropped
                 stand.bank.hold_transactions()
                 order = await place_by_api(ready.http_url, stand.world, market, trader)
                 await until(lambda: stand.bank._held)
-                # From here to the closing nobody else has a turn, so that no reading can see the order.
+                # All in one block and in one turn, so that no reading of any commitment can see the order.
                 stand.bank.release_transactions()
-                stand.bank.advance()
                 stand.world.cancel(trader, order)
                 stand.world.close(trader, order)
             row = await stand.reach(order, OrderState.DROPPED)
