@@ -91,7 +91,8 @@ export function putAway() {
 }
 
 function stillWanted(task) {
-  if (task !== current) throw new Error("It was closed before it was relayed.");
+  // The event of its closing comes a little after it was closed, and a wallet may have signed in between.
+  if (task !== current || !dialog.open) throw new Error("It was closed before it was relayed.");
   if (session()?.account.address !== task.user) throw new Error("The wallet has another account now; close this and begin anew.");
 }
 
