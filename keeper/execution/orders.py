@@ -166,6 +166,11 @@ class Orders:
         """The order's record; None when it simply rests, or is unknown."""
         return self._records.get(address)
 
+    def cancelled_by_another(self, address: Pubkey, signature: Signature) -> bool:
+        """Whether a relayed cancel other than this transaction is in the air for the order."""
+        record = self._records.get(address)
+        return record is not None and bool(_cancels(record) - {signature})
+
     def newest(self, order: Order) -> Order:
         """The order as it was read last: the journal ignores an older reading, with all that is said of it. As it was,
         where it is gone or another one was made at its address.

@@ -128,8 +128,10 @@ def landed(verdict: Verdict, read: ReadOrder, gone: Callable[[Pubkey], int | Non
                 verdict.ended[address] = slot
             continue
         # The watch may have told more of it since: an older reading is ignored. And what the keeper does with it,
-        # or did already, is told where that happens: the user's transaction placed it, and did not fill it.
+        # or did already, is told where that happens: the user's transaction placed it, and did not fill it. So is what
+        # a cancel that was relayed since is about to do.
         told = order.status is OnchainStatus.FILLED or orders.has(address, Reason.ATTEMPT)
+        told = told or orders.cancelled_by_another(address, flight.signature)
         replaced = address in flight.cancels and made not in flight.cancels
         why = f"{reason} The order {made} took its place." if replaced else reason
         verdict.ops.append(NoteOrder(order) if told else NoteOrder(order, first_state(order.status), why))

@@ -317,6 +317,22 @@ async def test_an_order_that_was_placed_by_the_api_and_closed_unheard_is_dropped
             assert row.reason == "Its user's transaction landed. Its account is gone: its user closed it."
 
 
+async def test_the_landing_of_a_placing_does_not_take_back_a_cancel_that_came_after_it(tmp_path: Path) -> None:
+    """Whoever waits for the cancel was answered `open`: by the placing, which was confirmed in between."""
+    async with Stand.open(tmp_path) as stand:
+        market, trader = stand.world.market(), stand.world.trader()
+        async with stand.keeper() as ready:
+            with stand.held():
+                order = await place_by_api(ready.http_url, stand.world, market, trader)
+                await stand.reach(order, OrderState.OPEN)  # as its block was told of, which is not confirmed yet
+                stand.bank.hold_transactions()
+                await relay_cancel(stand, trader, order)
+            await until(lambda: stand.attempts(order)[0].state is AttemptState.FINALIZED)
+            assert stand.state(order) is OrderState.CANCELLING
+            stand.bank.release_transactions()
+            await stand.reach(order, OrderState.CANCELLED)
+
+
 # -- what is gone
 
 
