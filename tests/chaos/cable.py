@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Self
 
+from tests.chaos.both_ways import until_one_ends
+
 _CHUNK: Final = 65_536
 
 
@@ -68,14 +70,7 @@ class Cable:
                 return
             await self._whole.wait()
             answers, server = await asyncio.open_unix_connection(self._socket_file)
-            forth = asyncio.create_task(self._pass_on(reader, server))
-            back = asyncio.create_task(self._pass_on(answers, writer))
-            try:
-                await asyncio.wait({forth, back}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                forth.cancel()
-                back.cancel()
-                await asyncio.gather(forth, back, return_exceptions=True)
+            await until_one_ends(self._pass_on(reader, server), self._pass_on(answers, writer))
         except (asyncio.CancelledError, OSError):
             pass  # torn, or there is no server
         finally:

@@ -13,6 +13,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from tests.chaos.both_ways import until_one_ends
 from tests.chaos.proxy.faults import Fault, Kind
 
 _METHOD = re.compile(r'^\{"jsonrpc":"2\.0","method":"(\w+)"')
@@ -37,14 +38,9 @@ class SocketSide:
     async def serve(self, client: ServerConnection) -> None:
         """One client, until either side ends it."""
         async with connect(self._url, max_size=None, compression=None, ping_interval=None, close_timeout=0.2) as node:
-            forth = asyncio.create_task(_forward(client, node))
-            back = asyncio.create_task(self._news(node, client))
             try:
-                await asyncio.wait({forth, back}, return_when=asyncio.FIRST_COMPLETED)
+                await until_one_ends(_forward(client, node), self._news(node, client))
             finally:
-                forth.cancel()
-                back.cancel()
-                await asyncio.gather(forth, back, return_exceptions=True)
                 await client.close(node.close_code or 1000)
 
     async def _news(self, node: ClientConnection, client: ServerConnection) -> None:
