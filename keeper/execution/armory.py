@@ -167,6 +167,7 @@ class Armory:
                 record = self._orders.record(flight.attempt.order)
                 if record.reasons.get(_ATTEMPT) is None:
                     self._orders.block(record, _ATTEMPT, flight.signature)
+                    record.executes = True
 
     def ended(self, flight: Flight) -> bool:
         """It is armed no more, if it is one from before the restart; whether it was."""

@@ -86,7 +86,7 @@ _NOTHING: Final = Watched.NOTHING
 class Record:
     """What is known of one order beside its account. `generation` is unlike that of any other order, at this address
     or elsewhere; `order` is the order as it was when that began (`Order.identity` tells another one), None until it was
-    read.
+    read. `executes`: whether the attempt of its reason ATTEMPT is to execute it, and not to move its stop.
     """
 
     address: Pubkey
@@ -94,6 +94,7 @@ class Record:
     order: Order | None
     reasons: dict[Reason, Detail] = field(default_factory=dict)
     tries: Tries = field(default_factory=Tries)
+    executes: bool = True
 
     def __repr__(self) -> str:
         reasons = ", ".join(f"{reason.name.lower()}={detail}" for reason, detail in sorted(self.reasons.items()))
@@ -190,6 +191,10 @@ class Orders:
         """Whether the order has this reason not to be acted on."""
         return address in self._by_reason[reason]
 
+    def executing(self, address: Pubkey) -> bool:
+        """Whether an attempt to execute the order is under way."""
+        return self.has(address, _ATTEMPT) and self._records[address].executes
+
     def free(self, address: Pubkey) -> bool:
         """Whether nothing speaks against acting on it."""
         record = self._records.get(address)
@@ -258,7 +263,7 @@ class Orders:
 
     # -- reasons
 
-    def begin(self, order: Order) -> Record:
+    def begin(self, order: Order, *, executes: bool = True) -> Record:
         """An attempt at this free order was decided: nothing else is decided of it until that has ended."""
         address = order.address
         record = self._records.get(address)
@@ -266,6 +271,7 @@ class Orders:
             record = self._records[address] = Record(address, next(self._generations), order)
         assert not record.reasons, f"an attempt was decided at an order that is blocked: {record}"
         record.reasons[_ATTEMPT] = None
+        record.executes = executes
         self._by_reason[_ATTEMPT][address] = None
         self.book.watch(address, _NOTHING)
         return record

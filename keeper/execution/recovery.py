@@ -132,6 +132,7 @@ class Recovery:
             self._armory.put(attempt.order, armed)
         elif not _landed_ratchet(attempt):
             self._orders.block(record, Reason.ATTEMPT, attempt.signature)
+            record.executes = attempt.kind is AttemptKind.EXECUTE
         if attempt.state.undecided:
             self._purse.hold(attempt)  # what landed already is among what was spent
         return flight

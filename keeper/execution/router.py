@@ -243,7 +243,8 @@ class Router:
                 reason = "It is past its expiry by the chain's clock, so the program will not fill it."
                 self._journal.post(NoteOrder(order, OrderState.EXPIRED, reason))
                 continue
-            record, executes = self.orders.begin(order), isinstance(action, ExecuteOrder)
+            executes = isinstance(action, ExecuteOrder)
+            record = self.orders.begin(order, executes=executes)
             job = Job(action, record, record.generation, order, action.price, action.triggered_at_ns, executes)
             self._executor.submit(job)
             if isinstance(action, ExecuteOrder):

@@ -9,6 +9,7 @@ keeper's mistakes finds none of them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -127,10 +128,15 @@ def check(
             findings.broken.append(f"order {address}: its placing was accepted, and the journal does not know it")
         elif row.state in (OrderState.PREPARED, OrderState.SUBMITTED, OrderState.CANCELLING):
             findings.unsettled.append(f"order {address}: its placing was accepted, and it is still {row.state}")
+    still_open = journal.open_attempts()
     findings.unsettled += [
         f"attempt {attempt.signature} at order {attempt.order} is still {attempt.state}"
-        for attempt in journal.open_attempts()
+        for attempt in still_open
         if attempt.state is not AttemptState.ARMED or not _rests(record, attempt.order)
+    ]
+    live = Counter(attempt.order for attempt in still_open if attempt.kind is AttemptKind.EXECUTE)
+    findings.broken += [
+        f"order {address} has {n} live executions in the journal (promise 2)" for address, n in live.items() if n > 1
     ]
     return findings
 

@@ -18,8 +18,9 @@ from keeper.domain.orders import Order, OrderState
 from keeper.domain.reports import Report
 from keeper.execution.flights import Flight
 from keeper.execution.orders import Orders, Reason
-from keeper.execution.relay import RelayDesk
+from keeper.execution.relay import RelayDesk, expired, landed
 from keeper.execution.tries import RetryLimits
+from keeper.execution.verdicts import Verdict
 from keeper.journal import (
     AddPrepared,
     Journal,
@@ -194,3 +195,39 @@ async def test_a_dry_run_takes_nothing(tmp_path: Path) -> None:
         assert await journal.open_attempts() == []
         (prepared,) = await journal.prepared_of(desk.order.address)
         assert prepared.status is PreparedStatus.PREPARED
+
+
+@pytest.mark.parametrize(("executes", "then"), [(False, OrderState.OPEN), (True, OrderState.EXECUTING)])
+async def test_a_placing_that_lands_tells_of_all_but_an_execution_under_way(
+    desk: Desk, *, executes: bool, then: OrderState
+) -> None:
+    """A stop that is being moved is told nowhere else: the order was `submitted` for ever."""
+    order = make_order(order_id=8, slot=7)
+    await desk.journal.commit(AddPrepared(make_prepared("p", order=order.address)))
+    await desk.relay.submit((await desk.journal.prepared_of(order.address))[0], signed(1), order)
+    (flight,) = desk.hands.tracked
+    flight.landed_slot = 7
+    desk.book.upsert(order)
+    desk.orders.begin(order, executes=executes)
+    if executes:
+        await desk.journal.commit(NoteOrder(order, OrderState.EXECUTING, "An attempt at it is on its way."))
+    verdict = Verdict.of(flight)
+    landed(verdict, lambda _: order, lambda _: None, desk.orders)
+    await desk.journal.commit(*verdict.ops)
+    row = await desk.journal.order(order.address)
+    assert row is not None
+    assert row.state is then
+
+
+@pytest.mark.parametrize(("executes", "then"), [(False, OrderState.OPEN), (True, OrderState.EXECUTING)])
+async def test_a_cancel_that_comes_to_nothing_leaves_what_holds_of_its_order(
+    desk: Desk, *, executes: bool, then: OrderState
+) -> None:
+    desk.orders.begin(desk.order, executes=executes)
+    await desk.relay.submit(desk.cancel, signed(1))
+    verdict = Verdict.of(desk.hands.tracked[0])
+    expired(verdict, lambda _: desk.order, 9, desk.orders)
+    await desk.journal.commit(*verdict.ops)
+    row = await desk.journal.order(desk.order.address)
+    assert row is not None
+    assert row.state is then

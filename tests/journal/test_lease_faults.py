@@ -25,7 +25,7 @@ ROOT: Final = Path(__file__).parents[2]
 @pytest.mark.parametrize("name", BY_NAME)
 def test_each_planted_fault_still_has_its_place(name: str) -> None:
     fault, _, _ = BY_NAME[name]
-    compile(fault.changed(fault.path.read_text()), str(fault.path), "exec")
+    compile(fault.changed(fault.module), fault.module, "exec")
 
 
 @pytest.mark.long

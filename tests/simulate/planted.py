@@ -40,7 +40,22 @@ FAULTS: Final = (
         "        except JournalError:\n            return self._flown(drafts)\n        else:\n",
         "nothing is sent that the journal did not take",
     ),
-    # -- armed (that two are armed at once takes two faults: the rows' rules refuse it, and the index does)
+    # -- armed
+    Fault(
+        "two-armed-at-once",
+        "keeper.execution.arming",
+        "            ops += [Disarm(signature) for signature in old.signatures]\n",
+        "",
+        "an order has one live attempt, armed or not: the old one stays when it is armed again",
+        also=(  # the journal refuses it twice: by its own rule, and by an index
+            (
+                "keeper.journal.applying",
+                "            if live is not None:\n                raise DuplicateAttempt(",
+                "            if False:\n                raise DuplicateAttempt(",
+            ),
+            ("keeper.journal.sqlite.schema", "CREATE UNIQUE INDEX one_live_attempt", "CREATE INDEX one_live_attempt"),
+        ),
+    ),
     Fault(
         "sent-after-disarm",
         "keeper.execution.arming",

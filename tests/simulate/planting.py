@@ -17,34 +17,46 @@ _ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """In `module`, `old` (which is there once) becomes `new`. `promise` is what that breaks, in words."""
+    """In `module`, `old` (which is there once) becomes `new`. `promise` is what that breaks, in words. `also` are the
+    changes elsewhere, (module, old, new), without which another wall would still stand.
+    """
 
     name: str
     module: str
     old: str
     new: str
     promise: str
+    also: tuple[tuple[str, str, str], ...] = ()
 
     @property
-    def path(self) -> Path:
-        """The module's file."""
-        return _ROOT / (self.module.replace(".", "/") + ".py")
+    def modules(self) -> tuple[str, ...]:
+        """Those that it changes."""
+        return (self.module, *(module for module, _, _ in self.also))
 
-    def changed(self, text: str) -> str:
+    def changed(self, module: str) -> str:
         """The module's text with the fault in it. ValueError when the keeper no longer has the place."""
-        if text.count(self.old) != 1:
-            raise ValueError(f"{self.name}: {self.module} has {self.old!r} {text.count(self.old)} times, not once")
-        return text.replace(self.old, self.new)
+        text = path_of(module).read_text()
+        for where, old, new in ((self.module, self.old, self.new), *self.also):
+            if where != module:
+                continue
+            if text.count(old) != 1:
+                raise ValueError(f"{self.name}: {module} has {old!r} {text.count(old)} times, not once")
+            text = text.replace(old, new)
+        return text
+
+
+def path_of(module: str) -> Path:
+    """The module's file."""
+    return _ROOT / (module.replace(".", "/") + ".py")
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(fault.module, str(fault.path))
+    def __init__(self, fault: Fault, module: str) -> None:
+        super().__init__(module, str(path_of(module)))
         self._fault = fault
 
     def get_code(self, fullname: str) -> Any:
-        text = self._fault.changed(self._fault.path.read_text())
-        return compile(text, str(self._fault.path), "exec", dont_inherit=True)
+        return compile(self._fault.changed(fullname), str(path_of(fullname)), "exec", dont_inherit=True)
 
 
 class _Finder(MetaPathFinder):
@@ -54,12 +66,14 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != self._fault.module:
+        if fullname not in self._fault.modules:
             return None
-        return importlib.util.spec_from_file_location(fullname, self._fault.path, loader=_Loader(self._fault))
+        loader = _Loader(self._fault, fullname)
+        return importlib.util.spec_from_file_location(fullname, path_of(fullname), loader=loader)
 
 
 def plant(fault: Fault) -> None:
-    """From now on the module is imported with the fault. Call it before the keeper is imported."""
-    assert fault.module not in sys.modules, f"{fault.module} is imported already"
+    """From now on its modules are imported with the fault. Call it before the keeper is imported."""
+    for module in fault.modules:
+        assert module not in sys.modules, f"{module} is imported already"
     sys.meta_path.insert(0, _Finder(fault))
