@@ -65,8 +65,7 @@ class Executor:
         self._armory = armory
         self._retries = retries
         self._blockhashes = blockhashes
-        self._journal = journal
-        self._writer = journal.writer
+        self._journal, self._writer = journal, journal.writer
         self._lander = lander
         self._flights = flights
         self._orders = orders
@@ -74,14 +73,13 @@ class Executor:
         self._gate = gate
         self._report = report
         self._limits = limits
-        self._dry_run = dry_run
-        self._jobs = Jobs()
+        self._dry_run, self._jobs = dry_run, Jobs()
         self._to_launch: list[Job] = []  # at orders of which an attempt is armed, until `go`
         self._wake = anyio.Event()
         self._rest_until_s: float | None = None  # what waits was decided before an outage: again after this time
         self._sends = anyio.Semaphore(limits.concurrent_sends)
         self._tasks: TaskGroup | None = None  # the loop's own
-        self._idle: TaskGroup | None = None  # the same, while the loop waits for work
+        self._idle: TaskGroup | None = None  # the same, while it waits for work
         self.turns = Turns("executor")
 
     def __repr__(self) -> str:
@@ -123,41 +121,45 @@ class Executor:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Sign, journal and send until cancelled."""
-        first, batch = self._limits.first_batch, self._limits.first_batch // 2
-        async with anyio.create_task_group() as tg:
-            self._tasks = tg
+        async with anyio.create_task_group() as self._tasks:
             task_status.started()
-            while True:
-                await self.turns.turn()
-                while not self.queued:
-                    self._wake, self._idle = anyio.Event(), tg
-                    with self.turns.rest():
-                        await self._wake.wait()
-                    self._idle = None
-                if not self._gate.is_open:
-                    for job in self._jobs.first():
-                        self._stopped(job)
-                    self._jobs.drop_ratchets()
-                    with self.turns.rest():
-                        await self._gate.opened()
+            try:
+                await self._work(self._tasks)
+            finally:
+                self._tasks = self._idle = None  # what comes while all ends is decided again by the next start
+
+    async def _work(self, tg: TaskGroup) -> None:
+        first, batch = self._limits.first_batch, self._limits.first_batch // 2
+        while True:
+            await self.turns.turn()
+            while not self.queued:
+                self._wake, self._idle = anyio.Event(), tg
+                with self.turns.rest():
+                    await self._wake.wait()
+                self._idle = None
+            if not self._gate.is_open:
+                for job in self._jobs.first():
+                    self._stopped(job)
+                self._jobs.drop_ratchets()
+                with self.turns.rest():
+                    await self._gate.opened()
+                self._decide_again()
+                continue
+            if self._rest_until_s is not None:
+                if (rest_s := max(self._rest_until_s - time.monotonic(), 0.0 if self._journal.healthy else 0.1)) > 0:
+                    await anyio.sleep(rest_s)
+                else:
+                    self._rest_until_s = None
                     self._decide_again()
-                    continue
-                if self._rest_until_s is not None:
-                    rest_s = max(self._rest_until_s - time.monotonic(), 0.0 if self._journal.healthy else 0.1)
-                    if rest_s > 0:
-                        await anyio.sleep(rest_s)
-                    else:
-                        self._rest_until_s = None
-                        self._decide_again()
-                    continue
-                if (room := self._limits.max_in_flight - self._flights.in_flight) <= 0:
-                    await anyio.sleep(0.01)  # the lander makes room; it is bounded by its own rules
-                    continue
-                batch = min(batch * 2, self._limits.batch) if self.queued > first else first
-                try:
-                    await self._take(self._jobs.take(min(batch, room)), tg)
-                except JournalError as e:
-                    self._not_taken(e)
+                continue
+            if (room := self._limits.max_in_flight - self._flights.in_flight) <= 0:
+                await anyio.sleep(0.01)  # the lander makes room; it is bounded by its own rules
+                continue
+            batch = min(batch * 2, self._limits.batch) if self.queued > first else first
+            try:
+                await self._take(self._jobs.take(min(batch, room)), tg)
+            except JournalError as e:
+                self._not_taken(e)
 
     def _sent_at_once(self) -> bool:
         """The whole way in one step, for a few first attempts: every turn of the event loop between two steps costs a
@@ -217,7 +219,7 @@ class Executor:
     def _decide_again(self) -> None:
         """What was decided before a stop is not true after it: every waiting order meets the present price anew."""
         for job in self._jobs.take(self.queued):
-            self._journal.post(NoteOrder(self._orders.newest(job.order), OrderState.OPEN, RESTS))
+            self._journal.post(NoteOrder(job.order, OrderState.OPEN, RESTS, stands=True))
             self._orders.attempt_over(job.order.address, None)
 
     async def _take(self, jobs: Sequence[Job], tg: TaskGroup) -> None:
@@ -265,8 +267,6 @@ class Executor:
         point("signed")
         flights = await self._journaled(drafts)
         point("journaled")
-        if self._dry_run:
-            return
         for start in range(0, len(flights), self._limits.one_send):
             await self._sends.acquire()
             some = flights[start : start + self._limits.one_send]
@@ -299,7 +299,7 @@ class Executor:
             try:
                 drafts.append(self._drafting.draft(job, blockhash, disarms))
             except Misconfigured as e:
-                self._journal.post(NoteOrder(self._orders.newest(job.order), OrderState.FAILED, str(e)))
+                self._journal.post(NoteOrder(job.order, OrderState.FAILED, str(e), stands=True))
                 self._report(Note("executor.misconfigured", str(e), level="error", order=job.order.address))
                 self._orders.block(job.record, Reason.FAILED)
                 self._orders.attempt_over(job.order.address, None)
@@ -321,8 +321,8 @@ class Executor:
         """The gate is closed: an execution waits, and says so. No stop is moved: the next price may meet its order."""
         if job.executes:
             why = "; ".join(self._gate.reasons.values())
-            order = self._orders.newest(job.order)
-            self._journal.post(NoteOrder(order, OrderState.TRIGGERED, f"Its condition is met, but {why}."))
+            reason = f"Its condition is met, but {why}."
+            self._journal.post(NoteOrder(job.order, OrderState.TRIGGERED, reason, stands=True))
         else:
             self._orders.await_price(job.record, job.order.market, job.price.slot)
             self._orders.attempt_over(job.order.address, None)
@@ -353,8 +353,7 @@ class Executor:
             await self._journal.commit(*ops_of(drafts))
         except DuplicateAttempt as e:
             if len(drafts) == 1:
-                self._duplicate(drafts[0], e)
-                return []
+                return self._duplicate(drafts[0], e)
         except JournalError:
             self._undo(drafts)
             raise
@@ -370,13 +369,14 @@ class Executor:
                 self._not_taken(e, draft)
         return flights
 
-    def _duplicate(self, draft: Draft, error: DuplicateAttempt) -> None:
+    def _duplicate(self, draft: Draft, error: DuplicateAttempt) -> list[Flight]:
         """The journal has a live attempt at its address, or these very bytes: again later, under another number."""
         attempt = draft.attempt
         self._purse.release(attempt.signature)
         self._report(Note("executor.duplicate", str(error), "error", attempt.order, attempt.signature))
         self._orders.pause(draft.job.record, time.monotonic() + self._orders.limits.first_pause_s)
         self._orders.attempt_over(attempt.order, None)
+        return []
 
     def _flown(self, kept: Sequence[Draft]) -> list[Flight]:
         """The flights of what the journal holds, tracked."""

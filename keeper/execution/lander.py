@@ -49,6 +49,15 @@ class Landing:
     flights: list[Flight] = field(default_factory=list)
     errs: list[object] = field(default_factory=list)
 
+    def own_first(self) -> list[Landing]:
+        """The keeper's own attempts, and then users' transactions, as far as there are any."""
+        own, users = Landing(self.slot), Landing(self.slot)
+        for i, flight in enumerate(self.flights):
+            some = users if flight.attempt.kind is AttemptKind.RELAY else own
+            some.flights.append(flight)
+            some.errs += self.errs[i : i + 1]
+        return [some for some in (own, users) if some.flights]
+
 
 @dataclass(slots=True)
 class Polled:

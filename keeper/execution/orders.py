@@ -172,13 +172,6 @@ class Orders:
         record = self._records.get(address)
         return record is not None and bool(_cancels(record) - {signature})
 
-    def newest(self, order: Order) -> Order:
-        """The order as it was read last: the journal ignores an older reading, with all that is said of it. As it was,
-        where it is gone or another one was made at its address.
-        """
-        known = self.book.get(order.address)
-        return order if known is None or known.identity != order.identity else known
-
     def addresses(self) -> list[Pubkey]:
         """The orders that have a record."""
         return list(self._records)
@@ -192,8 +185,11 @@ class Orders:
         return address in self._by_reason[reason]
 
     def executing(self, address: Pubkey) -> bool:
-        """Whether an attempt to execute the order is under way."""
-        return self.has(address, _ATTEMPT) and self._records[address].executes
+        """Whether a signed attempt to execute the order is under way. One that is not signed yet may be given up
+        without a word.
+        """
+        record = self._records.get(address)
+        return record is not None and record.executes and record.reasons.get(_ATTEMPT) is not None
 
     def free(self, address: Pubkey) -> bool:
         """Whether nothing speaks against acting on it."""

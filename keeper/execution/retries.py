@@ -52,7 +52,7 @@ class Retries:
         if pause_s <= 0:
             return False
         reason = f"It was tried too often within an hour; the next attempt is in {pause_s:.0f} s."
-        self._journal.post(NoteOrder(self._orders.newest(job.order), OrderState.OPEN, reason))
+        self._journal.post(NoteOrder(job.order, OrderState.OPEN, reason, stands=True))
         self._orders.pause(job.record, now_s + pause_s)
         self._orders.attempt_over(job.order.address, None)
         return True
@@ -100,7 +100,7 @@ class Retries:
             self._orders.pause(job.record, now_s + job.record.tries.pause_s(self._orders.limits))
             self._orders.block(job.record, Reason.ENDED, found.slot)
             reason = f"A node would not try it now ({failure.name}); it is tried again."
-            self._journal.post(NoteOrder(self._orders.newest(job.order), OrderState.OPEN, reason))
+            self._journal.post(NoteOrder(job.order, OrderState.OPEN, reason, stands=True))
         else:
             # Nothing left the process, so the order reads as it did.
             follows = following(

@@ -265,7 +265,7 @@ class Router:
         """Let a failed order rest again: its user's account changed, or an operator said so."""
         order = self._book.get(address)
         if self.orders.lift(address, generation, *lifted) and order is not None and self.orders.free(address):
-            self._notes.post(NoteOrder(order, OrderState.OPEN, reason, reopen=True))
+            self._notes.post(NoteOrder(order, OrderState.OPEN, reason, reopen=True, stands=True))
 
     def look_again(self) -> None:
         """Act on what became free: an attempt at it is over, a pause, a wait."""
@@ -287,10 +287,11 @@ class Router:
             self.orders.cancel_relayed(flight.cancels, flight.signature)
         if polled.landed.flights:
             await self.carry_out(await self._settlement.landed(polled.landed), "confirmed_journaled")
-        if polled.failed.flights:
-            await self.carry_out(await self._settlement.failed(polled.failed), "failed_journaled")
-        if polled.dead.flights:
-            await self.carry_out(await self._settlement.expired(polled.dead), "failed_journaled")
+        # Users' transactions last: what they leave behind depends on which attempts are still under way.
+        for failed in polled.failed.own_first():
+            await self.carry_out(await self._settlement.failed(failed), "failed_journaled")
+        for dead in polled.dead.own_first():
+            await self.carry_out(await self._settlement.expired(dead), "failed_journaled")
         if final := [flight for flight in polled.final if flight.read_back]:
             await self.carry_out(self._settlement.finalized(final), "finalized_journaled")
 

@@ -137,7 +137,9 @@ class _Caller:
         row.updated_at = self._now if at is None else at
 
     def _note_order(self, order: Order, op: o.NoteOrder | o.Intend) -> None:
-        """Facts, and the state that goes with them. Of an intent the state is news even where the facts are old."""
+        """Facts, and the state that goes with them. Of an intent, and where the note says so, the state is news
+        even where the facts are old.
+        """
         address = base58(order.address)
         row = self._own(self.mine.orders, self._rows.orders, address)
         note = op if isinstance(op, o.NoteOrder) else None
@@ -153,7 +155,8 @@ class _Caller:
                     f"The order {address} is {row.state} as of slot {from_stored(row.slot)}: "
                     f"what was read of it in slot {order.slot} is older."
                 )
-            if note is None and op.state is not None:
+            stands = note is None or (note.stands and order.created_at == row.created_at)
+            if stands and op.state is not None:
                 self._conclude(row, op, op.state, at)
             return
         before = row.identity() if row.slot else None

@@ -70,7 +70,8 @@ class _Learnt(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 class NoteOrder(_Learnt, frozen=True, gc=False):
     """An order's facts at its slot; the row is created at first sight.
 
-    Facts older than the row's slot are ignored, with the state that was concluded from them. `state` None keeps
+    Facts older than the row's slot are ignored, with the state that was concluded from them; with `stands` the state
+    is news all the same, because it was not. `state` None keeps
     the state; at first sight it is what the account's status says. Facts of another order than the row's (one that was
     made at its address since) begin a new generation: the budget is whole, and what was known of the other is gone.
     A state that may not follow the present one (`keeper.journal.transitions`) is ignored unless `reopen`, and an end is
@@ -86,6 +87,7 @@ class NoteOrder(_Learnt, frozen=True, gc=False):
     source: Source = Source.CHAIN
     client_order_id: str | None = None
     to_arm: bool = False
+    stands: bool = False
 
 
 class NoteState(_Learnt, frozen=True, gc=False):

@@ -177,13 +177,16 @@ def order_of(op: Op) -> str | None:
 
 
 def mergeable(earlier: Note, later: Note) -> bool:
-    """Whether one note can say both: not where the later one may be on another order that was made at the address, nor
-    where the rules would let its state not follow.
+    """Whether one note can say both: not where one has facts and the other none, or the later one may be on another
+    order that was made at the address, nor where the rules would let its state not follow, nor where the facts may be
+    old and one state stands without them.
     """
-    if isinstance(later, NoteOrder):
-        if isinstance(earlier, NoteOrder) and earlier.order.identity != later.order.identity:
+    if type(earlier) is not type(later):
+        return False
+    if isinstance(earlier, NoteOrder) and isinstance(later, NoteOrder):
+        if earlier.order.identity != later.order.identity:
             return False
-        if isinstance(earlier, NoteState) and earlier.state.terminal:
+        if earlier.stands != later.stands and earlier.state is not None and later.state is not None:
             return False
     if earlier.state is None or later.state is None:
         return True
@@ -192,14 +195,15 @@ def mergeable(earlier: Note, later: Note) -> bool:
 
 def merge(earlier: Note, later: Note) -> Note:
     """One note that leaves the journal as the two would, one after the other, but for the state between them."""
-    stays, names = later, _LEARNT
-    if isinstance(later, NoteState):
-        # A state on top of facts: the facts stay, with the later word on what became of the order.
-        stays, names = earlier, (*_LEARNT, "at")
-    elif isinstance(earlier, NoteOrder):
+    names = _LEARNT
+    if isinstance(earlier, NoteOrder) and isinstance(later, NoteOrder):
         if later.order.slot < earlier.order.slot:
-            return earlier
+            if not later.stands:
+                return earlier
+            later = replace(later, order=earlier.order, client_order_id=None)
         names = (*_LEARNT, "client_order_id")
     known = {name: getattr(earlier if getattr(later, name) is None else later, name) for name in names}
     word = earlier if later.state is None else later
-    return replace(stays, state=word.state, reason=word.reason, reopen=earlier.reopen or later.reopen, **known)
+    if isinstance(word, NoteOrder):
+        known["stands"] = word.stands
+    return replace(later, state=word.state, reason=word.reason, reopen=earlier.reopen or later.reopen, **known)

@@ -21,6 +21,7 @@ from keeper.domain.events import OrderGone
 from keeper.domain.orders import OnchainStatus, Order, OrderState, OrderType, fields_of
 from keeper.domain.reports import FillAccepted
 from keeper.execution.flights import Flight
+from keeper.execution.lander import Landing, Polled
 from keeper.execution.orders import OF_THE_ADDRESS, Orders, Reason, Record
 from keeper.telemetry.metrics import Metrics
 from keeper.telemetry.reporting import Telemetry
@@ -336,6 +337,21 @@ def test_an_attempt_goes_on_when_the_cancel_laid_over_it_comes_to_nothing(keeper
     assert reasons(keeper) == {Reason.ATTEMPT}
 
 
+def test_an_execution_and_a_cancel_that_expire_together_leave_the_order_open(keeper: OrderRecords) -> None:
+    """The cancel's end said that the attempt was on its way, which it was until a moment before."""
+    keeper.its_user_has_the_keeper_cancel_it(A)
+    keeper.a_price_comes(REACHED_BY_NONE)
+    execution, cancel = keeper.flights()
+    keeper.chain.dead |= {execution.signature, cancel.signature}
+    keeper.chain.root()
+    polled = Polled(dead=Landing(keeper.chain.rooted, [execution, cancel]))
+    keeper.failures[A, keeper.of_attempt[execution.signature][1].created_at] += 1
+    keeper.loop.do(lambda: keeper.life.router.settle(polled))
+    row = keeper.ledger.row(A)
+    assert row is not None
+    assert row.state is OrderState.OPEN
+
+
 def test_the_rooting_of_a_ratchet_does_not_end_the_next_one(keeper: OrderRecords) -> None:
     keeper.a_price_comes(100_000_000)
     keeper.a_transaction_is_asked_for(0, True)
@@ -374,17 +390,6 @@ def test_an_end_that_no_node_has_reached_is_not_believed_for_ever(keeper: OrderR
         keeper.time_passes(12.0)
     keeper.the_endings_are_read()
     assert reasons(keeper) == {Reason.ATTEMPT}
-
-
-def test_what_is_said_of_an_order_goes_by_its_newest_reading() -> None:
-    """The journal ignores an older one with all that is said of it, and then the row would say `triggered` for ever."""
-    orders = Orders(Book(), LIMITS)
-    decided = make_order(slot=10)
-    assert orders.newest(decided) == decided, "it is gone from the book"
-    orders.book.upsert(decided._replace(slot=12))
-    assert orders.newest(decided).slot == 12
-    orders.book.upsert(decided._replace(slot=14, created_at=decided.created_at + 1))
-    assert orders.newest(decided) == decided, "another one was made at its address"
 
 
 def test_a_fill_that_creates_no_position_and_is_accepted_is_counted(keeper: OrderRecords) -> None:

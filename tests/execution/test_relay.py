@@ -208,7 +208,7 @@ async def test_a_placing_that_lands_tells_of_all_but_an_execution_under_way(
     (flight,) = desk.hands.tracked
     flight.landed_slot = 7
     desk.book.upsert(order)
-    desk.orders.begin(order, executes=executes)
+    desk.orders.begin(order, executes=executes).reasons[Reason.ATTEMPT] = signature(9)
     if executes:
         await desk.journal.commit(NoteOrder(order, OrderState.EXECUTING, "An attempt at it is on its way."))
     verdict = Verdict.of(flight)
@@ -223,7 +223,7 @@ async def test_a_placing_that_lands_tells_of_all_but_an_execution_under_way(
 async def test_a_cancel_that_comes_to_nothing_leaves_what_holds_of_its_order(
     desk: Desk, *, executes: bool, then: OrderState
 ) -> None:
-    desk.orders.begin(desk.order, executes=executes)
+    desk.orders.begin(desk.order, executes=executes).reasons[Reason.ATTEMPT] = signature(9)
     await desk.relay.submit(desk.cancel, signed(1))
     verdict = Verdict.of(desk.hands.tracked[0])
     expired(verdict, lambda _: desk.order, 9, desk.orders)
