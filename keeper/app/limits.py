@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keeper.app.crank import crank_rules
 from keeper.config.settings import Settings
 from keeper.execution.drafting import FeeRules
 from keeper.execution.limits import ArmingLimits, ExecutionLimits, LandingLimits
@@ -30,6 +31,7 @@ def decision_rules(settings: Settings, program: Program) -> Rules:
         max_actions=_MOST_ACTIONS,
         breaker=breaker,
         max_deviation_ppm=round(settings.prices.max_deviation * 1e6) if settings.prices.feeds else None,
+        crank=crank_rules(settings, program),
     )
 
 

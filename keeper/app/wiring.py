@@ -16,6 +16,7 @@ from solders.pubkey import Pubkey
 
 from keeper import __version__
 from keeper.app import limits
+from keeper.app.crank import check_authority, load_authority
 from keeper.app.endpoints import endpoints_of, sources_of
 from keeper.app.feeds import feeds_of
 from keeper.app.program import load_program, refuse_fills_without_position
@@ -50,7 +51,7 @@ from keeper.solana.client import ChainClient
 from keeper.solana.clock import ClockWatch
 from keeper.solana.pool import PoolLimits, RpcPool
 from keeper.solana.rpc import Endpoint
-from keeper.solana.transactions import Blockhashes
+from keeper.solana.transactions import Blockhashes, Signer
 from keeper.solana.watch import ProgramWatch, WatchLimits
 from keeper.telemetry.metrics import Metrics
 from keeper.telemetry.reporting import Telemetry
@@ -116,6 +117,7 @@ async def _work(
     program = load_program(settings.program)
     signer = load_signer(settings.key)
     wallets = load_wallets(settings.managed, signer.address)
+    authority = load_authority(settings, program, signer.address)
     telemetry = Telemetry(Metrics(__version__))
     metrics = telemetry.metrics
 
@@ -125,7 +127,10 @@ async def _work(
         stack.push_async_callback(pool.aclose)
         stack.push_async_callback(users_pool.aclose)
         client = ChainClient(pool)
-        venue = Venue(program, signer.address)
+        if authority is not None:
+            await check_authority(client, program, authority)
+        poster = None if authority is None else authority.signer
+        venue = Venue(program, signer.address, None if poster is None else poster.address)
         blockhashes = Blockhashes(client, refresh_every_s=settings.rpc.blockhash_every_s)
 
         # The journal, which is waited for while another keeper works
@@ -149,6 +154,7 @@ async def _work(
             client=client,
             venue=venue,
             signer=signer,
+            authority=poster,
             blockhashes=blockhashes,
             journal=journal,
             decision=Decision(rules) if recorder is None else recorder.decision,
@@ -165,7 +171,7 @@ async def _work(
         listed = anyio.Event()
         told_by = partial(_told_by, recorder, router)
         watches = _watches(settings, venue, client, told_by, telemetry, listed.set, outside)
-        feeds = _feeds(settings, client, router, told_by("feeds"), telemetry, outside)
+        feeds = _feeds(settings, poster, client, router, told_by("feeds"), telemetry, outside)
         clock = ClockWatch(client, told_by("clock").on_event, telemetry.doubted_clock)
 
         # What keeps the process honest
@@ -312,11 +318,17 @@ def _watches(
 
 
 def _feeds(
-    settings: Settings, client: ChainClient, router: Router, told: Intake[Any], telemetry: Telemetry, outside: Outside
+    settings: Settings,
+    poster: Signer | None,
+    client: ChainClient,
+    router: Router,
+    told: Intake[Any],
+    telemetry: Telemetry,
+    outside: Outside,
 ) -> list[FeedWatch]:
     """One for all feeds; none when no market names one."""
     watch = FeedWatch(
-        feeds_of(settings.prices),
+        feeds_of(settings.prices, settings.crank, None if poster is None else poster.address),
         client,
         sources_of(settings.rpc, outside.connect),
         markets=router.markets.values,

@@ -292,9 +292,21 @@ def attempt_line(attempt: Attempt, order: OrderRow | None, names: Names) -> Row:
         "error": attempt.error_name,
         "detail": attempt.error_detail,
         "trigger_price": None if price_1e6 is None else decimal(price_1e6),
+        "posted": None if attempt.posted_from is None else _posted(attempt),
         "fee_lamports": attempt.fee_lamports,
         "position": _text(attempt.position),
         "signature": str(attempt.signature),
+    }
+
+
+def _posted(attempt: Attempt) -> Row:
+    """The price that the attempt was to post to its market first, and where that came from."""
+    price_1e6, at = attempt.trigger_price_1e6, attempt.posted_published_at
+    return {
+        "price": None if price_1e6 is None else decimal(price_1e6),
+        "feed": str(attempt.posted_from),
+        "slot": attempt.trigger_slot,
+        "published_at": None if at is None else utc(at),
     }
 
 

@@ -13,6 +13,7 @@ from typing import Final, Literal, Self, cast
 from pydantic import BaseModel, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from keeper.config.crank import CrankSettings
 from keeper.config.fields import Address, Digest, Network, Origin, PostgresUrl, Section, Share
 from keeper.config.sources import PriceSettings, RpcSettings
 
@@ -303,6 +304,7 @@ class Settings(BaseSettings):
     key: KeySettings = KeySettings()
     journal: JournalSettings = JournalSettings()
     prices: PriceSettings = PriceSettings()
+    crank: CrankSettings = CrankSettings()
     cluster: ClusterSettings = ClusterSettings()
     trigger: TriggerSettings = TriggerSettings()
     execution: ExecutionSettings = ExecutionSettings()
@@ -326,6 +328,13 @@ class Settings(BaseSettings):
                     f"health.stalled_after_s ({stalled_s:g}) must be above {said} ({least_s:g}), or a {what} is taken "
                     f"for a stuck loop: raise health.stalled_after_s, or lower {setting}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _may_post(self) -> Self:
+        problem = self.crank.problem(self.prices, self.trigger.max_price_age_s, self.trigger.breaker_trip)
+        if problem is not None:
+            raise ValueError(problem)
         return self
 
 

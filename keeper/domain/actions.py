@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from keeper.domain.orders import Order
-from keeper.domain.prices import Price
+from keeper.domain.prices import Crank, Price
 
 
 @dataclass(frozen=True, slots=True)
 class ExecuteOrder:
-    """Fill this order now: its condition is met by `price`.
+    """Fill this order now: its condition is met by `price`, which `crank` posts to the market first, if there is one.
 
     `triggered_at_ns` is time.monotonic_ns when the deciding news arrived; latency is measured from it.
     """
@@ -18,6 +18,7 @@ class ExecuteOrder:
     order: Order
     price: Price
     triggered_at_ns: int
+    crank: Crank | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,8 @@ class Fate(enum.StrEnum):
     PRICE_STALE = "price_stale"
     """The program would not use the oracle's price: wait for a price, not for a timer."""
     MARKET_PAUSED = "market_paused"
+    CRANK_REFUSED = "crank_refused"
+    """The market did not take the price that was to be posted first: the order had no part in it."""
     EXPIRED_ORDER = "expired_order"
     """The order was past `expires_at`: the program marked it Expired instead of filling it."""
     CANNOT_PAY = "cannot_pay"
@@ -147,3 +149,9 @@ class Attempt(NamedTuple):
     """Where the fill's position must be; None when the revision creates none."""
     built_from: str | None = None
     """Of an armed attempt: the reading of its order that its bytes were built from (`reading_of`)."""
+    posted_from: Pubkey | None = None
+    """The feed's account whose price it posts to its order's market before it executes; None: it posts none. The price
+    and the slot that it was read in are the trigger's.
+    """
+    posted_published_at: int | None = None
+    """When the feed's oracle published that price, unix seconds."""

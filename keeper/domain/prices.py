@@ -28,6 +28,17 @@ class Price:
         return max(0.0, chain_time_s - self.updated_at_s)
 
 
+@dataclass(frozen=True, slots=True)
+class Crank:
+    """A price that the transaction which executes posts to its market first; `feed` is the account it was read from.
+
+    Its time is the feed's own: when its oracle published it.
+    """
+
+    feed: Pubkey
+    price: Price
+
+
 class Fires(enum.IntEnum):
     """On which side of its trigger an order fires."""
 

@@ -18,7 +18,8 @@ from keeper.domain.attempts import AttemptKind, AttemptState, Fate
 class AttemptMoved:
     """An attempt changed state. `since_trigger_s` is measured monotonically from the arrival of the deciding news, None
     when the trigger was before this process; `slots_since_trigger` from the price's slot. `armed_for_s` is how long it
-    had been armed when it was sent, None when it was signed for the trigger.
+    had been armed when it was sent, None when it was signed for the trigger. `posted_from` is told of one that is
+    signed and posts a price first: the feed's account.
     """
 
     order: Pubkey
@@ -33,6 +34,7 @@ class AttemptMoved:
     since_trigger_s: float | None = None
     slots_since_trigger: int | None = None
     armed_for_s: float | None = None
+    posted_from: Pubkey | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ class Execution:
         client: ChainClient,
         venue: Venue,
         signer: Signer,
+        authority: Signer | None,
         blockhashes: Blockhashes,
         journal: Journal,
         decision: Decision,
@@ -64,7 +65,7 @@ class Execution:
         self.purse = purse = Purse(signer.address, limits.purse, rent_lamports=rent_lamports, spent=spent)
         self.lander = lander = Lander(client, journal, flights, limits.landing, report, dry_run=dry_run)
         executor_limits = ExecutorLimits(limits.max_in_flight)
-        drafting = Drafting(venue, signer, fees, keeps_s=executor_limits.keeps_s, dry_run=dry_run)
+        drafting = Drafting(venue, signer, authority, fees, keeps_s=executor_limits.keeps_s, dry_run=dry_run)
         retries = Retries(client, venue, journal, orders, fees)
         self.armory = armory = Armory(
             drafting=drafting,

@@ -8,8 +8,9 @@ import time
 from solders.pubkey import Pubkey
 
 from keeper.domain.orders import Market, Order, OrderType
-from keeper.domain.prices import Fires, Level, Price
+from keeper.domain.prices import Crank, Fires, Level, Price
 from keeper.execution.router import Router
+from keeper.triggers.cranks import Refusal, Refused
 
 
 class Desk:
@@ -60,17 +61,38 @@ class Desk:
         limit = self._decision.rules.max_price_age_s
         if price is None:
             return False, "it never had a price"
-        age = price.age_s(self._router.now_s())
-        if age > limit:
-            return False, f"its price is {age:.0f} s old, and the limit is {limit:g} s"
-        return True, ""
+        now_s = self._router.now_s()
+        age = price.age_s(now_s)
+        if age <= limit:
+            return True, ""
+        found = self._decision.crank(market.address, now_s)
+        if isinstance(found, Crank):
+            return True, ""
+        why = "" if found is None else f", and its feed's is not posted: {found.sentence}"
+        return False, f"its price is {age:.0f} s old, and the limit is {limit:g} s{why}"
+
+    def unposted(self) -> dict[str, Refused]:
+        """The markets, by symbol, whose own price is too old to decide, and of whose feed none is posted, and why."""
+        cranks, now_s = self._decision.cranks, self._router.now_s()
+        limit, found = self._decision.rules.max_price_age_s, dict[str, Refused]()
+        for address in () if cranks is None else cranks.markets:
+            market, price = self._router.markets.get(address), self._decision.prices.read(address)
+            if market is not None and (price is None or price.age_s(now_s) > limit):
+                said = self._decision.crank(address, now_s)
+                if isinstance(said, Refusal):
+                    found[market.symbol] = said.reason
+        return found
 
     def all_stale(self) -> bool:
-        """Whether there are active markets with a price, and each of those prices is too old to act on."""
+        """Whether there are active markets with a price, and each of those prices is too old to act on, and none is
+        about to be posted.
+        """
         now_s, limit = self._router.now_s(), self._decision.rules.max_price_age_s
         prices = [self._decision.prices.read(m.address) for m in self._router.markets.values() if m.is_active]
-        ages = [price.age_s(now_s) for price in prices if price is not None]
-        return bool(ages) and min(ages) > limit
+        known = [price for price in prices if price is not None]
+        if not known or min(price.age_s(now_s) for price in known) <= limit:
+            return False
+        return not any(isinstance(self._decision.crank(price.market, now_s), Crank) for price in known)
 
     def counts(self) -> dict[tuple[Pubkey, OrderType], int]:
         """How many orders rest, by market and type."""

@@ -19,7 +19,7 @@ from keeper.domain.actions import ExecuteOrder, RatchetStop
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.decimals import decimal
 from keeper.domain.orders import Order, OrderState, OrderType
-from keeper.domain.prices import Price
+from keeper.domain.prices import Crank, Price
 from keeper.execution.orders import Record
 from keeper.journal.ops import Disarm, Intend, Launched, Op
 from keeper.solana.client import Blockhash
@@ -33,6 +33,9 @@ MICRO: Final = 1_000_000
 # tries is chance: the most seen so far says little, so room for twenty more tries than any so far is always left.
 # With room for ten, one fill in two thousand ran out of units.
 _ADDRESS_SEARCH_UNITS: Final = 30_000
+
+CRANK_UNITS: Final = 10_000
+"""Room for `update_oracle_price` beside an execution: the deployed program takes 4,400 units for it."""
 
 _EXECUTE: Final = AttemptKind.EXECUTE
 _RATCHET: Final = AttemptKind.RATCHET
@@ -68,9 +71,18 @@ class FeePolicy:
     def __repr__(self) -> str:
         return f"FeePolicy(learnt {len(self.learnt_units)} limits)"
 
-    def budget(self, kind: AttemptKind, order_type: OrderType, number: int, failed: int) -> Budget:
+    def budget(
+        self,
+        kind: AttemptKind,
+        order_type: OrderType,
+        number: int,
+        failed: int,
+        more_units: int = 0,
+        signatures: int = 1,
+    ) -> Budget:
         """The budget of attempt `number` (1 is the first) at an order of this type, `failed` of which failed before:
         a trailing stop that was moved ten times has made ten attempts, and none of them is a reason to bid more.
+        `more_units` is room for what it does beside that; `signatures` are those that it pays for.
 
         The limit rises by one unit from attempt to attempt, so that no two attempts at an order can be the same
         transaction, whatever the caps do to the price.
@@ -80,10 +92,10 @@ class FeePolicy:
         if number > 1:
             # The limit that was learnt from other orders may be what this one failed by.
             limit = max(limit, self.rules.default_unit_limit) + number - 1
-        limit = min(MOST_UNITS, limit)
+        limit = min(MOST_UNITS, limit + more_units)
         base = max(self.rules.unit_price_micro_lamports, self._recent_price)
         price = int(base * self.rules.retry_factor ** min(failed, 20))
-        most = max(0, self.rules.cap_lamports - SIGNATURE_FEE_LAMPORTS) * MICRO // limit
+        most = max(0, self.rules.cap_lamports - signatures * SIGNATURE_FEE_LAMPORTS) * MICRO // limit
         return Budget(limit, min(price, most))
 
     def unit_limit(self, kind: AttemptKind, order_type: OrderType) -> int:
@@ -109,7 +121,9 @@ class FeePolicy:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A decided action, and the record of its order as it was then: `generation` is that order's."""
+    """A decided action, and the record of its order as it was then: `generation` is that order's. `crank` is what it
+    posts first.
+    """
 
     action: ExecuteOrder | RatchetStop
     record: Record
@@ -118,6 +132,7 @@ class Job:
     price: Price
     triggered_at_ns: int
     executes: bool
+    crank: Crank | None = None
 
     @property
     def overtaken(self) -> bool:
@@ -145,11 +160,23 @@ def ops_of(drafts: Sequence[Draft]) -> list[Op]:
 
 
 class Drafting:
-    """Builds and signs. Nothing leaves here."""
+    """Builds and signs. Nothing leaves here. `authority` is the markets', whose key signs beside the keeper's where a
+    price is posted.
+    """
 
-    def __init__(self, venue: Venue, signer: Signer, fees: FeePolicy, *, keeps_s: float, dry_run: bool = False) -> None:
+    def __init__(
+        self,
+        venue: Venue,
+        signer: Signer,
+        authority: Signer | None,
+        fees: FeePolicy,
+        *,
+        keeps_s: float,
+        dry_run: bool = False,
+    ) -> None:
         self._venue = venue
         self._signer = signer
+        self._authority = authority
         self._fees = fees
         self._keeps_s = keeps_s
         self._dry_run = dry_run
@@ -161,7 +188,7 @@ class Drafting:
         tries.made += 1
         tries.recent.append(time.monotonic())
         state = _DRY_RUN if self._dry_run else _SIGNED
-        attempt = self._signed(kind, order, blockhash, state, tries.made, tries.failed, job.price)
+        attempt = self._signed(kind, order, blockhash, state, tries.made, tries.failed, job.price, job.crank)
         not_after = attempt.signed_at + self._keeps_s
         if not job.executes:
             op = Intend(order, attempt, "", None, None, not_after)
@@ -191,10 +218,17 @@ class Drafting:
         number: int,
         failed: int,
         price: Price | None,
+        crank: Crank | None = None,
     ) -> Attempt:
-        budget = self._fees.budget(kind, order.order_type, number, failed)
-        built = self._venue.message(kind, order, budget, blockhash)
-        signed = self._signer.sign_message(built.message, blockhash)
+        if crank is None:
+            budget = self._fees.budget(kind, order.order_type, number, failed)
+            built = self._venue.message(kind, order, budget, blockhash)
+            signed = self._signer.sign_message(built.message, blockhash)
+        else:
+            budget = self._fees.budget(kind, order.order_type, number, failed, CRANK_UNITS, 2)
+            built = self._venue.message(kind, order, budget, blockhash, crank)
+            assert self._authority is not None, "no price is posted without the key of the markets' authority"
+            signed = self._signer.sign_with(self._authority, built.message, blockhash)
         return Attempt(
             signature=signed.signature,
             kind=kind,
@@ -211,6 +245,8 @@ class Drafting:
             unit_price_micro_lamports=budget.unit_price_micro_lamports,
             position=built.position,
             fate=Fate.DRY_RUN if state is _DRY_RUN else None,
+            posted_from=None if crank is None else crank.feed,
+            posted_published_at=None if crank is None else crank.price.updated_at_s,
         )
 
 

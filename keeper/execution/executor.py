@@ -97,7 +97,7 @@ class Executor:
 
     def submit(self, job: Job) -> None:
         """Take a job. Nothing of it leaves before `go`."""
-        if job.executes and job.order.address in self._armory and not self._dry_run:
+        if job.executes and job.order.address in self._armory and job.crank is None and not self._dry_run:
             self._to_launch.append(job)
         else:
             self._queue(job)

@@ -44,6 +44,7 @@ POLICIES: Final[Mapping[Fate, Policy]] = {
     Fate.PRICE_MOVED_BACK: Policy(Next.NEXT_PRICE, costs_budget=False),
     Fate.PRICE_STALE: Policy(Next.NEXT_PRICE, costs_budget=False),
     Fate.MARKET_PAUSED: Policy(Next.NEXT_PRICE, costs_budget=False),
+    Fate.CRANK_REFUSED: Policy(Next.NEXT_PRICE, costs_budget=False),
     Fate.EXPIRED_ORDER: Policy(Next.STOP, costs_budget=False),
     Fate.CANNOT_PAY: Policy(Next.ACCOUNT_CHANGE, costs_budget=True),
     Fate.TRANSIENT: Policy(Next.BACK_OFF, costs_budget=True),

@@ -103,4 +103,5 @@ def signed(flight: Flight, *, state: AttemptState | None = None, armed_for_s: fl
         state or AttemptState.SIGNED,
         since_trigger_s=since_s,
         armed_for_s=armed_for_s,
+        posted_from=a.posted_from,
     )

@@ -39,12 +39,13 @@ class PurseLimits:
 
 
 def fee_of(attempt: Attempt) -> int:
-    """The fee of an attempt of the keeper's if it lands, in lamports; 0 for a user's own transaction.
+    """The fee of an attempt of the keeper's if it lands, in lamports; 0 for a user's own transaction. It is for each
+    signature, with whose number the transaction's bytes begin.
 
     The priority fee is price x REQUESTED units, rounded up as the chain does.
     """
     limit, price = attempt.unit_limit, attempt.unit_price_micro_lamports
-    return 0 if limit is None or price is None else SIGNATURE_FEE_LAMPORTS - (-limit * price // MICRO)
+    return 0 if limit is None or price is None else attempt.wire[0] * SIGNATURE_FEE_LAMPORTS - (-limit * price // MICRO)
 
 
 def utc_day() -> str:

@@ -91,7 +91,8 @@ class Retries:
         if found is None or (failure is not None and not found.refused):
             return True
         if failure is None:
-            self._fees.learn_units(kind, job.order.order_type, found.units)
+            if job.crank is None:
+                self._fees.learn_units(kind, job.order.order_type, found.units)
             return True
         address = job.order.address
         now_s = time.monotonic()
@@ -118,7 +119,7 @@ class Retries:
         with anyio.move_on_after(_WAIT_S), contextlib.suppress(ChainError):
             while True:
                 try:
-                    return await rehearse(self._client, self._venue, kind, job.order, as_of=as_of)
+                    return await rehearse(self._client, self._venue, kind, job.order, as_of=as_of, crank=job.crank)
                 except BehindNode:
                     await anyio.sleep(pause_s)
                     pause_s *= 2

@@ -244,8 +244,9 @@ class Router:
                 self._journal.post(NoteOrder(order, OrderState.EXPIRED, reason))
                 continue
             executes = isinstance(action, ExecuteOrder)
+            crank = action.crank if isinstance(action, ExecuteOrder) else None
             record = self.orders.begin(order, executes=executes)
-            job = Job(action, record, record.generation, order, action.price, action.triggered_at_ns, executes)
+            job = Job(action, record, record.generation, order, action.price, action.triggered_at_ns, executes, crank)
             self._executor.submit(job)
             if isinstance(action, ExecuteOrder):
                 triggered.append(action)

@@ -56,7 +56,7 @@ EXECUTE, RATCHET, EXPIRED = 0, 1, 2
 
 Decided = list[tuple[Any, ...]]
 """(EXECUTE, order, price), (RATCHET, order, price, new_stop_1e6) or (EXPIRED, order), where `price` is
-that which decided: market, price_1e6, slot and updated_at_s.
+that which decided: market, price_1e6, slot and updated_at_s. An execution that posts it has the feed's account as well.
 """
 
 
@@ -68,7 +68,8 @@ def decided(actions: Sequence[Action]) -> Decided:
 def _decided(action: Action) -> tuple[Any, ...]:
     order = bytes(action.order.address)
     if isinstance(action, ExecuteOrder):
-        return EXECUTE, order, price_values(action.price)
+        posted = () if action.crank is None else (bytes(action.crank.feed),)
+        return EXECUTE, order, price_values(action.price), *posted
     if isinstance(action, RatchetStop):
         return RATCHET, order, price_values(action.price), action.new_stop_1e6
     return EXPIRED, order

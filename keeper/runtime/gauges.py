@@ -79,6 +79,10 @@ class Gauges:
             m.feed_ok.labels(feed.market).set(not feed.sentence)
             if feed.price is not None and now is not None:
                 m.feed_age.labels(feed.market).set(feed.price.age_s(now))
+        if self.execution.decision.cranks is not None:
+            m.crank_refused.clear()
+            for symbol, reason in self.execution.desk.unposted().items():
+                m.crank_refused.labels(symbol, reason).set(1)
 
     def _recording(self) -> None:
         if self.recorder is not None:

@@ -1,7 +1,7 @@
 """Building and signing the keeper's own transactions, with a recent blockhash that is always at hand.
 
-Layout, always: compute unit limit, compute unit price, then the program's instruction; so the instruction that
-can fail by the program's doing is the last. The compute unit price differs between two attempts at one order,
+Layout, always: compute unit limit, compute unit price, then what the program is asked for; so what can fail by the
+program's doing comes last. The compute unit price differs between two attempts at one order,
 so that two attempts never share a signature even on one blockhash.
 """
 
@@ -51,12 +51,12 @@ class SignedTransaction:
     blockhash: Blockhash
 
 
-def general_message(instruction: Instruction, payer: Pubkey, budget: Budget, blockhash: Blockhash) -> bytes:
-    """The message of one instruction with its budget, by solders' own compiler. About 0.1 ms."""
+def general_message(payer: Pubkey, budget: Budget, blockhash: Blockhash, *wanted: Instruction) -> bytes:
+    """The message of these instructions with their budget, by solders' own compiler. About 0.1 ms."""
     instructions = [
         set_compute_unit_limit(budget.unit_limit),
         set_compute_unit_price(budget.unit_price_micro_lamports),
-        instruction,
+        *wanted,
     ]
     return bytes(Message.new_with_blockhash(instructions, payer, Hash.from_string(blockhash.value)))
 
@@ -79,6 +79,13 @@ class Signer:
         """A serialized message with this key as its only signer."""
         signature = self.__keypair.sign_message(message)
         return SignedTransaction(signature, b"\x01" + bytes(signature) + message, blockhash)
+
+    def sign_with(self, second: Signer, message: bytes, blockhash: Blockhash) -> SignedTransaction:
+        """A serialized message whose second signer is `second`; or whose only one is, because both are this key."""
+        if second.address == self.address:
+            return self.sign_message(message, blockhash)
+        signature, other = (key.sign_message(message) for key in (self.__keypair, second.__keypair))
+        return SignedTransaction(signature, b"\x02" + bytes(signature) + bytes(other) + message, blockhash)
 
 
 class Blockhashes:

@@ -139,6 +139,14 @@ class Metrics(ServiceMetrics):
         self.feed_ok = gauge(
             "keeper_feed_ok", "1 while a market's feed passes every check, 0 while it decides nothing.", ["market"]
         )
+        self.cranks = counter(
+            "keeper_cranks_total", "Executions that were to post a feed's price to their market first."
+        )
+        self.crank_refused = gauge(
+            "keeper_crank_refused",
+            "1 while a market's own price is too old to decide and its feed's is not posted in its place, by reason.",
+            ["market", "reason"],
+        )
         self.feed_faults = counter(
             "keeper_feed_faults_total",
             "How often a fault of a feed began, by the check that failed.",

@@ -89,6 +89,8 @@ class Telemetry:
                     self._since_trigger[report.state].observe(report.since_trigger_s)
                 if report.armed_for_s is not None:
                     m.armed_age.observe(report.armed_for_s)
+                if report.posted_from is not None:
+                    m.cranks.inc()
                 if report.slots_since_trigger is not None and report.state is AttemptState.CONFIRMED:
                     m.slots_since_trigger.observe(report.slots_since_trigger)
                 event = f"attempt.{report.state}"

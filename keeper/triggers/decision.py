@@ -19,9 +19,10 @@ from solders.pubkey import Pubkey
 from keeper.domain.actions import Action, ExecuteOrder, RatchetStop, RecordExpired
 from keeper.domain.events import ChainTime, MarketSeen
 from keeper.domain.orders import REVISION_0_2, Order, OrderType
-from keeper.domain.prices import Price
+from keeper.domain.prices import Crank, Price
 from keeper.triggers.book import Book
 from keeper.triggers.conditions import trigger_of
+from keeper.triggers.cranks import CrankRules, Cranks, Refusal
 from keeper.triggers.explain import explain
 from keeper.triggers.feeds import Feeds
 from keeper.triggers.prices import Breaker, BreakerRules, PriceCache
@@ -41,6 +42,7 @@ class Rules:
     the stop. `breaker` None means that no jump pauses a market. `max_actions` bounds how many actions one call
     returns, so that a burst does not hold up the caller's event loop: 15 to 40 us each. None means no bound.
     `max_deviation_ppm` is how far a market's feed and its own price may be apart (`Feeds`); None: no market names one.
+    `crank`: of which markets the keeper posts the price; None: of none. It takes feeds.
     """
 
     executable: frozenset[OrderType] = REVISION_0_2
@@ -49,6 +51,7 @@ class Rules:
     breaker: BreakerRules | None = field(default_factory=BreakerRules)
     max_actions: int | None = None
     max_deviation_ppm: int | None = None
+    crank: CrankRules | None = None
 
 
 class Decision:
@@ -59,8 +62,13 @@ class Decision:
         self.book = Book(rules.executable, rules.trailing_step_ppm)
         self.prices = PriceCache()
         self.breaker = None if rules.breaker is None else Breaker(rules.breaker)
-        deviation = rules.max_deviation_ppm
-        self.feeds = None if deviation is None else Feeds(deviation, rules.max_price_age_s)
+        self.feeds: Feeds | None = None
+        self.cranks: Cranks | None = None
+        if rules.max_deviation_ppm is not None:
+            crank = rules.crank
+            apart = {} if crank is None else {Pubkey(each): crank.max_deviation_ppm for each, _ in crank.feeds}
+            self.feeds = Feeds(rules.max_deviation_ppm, rules.max_price_age_s, apart)
+            self.cranks = None if crank is None else Cranks(crank, self.feeds)
         self._chain_time_s = 0.0
         self._market_slots: dict[Pubkey, int] = {}
         self._inactive: set[Pubkey] = set()
@@ -107,21 +115,24 @@ class Decision:
         """
         if self.held(market) is not None:
             return []
-        price = self.prices.fresh(market, now_s, self.rules.max_price_age_s)
+        own = self.prices.fresh(market, now_s, self.rules.max_price_age_s)
+        price, crank = own, None
+        if self.feeds is not None:
+            price, crank = self._beside_feed(market, own, now_s)
         if price is None:
             return []
-        own = price
-        if self.feeds is not None:
-            price = self.feeds.fresher(own, now_s)
-            if price is None:
-                return []
         limit = self.rules.max_actions
         orders = self.book.crossed(market, price.price_1e6, limit)
         actions: list[Action] = []
         for order in orders:
             expired = order.expires_at and order.expired_at(int(self._chain_time_s))
-            actions.append(RecordExpired(order) if expired else ExecuteOrder(order, price, at_ns))
-        if len(orders) != limit:
+            if expired:
+                actions.append(RecordExpired(order))
+            elif crank is None:
+                actions.append(ExecuteOrder(order, price, at_ns))
+            else:
+                actions.append(self._cranked(order, crank, own, at_ns))
+        if own is not None and len(orders) != limit:
             left = None if limit is None else limit - len(orders)
             # The program moves a stop by the market's own price. One that moves a stop can't meet it, but another can.
             met = () if price is own else {order.address for order in orders}
@@ -134,29 +145,53 @@ class Decision:
         """What the present facts call for, for one order that has just begun to rest or has changed."""
         if order.expires_at and order.expired_at(int(self._chain_time_s)):
             return RecordExpired(order) if self.book.watched(order.address) <= _EXPIRY else None
-        price = self.prices.fresh(order.market, now_s, self.rules.max_price_age_s)
+        own = self.prices.fresh(order.market, now_s, self.rules.max_price_age_s)
+        price, crank = own, None
+        if self.feeds is not None:
+            price, crank = self._beside_feed(order.market, own, now_s)
         if price is None:
             return None
-        own = price
-        if self.feeds is not None:
-            price = self.feeds.fresher(own, now_s)
-            if price is None:
-                return None
         # The price first: it calls for nothing nearly every time, and is the cheapest to ask.
-        action = self._action(order, price, own, at_ns)
+        action = self._action(order, price, own, crank, at_ns)
         if action is None or self.book.watched(order.address) is not _EVERYTHING:
             return None
         return None if self.held(order.market) is not None else action
 
-    def _action(self, order: Order, price: Price, own: Price, at_ns: int) -> Action | None:
+    def _action(self, order: Order, price: Price, own: Price | None, crank: Crank | None, at_ns: int) -> Action | None:
         if self.book.meets(order, price.price_1e6):
-            return ExecuteOrder(order, price, at_ns)
-        if order.order_type is not _TRAILING_STOP:
+            return ExecuteOrder(order, price, at_ns) if crank is None else self._cranked(order, crank, own, at_ns)
+        if order.order_type is not _TRAILING_STOP or own is None:
             return None
         new_stop_1e6 = self.book.ratchet(order, own.price_1e6)
         return None if new_stop_1e6 is None else RatchetStop(order, own, new_stop_1e6, at_ns)
 
+    def _beside_feed(self, market: Pubkey, own: Price | None, now_s: float) -> tuple[Price | None, Crank | None]:
+        """Which price decides, `own` being the market's while it is fresh, and what is posted where that does not do. A
+        market whose price the keeper posts is decided by its feed only where that may be posted.
+        """
+        assert self.feeds is not None
+        fresher = None if own is None else self.feeds.fresher(own, now_s)
+        if self.cranks is None or market not in self.cranks:
+            return fresher, None
+        if own is not None and fresher is None:
+            return None, None
+        found = self.cranks.judge(market, self.prices.read(market), now_s, fresh=own is not None)
+        return (found.price, found) if isinstance(found, Crank) else (own, None)
+
+    def _cranked(self, order: Order, crank: Crank, own: Price | None, at_ns: int) -> ExecuteOrder:
+        """Nothing is posted where the market's own fresh price does: that is cheaper."""
+        met = own is not None and self.book.meets(order, own.price_1e6)
+        return ExecuteOrder(order, crank.price, at_ns, None if met else crank)
+
     # -- questions
+
+    def crank(self, market: Pubkey, now_s: float) -> Crank | Refusal | None:
+        """What would be posted to the market now, or why nothing is; None where the keeper never posts a price."""
+        if self.cranks is None or market not in self.cranks:
+            return None
+        own = self.prices.read(market)
+        fresh = own is not None and own.age_s(now_s) <= self.rules.max_price_age_s
+        return self.cranks.judge(market, own, now_s, fresh=fresh)
 
     def held(self, market: Pubkey) -> str | None:
         """Why nothing in this market is acted on; None when it may be."""
@@ -174,12 +209,14 @@ class Decision:
 
     def why(self, order: Order, blocked: str | None, now_s: float) -> str:
         """Why this order is not executed now, as a sentence for its owner; `blocked` is what its record says."""
+        found = self.crank(order.market, now_s)
         return explain(
             order,
             blocked=blocked,
             trigger=trigger_of(order, self.rules.executable),
-            price=self.prices.read(order.market),
+            price=found.price if isinstance(found, Crank) else self.prices.read(order.market),
             now_s=now_s,
             max_price_age_s=self.rules.max_price_age_s,
             held=self.held(order.market),
+            unposted=found.sentence if isinstance(found, Refusal) else None,
         )

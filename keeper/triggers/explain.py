@@ -36,8 +36,11 @@ def explain(
     now_s: float,
     max_price_age_s: float,
     held: str | None,
+    unposted: str | None = None,
 ) -> str:
-    """The first reason that applies, from what no price can change to what the next price may."""
+    """The first reason that applies, from what no price can change to what the next price may. `unposted`: why the
+    keeper does not post the price of the market's feed, where it otherwise would.
+    """
     if order.expired_at(int(now_s)):
         return f"The order expired at {order.expires_at} (unix seconds, by the chain's clock)."
     if trigger is None or order.market == NOBODY:
@@ -51,7 +54,9 @@ def explain(
         return f"{fires}, but its market has no price yet."
     age_s = price.age_s(now_s)
     if age_s > max_price_age_s:
-        return f"{fires}, but the price is {age_s:.0f} s old and only one of at most {max_price_age_s:g} s decides."
+        old = f"the price is {age_s:.0f} s old and only one of at most {max_price_age_s:g} s decides"
+        why = "" if unposted is None else f", and its feed's is not posted: {unposted}"
+        return f"{fires}, but {old}{why}."
     now = f"the price is {decimal(price.price_1e6)}"
     if trigger.fires.met(price.price_1e6, trigger.price_1e6):
         return f"{fires}, and {now}: it is about to be executed."

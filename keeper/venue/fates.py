@@ -73,3 +73,10 @@ def fate_of(error_name: str, program: Pubkey | None, ours: Pubkey) -> Fate:
     if program == ours and error_name in _OURS:
         return _OURS[error_name]
     return _RUNTIME.get(error_name, Fate.REFUSED)
+
+
+def crank_fate_of(error_name: str) -> Fate:
+    """The same of an error in our program's instruction that posts a price: whatever the program has against that, it
+    says nothing of the order.
+    """
+    return _RUNTIME.get(error_name, Fate.CRANK_REFUSED)

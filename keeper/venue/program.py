@@ -16,6 +16,7 @@ from solders.pubkey import Pubkey
 
 from keeper.domain.errors import Misconfigured
 from keeper.domain.orders import REVISION_0_1, REVISION_0_2, Order, OrderType
+from keeper.domain.prices import Crank
 from keeper.venue.idl import AccountDef, Idl, InstructionDef, Seed, seed_bytes
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ EXECUTE: Final = "execute_conditional_order"
 RATCHET: Final = "update_trailing_stop"
 PLACE: Final = "place_order"
 CANCEL: Final = "cancel_order"
+CRANK: Final = "update_oracle_price"
 
 SYSTEM_PROGRAM: Final = Pubkey.from_string("11111111111111111111111111111111")
 
@@ -143,6 +145,13 @@ class Program:
     def ratchet(self, order: Order, executor: Pubkey) -> Instruction:
         """`update_trailing_stop` for this order."""
         return self._keeper_instruction(RATCHET, order, executor)
+
+    def crank(self, market: Pubkey, crank: Crank, authority: Pubkey) -> Instruction:
+        """`update_oracle_price` for this market, by its authority. The program does not read the feed's account: it is
+        named for whoever asks the chain where a price came from.
+        """
+        accounts = {"market": market, "price_feed": crank.feed, "authority": authority}
+        return self.instruction(CRANK, {"new_price": crank.price.price_1e6}, accounts)
 
     def _keeper_instruction(self, name: str, order: Order, executor: Pubkey) -> Instruction:
         accounts, fields = self._order_context(name, order, executor)

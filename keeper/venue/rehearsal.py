@@ -12,6 +12,7 @@ from solders.transaction import VersionedTransaction
 
 from keeper.domain.attempts import AttemptKind
 from keeper.domain.orders import Order
+from keeper.domain.prices import Crank
 from keeper.solana.client import ChainClient
 from keeper.solana.transactions import MOST_UNITS
 from keeper.venue.program_errors import ProgramFailure
@@ -34,17 +35,24 @@ class Rehearsed:
 
 
 async def rehearse(
-    client: ChainClient, venue: Venue, kind: AttemptKind, order: Order, *, as_of: int | None = None
+    client: ChainClient,
+    venue: Venue,
+    kind: AttemptKind,
+    order: Order,
+    *,
+    as_of: int | None = None,
+    crank: Crank | None = None,
 ) -> Rehearsed:
-    """Simulate the transaction that the keeper would send, without its signature, at or after slot `as_of`.
+    """Simulate the transaction that the keeper would send, without its signatures, at or after slot `as_of`.
 
     With a blockhash of the node's own and all the compute units there are, so that neither an old blockhash nor a limit
     that is too low is taken for the program's word. BehindNode when no node has reached `as_of`; another ChainError
     when none answers.
     """
-    instructions = [set_compute_unit_limit(MOST_UNITS), venue.instruction(kind, order)]
+    instructions = [set_compute_unit_limit(MOST_UNITS), *venue.instructions(kind, order, crank)]
     message = Message.new_with_blockhash(instructions, venue.keeper, Hash.default())
-    wire = bytes(VersionedTransaction.populate(message, [Signature.default()]))
+    unsigned = [Signature.default()] * message.header.num_required_signatures
+    wire = bytes(VersionedTransaction.populate(message, unsigned))
     result = await client.simulate(wire, sig_verify=False, replace_blockhash=True, min_context_slot=as_of)
     failure = None if result.err is None else venue.failure(result.err, wire, result.logs)
     refused = failure is not None and failure.program == venue.id

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeGuard
 
 from solders.instruction import Instruction
 from solders.pubkey import Pubkey
+from solders.transaction import VersionedTransaction
 
 from keeper.domain.attempts import AttemptKind
 from keeper.domain.errors import MalformedAccount
@@ -31,10 +33,12 @@ from keeper.domain.orders import (
     Side,
     order_of,
 )
+from keeper.domain.prices import Crank
 from keeper.solana.client import AccountBytes, Blockhash, memcmp
 from keeper.solana.transactions import Budget, general_message
+from keeper.venue.fates import crank_fate_of
 from keeper.venue.idl import discriminator
-from keeper.venue.program import EXECUTE, RATCHET, Program
+from keeper.venue.program import CRANK, EXECUTE, RATCHET, Program
 from keeper.venue.program_errors import ProgramFailure, name_failure, programs_of
 from keeper.venue.templates import Built, Template
 
@@ -75,11 +79,14 @@ _STATUSES_END: Final = len(OnchainStatus)
 
 
 class Venue:
-    """QuantDesk's program, in the revision that `program`'s IDL describes. `keeper` is the executor in its messages."""
+    """QuantDesk's program, in the revision that `program`'s IDL describes. `keeper` is the executor in its messages,
+    and `authority` the markets' in those that post a price; None: there are none such.
+    """
 
-    def __init__(self, program: Program, keeper: Pubkey) -> None:
+    def __init__(self, program: Program, keeper: Pubkey, authority: Pubkey | None = None) -> None:
         self.program = program
         self.keeper = keeper
+        self._authority = authority
         self.id = program.id
         self.position_size = _POSITION_SIZE if program.creates_position else None
         """Bytes of the account that a fill creates; None when the revision creates none."""
@@ -125,20 +132,27 @@ class Venue:
 
     # -- an action to a message
 
-    def message(self, kind: AttemptKind, order: Order, budget: Budget, blockhash: Blockhash) -> Built:
+    def message(
+        self, kind: AttemptKind, order: Order, budget: Budget, blockhash: Blockhash, crank: Crank | None = None
+    ) -> Built:
         """What fills the order (EXECUTE) or moves its stop (RATCHET), to be signed, and where the position will be.
-        Misconfigured when the IDL does not say how.
+        With `crank`, its price is posted to the order's market first. Misconfigured when the IDL does not say how.
         """
         template = self._templates[kind]
-        built = None if template is None else template.build(order, budget, blockhash)
+        built = None if template is None or crank is not None else template.build(order, budget, blockhash)
         if built is not None:
             return built
         position = self.position_of(order) if kind is _EXECUTE else None
-        return Built(general_message(self.instruction(kind, order), self.keeper, budget, blockhash), position)
+        wanted = self.instructions(kind, order, crank)
+        return Built(general_message(self.keeper, budget, blockhash, *wanted), position)
 
-    def instruction(self, kind: AttemptKind, order: Order) -> Instruction:
-        """The program's instruction alone."""
-        return (self.program.execute if kind is _EXECUTE else self.program.ratchet)(order, self.keeper)
+    def instructions(self, kind: AttemptKind, order: Order, crank: Crank | None = None) -> list[Instruction]:
+        """What the program is asked for alone, in order."""
+        asked = (self.program.execute if kind is _EXECUTE else self.program.ratchet)(order, self.keeper)
+        if crank is None:
+            return [asked]
+        assert self._authority is not None
+        return [self.program.crank(order.market, crank, self._authority), asked]
 
     def position_of(self, order: Order) -> Pubkey | None:
         """Where the fill's position will be; None when the revision creates none."""
@@ -155,7 +169,15 @@ class Venue:
         failure = name_failure(err, programs_of(wire), self.id, self.program.idl, logs, self._said)
         if failure.program == self.id and failure.code is not None and logs:
             self._said[failure.code] = failure.name
+        if self._authority is not None and failure.program == self.id and self._cranks(wire, failure.instruction):
+            return replace(failure, fate=crank_fate_of(failure.name))
         return failure
+
+    def _cranks(self, wire: bytes, place: int | None) -> bool:
+        """Whether the transaction's instruction at this place posts a price."""
+        asked = VersionedTransaction.from_bytes(wire).message.instructions
+        discriminator_ = self.program.idl.instruction(CRANK).discriminator
+        return place is not None and place < len(asked) and bytes(asked[place].data).startswith(discriminator_)
 
 
 def order_fields(address: Pubkey | str, data: bytes) -> OrderFields:

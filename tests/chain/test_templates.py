@@ -85,7 +85,7 @@ def test_it_says_what_the_compiled_message_says(program: Program, name: str) -> 
         built = template.build(resting, BUDGET, BLOCKHASH)
         assert built is not None
         instruction = (program.execute if name == EXECUTE else program.ratchet)(resting, signer.address)
-        reference = Message.from_bytes(general_message(instruction, signer.address, BUDGET, BLOCKHASH))
+        reference = Message.from_bytes(general_message(signer.address, BUDGET, BLOCKHASH, instruction))
         message = Message.from_bytes(built.message)
         assert said(message) == said(reference)
         assert message.header == reference.header

@@ -30,7 +30,7 @@ def attempt_of(units: int = 100_000, *, fills: bool = False) -> Attempt:
         signature=Signature.new_unique(),
         kind=AttemptKind.EXECUTE if fills else AttemptKind.RATCHET,
         order=Pubkey.new_unique(),
-        wire=b"",
+        wire=b"\x01",
         blockhash="",
         last_valid_block_height=0,
         state=AttemptState.SIGNED,

@@ -94,6 +94,9 @@ async def _attempts(journal: Journal, order: Order, n: int) -> None:
     )
     for number, (kind, state) in enumerate(plan, start=1):
         attempt = make_attempt(order.address, kind=kind, number=number, last_valid_block_height=1)
+        if kind is AttemptKind.EXECUTE and number > 1:
+            posted = {"posted_from": key(), "posted_published_at": 1_700_000_098}
+            attempt = make_attempt(order.address, kind=kind, number=number, last_valid_block_height=1, **posted)
         await journal.commit(AddAttempt(attempt))
         if state is not AttemptState.SIGNED:
             refused = state is AttemptState.FAILED

@@ -20,6 +20,7 @@ from keeper.recording.replay import Replay
 from keeper.recording.tape import Tape, TapedBook, TapedDecision
 from keeper.recording.trial import Listing, Trial
 from keeper.triggers.book import Book
+from keeper.triggers.cranks import CrankRules
 from keeper.triggers.decision import Decision, Rules
 from keeper.triggers.prices import Breaker, BreakerRules
 from tests.triggers.desk import Desk
@@ -30,6 +31,7 @@ RULES = [
     Rules(breaker=None, max_actions=1),
     Rules(breaker=BreakerRules(trip_ppm=300_000, settle_ppm=200_000, settle_updates=2)),
     Rules(breaker=None, max_deviation_ppm=200_000, max_actions=3),
+    Rules(breaker=None, max_deviation_ppm=10_000, crank=CrankRules(((bytes(SOL), bytes(32)),), 300_000, 40.0, 10_000)),
 ]
 
 
@@ -284,7 +286,7 @@ def test_news_that_a_list_has_made_late_is_late_in_the_replay(tmp_path: Path) ->
 def test_whatever_changes_a_decision_leaves_an_entry_and_is_in_a_files_beginning() -> None:
     """Whoever adds a method or a part of the state is told here what else to do: docs/decisions/0018-record.md."""
     ask = {"counts", "crossed", "executes", "expired", "get", "levels", "meets", "nearest", "older_than", "orders"}
-    ask |= {"ratchet", "ratchets", "slot", "watched", "held", "markets", "why"}
+    ask |= {"ratchet", "ratchets", "slot", "watched", "held", "markets", "why", "crank"}
     noted_elsewhere = {"still"}  # the slot known before, in the next entry of the order
     taped = vars(TapedBook).keys() | vars(TapedDecision).keys()
     methods = {name for kind in (Book, Decision) for name, what in vars(kind).items() if callable(what)}
@@ -295,10 +297,10 @@ def test_whatever_changes_a_decision_leaves_an_entry_and_is_in_a_files_beginning
     state = {f"{type(part).__name__}.{name}" for part in parts for name in _fields(part)}
     assert state == {
         *("Decision._chain_time_s", "Decision._inactive", "Decision._market_slots", "Decision.book"),
-        *("Decision.breaker", "Decision.feeds", "Decision.prices", "Decision.rules"),
+        *("Decision.breaker", "Decision.cranks", "Decision.feeds", "Decision.prices", "Decision.rules"),
         *("Book._addresses", "Book._by_address", "Book._markets", "Book._numbers", "Book._records", "Book._step_ppm"),
         *("Book._tombstones", "Book._watch", "Book._watched", "PriceCache._latest", "PriceCache.offers"),
-        *("PriceCache.reads", "Feeds._latest", "Feeds._max_age_s", "Feeds._max_deviation_ppm"),
+        *("PriceCache.reads", "Feeds._deviations_ppm", "Feeds._latest", "Feeds._max_age_s", "Feeds._max_deviation_ppm"),
         *("Breaker._markets", "Breaker._rules", "Breaker.trips"),
     }
 

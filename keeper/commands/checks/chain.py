@@ -10,6 +10,7 @@ from typing import Final
 import anyio
 from solders.pubkey import Pubkey
 
+from keeper.app.crank import check_authority, crank_rules, load_authority
 from keeper.app.endpoints import EndpointUrls, streams_of
 from keeper.app.feeds import feeds_of
 from keeper.app.program import refuse_fills_without_position
@@ -175,7 +176,7 @@ async def clock(client: ChainClient, lines: Lines) -> None:
 
 async def feeds(client: ChainClient, settings: Settings, lines: Lines) -> None:
     """Each feed that a market names passes every check, and has a price that is new enough to decide."""
-    for feed in feeds_of(settings.prices):
+    for feed in feeds_of(settings.prices, settings.crank):
         name = f"feed {feed.market}"
         try:
             slot, (account,) = await client.accounts([feed.account], commitment=PROCESSED)
@@ -193,6 +194,15 @@ async def feeds(client: ChainClient, settings: Settings, lines: Lines) -> None:
             lines.warn(name, f"its price is {age_s:.0f} s old, and says nothing", "Is it still posted there?")
         else:
             lines.passed(name, f"{decimal(price.price_1e6)}, {age_s:.0f} s old")
+
+
+async def crank(client: ChainClient, program: Program, keeper: Pubkey, settings: Settings, lines: Lines) -> None:
+    """The key of those who post prices: as safe as the keeper's own, another one, and each market's authority."""
+    authority = lines.try_to("crank", lambda: load_authority(settings, program, keeper))
+    rules = lines.try_to("crank", lambda: crank_rules(settings, program))
+    if authority is not None and rules is not None:
+        found = f"{authority.signer.address} is the authority of {', '.join(authority.markets)}"
+        await lines.holds("crank", check_authority(client, program, authority), found)
 
 
 async def _identify(endpoint: EndpointUrls) -> str | ChainError:

@@ -37,6 +37,8 @@ async def look(settings: Settings) -> Lines:
             "program", check_program(client, program), f"{program.id} is executable"
         )
         funded = signer is not None and await chain.balance(client, signer.address, settings, lines)
+        if program is not None and signer is not None and settings.crank.markets:
+            await chain.crank(client, program, signer.address, settings, lines)
         if program is not None and signer is not None and there:
             fits = f"revision {program.idl.version} fits the deployed program"
             if not funded:

@@ -204,7 +204,12 @@ _VERSION_5: Final = (
     "ALTER TABLE prepared ALTER COLUMN cancels DROP DEFAULT",
 )
 
-MIGRATIONS: Final[tuple[tuple[int, tuple[str, ...]], ...]] = ((4, _VERSION_4), (5, _VERSION_5))
+_VERSION_6: Final = (
+    "ALTER TABLE attempts ADD COLUMN posted_from text",
+    "ALTER TABLE attempts ADD COLUMN posted_published_at bigint",
+)
+
+MIGRATIONS: Final[tuple[tuple[int, tuple[str, ...]], ...]] = ((4, _VERSION_4), (5, _VERSION_5), (6, _VERSION_6))
 """The version that a step leads to, and its statements."""
 
 VERSION: Final = MIGRATIONS[-1][0]

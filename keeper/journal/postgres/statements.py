@@ -37,7 +37,7 @@ _REALS: Final = frozenset(
 )  # fmt: skip
 _INTEGERS: Final = U64_COLUMNS | {
     "order_type", "side", "leverage", "onchain_status", "expires_at", "version", "budget_used", "attempts_made",
-    "closed", "number", "unit_limit", "order_ref",
+    "closed", "number", "unit_limit", "order_ref", "posted_published_at",
 }  # fmt: skip
 _ORDERS: Final = f"SELECT {columns_sql(ORDER_COLUMNS)} FROM orders WHERE address = ANY (%s)"
 _LIVE: Final = f"SELECT order_address, signature FROM attempts WHERE {BLOCKING_SQL} AND order_address = ANY (%s)"

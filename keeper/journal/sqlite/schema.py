@@ -230,6 +230,12 @@ def _to_version_5(db: Database) -> None:
     )
 
 
+def _to_version_6(db: Database) -> None:
+    """An attempt may post a feed's price to its market first, and says which feed's and of when."""
+    db.execute("ALTER TABLE attempts ADD COLUMN posted_from TEXT")
+    db.execute("ALTER TABLE attempts ADD COLUMN posted_published_at INTEGER")
+
+
 def _make_anew(db: Database, table: str, words: Mapping[str, str], *, added: str) -> None:
     """Make a table, its indexes and its triggers anew, with other words in their SQL, because SQLite can't change a
     CHECK. `added` is what the rows that are there have in the column that comes last.
@@ -253,6 +259,7 @@ MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (
     _to_version_3,
     _to_version_4,
     _to_version_5,
+    _to_version_6,
 )
 """`MIGRATIONS[n]` takes a journal from version n to n + 1. It runs in a transaction and must not end it."""
 

@@ -31,6 +31,7 @@ class Fault(enum.StrEnum):
     PRICE = "price"
     CONFIDENCE = "confidence"
     TIME = "time"
+    AUTHORITY = "authority"
 
 
 class BadFeed(Exception):

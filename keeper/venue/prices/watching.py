@@ -36,6 +36,7 @@ _LATE_SLOTS: Final = 1_000
 class Feed:
     """A market's feed: `market` is its symbol or address, `kind` a word of `KINDS`. `price` is the newest that passed
     every check; `fault` and `sentence` say what is wrong with the account's newest news, and are empty when nothing is.
+    `authority` is who has to be its market's, where the keeper posts the price there.
     """
 
     market: str
@@ -45,6 +46,7 @@ class Feed:
     price: Price | None = None
     fault: Fault | None = None
     sentence: str = "it was not read yet"
+    authority: Pubkey | None = None
 
     def late(self, slot: int) -> bool:
         """Whether news as of a slot comes from a node that is behind, and so says nothing new. A slot that is behind by
@@ -164,6 +166,9 @@ class FeedWatch:
         else:
             now = Now(slot, self._now_s(), self._client.pool.pace.slot_s)
             price = feed.take(account, market.address, now)
+            if feed.authority is not None and feed.authority != market.authority:
+                price, feed.fault = None, Fault.AUTHORITY
+                feed.sentence = f"its market's authority is {market.authority}, and not the key in crank.key_file"
             self._sink(FeedSeen(market.address, price, received))
         if feed.fault is not None and feed.fault is not before:
             self._told(feed.market, feed.fault, feed.sentence)
