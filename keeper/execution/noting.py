@@ -63,7 +63,7 @@ class RestingNotes:
                 try:
                     # Not posted: notes that wait for company would go with the next attempt's commit. And without
                     # an fsync of their own, or attempts would find the disk busy.
-                    await self._journal.write(*(self._note(order) for order in page))
+                    await self._journal.write(*(self.of(order) for order in page))
                 except JournalError:
                     await anyio.sleep(_PAUSE_S)  # the disk: health tells of it; this page is noted later
                     continue
@@ -76,7 +76,11 @@ class RestingNotes:
         while len(self._flights) > _STEP < self._flights.in_flight and time.monotonic() < ends:  # noqa: ASYNC110
             await anyio.sleep(_PAUSE_S)
 
-    def _note(self, order: Order) -> NoteOrder:
-        if self._orders.free(order.address):
-            return NoteOrder(order, OrderState.OPEN, rests(order, self._book), reopen=True)
-        return NoteOrder(order)
+    def of(self, order: Order, *, reopen: bool = True) -> NoteOrder:
+        """The note on an order as its account reads. While an execution of it is open, or another reason holds, its
+        state is that one's to say, and what it waits for is, where it waits.
+        """
+        address = order.address
+        state = OrderState.OPEN if self._orders.at_rest(address) else None
+        why = rests(order, self._book) if self._orders.free(address) else ""
+        return NoteOrder(order, state, why, reopen=reopen and state is not None)

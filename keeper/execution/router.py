@@ -30,7 +30,7 @@ from keeper.execution.flights import Flights
 from keeper.execution.gate import NO_POSITION, Gate
 from keeper.execution.lander import Lander, Polled
 from keeper.execution.noting import RestingNotes
-from keeper.execution.orders import Orders, Reason, rests
+from keeper.execution.orders import Orders, Reason
 from keeper.execution.purse import Purse
 from keeper.execution.settlement import Settlement
 from keeper.execution.verdicts import Recorder, Verdict
@@ -142,11 +142,8 @@ class Router:
         action = self.decision.look_at(order, self.now_s(), time.monotonic_ns())
         if action is not None:
             self._act([action])
-        # While an attempt at it is open, or another reason holds, its state is that one's to say, not the account's.
-        state = OrderState.OPEN if self.orders.free(order.address) else None
         # Pending after an end that was said or noted: a fork dropped that end, or it was made again. Or it reads well.
-        reopen = back or change is Change.NEW
-        self._notes.post(NoteOrder(order, state, rests(order, self._book) if state else "", reopen=reopen))
+        self._notes.post(self._notes.of(order, reopen=back or change is Change.NEW))
 
     def _not_pending(self, address: Pubkey, slot: int) -> None:
         """What each fill of a burst tells, so it makes no order of what the book held."""

@@ -7,7 +7,7 @@ whose way out is open, nothing is tried twice at once or against its user's canc
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,8 +20,9 @@ from keeper.domain.attempts import AttemptKind, Fate
 from keeper.domain.events import OrderGone
 from keeper.domain.orders import OnchainStatus, Order, OrderState, OrderType, fields_of
 from keeper.domain.reports import FillAccepted
-from keeper.execution.flights import Flight
+from keeper.execution.flights import Flight, Flights
 from keeper.execution.lander import Landing, Polled
+from keeper.execution.noting import RestingNotes
 from keeper.execution.orders import OF_THE_ADDRESS, Orders, Reason, Record
 from keeper.telemetry.metrics import Metrics
 from keeper.telemetry.reporting import Telemetry
@@ -390,6 +391,32 @@ def test_an_end_that_no_node_has_reached_is_not_believed_for_ever(keeper: OrderR
         keeper.time_passes(12.0)
     keeper.the_endings_are_read()
     assert reasons(keeper) == {Reason.ATTEMPT}
+
+
+@pytest.mark.parametrize(
+    ("reasons", "executes", "state"),
+    [
+        ((), True, OrderState.OPEN),
+        ((Reason.PAUSE,), True, OrderState.OPEN),
+        ((Reason.LATER_PRICE,), True, OrderState.OPEN),
+        ((Reason.ATTEMPT, Reason.LATER_PRICE), False, OrderState.OPEN),
+        ((Reason.ATTEMPT,), True, None),
+        ((Reason.ATTEMPT, Reason.CANCEL), False, None),
+        ((Reason.FAILED, Reason.LATER_PRICE), True, None),
+        ((Reason.DRY_RUN,), True, None),
+    ],
+)
+def test_an_order_that_nothing_but_time_or_a_price_holds_up_is_open(
+    reasons: tuple[Reason, ...], executes: bool, state: OrderState | None
+) -> None:
+    """After a restart the row of one that was triggered under a pause stayed so, as its stop was to be moved first."""
+    orders, order = Orders(Book(), LIMITS), make_order()
+    record = orders.record(order.address, order)
+    record.executes = executes
+    for reason in reasons:
+        orders.block(record, reason)
+    note = RestingNotes(cast(Any, None), orders.book, orders, Flights()).of(order)
+    assert (note.state, note.reopen) == (state, state is not None)
 
 
 def test_a_fill_that_creates_no_position_and_is_accepted_is_counted(keeper: OrderRecords) -> None:
