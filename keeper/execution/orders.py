@@ -79,7 +79,7 @@ _WATCHED: Final = {
     Reason.EXPIRED: Watched.EXPIRED,
 }
 _ATTEMPT: Final = Reason.ATTEMPT
-_AT_REST: Final = frozenset({_ATTEMPT, Reason.PAUSE, Reason.LATER_PRICE})
+_AT_REST: Final = frozenset({Reason.PAUSE, Reason.LATER_PRICE})
 _NOTHING: Final = Watched.NOTHING
 
 
@@ -197,12 +197,15 @@ class Orders:
         record = self._records.get(address)
         return record is None or not record.reasons
 
-    def at_rest(self, address: Pubkey) -> bool:
-        """Whether its state is open: it is free, or only its stop is being moved, or it waits for time or a price."""
+    def only_tried(self, address: Pubkey) -> bool:
+        """Whether nothing but its attempt holds it up."""
         record = self._records.get(address)
-        if record is None or not record.reasons:
-            return True
-        return record.reasons.keys() <= _AT_REST and (record.executes is False or _ATTEMPT not in record.reasons)
+        return record is not None and record.reasons.keys() == {_ATTEMPT}
+
+    def at_rest(self, address: Pubkey) -> bool:
+        """Whether its state is open: it is free, or waits for time or a price alone."""
+        record = self._records.get(address)
+        return record is None or record.reasons.keys() <= _AT_REST
 
     def not_seen_since(self, slot: int, cursor: int) -> tuple[list[Pubkey], int | None]:
         """Orders of the book that nothing as new as `slot` is known of, in steps (`Book.older_than`). At the end those

@@ -260,6 +260,9 @@ class Settlement:
         if order is not None:
             # The new stop goes into the book before the order is released, or it would be moved again at once.
             verdict.news.append(OrderSeen(order))
+            if order.pending and self._orders.only_tried(order.address):
+                # What came while it was moved left its state to the attempt.
+                verdict.ops.append(NoteOrder(order, OrderState.OPEN, stands=True))
         # A ratchet that landed can't land again: the order is free although its entry closes at finalized.
         verdict.frees = True
 

@@ -219,8 +219,8 @@ def _check_order(
 
 
 def _expired_first(record: Record, order: Order, row: OrderRow, since_slot: int) -> bool:
-    """Whether its user cancelled it when it was past its expiry, before the present keeper began: a start does not ask
-    what became of orders whose end is told, and that it expired is true.
+    """Whether its user cancelled it when it was past its expiry, before the present keeper was ready: a start does not
+    ask what became of orders whose end is told, and that it expired is true.
     """
     if row.state is not OrderState.EXPIRED or order.status is not OnchainStatus.CANCELLED:
         return False

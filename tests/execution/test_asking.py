@@ -38,6 +38,7 @@ class Node:
         self.sent: dict[Signature, float] = {}
         self.asked: list[int] = []
         self.rests = False
+        self.slot, self.knows = 1, True
         self.reply: object = "a signature"
         self.pool = self.pace = self
         self.slot_s = 0.4
@@ -49,8 +50,10 @@ class Node:
     async def block_height_and_slot(self) -> tuple[int, int]:
         return 1, 1
 
-    async def statuses(self, signatures: Sequence[Signature]) -> tuple[int, list[SignatureStatus]]:
+    async def statuses(self, signatures: Sequence[Signature]) -> tuple[int, list[SignatureStatus] | list[None]]:
         self.asked.append(len(signatures))
+        if not self.knows:
+            return self.slot, [None for _ in signatures]
         return 1, [SignatureStatus(1, self._confirmation(self.clock.s - self.sent[each]), None) for each in signatures]
 
     @staticmethod
@@ -174,3 +177,23 @@ async def test_what_the_journal_refuses_does_not_come_along_either(stand: Stand)
     stand.send()
     await stand.pass_time(0.5)
     assert set(stand.node.asked) == {1}, "it rests for a second at least"
+
+
+@pytest.mark.parametrize("state", [AttemptState.SEEN, AttemptState.CONFIRMED])
+async def test_what_a_fork_dropped_is_as_it_was_before_it_landed_and_goes_out_at_once(
+    stand: Stand, state: AttemptState
+) -> None:
+    """A node that has not come to the slot in which it was seen says nothing of it."""
+    flight = stand.send()
+    flight.attempt = flight.attempt._replace(state=state, seen_slot=10)
+    flight.read_back, flight.landed_slot = state is AttemptState.CONFIRMED, 10
+    stand.node.knows = False
+    flight.next_send_s = stand.clock.s + 2.0
+    stand.node.slot = 9
+    assert not (await stand.lander.poll([flight])).dropped
+    assert (flight.attempt.state, flight.next_send_s) == (state, stand.clock.s + 2.0)
+    stand.node.slot = 10
+    assert (await stand.lander.poll([flight])).dropped == [flight]
+    again: tuple[object, ...] = (flight.attempt.state, flight.read_back, flight.landed_slot)
+    assert again == (AttemptState.SENT, False, None)
+    assert flight.next_send_s <= stand.clock.s

@@ -24,6 +24,7 @@ from keeper.execution.flights import Flight, Flights
 from keeper.execution.lander import Landing, Polled
 from keeper.execution.noting import RestingNotes
 from keeper.execution.orders import OF_THE_ADDRESS, Orders, Reason, Record
+from keeper.journal.ops import NoteState
 from keeper.telemetry.metrics import Metrics
 from keeper.telemetry.reporting import Telemetry
 from keeper.triggers.book import Book
@@ -366,6 +367,22 @@ def test_the_rooting_of_a_ratchet_does_not_end_the_next_one(keeper: OrderRecords
     assert reasons(keeper) == {Reason.ATTEMPT}
 
 
+def test_a_move_of_the_stop_leaves_its_order_open(keeper: OrderRecords) -> None:
+    """What was said of it before may hold no more: that it is triggered, by a price that is gone since."""
+    keeper.a_price_comes(100_000_000)
+    keeper.a_transaction_is_asked_for(0, True)
+    keeper.somebody_places_an_order(A, OrderType.TRAILING_STOP, False, True, True)
+    order = keeper.life.book.get(A)
+    assert order is not None
+    keeper.loop.do(
+        lambda: keeper.ledger.commit(NoteState(A, OrderState.TRIGGERED, "Its condition is met, but paused."))
+    )
+    keeper.a_transaction_lands(0, None, True, True, False)
+    row = keeper.ledger.row(A)
+    assert row is not None
+    assert row.state is OrderState.OPEN
+
+
 def test_a_cancel_that_a_fork_dropped_is_in_the_air_again(keeper: OrderRecords) -> None:
     keeper.a_transaction_is_asked_for(0, True)
     keeper.its_user_has_the_keeper_cancel_it(A)
@@ -394,25 +411,23 @@ def test_an_end_that_no_node_has_reached_is_not_believed_for_ever(keeper: OrderR
 
 
 @pytest.mark.parametrize(
-    ("reasons", "executes", "state"),
+    ("reasons", "state"),
     [
-        ((), True, OrderState.OPEN),
-        ((Reason.PAUSE,), True, OrderState.OPEN),
-        ((Reason.LATER_PRICE,), True, OrderState.OPEN),
-        ((Reason.ATTEMPT, Reason.LATER_PRICE), False, OrderState.OPEN),
-        ((Reason.ATTEMPT,), True, None),
-        ((Reason.ATTEMPT, Reason.CANCEL), False, None),
-        ((Reason.FAILED, Reason.LATER_PRICE), True, None),
-        ((Reason.DRY_RUN,), True, None),
+        ((), OrderState.OPEN),
+        ((Reason.PAUSE,), OrderState.OPEN),
+        ((Reason.LATER_PRICE,), OrderState.OPEN),
+        ((Reason.PAUSE, Reason.LATER_PRICE), OrderState.OPEN),
+        ((Reason.ATTEMPT,), None),
+        ((Reason.FAILED, Reason.LATER_PRICE), None),
+        ((Reason.DRY_RUN,), None),
     ],
 )
 def test_an_order_that_nothing_but_time_or_a_price_holds_up_is_open(
-    reasons: tuple[Reason, ...], executes: bool, state: OrderState | None
+    reasons: tuple[Reason, ...], state: OrderState | None
 ) -> None:
     """After a restart the row of one that was triggered under a pause stayed so, as its stop was to be moved first."""
     orders, order = Orders(Book(), LIMITS), make_order()
     record = orders.record(order.address, order)
-    record.executes = executes
     for reason in reasons:
         orders.block(record, reason)
     note = RestingNotes(cast(Any, None), orders.book, orders, Flights()).of(order)

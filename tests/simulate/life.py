@@ -84,6 +84,7 @@ class Life:
         self.dead = False
         self.told_to_end = False
         self.ended = asyncio.Event()
+        self.on_ready: Callable[[], None] = lambda: None
         self.error: BaseException | None = None
         self.api: Api | None = None
         self.execution: Any = None
@@ -133,6 +134,7 @@ class Life:
 
     def _became_ready(self, ready: wiring.Ready) -> None:
         self.ready = True
+        self.on_ready()
 
     def die(self, *, power_cut: bool) -> tuple[bytes, bytes]:
         """Be dead from here on; the files as the next life finds them."""
@@ -179,7 +181,7 @@ class Lives:
         self._kept: tuple[bytes, bytes] = (b"", b"")
         self._kill_at: tuple[int, bool] | None = None
         self._wait_s = 0.0
-        self.on_begin: Callable[[], None] = lambda: None
+        self.on_ready: Callable[[], None] = lambda: None
         loop.between = self._between
 
     @property
@@ -198,7 +200,7 @@ class Lives:
             life.disk.put(self._kept)
             life.disk.on_commit = partial(self._on_commit, life)
             self.journal = None
-            self.on_begin()
+            life.on_ready = self.on_ready
             self._trace.note("life", f"{self.number} begins, a journal of {len(self._kept[0])} bytes")
             life.start()
             await life.ended.wait()

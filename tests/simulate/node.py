@@ -6,7 +6,7 @@ import enum
 import random
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -14,6 +14,8 @@ from keeper.localnet.bank import Bank
 from keeper.localnet.rpc import bank_dispatcher
 from keeper.localnet.subscriptions import Subscriptions
 from tests.chaos.proxy.faults import Faults
+
+_BEHIND_SLOTS: Final = (5, 20, 100, 400)
 
 
 class Lie(enum.StrEnum):
@@ -25,6 +27,8 @@ class Lie(enum.StrEnum):
     """Null for an account that exists; of each one once."""
     PARTIAL_LIST = "partial_list"
     """A list lacks some of its accounts."""
+    BEHIND = "behind"
+    """Of signatures the node knows what it knew many slots ago, and says as of which slot."""
     DOUBLED = "doubled"
     """The request arrives twice."""
 
@@ -91,6 +95,9 @@ def twisted(lie: Lie, reply: bytes, calls: Sequence[dict[str, Any]], node: Node)
             if value[i] is not None and address not in node.denied:
                 node.denied.add(address)
                 value[i] = None
+        elif lie is Lie.BEHIND and method == "getSignatureStatuses":
+            slot = result["context"]["slot"] = max(0, result["context"]["slot"] - dice.choice(_BEHIND_SLOTS))
+            result["value"] = [None if status and status["slot"] > slot else status for status in value or ()]
         elif lie is Lie.PARTIAL_LIST and method == "getProgramAccounts" and value:
             del value[dice.randrange(len(value))]
     return msgspec.json.encode(document)

@@ -128,13 +128,6 @@ FAULTS: Final = (
         "only what is finalized closes an entry",
     ),
     Fault(
-        "fork-not-noticed",
-        "keeper.execution.lander",
-        "            if attempt.seen_slot is None or slot < attempt.seen_slot:\n",
-        "            if True:\n",
-        "what a fork dropped is sent again",
-    ),
-    Fault(
         "never-sent-again",
         "keeper.execution.lander",
         "if f.attempt.state.in_flight and f.next_send_s <= now]",

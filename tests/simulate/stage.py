@@ -52,7 +52,7 @@ class Stage:
         dice = random.Random(f"{scenario.seed}/lives")
         settings = partial(ground.settings, cap_lamports=scenario.cap_lamports)
         self.lives = Lives(self.loop, self.network, settings, ground.folder, self.trace, dice)
-        self.lives.on_begin = self._life_begins
+        self.lives.on_ready = self._keeper_is_ready
         self.since_slot = 0
         """The chain's slot when the present life began."""
         self.judge = Judge(self.world)
@@ -150,7 +150,7 @@ class Stage:
             if any(landed.keys[0] == self.ground.key.pubkey() and landed.err is None for landed in tip.transactions):
                 self._fork_to = (tip.parent, self.forks_after_fill.pop(0))
 
-    def _life_begins(self) -> None:
+    def _keeper_is_ready(self) -> None:
         self.since_slot = self.bank.chain.tip.slot
 
     # -- what leaves the keeper
