@@ -15,7 +15,7 @@ from keeper.localnet.rpc import bank_dispatcher
 from keeper.localnet.subscriptions import Subscriptions
 from tests.chaos.proxy.faults import Faults
 
-_BEHIND_SLOTS: Final = (5, 20, 100, 400)
+_BEHIND_S: Final = (1.0, 20.0)
 
 
 class Lie(enum.StrEnum):
@@ -28,7 +28,7 @@ class Lie(enum.StrEnum):
     PARTIAL_LIST = "partial_list"
     """A list lacks some of its accounts."""
     BEHIND = "behind"
-    """Of signatures the node knows what it knew many slots ago, and says as of which slot."""
+    """For some seconds the node knows of signatures what it knew at one slot, and says which: its database stands."""
     DOUBLED = "doubled"
     """The request arrives twice."""
 
@@ -44,6 +44,7 @@ class Node:
         self.faults: Faults | None = None
         self.lies: dict[Lie, float] = {}
         self.lies_until = 0.0
+        self.behind_until, self.behind_slot = 0.0, 0
         self.slow_s = 0.02
         self.denied: set[str] = set()
         self._said: dict[bytes, deque[bytes]] = {}
@@ -52,10 +53,14 @@ class Node:
         """Which lie comes next, if any."""
         if now >= self.lies_until:
             return None
+        if now < self.behind_until:
+            return Lie.BEHIND
         number = self.dice.random()
         for lie, chance in self.lies.items():
             number -= chance
             if number < 0:
+                if lie is Lie.BEHIND:
+                    self.behind_until, self.behind_slot = now + self.dice.uniform(*_BEHIND_S), 0
                 return lie
         return None
 
@@ -96,7 +101,7 @@ def twisted(lie: Lie, reply: bytes, calls: Sequence[dict[str, Any]], node: Node)
                 node.denied.add(address)
                 value[i] = None
         elif lie is Lie.BEHIND and method == "getSignatureStatuses":
-            slot = result["context"]["slot"] = max(0, result["context"]["slot"] - dice.choice(_BEHIND_SLOTS))
+            slot = node.behind_slot = result["context"]["slot"] = node.behind_slot or result["context"]["slot"]
             result["value"] = [None if status and status["slot"] > slot else status for status in value or ()]
         elif lie is Lie.PARTIAL_LIST and method == "getProgramAccounts" and value:
             del value[dice.randrange(len(value))]
