@@ -148,7 +148,8 @@ class _Caller:
             row = self._new_order(order, op, address, at)
             self._say(row, at, row.slot)
             return
-        if order.slot < from_stored(row.slot):
+        known_slot = from_stored(row.slot)
+        if order.slot < known_slot or (order.slot == known_slot and _from_before_its_end(order, row)):
             acted_on = type(op) is o.Intend if note is None else note.to_arm
             if acted_on and STATES[row.state] in CLOSED_STATES:
                 raise DuplicateAttempt(
@@ -391,3 +392,9 @@ class _Caller:
             known.dropped = True
             if known.key is not None:
                 self.mine.prepared_keys[known.key] = None
+
+
+def _from_before_its_end(order: Order, row: StoredOrder) -> bool:
+    """Of two readings of one slot the one in which the order has ended is the later one."""
+    same = order.created_at == row.created_at
+    return same and bool(row.closed) and order.pending and row.onchain_status != order.status

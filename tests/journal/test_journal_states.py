@@ -8,14 +8,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from keeper.domain.errors import JournalError
+from keeper.domain.errors import DuplicateAttempt, JournalError
 from keeper.domain.orders import OnchainStatus, OrderState
 from keeper.journal import Journal, NoteOrder, NoteState
 from keeper.journal.applying import apply
+from keeper.journal.ops import Intend
 from keeper.journal.queue import merge, mergeable
 from keeper.journal.touched import Rows
 from keeper.journal.transitions import ALLOWED, reason_class
-from tests.journal.journal_making import key, make_order
+from tests.journal.journal_making import key, make_attempt, make_order
 
 pytestmark = pytest.mark.anyio
 
@@ -87,6 +88,25 @@ async def test_older_facts_never_overwrite_newer_ones(place: Path | str) -> None
         assert row is not None
         assert row.order == same_facts
         assert row.version == 1, "a later sighting of the same is no visible change"
+
+
+async def test_of_two_readings_of_one_slot_the_one_in_which_it_had_ended_is_the_later(place: Path | str) -> None:
+    """A list from before a fill, told after a restart, had a stop moved of an order that was filled."""
+    order = make_order(slot=200)
+    filled = order._replace(status=OnchainStatus.FILLED)
+    again = order._replace(created_at=order.created_at + 1)
+    async with Journal.open(place) as journal:
+        await journal.commit(NoteOrder(filled, OrderState.FILLED, "Filled."))
+        await journal.commit(NoteOrder(order, OrderState.OPEN, "It rests.", reopen=True))
+        row = await journal.order(order.address)
+        assert row is not None
+        assert (row.order, row.state) == (filled, OrderState.FILLED)
+        with pytest.raises(DuplicateAttempt):
+            await journal.commit(Intend(order, make_attempt(order.address), "", None, None))
+        await journal.commit(NoteOrder(again, OrderState.OPEN, "It rests."))
+        row = await journal.order(order.address)
+        assert row is not None
+        assert (row.order, row.state) == (again, OrderState.OPEN), "it was cancelled and made again in that slot"
 
 
 async def test_a_state_that_was_not_concluded_from_its_facts_stands_where_these_are_old(place: Path | str) -> None:
