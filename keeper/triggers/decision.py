@@ -167,14 +167,12 @@ class Decision:
 
     def _beside_feed(self, market: Pubkey, own: Price | None, now_s: float) -> tuple[Price | None, Crank | None]:
         """Which price decides, `own` being the market's while it is fresh, and what is posted where that does not do. A
-        market whose price the keeper posts is decided by its feed only where that may be posted.
+        market whose price the keeper posts is decided by its feed only where that may be posted. (`held` says whether
+        the two are too far apart.)
         """
         assert self.feeds is not None
-        fresher = None if own is None else self.feeds.fresher(own, now_s)
         if self.cranks is None or market not in self.cranks:
-            return fresher, None
-        if own is not None and fresher is None:
-            return None, None
+            return None if own is None else self.feeds.fresher(own, now_s), None
         found = self.cranks.judge(market, self.prices.read(market), now_s, fresh=own is not None)
         return (found.price, found) if isinstance(found, Crank) else (own, None)
 
