@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field
 
 from keeper.config.fields import Section
 from keeper.config.sources import PriceSettings
+
+_TWO_SIGNATURES_LAMPORTS: Final = 10_000
 
 
 class CrankSettings(Section):
@@ -46,7 +49,9 @@ class CrankSettings(Section):
         "is posted",
     )
 
-    def problem(self, prices: PriceSettings, max_price_age_s: float, breaker_trip: float | None) -> str | None:
+    def problem(
+        self, prices: PriceSettings, max_price_age_s: float, breaker_trip: float | None, cap_lamports: int
+    ) -> str | None:
         """Why these settings do not go with the others; None when they do."""
         if not self.markets:
             return "crank.key_file is set, and crank.markets names no market" if self.key_file is not None else None
@@ -65,4 +70,7 @@ class CrankSettings(Section):
                 f"crank.max_deviation_ppm ({self.max_deviation_ppm}) must be at most trigger.breaker_trip "
                 f"({breaker_trip:g}), or what the keeper posts would pause its market: lower it, or raise the other"
             )
+        if cap_lamports < _TWO_SIGNATURES_LAMPORTS:
+            least = _TWO_SIGNATURES_LAMPORTS
+            return f"fees.cap_lamports ({cap_lamports}) must be at least {least}, for the two signatures of a post"
         return None

@@ -332,7 +332,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _may_post(self) -> Self:
-        problem = self.crank.problem(self.prices, self.trigger.max_price_age_s, self.trigger.breaker_trip)
+        t, cap_lamports = self.trigger, self.fees.cap_lamports
+        problem = self.crank.problem(self.prices, t.max_price_age_s, t.breaker_trip, cap_lamports)
         if problem is not None:
             raise ValueError(problem)
         return self

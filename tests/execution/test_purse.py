@@ -57,6 +57,16 @@ def test_23_the_rent_of_a_fills_position_counts_like_its_fee() -> None:
     assert not purse_of(cap=RENT + 5_099).reserve(attempt_of(fills=True))
 
 
+def test_each_signature_is_paid_for() -> None:
+    cranked = attempt_of(fills=True)._replace(wire=b"\x02")
+    purse = purse_of(cap=RENT + 10_100)
+    assert purse.reserve(cranked)
+    assert purse.reserved_lamports == RENT + 10_100
+    purse.hold(cranked)
+    assert purse.reserved_lamports == RENT + 10_100, "the same after a restart"
+    assert not purse_of(cap=RENT + 10_099).reserve(cranked)
+
+
 def test_the_daily_cap_stops_and_the_next_day_goes_on() -> None:
     day = [DAY]
     purse = purse_of(cap=10_000, spent=9_000, day=day)

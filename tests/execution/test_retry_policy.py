@@ -145,14 +145,21 @@ def test_9_the_hourly_ceiling_holds_whatever_the_errors_are() -> None:
 @given(
     number=st.integers(1, 200),
     price=st.integers(0, 10**9),
-    cap=st.integers(5_000, 10**7),
+    cap=st.integers(10_000, 10**7),
     units=st.integers(0, 1_400_000),
+    signatures=st.sampled_from([1, 2]),
 )
-def test_23_no_transaction_costs_more_than_its_cap(number: int, price: int, cap: int, units: int) -> None:
+def test_23_no_transaction_costs_more_than_its_cap(
+    number: int, price: int, cap: int, units: int, signatures: int
+) -> None:
     fees = FeePolicy(rules(unit_price_micro_lamports=price, cap_lamports=cap))
     fees.learn_units(AttemptKind.EXECUTE, OrderType.LIMIT, units)
-    budget = fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, number, number - 1)
-    assert fee_of(attempt_of(budget.unit_limit, budget.unit_price_micro_lamports)) <= cap
+    more = 10_000 * (signatures - 1)
+    budget = fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, number, number - 1, more, signatures)
+    attempt = attempt_of(budget.unit_limit, budget.unit_price_micro_lamports)
+    assert fee_of(attempt._replace(wire=bytes([signatures]))) <= cap
+    alone = fees.budget(AttemptKind.EXECUTE, OrderType.LIMIT, number, number - 1)
+    assert budget.unit_limit == min(1_400_000, alone.unit_limit + more)
 
 
 def test_23_the_unit_limit_is_the_most_seen_plus_a_margin() -> None:

@@ -106,6 +106,28 @@ def test_an_order_has_one_live_attempt_until_that_ends(opened: Opened) -> None:
     assert refused(store, (MoveAttempt(first.signature, AttemptState.SENT),)) == [JournalError], "an end stays"
 
 
+@pytest.mark.parametrize("published_at", [1_700_000_098, -1, 2**62])
+def test_where_a_posted_price_came_from_is_kept_with_the_attempt(opened: Opened, published_at: int) -> None:
+    """In the same transaction as the intent, and for as long as its row."""
+    store, queries = opened
+    order = make_order()
+    posts = make_attempt(
+        order.address,
+        trigger_price_1e6=94_200_000,
+        trigger_slot=101,
+        posted_from=make_order().address,
+        posted_published_at=published_at,
+    )
+    assert refused(store, (Intend(order, posts, "Now.", 1.5, OrderState.EXECUTING),)) == [None]
+    assert queries.attempts_of(order.address) == queries.open_attempts() == [posts]
+    assert refused(store, (MoveAttempt(posts.signature, AttemptState.FAILED, fate=Fate.CRANK_REFUSED),)) == [None]
+    ended = posts._replace(state=AttemptState.FAILED, fate=Fate.CRANK_REFUSED)
+    assert queries.executions().items == (ended,)
+    posts_none = make_attempt(order.address, number=2)
+    assert refused(store, (AddAttempt(posts_none),)) == [None]
+    assert queries.attempts_of(order.address) == [ended, posts_none]
+
+
 def test_an_armed_attempt_is_the_orders_one_live_attempt_and_none_of_its_history(opened: Opened) -> None:
     store, queries = opened
     order = make_order()

@@ -268,6 +268,87 @@ def no_address(b: Broken) -> None:
     b.set("http", host="256.0.0.1")
 
 
+def _crank(b: Broken, key: Keypair | None = None, **changes: Any) -> None:
+    """A market whose authority the keeper holds, or `key` in its place."""
+    feed = {"market": "CRANK/USDC", "kind": "pyth", "account": str(SOL_USD_ACCOUNT), "feed_id": SOL_USD.hex()}
+    file = b.folder / "authority.json"
+    file.touch(mode=0o600)
+    file.write_text(str(list(bytes(b.world.authority if key is None else key))))
+    if b.world.bank.account(b.world.program.market_address("CRANK", "USDC")) is None:
+        b.world.market("CRANK/USDC")
+    b.set("prices", feeds=[feed])
+    b.set("crank", **{"markets": ["CRANK/USDC"], "key_file": str(file), **changes})
+
+
+@case("crank", "is not the authority of the market CRANK/USDC")
+def another_authority(b: Broken) -> None:
+    _crank(b, Keypair())
+
+
+@case("crank", "crank.key_file holds the keeper's own key")
+def the_fee_key_as_authority(b: Broken) -> None:
+    b.key = b.world.authority
+    _crank(b)
+
+
+@case("crank", "authority.json can be read or changed by others")
+def authority_for_everybody(b: Broken) -> None:
+    _crank(b)
+    (b.folder / "authority.json").chmod(0o644)
+
+
+@case("crank", "Check crank.key_file")
+def no_authority_file(b: Broken) -> None:
+    _crank(b, key_file=str(b.folder / "nowhere.json"))
+
+
+@case("settings", "crank.markets names BTC/USDC, of which there is no feed by that name in prices.feeds")
+def a_market_without_a_feed(b: Broken) -> None:
+    _crank(b, markets=["CRANK/USDC", "BTC/USDC"])
+
+
+@case("settings", "crank.key_file is set, and crank.markets names no market")
+def an_authority_of_nothing(b: Broken) -> None:
+    _crank(b, markets=[])
+
+
+@case("settings", "crank.markets names markets, and crank.key_file has no key of their authority")
+def nobody_to_post(b: Broken) -> None:
+    _crank(b)
+    del b.sections["crank"]["key_file"]
+
+
+@case("settings", "crank.max_feed_age_s (90) must be at most trigger.max_price_age_s (60)")
+def a_price_that_is_old_when_it_is_posted(b: Broken) -> None:
+    _crank(b, max_feed_age_s=90.0)
+
+
+@case("settings", "crank.max_deviation_ppm (60000) must be at most trigger.breaker_trip (0.05)")
+def a_post_that_pauses_its_market(b: Broken) -> None:
+    _crank(b, max_deviation_ppm=60_000)
+
+
+@case("settings", "fees.cap_lamports (9999) must be at least 10000")
+def no_room_for_a_second_signature(b: Broken) -> None:
+    _crank(b)
+    b.set("fees", cap_lamports=9_999)
+
+
+@case("crank", "Two of prices.feeds are of the market CRANK/USDC")
+def two_sources_of_one_price(b: Broken) -> None:
+    _crank(b)
+    (feed,) = b.sections["prices"]["feeds"]
+    again = {**feed, "market": str(b.world.program.market_address("CRANK", "USDC"))}
+    b.set("prices", feeds=[feed, again])
+
+
+@case("crank", "The program has no market NONE/USDC, which crank.markets names")
+def a_market_that_is_not_there(b: Broken) -> None:
+    _crank(b, markets=["NONE/USDC"])
+    (feed,) = b.sections["prices"]["feeds"]
+    b.set("prices", feeds=[{**feed, "market": "NONE/USDC"}])
+
+
 def _journal(b: Broken, change: str) -> None:
     """A journal of this version, changed by one statement."""
 
@@ -353,6 +434,18 @@ async def test_a_feed_is_read_and_what_is_wrong_with_it_is_named(world: World, t
     assert lines["feed NVDA/USDC"]["outcome"] == lines["feed NO/USDC"]["outcome"] == "warn"
     assert "of another feed" in lines["feed NVDA/USDC"]["detail"]
     assert "no such account" in lines["feed NO/USDC"]["detail"]
+
+
+async def test_who_posts_prices_is_named(world: World, tmp_path: Path) -> None:
+    broken = Broken(world, tmp_path)
+    _crank(broken)
+    config = broken.config
+    await funded(world, config)
+    market = world.program.market_address("CRANK", "USDC")
+    await until(lambda: world.bank.account(market, Commitment.CONFIRMED))
+    (line,) = [line for line in await check(config) if line["check"] == "crank"]
+    assert line["outcome"] == "pass"
+    assert line["detail"] == f"{world.authority.pubkey()} is the authority of CRANK/USDC"
 
 
 @pytest.mark.parametrize(

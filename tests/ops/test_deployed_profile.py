@@ -29,6 +29,7 @@ from keeper.app.program import load_program
 from keeper.config.loading import load_settings
 from keeper.domain.attempts import AttemptState
 from keeper.domain.orders import OrderState
+from keeper.localnet import Commitment
 from keeper.localnet.program import PROGRAM_SO
 from keeper.venue.idl import discriminator
 from keeper.venue.program import EXECUTE
@@ -36,6 +37,7 @@ from keeper.venue.venue import decode_market, decode_order
 from tests.behaviours.edited_node import EditedNode, as_revision_0_1
 from tests.ops.test_operators_commands import keeper_command
 from tests.support import KeeperConfig, KeeperProcess, World, until
+from tests.venue.feed_accounts import PYTH_RECEIVER, SOL_USD, SOL_USD_ACCOUNT, update
 
 pytestmark = pytest.mark.anyio
 
@@ -93,6 +95,57 @@ async def test_the_profile_watches_and_decides_and_sends_nothing(tmp_path: Path)
                 await until(lambda: journal.attempts_of(address))
                 assert [a.state for a in journal.attempts_of(address)] == [AttemptState.DRY_RUN]
         assert sent == []
+
+
+async def test_an_old_price_is_posted_in_the_deployed_programs_own_words(tmp_path: Path) -> None:
+    """The operator holds the market's authority: what would be sent is what the deployed program took."""
+    program, authority = Pubkey.from_string(PROFILE["program"]["id"]), Keypair()
+    market, market_account = recorded("market SOL/USDC priced at 100")
+    address, order_account = recorded("order StopLoss long pending")
+    order = decode_order(address, bytes(order_account.data), 0)
+    known = decode_market(market, bytes(market_account.data), 0)
+    data = bytes(market_account.data)
+    assert data.count(bytes(known.authority)) == 1
+    data = data.replace(bytes(known.authority), bytes(authority.pubkey()))
+    owned = Account(market_account.lamports, data, market_account.owner)
+    file = tmp_path / "authority.json"
+    file.touch(mode=0o600)
+    file.write_text(str(list(bytes(authority))))
+    async with World.open(programs=((program, PROGRAM_SO),)) as world, EditedNode(world.net.rpc_url) as node:
+        node.edit = lambda call, reply: as_revision_0_1(str(program), call, reply)
+        world.bank.set_account(address, order_account)
+        at_s = int(time.time())
+        world.bank.set_account(market, priced(market, owned, order.stop_price_1e6 + 1_000_000, at_s - 400))
+        feed = update(price=(order.stop_price_1e6 - 500_000) * 100, time_s=at_s)
+        world.bank.set_account(SOL_USD_ACCOUNT, Account(10**9, feed, PYTH_RECEIVER))
+        await until(lambda: world.bank.account(market, Commitment.CONFIRMED))
+        feeds = [{"market": "SOL/USDC", "kind": "pyth", "account": str(SOL_USD_ACCOUNT), "feed_id": SOL_USD.hex()}]
+        crank: dict[str, Any] = {"markets": ["SOL/USDC"], "key_file": str(file)}
+        config = KeeperConfig.at(
+            tmp_path,
+            world.wallet(),
+            rpc={"url": node.rpc_url, "ws_url": world.net.ws_url},
+            program=PROFILE["program"],
+            execution=PROFILE["execution"],
+            prices={"feeds": feeds},
+            trigger={"max_price_age_s": 300, "breaker_trip": 0.05},
+            crank=crank | {"max_deviation_ppm": 50_000, "max_feed_age_s": 300},
+        )
+        async with KeeperProcess.running(config):
+            with config.reading() as journal:
+                await until(lambda: journal.attempts_of(address))
+                (attempt,) = journal.attempts_of(address)
+    assert attempt.state is AttemptState.DRY_RUN
+    assert (attempt.posted_from, attempt.posted_published_at) == (SOL_USD_ACCOUNT, at_s)
+    transaction = VersionedTransaction.from_bytes(attempt.wire)
+    assert transaction.verify_with_results() == [True, True]
+    post, fill = transaction.message.instructions[2:]
+    taken = next(row for row in VECTORS["transactions"] if row["name"] == "update_oracle_price SOL 100")
+    mark = base64.b64decode(taken["instruction_data_base64"][0])[:8]
+    assert bytes(post.data) == mark + struct.pack("<Q", order.stop_price_1e6 - 500_000)
+    named = [transaction.message.account_keys[i] for i in post.accounts]
+    assert named == [market, SOL_USD_ACCOUNT, authority.pubkey()]
+    assert bytes(fill.data) == discriminator("global", EXECUTE)
 
 
 async def test_the_profile_is_whole_and_never_executes_by_itself() -> None:

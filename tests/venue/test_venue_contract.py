@@ -7,6 +7,7 @@ read by solders, and the addresses are derived from the seeds that the program d
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
 from dataclasses import dataclass, replace
@@ -15,15 +16,18 @@ from typing import Any
 
 import pytest
 from solders.hash import Hash
+from solders.keypair import Keypair
 from solders.message import Message
 from solders.pubkey import Pubkey
 from solders.signature import Signature
+from solders.transaction import VersionedTransaction
 
 from keeper.domain.attempts import AttemptKind, Fate
 from keeper.domain.errors import MalformedAccount, Misconfigured
 from keeper.domain.orders import OnchainStatus, Order, OrderType, Side
+from keeper.domain.prices import Crank, Price
 from keeper.solana.client import AccountBytes, Blockhash
-from keeper.solana.transactions import Budget
+from keeper.solana.transactions import Budget, Signer
 from keeper.venue.fates import fate_of
 from keeper.venue.idl import PACKAGED, load_idl
 from keeper.venue.program import Program
@@ -218,6 +222,79 @@ def test_a_stop_is_moved_where_the_revision_can_and_named_where_it_can_not() -> 
     assert built.position is None
     with pytest.raises(Misconfigured, match="update_trailing_stop"):
         OLD.venue.message(AttemptKind.RATCHET, order_of(OLD), BUDGET, BLOCKHASH)
+
+
+# -- a price that is posted first
+
+AUTHORITY, FEED = key(5), key(6)
+CRANK = Crank(FEED, Price(MARKET, 94_200_000, 7, 1_700_000_000))
+
+
+def cranked(revision: Revision, authority: Pubkey = AUTHORITY) -> tuple[Venue, bytes]:
+    """A venue with an authority, and its message that posts a price."""
+    venue = Venue(Program(revision.program_id, load_idl(PACKAGED[revision.name])), KEEPER, authority)
+    built = venue.message(AttemptKind.EXECUTE, order_of(revision), BUDGET, BLOCKHASH, CRANK)
+    assert built.position == revision.position
+    return venue, built.message
+
+
+@each
+def test_a_post_comes_before_the_fill_and_is_signed_by_the_authority(revision: Revision) -> None:
+    """As the deployed program took it: the recorded calls have the same eight bytes and accounts in the same order."""
+    _, message = cranked(revision)
+    recorded = next(row for row in RECORD["transactions"] if row["name"].startswith("update_oracle_price"))
+    mark = base64.b64decode(recorded["instruction_data_base64"][0])[:8]
+    roles = [(account["signer"], account["writable"]) for account in recorded["accounts"][0]]
+    accounts = [(MARKET, False, True), (FEED, False, False), (AUTHORITY, True, False)]
+    assert [(signs, written) for _, signs, written in accounts] == roles
+    post = (revision.program_id, mark + struct.pack("<Q", 94_200_000), accounts)
+    # In one message an account that is written once counts as written in each of its instructions.
+    fill = (revision.program_id, EXECUTE_MARK, revision.accounts_of_a_fill)
+    assert said(message) == [*budget_instructions(), post, fill]
+    m = Message.from_bytes(message)
+    assert (m.header.num_required_signatures, list(m.account_keys[:2])) == (2, [KEEPER, AUTHORITY])
+    assert len(message) + 129 <= 1_232, "with its signatures it is one packet"
+
+
+@each
+def test_both_keys_sign_or_one_where_they_are_the_same(revision: Revision) -> None:
+    keeper, authority = Keypair(), Keypair()
+    for poster, signatures in ((authority, 2), (keeper, 1)):
+        program = Program(revision.program_id, load_idl(PACKAGED[revision.name]))
+        venue = Venue(program, keeper.pubkey(), poster.pubkey())
+        built = venue.message(AttemptKind.EXECUTE, order_of(revision), BUDGET, BLOCKHASH, CRANK)
+        signed = Signer(keeper).sign_with(Signer(poster), built.message, BLOCKHASH)
+        transaction = VersionedTransaction.from_bytes(signed.wire)
+        assert transaction.verify_with_results() == [True] * signatures
+        assert (signed.wire[0], transaction.signatures[0]) == (signatures, signed.signature)
+
+
+@each
+@pytest.mark.parametrize(
+    ("err", "name", "fate"),
+    [
+        ({"InstructionError": [2, {"Custom": 2001}]}, "ConstraintHasOne", Fate.CRANK_REFUSED),
+        ({"InstructionError": [2, {"Custom": 6007}]}, "InvalidPrice", Fate.CRANK_REFUSED),
+        ({"InstructionError": [2, {"Custom": 6010}]}, "OrderNotPending", Fate.CRANK_REFUSED),
+        ({"InstructionError": [2, "ComputationalBudgetExceeded"]}, "ComputationalBudgetExceeded", Fate.TRANSIENT),
+        ({"InstructionError": [3, {"Custom": 2001}]}, "ConstraintHasOne", Fate.MISCONFIGURED),
+        ({"InstructionError": [3, {"Custom": 6010}]}, "OrderNotPending", Fate.LOST_RACE),
+        ({"InstructionError": [3, {"Custom": 6002}]}, "InsufficientCollateral", Fate.CANNOT_PAY),
+        ({"InstructionError": [9, {"Custom": 6002}]}, "Custom6002", Fate.REFUSED),
+        ("BlockhashNotFound", "BlockhashNotFound", Fate.TRANSIENT),
+    ],
+)
+def test_what_the_post_fails_by_says_nothing_of_the_order(
+    revision: Revision, err: object, name: str, fate: Fate
+) -> None:
+    venue, message = cranked(revision)
+    failure = venue.failure(err, b"\x02" + 2 * bytes(Signature.default()) + message)
+    assert (failure.name, failure.fate) == (name, fate)
+    # The same place in a transaction without a post is the fill's.
+    alone = venue.message(AttemptKind.EXECUTE, order_of(revision), BUDGET, BLOCKHASH).message
+    wire = b"\x01" + bytes(Signature.default()) + alone
+    found = venue.failure({"InstructionError": [2, {"Custom": 2001}]}, wire)
+    assert found.fate is Fate.MISCONFIGURED
 
 
 # -- a failure to its fate
