@@ -157,18 +157,19 @@ def test_a_lease_that_nobody_took_meanwhile_is_taken_anew(url: str) -> None:
     store.close()
 
 
-def test_who_stands_by_leaves_an_older_keepers_tables_alone(url: str) -> None:
-    store = opened(PostgresHome(url, "a", LEASE_S))
+def test_who_stands_by_leaves_an_older_keepers_tables_alone(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, before = opened(PostgresHome(url, "a", LEASE_S)), schema.VERSION
+    newest = (before + 1, ("CREATE TABLE newer (one bigint)",))
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, newest))
+    monkeypatch.setattr(schema, "VERSION", before + 1)
     with psycopg.connect(url, autocommit=True) as admin:
-        admin.execute("UPDATE keeper_journal SET version = 4")
-        admin.execute("ALTER TABLE prepared DROP COLUMN cancels")
         newer = PostgresHome(url, "b", LEASE_S)
         with pytest.raises(StandBy):
             opened(newer)
-        assert admin.execute("SELECT version FROM keeper_journal").fetchone() == (4,)
+        assert admin.execute("SELECT version FROM keeper_journal").fetchone() == (before,)
         store.close()
         successor = waited_for(newer)
-        assert admin.execute("SELECT version FROM keeper_journal").fetchone() == (schema.VERSION,)
+        assert admin.execute("SELECT version FROM keeper_journal").fetchone() == (before + 1,)
         successor.close()
 
 
