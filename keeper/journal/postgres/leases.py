@@ -56,10 +56,9 @@ class Leases:
         self.life: Final = uuid.uuid4().hex
         self.term = 0
         """The service's, as long as it is held; 0 before."""
-        self.trouble: str | None = None
-        """Why nothing can be written now; None while the lease is good."""
         self.lost: str | None = None
         """Set once, for good: another keeper has taken over."""
+        self._failed: str | None = None
         self.held: tuple[Holder, ...] = ()
         """Everybody's, as of the last look or renewal."""
         self._values = {"name": name, "life": self.life, "for": f"{lease_s} seconds"}
@@ -112,6 +111,14 @@ class Leases:
         self._on_news = on_news
 
     @property
+    def trouble(self) -> str | None:
+        """Why nothing can be written now; None while the lease is good."""
+        if not self.lapsed:
+            return None
+        # A server that waits for its own standby says nothing, and neither does a renewal that it holds up.
+        return self.lost or self._failed or f"The lease of {self.name} is over: {self._db.name} did not answer in time."
+
+    @property
     def lapsed(self) -> bool:
         """Whether the lease may be over: nothing more is signed or sent on the strength of it."""
         return self.lost is not None or _now_s() > self._good_until_s
@@ -126,13 +133,15 @@ class Leases:
         self._db.close()
 
     def _run(self) -> None:
+        told: tuple[str | None, str | None] = (None, None)
         while not self._stop.wait(self._lease_s / 6):
-            before = (self.trouble, self.lost)
             try:
                 self.renew()
             except psycopg.Error as error:
-                self.trouble = explain(self._db.name, error) if self.lapsed else self.trouble
-            if before != (self.trouble, self.lost):
+                self._failed = explain(self._db.name, error)
+            now = (self.trouble, self.lost)
+            if now != told:
+                told = now
                 self._on_news()
 
     def renew(self) -> None:
@@ -159,11 +168,11 @@ class Leases:
             if term != self.term + 1:
                 # With a term of its own it comes after another's that is over too.
                 by = "another keeper" if term else holder_of(self._db, SERVICE) or "another keeper"
-                self.lost = self.trouble = f"{by} took over from {self.name} after term {self.term}."
+                self.lost = f"{by} took over from {self.name} after term {self.term}."
                 return
             self.term = term
         self._good_until_s = began_s + 0.9 * self._lease_s
-        self.trouble = None
+        self._failed = None
 
 
 def holder_of(db: Database, what: str) -> str | None:
