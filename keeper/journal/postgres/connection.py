@@ -65,7 +65,12 @@ class Place:
 
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         """A connection in autocommit."""
-        return psycopg.connect(self._conninfo, autocommit=True)
+        conn: psycopg.Connection[tuple[Any, ...]] = psycopg.connect(self._conninfo, autocommit=True)
+        if conn.execute("SELECT pg_backend_pid()").fetchone() != (conn.info.backend_pid,):
+            # Who answers is not who was connected to: a pooler, whose next transaction may be in another session, where
+            # no statement of this one is prepared. Nothing else that the keeper says outlives a transaction.
+            conn.prepare_threshold = None
+        return conn
 
 
 class Database:
@@ -179,6 +184,8 @@ def explain(name: str, error: BaseException) -> str:
             return f"There is no journal in {name}. Start the keeper once, or set the right journal.url."
         case psycopg.OperationalError() if "password authentication" in text or "no pg_hba.conf" in text:
             return f"The server of {name} does not let the keeper in ({text}). Check the user and the password."
+        case psycopg.OperationalError() if "pooling mode" in text:
+            return f"The pooler before {name} gives no transactions ({text}). Set its pool_mode = transaction."
         case psycopg.OperationalError():
             return f"The journal {name} can't be reached ({text}). A keeper that runs goes on when it is back."
     return f"The journal {name} failed: {text}."
