@@ -145,7 +145,7 @@ async def _work(
         journal = await stack.enter_async_context(_journal(settings, home, telemetry, outside, bystander))
         await deployment.check()
         refuse_fills_without_position(settings, program)
-        genesis = await hold_to_genesis(client, journal, settings.rpc.genesis)
+        genesis = await hold_to_genesis(client, journal, settings.rpc.genesis, program.id)
 
         # The decision, and what carries it out
         rules = limits.decision_rules(settings, program)

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from keeper.journal.genesis import GENESIS as GENESIS
-from keeper.journal.genesis import refuse_another_chain as refuse_another_chain
+from keeper.journal.genesis import PROGRAM as PROGRAM
+from keeper.journal.genesis import refuse_anothers as refuse_anothers
 from keeper.journal.homes import copy_to_postgres as copy_to_postgres
 from keeper.journal.homes import home_of as home_of
 from keeper.journal.journal import Followed as Followed

@@ -26,7 +26,7 @@ from keeper.config.loading import load_settings
 from keeper.domain.attempts import AttemptState, Fate
 from keeper.domain.errors import Misconfigured
 from keeper.domain.orders import OrderState, OrderType
-from keeper.journal import Journal, SetMeta
+from keeper.journal import PROGRAM, Journal, SetMeta
 from tests.behaviours.edited_node import EditedNode, as_revision_0_1
 from tests.behaviours.stand import A_FILL_LAMPORTS, SOL, USDC, Stand, stays
 from tests.chaos.proxy import Fault, FaultProxy, Kind, Script
@@ -164,6 +164,16 @@ async def test_22_another_chains_journal_is_refused(stand: Stand, tmp_path: Path
         config = KeeperConfig.at(stand.config.folder, other.wallet(), rpc=rpc)
         with pytest.raises(Misconfigured, match="belongs to another chain"):
             await run(load_settings(config.file), on_ready=lambda ready: None)
+
+
+async def test_another_programs_journal_is_refused(stand: Stand) -> None:
+    async with stand.keeper():
+        pass
+    async with Journal.open(stand.config.place) as journal:
+        assert await journal.meta(PROGRAM) == str(stand.world.program.id)
+        await journal.commit(SetMeta(PROGRAM, str(stand.world.authority.pubkey())))
+    with pytest.raises(Misconfigured, match="belongs to another program"):
+        await run(load_settings(stand.config.file), on_ready=lambda ready: None)
 
 
 # -- 23: what it costs

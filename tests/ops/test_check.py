@@ -252,6 +252,11 @@ def journal_of_another_chain(b: Broken) -> None:
     _journal(b, f"INSERT INTO meta VALUES ('genesis_hash', '{ELSEWHERE}')")
 
 
+@case("journal", "belongs to another program", after=True)
+def journal_of_another_program(b: Broken) -> None:
+    _journal(b, f"INSERT INTO meta VALUES ('program', '{ELSEWHERE}')")
+
+
 @case("journal", "There is no folder ")
 def no_folder(b: Broken) -> None:
     (b.folder / "file").write_text("")

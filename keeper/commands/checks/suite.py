@@ -8,7 +8,7 @@ from keeper.commands.asking import client_for
 from keeper.commands.checks import chain, machine
 from keeper.commands.checks.lines import Lines
 from keeper.config.settings import Settings
-from keeper.journal import GENESIS, home_of, refuse_another_chain
+from keeper.journal import home_of, refuse_anothers
 from keeper.venue.deployment import check_idl, check_program
 
 
@@ -26,8 +26,9 @@ async def look(settings: Settings) -> Lines:
     working, genesis = await chain.endpoints(endpoints, settings, lines)
     if not working:
         return lines
-    known = None if found is None else found.meta.get(GENESIS)
-    lines.try_to("journal", lambda: refuse_another_chain(home_of(settings.journal.place).name, known, genesis))
+    known = {} if found is None else found.meta
+    its = None if program is None else str(program.id)
+    lines.try_to("journal", lambda: refuse_anothers(home_of(settings.journal.place).name, known, genesis, its))
     await chain.sockets(working, lines)
     async with client_for(working) as client:
         await chain.streams(client, settings, lines)
