@@ -203,6 +203,7 @@ class Doubtful(sqlite3.Connection):
         return super().executemany(sql, *args)
 
 
+@pytest.mark.file_journal
 @pytest.mark.parametrize("whose", ["the keeper's", "a user's"])
 async def test_what_the_journal_holds_though_its_disk_said_no_is_followed(tmp_path: Path, whose: str) -> None:
     """Nobody sent it, and while it is open its order has no other. A restart would take it up; so does the keeper."""

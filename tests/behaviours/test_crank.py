@@ -257,7 +257,6 @@ async def test_what_was_armed_gives_way_to_a_post(tmp_path: Path) -> None:
             assert armed(stand, order) is None
 
 
-@pytest.mark.file_journal
 @pytest.mark.parametrize(
     "point", ["journaled", *(pytest.param(each, marks=pytest.mark.long) for each in ("signed", "sent"))]
 )

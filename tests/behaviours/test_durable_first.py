@@ -39,6 +39,7 @@ async def place_by_api(url: str, world: World, market: Pubkey, trader: Trader) -
     return Pubkey.from_string(prepared["order"])
 
 
+@pytest.mark.file_journal
 @pytest.mark.parametrize("way", ["by the loop, at once", "by the journal's thread"])
 async def test_1_every_transaction_was_fsynced_before_it_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str

@@ -261,6 +261,7 @@ async def test_23_the_daily_cap_stops_sending(tmp_path: Path) -> None:
 # -- 25: one writer, and a good end
 
 
+@pytest.mark.file_journal
 async def test_25_a_second_keeper_on_the_journal_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
     async with World.open() as world:
         market, trader = world.market(), world.trader()
@@ -320,7 +321,7 @@ async def test_a_pause_survives_a_restart_and_a_resume_goes_on(stand: Stand) -> 
 @pytest.fixture
 async def paused(stand: Stand) -> Stand:
     """A stand whose keeper an operator has paused."""
-    async with Journal.open(stand.config.journal) as journal:
+    async with Journal.open(stand.config.place) as journal:
         await journal.commit(SetMeta("paused", "paused by an operator: maintenance"))
     return stand
 
@@ -354,6 +355,7 @@ async def test_a_stop_that_could_not_be_moved_while_the_keeper_is_paused_is_met_
         await paused.reach(order, OrderState.TRIGGERED)
 
 
+@pytest.mark.file_journal
 async def test_what_the_journal_did_not_take_before_a_pause_says_that_it_waits(tmp_path: Path) -> None:
     """Its state stayed `open`, as if nothing had met its condition."""
     token = "an operator's token"
