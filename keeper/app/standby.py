@@ -8,7 +8,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
@@ -18,12 +18,21 @@ from keeper import __version__
 from keeper.app import limits
 from keeper.app.wallets import bearers
 from keeper.config.settings import Settings
-from keeper.domain.errors import ChainError, JournalError, MalformedAccount, StandBy
+from keeper.domain.errors import (
+    ChainError,
+    HandedOver,
+    JournalAway,
+    JournalError,
+    MalformedAccount,
+    StandBy,
+    first_of,
+)
 from keeper.domain.health import Check, Health
 from keeper.domain.orders import Market, Order, OrderType
 from keeper.domain.prices import Fires, Level, Price
 from keeper.http.api import run_api
 from keeper.http.edge.clients import Tokens
+from keeper.http.edge.server import listen
 from keeper.http.orders.managed import ManagedWallet
 from keeper.http.ports import ApiPorts
 from keeper.journal import Home, Observed, Queries, home_of, working_lease
@@ -38,6 +47,9 @@ from keeper.venue.venue import Venue
 
 _LOOK_EVERY_S: Final = 2.0
 _LEASE_EVERY_S: Final = 0.1
+_PAUSE_FIRST_S: Final = 0.1
+_PAUSE_LAST_S: Final = 5.0
+T = TypeVar("T")
 
 
 class BystandersDesk:
@@ -127,20 +139,55 @@ class BystandersHealth:
 @dataclass(frozen=True, slots=True)
 class StandingBy:
     """How a keeper stands by: whom it tells why, where its API listens, what it runs in; `yields` when it has just
-    handed the service over.
+    handed the service over, `known` when it has worked with the database before.
     """
 
     tell: Callable[[str], None]
     listener: socket.socket
     tasks: TaskGroup
     yields: bool
+    known: bool
+
+
+async def stand_by_and_work(
+    settings: Settings,
+    on_ready: Callable[[T], None],
+    tell: Callable[[str], None],
+    work: Callable[[Callable[[T], None], StandingBy], Coroutine[Any, Any, None]],
+) -> None:
+    """`work` again and again, and stand by before each time: when it has handed the service over, and when the database
+    went away in the middle of a start. Whatever else ends it is raised.
+    """
+    yields, known, pause_s = False, False, _PAUSE_FIRST_S
+
+    def ready(keeper: T) -> None:
+        nonlocal pause_s
+        pause_s = _PAUSE_FIRST_S
+        on_ready(keeper)
+
+    # One socket for all its lives: who connects while one ends and the next begins waits for an answer, and gets it.
+    with contextlib.closing(listen(settings.http.host, settings.http.port)) as listener:
+        while True:
+            away = ""
+            try:
+                async with anyio.create_task_group() as tasks:
+                    await work(ready, StandingBy(tell, listener, tasks, yields, known))
+            except* HandedOver:
+                yields = True
+            except* JournalAway as group:
+                yields, away = False, str(first_of(group))
+            known = True
+            if away:
+                tell(f"the start was given up and begins anew. {away}")
+                await anyio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _PAUSE_LAST_S)
 
 
 def home_for(settings: Settings, machine: Machine, how: StandingBy | None) -> Home:
     """Where the journal lives, for the keeper of these settings."""
-    c, yields = settings.cluster, how is not None and how.yields
+    c, (yields, known) = settings.cluster, (False, False) if how is None else (how.yields, how.known)
     name = c.name or socket.gethostname()
-    return home_of(settings.journal.place, machine, keeper=name, lease_s=c.lease_s, yields=yields)
+    return home_of(settings.journal.place, machine, keeper=name, lease_s=c.lease_s, yields=yields, known=known)
 
 
 class Bystander:

@@ -20,11 +20,10 @@ from keeper.app.crank import check_authority, load_authority
 from keeper.app.endpoints import endpoints_of, sources_of
 from keeper.app.feeds import feeds_of
 from keeper.app.program import load_program, refuse_fills_without_position
-from keeper.app.standby import Bystander, StandingBy, home_for
+from keeper.app.standby import Bystander, StandingBy, home_for, stand_by_and_work
 from keeper.app.wallets import bearers, load_signer, load_wallets
 from keeper.config.effective import effective
 from keeper.config.settings import Settings
-from keeper.domain.errors import HandedOver
 from keeper.domain.intake import Intake
 from keeper.domain.reports import Note
 from keeper.execution.assembly import Execution
@@ -34,7 +33,6 @@ from keeper.execution.relay import RelayDesk
 from keeper.execution.router import Router
 from keeper.http.api import run_api
 from keeper.http.edge.clients import Tokens
-from keeper.http.edge.server import listen
 from keeper.http.ports import ApiPorts
 from keeper.journal import Home, Journal, Retention
 from keeper.recording.folder import Bounds, Folder
@@ -92,27 +90,20 @@ async def run(
     outside: Outside = REAL_WORLD,
 ) -> None:
     """Run the keeper until cancelled. Misconfigured, before anything is sent, when it can't work. LeaseLost when
-    another keeper has taken over; `on_stand_by` is told whose lease is waited for. Once it has handed the service over
-    it stands by, and is ready again when it takes over.
+    another keeper has taken over; `on_stand_by` is told whose lease is waited for. Once it has handed the service over,
+    and when the database goes away while it starts, it stands by, and is ready again when it takes over.
     """
     # The journal's thread needs the interpreter's lock a dozen times a commit, and would wait 5 ms for it each time.
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    work = partial(_work, settings, outside)
     if on_stand_by is None or settings.journal.url is None:
-        await _work(settings, on_ready, outside)
-        return
-    # One socket for all its lives: who connects while one ends and the next begins waits for an answer, and gets it.
-    with contextlib.closing(listen(settings.http.host, settings.http.port)) as listener:
-        yields = False
-        while True:
-            try:
-                async with anyio.create_task_group() as tasks:
-                    await _work(settings, on_ready, outside, StandingBy(on_stand_by, listener, tasks, yields))
-            except* HandedOver:
-                yields = True
+        await work(on_ready)
+    else:
+        await stand_by_and_work(settings, on_ready, on_stand_by, work)
 
 
 async def _work(
-    settings: Settings, on_ready: Callable[[Ready], None], outside: Outside, stand_by: StandingBy | None = None
+    settings: Settings, outside: Outside, on_ready: Callable[[Ready], None], stand_by: StandingBy | None = None
 ) -> None:
     program = load_program(settings.program)
     signer = load_signer(settings.key)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from keeper.commands import options
-from keeper.domain.errors import JournalError, KeeperError, LeaseLost, Misconfigured
+from keeper.domain.errors import JournalError, KeeperError, LeaseLost, Misconfigured, first_of
 
 if TYPE_CHECKING:
     from keeper.app.wiring import Ready
@@ -37,16 +37,9 @@ def run(
     try:
         anyio.run(service.serve, settings, given.settings, announce)
     except* LeaseLost as group:
-        raise _first(group) from None  # it starts again, and stands by
+        raise first_of(group) from None  # it starts again, and stands by
     except* JournalError as group:
         # A keeper that runs waits until its journal can be written again; one that starts can't use it as it is.
-        raise Misconfigured(str(_first(group))) from None
+        raise Misconfigured(str(first_of(group))) from None
     except* KeeperError as group:
-        raise _first(group) from None
-
-
-def _first(error: BaseException) -> BaseException:
-    """The error itself, out of the groups that task groups have put around it."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+        raise first_of(group) from None

@@ -87,6 +87,12 @@ class JournalError(KeeperError):
     """The journal can't be written or read. Sending stops until it can."""
 
 
+class JournalAway(JournalError):
+    """The journal, which this process has worked with, can't be used now: its server does not answer, or its disk is
+    full. It may when it is asked again.
+    """
+
+
 class ForeignCursor(JournalError):
     """A page was asked for with a cursor that this journal did not give."""
 
@@ -113,3 +119,10 @@ class JournalVersion(JournalError):
 
 class DuplicateAttempt(JournalError):
     """The order already has an attempt that could still land, or has ended by what the journal knows: no second."""
+
+
+def first_of(error: BaseException) -> BaseException:
+    """The error itself, out of the groups that task groups have put around it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

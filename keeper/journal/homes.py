@@ -15,15 +15,19 @@ if TYPE_CHECKING:
 
 
 def home_of(
-    place: Path | str | Home, machine: Machine = REAL, *, keeper: str = "", lease_s: float = 3.0, yields: bool = False
+    place: Path | str | Home,
+    machine: Machine = REAL,
+    *,
+    keeper: str = "",
+    lease_s: float = 3.0,
+    yields: bool = False,
+    known: bool = False,
 ) -> Home:
-    """The home at a path or at a PostgreSQL URL, of a keeper with this name, which `yields` when it has just handed the
-    service over. Misconfigured when a URL can't be used.
-    """
+    """The home at a path or at a PostgreSQL URL (see PostgresHome). Misconfigured when a URL can't be used."""
     if not isinstance(place, (Path, str)):
         return place
     if str(place).startswith(("postgresql://", "postgres://")):
-        return _postgres_home(str(place), keeper, lease_s, yields=yields)
+        return _postgres_home(str(place), keeper, lease_s, yields=yields, known=known)
     return SqliteHome(Path(place), machine)
 
 
@@ -42,7 +46,9 @@ def copy_to_postgres(source: Path, url: str) -> dict[str, int]:
             store.close()
 
 
-def _postgres_home(url: str, keeper: str = "", lease_s: float = 3.0, *, yields: bool = False) -> PostgresHome:
+def _postgres_home(
+    url: str, keeper: str = "", lease_s: float = 3.0, *, yields: bool = False, known: bool = False
+) -> PostgresHome:
     try:
         from keeper.journal.postgres.home import PostgresHome
     except ImportError as error:
@@ -50,4 +56,4 @@ def _postgres_home(url: str, keeper: str = "", lease_s: float = 3.0, *, yields: 
             f"journal.url needs psycopg, which can't be loaded ({error}).",
             remedy="Install it: pip install 'quantdesk-keeper[postgres]'.",
         ) from None
-    return PostgresHome(url, keeper, lease_s, yields=yields)
+    return PostgresHome(url, keeper, lease_s, yields=yields, known=known)

@@ -14,7 +14,15 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 import anyio
 
-from keeper.domain.errors import HandedOver, JournalBusy, JournalError, JournalVersion, LeaseLost, StandBy
+from keeper.domain.errors import (
+    HandedOver,
+    JournalAway,
+    JournalBusy,
+    JournalError,
+    JournalVersion,
+    LeaseLost,
+    StandBy,
+)
 from keeper.domain.reports import GroupDone
 from keeper.journal.homes import home_of
 from keeper.journal.looking import Holder
@@ -261,7 +269,7 @@ class Journal(Followed):
                 writer: Writer = await self._machine.in_thread(open_writer)
             except JournalError as error:
                 away = told and not isinstance(error, (JournalBusy, JournalVersion))
-                if on_stand_by is None or not (away or isinstance(error, StandBy)):
+                if on_stand_by is None or not (away or isinstance(error, (StandBy, JournalAway))):
                     raise
                 if str(error) != told:
                     told = str(error)

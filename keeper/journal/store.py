@@ -111,8 +111,9 @@ class Home(Protocol):
         """Take the right to write, make the journal when it is missing, and bring it to the newest version. `on_news`
         is told, from any thread, that the store's `trouble` or `wants_turn` may have changed.
 
-        Raises StandBy when another has the right for as long as it renews it: then ask again, or `leave`. Raises
-        JournalBusy when another has it for good, JournalVersion, or JournalError with the reason and what to do.
+        Raises StandBy when another has the right for as long as it renews it, and JournalAway: then ask again, or
+        `leave`. Raises JournalBusy when another has it for good, JournalVersion, or JournalError with the reason and
+        what to do.
         """
         ...
 
@@ -134,7 +135,7 @@ class Home(Protocol):
         ...
 
     def translated(self) -> AbstractContextManager[None]:
-        """Turn the database's errors into JournalError."""
+        """Turn the database's errors into JournalError, or JournalAway."""
         ...
 
     def inspect(self) -> Inspection:

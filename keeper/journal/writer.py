@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from keeper.domain.errors import JournalError
+from keeper.domain.errors import JournalAway, JournalError
 from keeper.domain.reports import GroupDone
 from keeper.journal.looking import Holder
 from keeper.journal.machine import REAL, Machine
@@ -315,7 +315,7 @@ class Writer:
         self.failures += bool(group)
         failed = [item for item in group if isinstance(item, Caller)]
         for caller in failed:
-            caller.error = JournalError(self._problem)
+            caller.error = JournalAway(self._problem)
             caller.error.__cause__ = error
         return len(failed)
 

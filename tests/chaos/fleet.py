@@ -178,7 +178,7 @@ class Fleet(AnyLives):
                     life = its.life
                     if life is None or life.crash_at is None or life.pid in self._paused or life.ended.is_set():
                         continue
-                    if life.crash_at.endswith(":stop") and _is_stopped(life.pid):
+                    if life.crash_at.endswith(":stop") and is_stopped(life.pid):
                         self.done[f"stopped at {life.crash_at.partition(':')[0]}"] += 1
                         life.crash_at = None
                         tasks.start_soon(later, life)
@@ -212,7 +212,7 @@ def _life(its: Lives) -> Life:
     return its.life
 
 
-def _is_stopped(pid: int) -> bool:
+def is_stopped(pid: int) -> bool:
     """Whether a signal has stopped the process (proc(5): the state is the word after the name)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"

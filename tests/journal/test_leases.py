@@ -26,6 +26,7 @@ from keeper.demo.postgres import PostgresServer
 from keeper.journal.postgres import schema
 from keeper.journal.postgres.connection import BOUNDS, TURN
 from keeper.journal.postgres.home import PostgresHome
+from keeper.journal.postgres.leases import _TAKE, Leases
 from keeper.journal.postgres.store import PostgresStore
 
 pytestmark = pytest.mark.anyio
@@ -149,6 +150,39 @@ def test_a_lease_that_nobody_took_meanwhile_is_taken_anew(url: str) -> None:
         assert lapsed(store)
         with pytest.raises(JournalError, match="nothing was written"):
             store.apply([(NoteOrder(make_order()),)], durable=True)
+    until_s = time.monotonic() + 30
+    while lapsed(store):
+        assert time.monotonic() < until_s
+        time.sleep(0.02)
+    assert (store.lost, store.trouble) == (None, None)
+    assert store.apply([(NoteOrder(make_order()),)], durable=True) == [None]
+    store.close()
+
+
+def committed_unheard(url: str, leases: Leases | None) -> None:
+    """What a life's COMMIT of the service's lease does when its answer is lost on the way."""
+    assert leases is not None
+    with psycopg.connect(url, autocommit=True) as admin:
+        assert admin.execute(_TAKE, {"what": SERVICE, **leases._values}).fetchone() is not None
+
+
+def test_a_lease_whose_commit_was_not_answered_is_no_others_for_who_waits_for_it(url: str) -> None:
+    first, second = PostgresHome(url, "a", LEASE_S), PostgresHome(url, "b", LEASE_S)
+    store = opened(first)
+    with pytest.raises(StandBy):
+        opened(second)
+    store.close()
+    committed_unheard(url, second._leases)
+    store = opened(second)
+    assert store.apply([(NoteOrder(make_order()),)], durable=True) == [None]
+    store.close()
+
+
+def test_a_lease_taken_anew_whose_commit_was_not_answered_is_kept(url: str) -> None:
+    store = opened(PostgresHome(url, "a", LEASE_S))
+    with unheard_of(store):
+        time.sleep(1.2 * LEASE_S)
+        committed_unheard(url, store._leases)
     until_s = time.monotonic() + 30
     while lapsed(store):
         assert time.monotonic() < until_s

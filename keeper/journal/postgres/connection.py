@@ -154,13 +154,10 @@ def require_safe(db: Database) -> None:
             )
 
 
-@contextlib.contextmanager
-def translated(name: str) -> Iterator[None]:
-    """Turn psycopg's errors into JournalError."""
-    try:
-        yield
-    except psycopg.Error as error:
-        raise JournalError(explain(name, error)) from error
+def passes(error: psycopg.Error) -> bool:
+    """Whether it is about the server as it is now, which stops, starts, fails over or has too much to do."""
+    passing = (psycopg.OperationalError, errors.ReadOnlySqlTransaction, errors.IdleInTransactionSessionTimeout)
+    return isinstance(error, passing)
 
 
 def explain(name: str, error: BaseException) -> str:

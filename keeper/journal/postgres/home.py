@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import psycopg
 
-from keeper.domain.errors import JournalError, StandBy
+from keeper.domain.errors import JournalAway, JournalError, StandBy
 from keeper.journal.looking import Finding, Holder, Inspection, broken_promises
 from keeper.journal.postgres import schema
-from keeper.journal.postgres.connection import Database, Place, require_safe, translated
+from keeper.journal.postgres.connection import Database, Place, explain, passes, require_safe
 from keeper.journal.postgres.leases import Leases, holders
 from keeper.journal.postgres.store import PostgresStore
 from keeper.journal.queries import Queries
@@ -29,13 +30,17 @@ _YIELDS_S: Final = 2.0
 
 class PostgresHome:
     """A `Home` at a URL. `keeper` is the name of the one that writes there, `lease_s` how long its lease runs. With
-    `yields` it has just handed the service over: for some seconds it leaves the lease to another.
+    `yields` it has just handed the service over: for some seconds it leaves the lease to another. `known` when this
+    process has worked with the database already.
     """
 
     leased = True
 
-    def __init__(self, url: str, keeper: str = "", lease_s: float = 3.0, *, yields: bool = False) -> None:
+    def __init__(
+        self, url: str, keeper: str = "", lease_s: float = 3.0, *, yields: bool = False, known: bool = False
+    ) -> None:
         self._place = Place(url)
+        self._known = known
         self._yields_until_s = time.monotonic() + lease_s + _YIELDS_S if yields else 0.0
         self._keeper = keeper or f"{socket.gethostname()}:{os.getpid()}:{next(_serial)}"
         self._lease_s = lease_s
@@ -66,6 +71,7 @@ class PostgresHome:
                     leases.close()
                     raise
                 self._leases = leases
+                self._known = True
             holder = self._leases.take(yields=time.monotonic() < self._yields_until_s)
             if holder is not None:
                 if holder:
@@ -108,9 +114,14 @@ class PostgresHome:
                 raise
             return Queries(db)
 
-    def translated(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def translated(self) -> Iterator[None]:
         """See Home."""
-        return translated(self.name)
+        try:
+            yield
+        except psycopg.Error as error:
+            kind = JournalAway if self._known and passes(error) else JournalError
+            raise kind(explain(self.name, error)) from error
 
     def inspect(self) -> Inspection:
         """See Home."""

@@ -24,9 +24,10 @@ _TAKE: Final = """
     INSERT INTO leases AS l VALUES (%(what)s, %(name)s, %(life)s, 1, clock_timestamp() + %(for)s, clock_timestamp())
     ON CONFLICT (what) DO UPDATE SET holder = excluded.holder, life = excluded.life, term = l.term + 1,
         until = clock_timestamp() + %(for)s, since = clock_timestamp()
-        WHERE l.until <= clock_timestamp()
+        WHERE l.until <= clock_timestamp() OR l.life = excluded.life
     RETURNING term
 """
+"""A life may take what is its own: it has a lease that it does not know of when the answer to its COMMIT was lost."""
 _RENEW: Final = """
     UPDATE leases SET until = clock_timestamp() + %(for)s WHERE life = %(life)s AND until > clock_timestamp()
     RETURNING what, term
@@ -89,11 +90,13 @@ class Leases:
                 if self.term:
                     return None
                 working = working_lease(self.held)
-                if working is not None or yields:
+                if yields or (working is not None and working.holder != self.name):
                     return "" if working is None else working.holder
                 began_s = _now_s()
                 if term := self._took(SERVICE):
                     self.term, self._good_until_s = term, began_s + 0.9 * self._lease_s
+                elif working is not None:
+                    return working.holder  # an earlier life had this name
 
     def _took(self, what: str) -> int:
         """The new term; 0 when another holds it."""
@@ -161,6 +164,8 @@ class Leases:
         self.held = tuple(holders(self._db))
         if not self.term or self.lost is not None:
             return
+        if held.get(SERVICE) == self.term + 1:
+            self.term += 1  # taken anew below, by a COMMIT whose answer was lost
         if held.get(SERVICE) != self.term:
             # It ran out: the database was away, or this process was. If nobody had it since, then nobody wrote, and
             # what is in memory is still the truth.
