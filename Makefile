@@ -30,7 +30,7 @@ demo: $(STAMP) ## start a chain and a keeper, place orders, watch them execute
 
 # In parallel; -n0 in ARGS runs them in one process. Each of some hundred processes would compile what it imports, and
 # each worker rewrite the assertions of every test, where an image's environment forbids to keep the outcome.
-test test-long: export PYTHONDONTWRITEBYTECODE :=
+test test-long test-postgres: export PYTHONDONTWRITEBYTECODE :=
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
 .PHONY: test
@@ -45,6 +45,11 @@ endif
 .PHONY: test-long
 test-long: $(STAMP) ## run the long ones: a short campaign, recovery of 10,000 orders, each screen of the pages, the compiler
 	@$(PYTEST) -n 2 -m long $(ARGS)
+
+.PHONY: test-postgres
+test-postgres: export KEEPER_TEST_STORE ?= postgres
+test-postgres: $(STAMP) ## run those of the API, the behaviours, the executions and the journal on PostgreSQL
+	@$(PYTEST) -m 'not long' $(or $(ARGS),tests/http tests/behaviours tests/execution tests/journal)
 
 .PHONY: install-check
 install-check: $(STAMP) ## follow docs/install.md on a fresh Debian, under its systemd (root, debootstrap, systemd-container)
