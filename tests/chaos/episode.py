@@ -82,6 +82,7 @@ class Episode:
 
     async def _set_up(self) -> None:
         stage = self._stage
+        await stage.prepare(self._scenario.events)
         self._market = await stage.market(price_1e6=START_1E6)
         self._traders = await stage.traders({"rich": _COLLATERAL_1E6, "poor": 0, "later": 0, "none": None})
         if self._scenario.crash_at or stage.lives.armed:

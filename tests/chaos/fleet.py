@@ -7,7 +7,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final, Self
@@ -165,12 +165,14 @@ class Fleet(AnyLives):
         self._paused.discard(life.pid)
         self._let_go(life)
 
-    async def let_go_when_stopped(self, seconds: float) -> None:
-        """Watch for keepers that a point has stopped, and let each go on so much later. Runs until cancelled."""
+    async def let_go_when_stopped(self, meanwhile: Callable[[str], Awaitable[None]]) -> None:
+        """Watch for keepers that a point has stopped, and let each go on after `meanwhile`, which is told the point.
+        Runs until cancelled.
+        """
         async with anyio.create_task_group() as tasks:
 
-            async def later(life: Life) -> None:
-                await anyio.sleep(seconds)
+            async def later(life: Life, point: str) -> None:
+                await meanwhile(point)
                 self._let_go(life)
 
             while True:
@@ -179,9 +181,10 @@ class Fleet(AnyLives):
                     if life is None or life.crash_at is None or life.pid in self._paused or life.ended.is_set():
                         continue
                     if life.crash_at.endswith(":stop") and is_stopped(life.pid):
-                        self.done[f"stopped at {life.crash_at.partition(':')[0]}"] += 1
+                        point = life.crash_at.partition(":")[0]
+                        self.done[f"stopped at {point}"] += 1
                         life.crash_at = None
-                        tasks.start_soon(later, life)
+                        tasks.start_soon(later, life, point)
                 await anyio.sleep(_LOOK_EVERY_S)
 
     def _let_go(self, life: Life) -> None:

@@ -78,6 +78,8 @@ class Act(enum.StrEnum):
     """It does not reach the chain any more, and is told nothing."""
     DATABASE_DOWN = "database_down"
     """The database server is killed, and recovers later."""
+    FAIL_OVER = "fail_over"
+    """The database server is killed for good, and its synchronous standby is promoted so much later."""
     DRAIN = "drain"
     """It is asked to hand the service over."""
     ROLL = "roll"
@@ -132,7 +134,9 @@ def draw(seed: int, episode: int, *, keepers: int = 1, lease_s: float = 0.0) -> 
 
 
 def _with_several(plan: Scenario, lease_s: float) -> Scenario:
-    """What can befall several keepers beside; every second point stops a keeper instead of killing it."""
+    """What can befall several keepers beside; every second point stops a keeper instead of killing it. At the one
+    where it recovers the database is killed meanwhile.
+    """
     rng = random.Random(f"{plan.seed}/several")
     events = []
     for act, chance, shortest_s, longest_s in (
@@ -141,6 +145,7 @@ def _with_several(plan: Scenario, lease_s: float) -> Scenario:
         (Act.TEAR_DATABASE, 0.15, 0.1 * lease_s, 2.0 * lease_s),
         (Act.CUT_CHAIN, 0.15, 0.5 * lease_s, 1.5 * lease_s),
         (Act.DATABASE_DOWN, 0.12, 0.0, 1.5 * lease_s),
+        (Act.FAIL_OVER, 0.12, 0.0, 1.5 * lease_s),
         (Act.DRAIN, 0.15, 0.0, 0.0),
         (Act.ROLL, 0.08, 0.0, 0.0),
     ):
@@ -150,10 +155,11 @@ def _with_several(plan: Scenario, lease_s: float) -> Scenario:
             if act is Act.CUT_DATABASE and rng.random() < 0.7:
                 # What it has sent does not land, so that it has something to send again.
                 events.append(Event(max(0.0, event.at_s - 0.1), Act.LOSE, 200))
-    crash_at = plan.crash_at if plan.crash_at is None or rng.random() < 0.5 else f"{plan.crash_at}:stop"
-    return dataclasses.replace(
-        plan, events=tuple(sorted((*plan.events, *events), key=lambda event: event.at_s)), crash_at=crash_at
+    crash_at, crash_again = (
+        point if point is None or rng.random() < 0.5 else f"{point}:stop" for point in (plan.crash_at, plan.crash_again)
     )
+    together = tuple(sorted((*plan.events, *events), key=lambda event: event.at_s))
+    return dataclasses.replace(plan, events=together, crash_at=crash_at, crash_again=crash_again)
 
 
 def _draw(seed: int, episode: int, *, endpoints: int) -> Scenario:

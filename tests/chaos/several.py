@@ -1,17 +1,19 @@
-"""The stage of several keepers: a PostgreSQL server, a cable to it for each, and two proxies to the chain for each."""
+"""The stage of several keepers: two PostgreSQL servers, and each keeper's cables to them and proxies to the chain."""
 
 from __future__ import annotations
 
 import hashlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import anyio
 import psycopg
+from anyio.abc import TaskGroup, TaskStatus
+from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from keeper.demo.postgres import PostgresServer
@@ -22,11 +24,14 @@ from keeper.localnet import Bank
 from tests.chaos.cable import Cable
 from tests.chaos.embedded import EmbeddedStage
 from tests.chaos.fleet import TOKEN, Fleet
+from tests.chaos.invariants import Record
 from tests.chaos.proxy import FaultProxy, Kind, Storm
+from tests.chaos.proxy.faults import Calm, Faults
 from tests.chaos.scenario import Act, Event
 from tests.chaos.stage import Stage
 from tests.chaos.witness import Witness
 from tests.support import KeeperConfig, World
+from tests.support.postgres import both, follow, kill, promote, spare_of
 
 _OUT_OF_TOUCH: Final = {Kind.REQUEST_LOST: 1.0, Kind.SOCKET_SILENT: 1.0, Kind.SOCKET_REFUSED: 1.0}
 LATE_S: Final = 1.5
@@ -144,18 +149,25 @@ class SeveralStage(EmbeddedStage):
         world: World,
         fleet: Fleet,
         witness: SeveralWitness,
-        server: PostgresServer,
-        cables: Sequence[Cable],
+        servers: tuple[PostgresServer, PostgresServer],
+        cables: Sequence[tuple[Cable, Cable]],
         proxies: Sequence[FaultProxy],
         folder: Path,
+        tasks: TaskGroup,
     ) -> None:
         super().__init__(world, proxies, fleet, witness, folder)
         self.keepers = len(cables)
         self._fleet = fleet
         self._judge = witness
-        self._server = server
+        self._servers = servers
+        self._server, self._spare = servers
+        """Which takes writes, and which may take over from it or does not run."""
         self._cables = cables
+        """Of each keeper, to each server."""
+        self._tasks = tasks
         self._serves = anyio.Lock()
+        """Who has it may stop the server."""
+        self._calm = True
         self._database = ""
 
     @classmethod
@@ -163,30 +175,39 @@ class SeveralStage(EmbeddedStage):
     async def several(
         cls, folder: Path, keepers: int, planted: Sequence[str], *, seed: str, alpenglow_from: int | None
     ) -> AsyncIterator[Stage]:
-        """Build it, with a server of its own. RuntimeError when there is no PostgreSQL."""
+        """Build it, with a server of its own, and a spare one. RuntimeError when there is no PostgreSQL."""
         async with AsyncExitStack() as stack:
             server = stack.enter_context(PostgresServer.running())
+            servers = server, stack.enter_context(spare_of(server))
             world = await stack.enter_async_context(cls.chain(alpenglow_from))
             fleet = await stack.enter_async_context(Fleet.open(keepers, f"{seed}/{folder.name}", *planted))
             witness = SeveralWitness(world.bank, fleet)
             stack.callback(witness.attend, None)
-            cables = [await stack.enter_async_context(Cable(server.socket_file)) for _ in range(keepers)]
+            cables = []
+            for _ in range(keepers):
+                first, second = (Cable(each.socket_file) for each in servers)
+                cables.append((await stack.enter_async_context(first), await stack.enter_async_context(second)))
             proxies: list[FaultProxy] = []
             for name in _names(keepers):
                 way = cls.ways(world.net.rpc_url, world.net.ws_url, witness, seed, f"{name}/")
                 proxies += await stack.enter_async_context(way)
-            stage = cls(world, fleet, witness, server, cables, proxies, folder)
-            await stack.enter_async_context(stage.making_blocks())
             tasks = await stack.enter_async_context(anyio.create_task_group())
             stack.callback(tasks.cancel_scope.cancel)
-            tasks.start_soon(fleet.let_go_when_stopped, 1.3 * cls.lease_s)
+            stage = cls(world, fleet, witness, servers, cables, proxies, folder, tasks)
+            await stack.enter_async_context(stage.making_blocks())
+            tasks.start_soon(fleet.let_go_when_stopped, stage.while_stopped)
             await stack.enter_async_context(stage.playing())
             yield stage
 
     @property
     def home(self) -> Home:
         """See Stage: past the cables."""
-        return home_of(self._server.url(self._database))
+        return home_of(self._url)
+
+    @property
+    def _url(self) -> str:
+        """The present journal, on whichever server takes writes."""
+        return f"{both(*self._servers, self._database)}&target_session_attrs=read-write"
 
     async def new_journal(self) -> None:
         """See Stage: a database of its own, with a guard in it."""
@@ -195,15 +216,15 @@ class SeveralStage(EmbeddedStage):
         with psycopg.connect(self._server.url(), autocommit=True) as admin:
             admin.execute(f"CREATE DATABASE {self._database}")
         await super().new_journal()
-        url = self._server.url(self._database)
-        guard(url)
-        self._judge.attend(Database(Place(url)))
+        guard(self._url)
+        self._judge.attend(Database(Place(self._url)))
 
     async def _configs(self, folder: Path) -> Sequence[KeeperConfig]:
         configs = []
-        for i, (name, cable) in enumerate(zip(_names(self.keepers), self._cables, strict=True)):
+        for i, (name, cables) in enumerate(zip(_names(self.keepers), self._cables, strict=True)):
             settings = self._settings(self.proxies[2 * i : 2 * i + 2])
-            url = f"postgresql://postgres@127.0.0.1:{cable.port}/{self._database}?application_name={name}"
+            hosts = ",".join(f"127.0.0.1:{cable.port}" for cable in cables)
+            url = f"postgresql://postgres@{hosts}/{self._database}?application_name={name}"
             settings["journal"] = {"url": url}
             settings["cluster"] = {"name": name, "lease_s": self.lease_s}
             configs.append(KeeperConfig.at(folder / name, self.key, **settings))
@@ -214,14 +235,29 @@ class SeveralStage(EmbeddedStage):
         counts["leases lost"] = self._fleet.lost_leases
         return counts
 
+    async def prepare(self, events: Sequence[Event]) -> None:
+        if any(event.act is Act.FAIL_OVER for event in events):
+            async with self._serves:
+                await anyio.to_thread.run_sync(follow, self._spare, self._server)
+
+    def weather(self, faults: Sequence[Faults]) -> None:
+        super().weather(faults)
+        self._calm = all(isinstance(its, Calm) for its in faults)
+
     def clear(self) -> None:
         super().clear()
-        for cable in self._cables:
-            cable.mend()
+        for cables in self._cables:
+            for cable in cables:
+                cable.mend()
+
+    async def read(self, market: Pubkey, orders: Iterable[Pubkey]) -> Record:
+        async with self._serves:  # whoever reads the chain reads the journal next
+            return await super().read(market, orders)
 
     async def judge(self) -> Sequence[str]:
-        self._judge.settle()
-        return [*await super().judge(), *unlawful(self._server.url(self._database))]
+        async with self._serves:
+            self._judge.settle()
+            return [*await super().judge(), *unlawful(self._url)]
 
     # -- what breaks
 
@@ -237,6 +273,10 @@ class SeveralStage(EmbeddedStage):
                 await self._cut_off(event)
             case Act.DATABASE_DOWN:
                 await self._database_down(event.amount)
+                self.chain_faults[event.act] += 1
+            case Act.FAIL_OVER:
+                await self._fail_over(event.amount)
+                self.chain_faults[event.act] += 1
             case _:
                 await super().act(event)
 
@@ -252,25 +292,46 @@ class SeveralStage(EmbeddedStage):
                 self.proxies[k].faults = Storm(seed, _OUT_OF_TOUCH, until=until, longest_s=event.amount)
             self._fleet.done["cut off from the chain"] += 1
             return
-        cable = self._cables[i]
-        if event.act is Act.CUT_DATABASE:
-            cable.cut()
-        else:
-            cable.tear()
+        for cable in self._cables[i]:
+            if event.act is Act.CUT_DATABASE:
+                cable.cut()
+            else:
+                cable.tear()
         self._fleet.done["cut off from the database"] += 1
         await anyio.sleep(event.amount)
-        cable.mend()
+        for cable in self._cables[i]:
+            cable.mend()
         self._fleet.freed(config)
 
-    async def _database_down(self, seconds: float) -> None:
+    async def _database_down(
+        self, seconds: float, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
         async with self._serves:
-            await anyio.to_thread.run_sync(self._server.kill)
+            await anyio.to_thread.run_sync(kill, self._server)
+            task_status.started()
             try:
                 await anyio.sleep(seconds)
             finally:
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(self._server.start)
-            self.chain_faults["database_down"] += 1
+
+    async def _fail_over(self, seconds: float) -> None:
+        async with self._serves:
+            await anyio.to_thread.run_sync(kill, self._server)
+            self._server, self._spare = self._spare, self._server
+            try:
+                await anyio.sleep(seconds)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(promote, self._server)
+
+    async def while_stopped(self, point: str) -> None:
+        """A point has stopped a keeper. One that recovers goes on as soon as the database is gone."""
+        if point == "recovering" and not self._calm:
+            await self._tasks.start(self._database_down, self.lease_s / 2)
+            self.chain_faults["database_down while a keeper recovers"] += 1
+        else:
+            await anyio.sleep(1.3 * self.lease_s)
 
 
 def _names(keepers: int) -> Sequence[str]:

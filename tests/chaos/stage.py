@@ -133,6 +133,9 @@ class Stage(ABC):
         for proxy, its in zip(self.proxies, faults, strict=True):
             proxy.faults = its
 
+    async def prepare(self, events: Sequence[Event]) -> None:  # noqa: B027  (most stages need nothing)
+        """Have ready what these events need."""
+
     def clear(self) -> None:
         """From now on nothing breaks."""
         self.weather([Calm() for _ in self.proxies])

@@ -122,15 +122,22 @@ def both(first: PostgresServer, second: PostgresServer, database: str = "postgre
 @contextlib.contextmanager
 def standby_of(primary: PostgresServer) -> Iterator[PostgresServer]:
     """A second server that has what the first one has, and that each commit of the first one waits for."""
+    with spare_of(primary) as standby:
+        follow(standby, primary)
+        yield standby
+
+
+@contextlib.contextmanager
+def spare_of(primary: PostgresServer) -> Iterator[PostgresServer]:
+    """A second server, which has nothing and does not run."""
     folder = Path(tempfile.mkdtemp(prefix="keeper-pg-", dir="/tmp"))
     if os.geteuid() == 0:
         shutil.chown(folder, 65_534, 65_534)
-    standby = PostgresServer(folder, primary.binaries)
+    spare = PostgresServer(folder, primary.binaries)
     try:
-        follow(standby, primary)
-        yield standby
+        yield spare
     finally:
-        standby.stop()
+        spare.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
