@@ -1,16 +1,27 @@
-"""The RPC endpoints and the streams that the settings name, each with a label that health and metrics may show."""
+"""The endpoints, streams and senders that the settings name, each with a label that health and metrics may show."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from typing import Final
+from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
 from pydantic import SecretStr
+from solders.pubkey import Pubkey
 
 from keeper.config.sources import RpcSettings
 from keeper.domain.errors import Misconfigured
+from keeper.solana.rpc import Endpoint, Transport
+from keeper.solana.senders import Sender, SenderKind
 from keeper.solana.sockets import Connect
 from keeper.solana.sources import SocketSource, Source
+
+_JITO_PATH: Final = "/api/v1/transactions"
+"""Where a block engine takes single transactions."""
+_SEND_WITHIN_S: Final = 5.0
+_SHORTEST_KEY: Final = 8
+"""So many characters at least: shorter parts of a URL are words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +68,30 @@ def streams_of(settings: RpcSettings) -> list[Source]:
             raise Misconfigured(f"rpc.streams[{i}].token is no token.", remedy="Take what your provider wrote.")
         sources.append(GeyserSource(f"stream-{i + 1}", f"{url.hostname}:{port}", url.scheme == "https", token))
     return sources
+
+
+def senders_of(settings: RpcSettings, transport: Callable[..., Transport]) -> list[Sender]:
+    """The senders, in the settings' order. Misconfigured when one has no URL."""
+    senders: list[Sender] = []
+    for i, each in enumerate(settings.senders):
+        url = _url(f"rpc.senders[{i}].url", each.url)
+        if each.kind == "jito" and url.path in ("", "/"):
+            url = url._replace(path=_JITO_PATH)
+        token = "" if each.token is None else each.token.get_secret_value()
+        headers = {"headers": {each.header: token}} if token else {}
+        endpoint = Endpoint(each.name, transport(urlunsplit(url), each.name, **headers))
+        accounts = [Pubkey.from_string(address) for address in each.tip_accounts]
+        deadline_s = min(_SEND_WITHIN_S, settings.deadline_s)
+        secrets = _secrets_of(url, token)
+        senders.append(Sender(SenderKind(each.kind), endpoint, accounts, deadline_s=deadline_s, secrets=secrets))
+    return senders
+
+
+def _secrets_of(url: SplitResult, token: str) -> list[str]:
+    """What of a URL may be a key, beside the token: providers put it into the query, the path or the user's name."""
+    parts = [value for _, value in parse_qsl(url.query)] + url.path.split("/")
+    found = [part for part in (*parts, url.username, url.password) if part and len(part) >= _SHORTEST_KEY]
+    return [token, *found] if token else found
 
 
 def _url(setting: str, secret: SecretStr) -> SplitResult:

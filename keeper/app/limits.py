@@ -66,6 +66,8 @@ def fee_rules(settings: Settings) -> FeeRules:
         percentile=f.percentile,
         retry_factor=f.retry_factor,
         cap_lamports=f.cap_lamports,
+        tip_lamports=f.tip_lamports,
+        tip_from_attempt=f.tip_from_attempt,
     )
 
 

@@ -17,7 +17,7 @@ from solders.pubkey import Pubkey
 from keeper import __version__
 from keeper.app import limits
 from keeper.app.crank import check_authority, load_authority
-from keeper.app.endpoints import endpoints_of, sources_of
+from keeper.app.endpoints import endpoints_of, senders_of, sources_of
 from keeper.app.feeds import feeds_of
 from keeper.app.program import load_program, refuse_fills_without_position
 from keeper.app.standby import Bystander, StandingBy, home_for, stand_by_and_work
@@ -153,6 +153,7 @@ async def _work(
             rent_lamports=0 if venue.position_size is None else await client.rent_exempt_minimum(venue.position_size),
             spent=await spent_before(journal, utc_day()),
             report=telemetry.report,
+            senders=senders_of(settings.rpc, outside.transport),
         )
         stack.push_async_callback(execution.arming.close)
         router = execution.router
@@ -189,6 +190,8 @@ async def _work(
                 await tg.start(recorder.run, [watch.health for watch in watches], name="recorder")
             await tg.start(blockhashes.run, name="blockhashes")
             schedule.every(_CONSENSUS_EVERY_S, partial(client.consensus.look, telemetry.report), "consensus", tg)
+            if execution.ways is not None:
+                await tg.start(execution.ways.run, name="ways")
             await execution.recovery.resolve(await execution.recovery.load())
             health.recovered = True
             await tg.start(router.follow_attempts, name="lander")

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from keeper.commands import options
+from keeper.commands.ways import way_sentence
 
 _FLAGS: Final = ("rpc.url", "program.id", "program.idl", "journal.path", "http.host", "http.port")
 
@@ -92,8 +93,12 @@ def _attempt(attempt: Mapping[str, Any]) -> Iterator[str]:
     way += [_after(what, signed, attempt[f"{what}_at"]) for what in ("confirmed", "finalized")]
     way.append(_after("ended", signed, attempt["ended_at"]) if not attempt["finalized_at"] else "")
     yield "    way: " + ", ".join(filter(None, way))
+    if attempt["ways"]:
+        yield f"    carried by: {way_sentence(attempt['ways'])}"
     if attempt["fee_lamports"] is not None:
-        cost = f"{attempt['fee_lamports']:,} lamports"
+        landed_well = attempt["state"] in ("confirmed", "finalized")
+        tip = f" and a tip of {attempt['tip_lamports']:,}" if attempt["tip_lamports"] and landed_well else ""
+        cost = f"{attempt['fee_lamports']:,} lamports{tip}"
     elif attempt["kind"] == "relay":
         cost = "its user's"
     elif attempt["state"] in ("expired", "dry_run"):

@@ -20,12 +20,14 @@ from keeper.app.program import load_program
 from keeper.commands.asking import client_for
 from keeper.commands.listing import Names, attempt_line, terms_line, utc
 from keeper.commands.remote import call, health_of, url_of
+from keeper.commands.ways import way_lines
 from keeper.config.settings import Settings
 from keeper.domain.attempts import LIVE_STATES, Attempt, AttemptKind
 from keeper.domain.decimals import decimal
 from keeper.domain.errors import ChainError, KeeperError
 from keeper.domain.orders import Market, Order, OrderState, Position
 from keeper.domain.prices import Price
+from keeper.domain.ways import WayRow
 from keeper.journal import OrderRow, PreparedRow, Queries, Reader
 from keeper.journal.records import ChangeRow
 from keeper.solana.history import history
@@ -51,6 +53,7 @@ class Written:
     attempts: list[Attempt] = field(default_factory=list)
     prepared: list[PreparedRow] = field(default_factory=list)
     names: Names = field(default_factory=dict)
+    ways: dict[Signature, list[WayRow]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -100,12 +103,14 @@ async def _from_journal(settings: Settings, name: str, missing: dict[str, str]) 
                 if len(found) != 1:
                     return place, found
                 place = found[0].address
+            attempts = queries.attempts_of(place)
             return place, Written(
                 queries.order(place),
                 queries.changes_of(place),
-                queries.attempts_of(place),
+                attempts,
                 queries.prepared_of(place),
                 queries.market_names(),
+                queries.ways_of(attempt.signature for attempt in attempts),
             )
 
     try:
@@ -196,7 +201,10 @@ def _story(
         "waits_for": waits_for,
         "waits_for_by": by,
         "prices": _prices(written, read, trigger),
-        "attempts": [_attempt(attempt, row, names) for attempt in written.attempts],
+        "attempts": [
+            _attempt(attempt, row, names) | {"ways": way_lines(written.ways.get(attempt.signature, []))}
+            for attempt in written.attempts
+        ],
         "position": _position(row, read),
         "history": [
             {"at": utc(c.at), "slot": c.slot or None, "state": c.state.value, "reason": c.reason}
@@ -249,7 +257,6 @@ def _attempt(attempt: Attempt, row: OrderRow | None, names: Names) -> dict[str, 
     times = {name: getattr(attempt, name) for name in ("sent_at", "confirmed_at", "finalized_at", "ended_at")}
     return attempt_line(attempt, row, names) | {
         "trigger_slot": attempt.trigger_slot,
-        "slot": attempt.seen_slot,
         **{name: None if at is None else utc(at) for name, at in times.items()},
         "unit_limit": attempt.unit_limit,
         "unit_price_micro_lamports": attempt.unit_price_micro_lamports,

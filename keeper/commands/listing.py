@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import typer
 
 from keeper.commands import options
+from keeper.commands.ways import WAY_COLUMNS, with_ways
 from keeper.domain.decimals import decimal
 from keeper.domain.errors import Misconfigured
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 ORDER_COLUMNS: Final = ["order", "market", "type", "side", "size", "trigger", "state", "reason"]
 ATTEMPT_COLUMNS: Final = ["signed_at", "order", "market", "kind", "number", "state", "fate", "error", "signature"]
 FAILURE_COLUMNS: Final = ["order", "market", "type", "state", "error", "attempts", "reason"]
-BELOW: Final = frozenset({"order", "error", "signature", "reason"})
+BELOW: Final = frozenset({"order", "error", "signature", "reason", "detail"})
 """Columns that stand under their row in a narrow terminal."""
 
 Row = dict[str, Any]
@@ -87,6 +88,7 @@ def executions(
     since: Since = None,
     limit: options.Limit = 50,
     cursor: Cursor = None,
+    ways: Annotated[bool, typer.Option("--ways", help="By which ways each was sent, and what each said.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """List the keeper's attempts, newest first, with what became of them. `--since` is when they were signed."""
@@ -101,9 +103,12 @@ def executions(
             cursor,
             limit,
         )
-        return [attempt_line(attempt, order_at(attempt.order), names) for attempt in found], more
+        lines = [attempt_line(attempt, order_at(attempt.order), names) for attempt in found]
+        if ways:
+            lines = with_ways(lines, journal.ways_of(attempt.signature for attempt in found), apart=not as_json)
+        return lines, more
 
-    _list(given, ask, ATTEMPT_COLUMNS, as_json)
+    _list(given, ask, WAY_COLUMNS if ways else ATTEMPT_COLUMNS, as_json)
 
 
 @_of_journal
@@ -293,7 +298,10 @@ def attempt_line(attempt: Attempt, order: OrderRow | None, names: Names) -> Row:
         "detail": attempt.error_detail,
         "trigger_price": None if price_1e6 is None else decimal(price_1e6),
         "posted": None if attempt.posted_from is None else _posted(attempt),
+        "slot": attempt.seen_slot,
         "fee_lamports": attempt.fee_lamports,
+        "tip_lamports": attempt.tip_lamports,
+        "tip_account": _text(attempt.tip_account),
         "position": _text(attempt.position),
         "signature": str(attempt.signature),
     }

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from keeper.config.crank import CrankSettings
 from keeper.config.fields import Address, Digest, Network, Origin, PostgresUrl, Section, Share
+from keeper.config.senders import tip_problem
 from keeper.config.sources import PriceSettings, RpcSettings
 
 CALLS_A_TURN: Final = 5
@@ -127,12 +128,21 @@ class FeeSettings(Section):
     )
     retry_factor: float = Field(1.5, ge=1, le=10, description="the price is multiplied by it at each retry")
     cap_lamports: int = Field(
-        1_000_000, ge=5_000, description="most that the fee of one transaction may be, in lamports"
+        1_000_000, ge=5_000, description="most that the fee of one transaction may be, in lamports, its tip included"
+    )
+    tip_lamports: int = Field(
+        0,
+        ge=0,
+        description="what an execution pays a sender that wants a tip (rpc.senders), in lamports, when it lands "
+        "without an error; within fees.cap_lamports",
+    )
+    tip_from_attempt: int = Field(
+        1, ge=1, le=100, description="the first attempt at an order that pays it, of those that fail; 1: every one"
     )
     daily_outflow_cap_lamports: int = Field(
         20_000_000_000,
         ge=5_000,
-        description="most that may leave the keeper's key on a UTC day, in lamports: fees, and the rent of the "
+        description="most that may leave the keeper's key on a UTC day, in lamports: fees, tips, and the rent of the "
         "positions that fills create (about 3,720,000 each)",
     )
     min_balance_lamports: int = Field(
@@ -328,6 +338,14 @@ class Settings(BaseSettings):
                     f"health.stalled_after_s ({stalled_s:g}) must be above {said} ({least_s:g}), or a {what} is taken "
                     f"for a stuck loop: raise health.stalled_after_s, or lower {setting}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _pays_tips(self) -> Self:
+        signatures = 2 if self.crank.markets else 1
+        problem = tip_problem(self.rpc.senders, self.fees.tip_lamports, self.fees.cap_lamports, signatures)
+        if problem is not None:
+            raise ValueError(problem)
         return self
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator
 
 from keeper.config.fields import Address, FeedId, Genesis, Section, Share
+from keeper.config.senders import SenderSettings
 
 
 class Fallback(Section):
@@ -37,6 +38,13 @@ class RpcSettings(Section):
         description="streams of news beside the WebSockets, each a [[rpc.streams]] table with kind (yellowstone), url "
         "(https://host:port, or http: without TLS) and, if need be, token (sent as x-token). The first news wins",
     )
+    senders: tuple[SenderSettings, ...] = Field(
+        (),
+        max_length=8,
+        description="ways that signed transactions go by beside the endpoints, each a [[rpc.senders]] table with name, "
+        "kind (rpc: another node; sender: one that wants a tip; jito: a block engine), url, of those that want a tip "
+        "tip_accounts and, if need be, token and token_header (docs/ways.md)",
+    )
     genesis: Genesis | None = Field(
         None,
         description='the cluster to be on: "mainnet", "devnet", "testnet" or a genesis hash; unset takes any, and the '
@@ -58,6 +66,13 @@ class RpcSettings(Section):
         description="how often a new blockhash is fetched, in seconds; more often where 15 blocks take less, since "
         "each lives for 150 blocks",
     )
+
+    @field_validator("senders")
+    @classmethod
+    def _apart(cls, value: tuple[SenderSettings, ...]) -> tuple[SenderSettings, ...]:
+        if len({sender.name for sender in value}) < len(value):
+            raise ValueError("two senders have one name")
+        return value
 
 
 class FeedSettings(Section):

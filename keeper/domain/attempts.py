@@ -155,3 +155,7 @@ class Attempt(NamedTuple):
     """
     posted_published_at: int | None = None
     """When the feed's oracle published that price, unix seconds."""
+    tip_lamports: int | None = None
+    """What it pays a sender for carrying it, once it lands without an error; None: nothing."""
+    tip_account: Pubkey | None = None
+    """To whom: only ways that ask for a tip to this account may carry it, beside those that ask for none."""

@@ -12,6 +12,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from keeper.domain.attempts import AttemptKind, AttemptState, Fate
+from keeper.domain.ways import Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ class OrderTriggered:
 class OrderSettled:
     """An attempt's end was applied to its order: `fate` says what it means, `reason` is for people.
 
-    `fee_lamports` is the fee that the keeper paid when it landed, `rent_lamports` what it put into the position.
+    `fee_lamports` is the fee that the keeper paid when it landed, `rent_lamports` what it put into the position, and
+    `tip_lamports` what it paid a sender.
     """
 
     event: ClassVar[str] = "order.settled"
@@ -65,6 +67,7 @@ class OrderSettled:
     error_name: str | None = None
     fee_lamports: int = 0
     rent_lamports: int = 0
+    tip_lamports: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,37 @@ class ArmingDone:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class WaySent:
+    """So many attempts were handed to a way: an RPC endpoint's label or a sender's name."""
+
+    event: ClassVar[str] = "way.sent"
+    way: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class WayAnswered:
+    """What a way said of so many attempts, `seconds` after it was handed them. It is no verdict on any of them."""
+
+    event: ClassVar[str] = "way.answered"
+    way: str
+    answer: Answer
+    attempts: int
+    seconds: float
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WayLanded:
+    """An attempt that this way had carried, maybe beside others, is in a block."""
+
+    event: ClassVar[str] = "way.landed"
+    way: str
+    order: Pubkey
+    attempt: Signature
+
+
 Report = (
     ArmingDone
     | AttemptMoved
@@ -158,5 +192,8 @@ Report = (
     | FillAccepted
     | FillOffCondition
     | GateChanged
+    | WaySent
+    | WayAnswered
+    | WayLanded
     | Note
 )

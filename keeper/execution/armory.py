@@ -38,7 +38,7 @@ from keeper.execution.points import point, tried
 from keeper.execution.purse import Purse
 from keeper.execution.retries import Retries
 from keeper.journal import Journal
-from keeper.solana.pool import Broadcast
+from keeper.solana.broadcast import Broadcast
 from keeper.solana.transactions import Blockhashes
 
 _ATTEMPT: Final = Reason.ATTEMPT

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from anyio.abc import TaskGroup
 
@@ -12,7 +12,7 @@ from keeper.execution.arming import Arming
 from keeper.execution.armory import Armory
 from keeper.execution.balance import BalanceWatch
 from keeper.execution.desk import Desk
-from keeper.execution.drafting import Drafting, FeePolicy, FeeRules
+from keeper.execution.drafting import Drafting, FeePolicy, FeeRules, Tips
 from keeper.execution.endings import Endings
 from keeper.execution.executor import Executor
 from keeper.execution.flights import Flights
@@ -28,8 +28,10 @@ from keeper.execution.retries import Retries
 from keeper.execution.router import Router
 from keeper.execution.settlement import Settlement
 from keeper.execution.strangers import StrangersFills
+from keeper.execution.ways import Ways
 from keeper.journal import Journal
 from keeper.solana.client import ChainClient
+from keeper.solana.senders import Sender
 from keeper.solana.transactions import Blockhashes, Signer
 from keeper.triggers.decision import Decision
 from keeper.triggers.prices import ChainClock
@@ -53,6 +55,7 @@ class Execution:
         rent_lamports: int,
         spent: tuple[str, int],
         report: Callable[[Report], None],
+        senders: Sequence[Sender] = (),
     ) -> None:
         self._journal = journal
         self._report = report
@@ -63,9 +66,13 @@ class Execution:
         self.orders = orders = Orders(decision.book, limits.retries)
         self.fees = fees = FeePolicy(limits.fees)
         self.purse = purse = Purse(signer.address, limits.purse, rent_lamports=rent_lamports, spent=spent)
-        self.lander = lander = Lander(client, journal, flights, limits.landing, report, dry_run=dry_run)
+        self.ways = ways = Ways(senders, journal, report) if senders else None
+        self.lander = lander = Lander(client, journal, flights, limits.landing, report, ways=ways, dry_run=dry_run)
         executor_limits = ExecutorLimits(limits.max_in_flight)
-        drafting = Drafting(venue, signer, authority, fees, keeps_s=executor_limits.keeps_s, dry_run=dry_run)
+        tipped = [sender.tip_accounts for sender in senders if sender.tip_accounts]
+        tips = Tips(tipped, fees) if tipped else None
+        keeps_s = executor_limits.keeps_s
+        drafting = Drafting(venue, signer, authority, fees, tips=tips, keeps_s=keeps_s, dry_run=dry_run)
         retries = Retries(client, venue, journal, orders, fees)
         self.armory = armory = Armory(
             drafting=drafting,

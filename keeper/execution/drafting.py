@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from keeper.domain.actions import ExecuteOrder, RatchetStop
@@ -23,7 +24,7 @@ from keeper.domain.prices import Crank, Price
 from keeper.execution.orders import Record
 from keeper.journal.ops import Disarm, Intend, Launched, Op
 from keeper.solana.client import Blockhash
-from keeper.solana.transactions import MOST_UNITS, Budget, Signer
+from keeper.solana.transactions import MOST_UNITS, Budget, Signer, Tip
 from keeper.venue.venue import Venue
 
 SIGNATURE_FEE_LAMPORTS: Final = 5_000
@@ -34,6 +35,8 @@ MICRO: Final = 1_000_000
 # With room for ten, one fill in two thousand ran out of units.
 _ADDRESS_SEARCH_UNITS: Final = 30_000
 
+TIP_UNITS: Final = 500
+"""Room for the transfer of a tip: the system program takes 150 units for it."""
 CRANK_UNITS: Final = 10_000
 """Room for `update_oracle_price` beside an execution: the deployed program takes 4,400 units for it."""
 
@@ -48,7 +51,9 @@ class FeeRules:
     """`default_unit_limit` holds until a limit is learnt; `unit_margin` is the share on top of the most seen.
     Prices are micro-lamports a unit. `percentile` None means a fixed price; otherwise that percentile of the
     recent fees for the accounts that the transaction writes, at least the fixed one. `retry_factor` multiplies
-    the price at each retry. `cap_lamports` is the most that one transaction's whole fee may be.
+    the price at each retry. `cap_lamports` is the most that one transaction's whole fee may be, tip included.
+    `tip_lamports` is what a tipped execution pays, and `tip_from_attempt` the first to pay it, of those at an order
+    that fail one after the other: 1 is the first of all.
     """
 
     default_unit_limit: int
@@ -57,6 +62,8 @@ class FeeRules:
     percentile: int | None
     retry_factor: float
     cap_lamports: int
+    tip_lamports: int = 0
+    tip_from_attempt: int = 1
 
 
 class FeePolicy:
@@ -79,10 +86,12 @@ class FeePolicy:
         failed: int,
         more_units: int = 0,
         signatures: int = 1,
+        tip_lamports: int = 0,
     ) -> Budget:
         """The budget of attempt `number` (1 is the first) at an order of this type, `failed` of which failed before:
         a trailing stop that was moved ten times has made ten attempts, and none of them is a reason to bid more.
-        `more_units` is room for what it does beside that; `signatures` are those that it pays for.
+        `more_units` is room for what it does beside that; `signatures` are those that it pays for, and `tip_lamports`
+        what it pays a sender.
 
         The limit rises by one unit from attempt to attempt, so that no two attempts at an order can be the same
         transaction, whatever the caps do to the price.
@@ -95,7 +104,7 @@ class FeePolicy:
         limit = min(MOST_UNITS, limit + more_units)
         base = max(self.rules.unit_price_micro_lamports, self._recent_price)
         price = int(base * self.rules.retry_factor ** min(failed, 20))
-        most = max(0, self.rules.cap_lamports - signatures * SIGNATURE_FEE_LAMPORTS) * MICRO // limit
+        most = max(0, self.rules.cap_lamports - signatures * SIGNATURE_FEE_LAMPORTS - tip_lamports) * MICRO // limit
         return Budget(limit, min(price, most))
 
     def unit_limit(self, kind: AttemptKind, order_type: OrderType) -> int:
@@ -117,6 +126,26 @@ class FeePolicy:
             return
         ordered = sorted(recent)
         self._recent_price = ordered[min(len(ordered) - 1, len(ordered) * self.rules.percentile // 100)]
+
+
+class Tips:
+    """Who is paid for carrying an execution, and how much. `accounts` are those of each sender that wants a tip, in
+    the settings' order: an order's first attempt pays one of the first sender's, its second one of the next one's, and
+    so on. Bytes once signed keep theirs: a tipped attempt is an attempt like any other, and the order's only one.
+    """
+
+    def __init__(self, accounts: Sequence[Sequence[Pubkey]], fees: FeePolicy) -> None:
+        self._accounts = accounts
+        self._fees = fees
+
+    def of(self, kind: AttemptKind, order: Order, number: int, failed: int) -> Tip | None:
+        """What attempt `number` at this order pays, `failed` of which failed before; None: nothing."""
+        rules = self._fees.rules
+        if kind is not _EXECUTE or not rules.tip_lamports or failed + 1 < rules.tip_from_attempt:
+            return None
+        paid = self._accounts[(number - 1) % len(self._accounts)]
+        # By the order: who writes one account waits for each other, so they are spread over all.
+        return Tip(paid[(bytes(order.address)[0] + number) % len(paid)], rules.tip_lamports)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +200,7 @@ class Drafting:
         authority: Signer | None,
         fees: FeePolicy,
         *,
+        tips: Tips | None = None,
         keeps_s: float,
         dry_run: bool = False,
     ) -> None:
@@ -178,6 +208,7 @@ class Drafting:
         self._signer = signer
         self._authority = authority
         self._fees = fees
+        self._tips = tips
         self._keeps_s = keeps_s
         self._dry_run = dry_run
 
@@ -220,13 +251,18 @@ class Drafting:
         price: Price | None,
         crank: Crank | None = None,
     ) -> Attempt:
-        if crank is None:
+        tip = None if self._tips is None else self._tips.of(kind, order, number, failed)
+        if crank is None and tip is None:
             budget = self._fees.budget(kind, order.order_type, number, failed)
             built = self._venue.message(kind, order, budget, blockhash)
+        else:
+            units = CRANK_UNITS * (crank is not None) + TIP_UNITS * (tip is not None)
+            signatures, lamports = 1 + (crank is not None), 0 if tip is None else tip.lamports
+            budget = self._fees.budget(kind, order.order_type, number, failed, units, signatures, lamports)
+            built = self._venue.message(kind, order, budget, blockhash, crank, tip)
+        if crank is None:
             signed = self._signer.sign_message(built.message, blockhash)
         else:
-            budget = self._fees.budget(kind, order.order_type, number, failed, CRANK_UNITS, 2)
-            built = self._venue.message(kind, order, budget, blockhash, crank)
             assert self._authority is not None, "no price is posted without the key of the markets' authority"
             signed = self._signer.sign_with(self._authority, built.message, blockhash)
         return Attempt(
@@ -247,6 +283,8 @@ class Drafting:
             fate=Fate.DRY_RUN if state is _DRY_RUN else None,
             posted_from=None if crank is None else crank.feed,
             posted_published_at=None if crank is None else crank.price.updated_at_s,
+            tip_lamports=None if tip is None else tip.lamports,
+            tip_account=None if tip is None else tip.account,
         )
 
 

@@ -33,8 +33,8 @@ from keeper.execution.purse import Purse
 from keeper.execution.retries import Retries
 from keeper.journal import Journal
 from keeper.journal.ops import NoteOrder, TooLate
+from keeper.solana.broadcast import Broadcast
 from keeper.solana.client import Blockhash
-from keeper.solana.pool import Broadcast
 from keeper.solana.transactions import Blockhashes
 
 

@@ -27,10 +27,11 @@ from keeper.execution.flights import Flight, Flights
 from keeper.execution.limits import LandingLimits
 from keeper.execution.points import point
 from keeper.execution.verdicts import move_flight
+from keeper.execution.ways import Ways, already_processed
 from keeper.journal import Journal
 from keeper.journal.ops import MoveAttempt
+from keeper.solana.broadcast import Broadcast
 from keeper.solana.client import STATUSES_PER_CALL, ChainClient, SignatureStatus
-from keeper.solana.pool import Broadcast
 
 # Agave keeps the statuses of its last 150 rooted slots at hand; older ones are found in the history only. Well below
 # that, because the keeper and the node do not stand in the same slot.
@@ -78,6 +79,8 @@ class Polled:
 class Lander:
     """Sends, sends again and asks, for every open attempt. What an end means is not its to say (`Settlement`).
 
+    `ways`: what carries the bytes beside the pool's nodes, and keeps the ledger; None when there are no senders.
+
     In a `dry_run` nothing is sent, whoever asks: open attempts of an earlier run are only looked up.
     """
 
@@ -89,6 +92,7 @@ class Lander:
         limits: LandingLimits,
         report: Callable[[Report], None],
         *,
+        ways: Ways | None = None,
         dry_run: bool = False,
     ) -> None:
         self._client = client
@@ -96,6 +100,7 @@ class Lander:
         self._flights = flights
         self._limits = limits
         self._report = report
+        self._ways = ways
         self._dry_run = dry_run
         self._wake = anyio.Event()
         self._shortest_pause_s = limits.poll_min_s
@@ -123,7 +128,8 @@ class Lander:
         if self._dry_run or not flights or self._journal.lapsed():
             return None
         wires = [flight.attempt.wire for flight in flights]
-        return self._client.pool.send(wires, deadline_s=self._limits.send_deadline_s)
+        sending = self._client.pool.send(wires, deadline_s=self._limits.send_deadline_s)
+        return sending if self._ways is None else self._ways.carry(flights, sending)
 
     async def heard(self, flights: Sequence[Flight], sending: Broadcast | None) -> None:
         """Wait for the nodes' replies and note them. They prove nothing: a refusal is no verdict, nor is an OK."""
@@ -134,7 +140,7 @@ class Lander:
         ops: list[MoveAttempt] = []
         for flight, reply in zip(flights, replies, strict=True):
             flight.refused = str(reply) if isinstance(reply, Rejected) else ""
-            taken = not isinstance(reply, ChainError) or _already_processed(reply)
+            taken = not isinstance(reply, ChainError) or already_processed(reply)
             if taken and isinstance(reply, ChainError):
                 flight.next_poll_s = time.monotonic()  # it landed before: only its status says how
             if isinstance(reply, RateLimited) and reply.retry_after_s is not None:
@@ -329,7 +335,3 @@ class Lander:
 def _seen_long_before(flight: Flight, slot: int) -> bool:
     seen = flight.attempt.seen_slot
     return seen is not None and slot - seen > _STATUS_CACHE_SLOTS
-
-
-def _already_processed(reply: object) -> bool:
-    return isinstance(reply, Rejected) and (reply.err == "AlreadyProcessed" or "already been processed" in str(reply))

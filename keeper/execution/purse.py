@@ -1,9 +1,9 @@
 """The keeper's own money: what left its key today, what could still leave it, and what therefore must not be sent.
 
-What leaves the key is the fee of whatever lands, filled or refused, and the rent of each position that a fill creates,
-which is seven hundred times the fee. An attempt's whole cost is set aside before its bytes leave, until it has landed
-or no longer can: otherwise a burst would be signed whole before the first of it has cost anything. What is set aside
-counts against the day's cap and against the balance.
+What leaves the key is the fee of whatever lands, filled or refused, the tip of what lands without an error, and the
+rent of each position that a fill creates, which is seven hundred times the fee. An attempt's whole cost is set aside
+before its bytes leave, until it has landed or no longer can: otherwise a burst would be signed whole before the first
+of it has cost anything. What is set aside counts against the day's cap and against the balance.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Purse:
         """Set aside what an attempt may cost. False, and nothing is set aside, when there is no room for it."""
         if self._today() != self._day:
             self._turn_day()
-        limits, cost = self.limits, fee_of(attempt)
+        limits, cost = self.limits, fee_of(attempt) + (attempt.tip_lamports or 0)
         if attempt.position is not None:
             cost += self._rent_lamports
         reserved = self.reserved_lamports + cost
@@ -125,7 +125,7 @@ class Purse:
     def hold(self, attempt: Attempt) -> None:
         """Set it aside whether there is room or not: it was signed before the start, and could still land."""
         self.release(attempt.signature)
-        self._reserved[attempt.signature] = cost = fee_of(attempt) + self.rent_of(attempt)
+        self._reserved[attempt.signature] = cost = fee_of(attempt) + self.rent_of(attempt) + (attempt.tip_lamports or 0)
         self.reserved_lamports += cost
 
     def release(self, signature: Signature) -> None:

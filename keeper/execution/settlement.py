@@ -278,7 +278,7 @@ class Settlement:
             fate=fate,
             fee_lamports=fee,
         )
-        self._settled(verdict, fate, reason, None, fee, rent, flight.landed_slot or 0)
+        self._settled(verdict, fate, reason, None, fee, rent, flight.landed_slot or 0, flight.attempt.tip_lamports)
         verdict.read_back = True
 
     def _contradiction(self, flight: Flight) -> None:
@@ -364,15 +364,23 @@ class Settlement:
         return known if known is not None and known.slot > read.slot else read.order(address)
 
     def _settled(
-        self, verdict: Verdict, fate: Fate, reason: str, error_name: str | None, fee: int, rent: int, slot: int
+        self,
+        verdict: Verdict,
+        fate: Fate,
+        reason: str,
+        error_name: str | None,
+        fee: int,
+        rent: int,
+        slot: int,
+        tip: int | None = None,
     ) -> None:
-        """It has cost this fee and rent by `slot`, and will cost no more."""
-        attempt = verdict.flight.attempt
-        verdict.paid = fee + rent, slot
-        if fee + rent:
-            verdict.ops.append(AddSpend(self._purse.day, fee + rent))
+        """It has cost this fee, rent and tip by `slot`, and will cost no more."""
+        attempt, paid = verdict.flight.attempt, fee + rent + (tip or 0)
+        verdict.paid = paid, slot
+        if paid:
+            verdict.ops.append(AddSpend(self._purse.day, paid))
         verdict.reports.append(
-            OrderSettled(attempt.order, attempt.signature, attempt.kind, fate, reason, error_name, fee, rent)
+            OrderSettled(attempt.order, attempt.signature, attempt.kind, fate, reason, error_name, fee, rent, tip)
         )
 
 

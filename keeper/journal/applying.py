@@ -70,8 +70,7 @@ class _Caller:
     __slots__ = ("_now", "_rows", "mine")
 
     def __init__(self, rows: Rows, now: float) -> None:
-        self._rows = rows
-        self._now = now
+        self._rows, self._now = rows, now
         self.mine = Rows(rows.next_order_id, rows.next_change_id)
 
     def do(self, op: o.Op) -> None:
@@ -94,14 +93,12 @@ class _Caller:
                 self._add_attempt(op.attempt)
             case o.NoteOrder():
                 self._note_order(op.order, op)
-            case o.UseBudget():
+            case o.UseBudget() | o.ResetBudget():
                 row = self._known(base58(op.address))
-                row.budget_used += op.n
+                row.budget_used = row.budget_used + op.n if isinstance(op, o.UseBudget) else 0
                 self._touch(row)
-            case o.ResetBudget():
-                row = self._known(base58(op.address))
-                row.budget_used = 0
-                self._touch(row)
+            case o.NoteWays():
+                self.mine.add_ways(row for row in op.rows if self._was_sent(base58(row.signature)))
             case o.AddPrepared():
                 self._add_prepared(op)
             case o.MovePrepared():
@@ -295,6 +292,10 @@ class _Caller:
         mine = self.mine.added.get(signature)
         return mine if mine is not None or signature in self.mine.disarmed else self._rows.added.get(signature)
 
+    def _was_sent(self, signature: str) -> bool:
+        attempt = self._added(signature) or self._stored(signature)
+        return attempt is not None and attempt.state is not AttemptState.ARMED
+
     def _stored(self, signature: str) -> KnownAttempt | None:
         known = self.mine.attempts.get(signature)
         if known is None:
@@ -381,8 +382,7 @@ class _Caller:
             raise JournalError(f"The journal does not know the prepared transaction {op.id}.")
         if op.expected is not None and known.status != op.expected.value:
             raise o.JournalConflict(f"The prepared transaction {op.id} is {known.status} by now.")
-        known.status = op.status.value
-        known.moved = True
+        known.status, known.moved = op.status.value, True
         if op.signature is not None:
             known.signature = base58(op.signature)
 

@@ -40,6 +40,11 @@ _INVARIANTS: Final = (
         "WHERE NOT EXISTS (SELECT 1 FROM orders o WHERE o.address = a.order_address)",
     ),
     (
+        "the attempt of a send is not known",
+        "SELECT signature, way FROM attempt_ways w NOT INDEXED "
+        "WHERE NOT EXISTS (SELECT 1 FROM attempts a WHERE a.signature = w.signature)",
+    ),
+    (
         "an order's state is not the one its history ends in",
         "SELECT address, state FROM orders o NOT INDEXED WHERE state <> COALESCE("
         "(SELECT state FROM changes c WHERE c.order_ref = o.id ORDER BY c.id DESC LIMIT 1), '')",

@@ -12,6 +12,7 @@ from solders.signature import Signature
 from keeper.domain.attempts import Attempt, AttemptState, Fate
 from keeper.domain.errors import JournalError
 from keeper.domain.orders import Order, OrderState
+from keeper.domain.ways import WayRow
 from keeper.journal.records import PreparedRow, PreparedStatus, Source
 
 
@@ -191,6 +192,14 @@ class AddSpend(msgspec.Struct, frozen=True, gc=False):
     lamports: int
 
 
+class NoteWays(msgspec.Struct, frozen=True, gc=False):
+    """By which ways attempts were sent since the last note of them, and what these said: `sends` are added up, and a
+    newer answer takes an older one's place. Nothing is kept of an attempt that the journal has not, or has as armed.
+    """
+
+    rows: tuple[WayRow, ...]
+
+
 Note = NoteOrder | NoteState
 """What may be posted without waiting."""
 
@@ -199,6 +208,7 @@ Op = (
     | MoveAttempt
     | NoteOrder
     | NoteState
+    | NoteWays
     | Intend
     | Disarm
     | UseBudget

@@ -55,6 +55,8 @@ def _ended_orders(db: Connection, before: float) -> tuple[int, int]:
             "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
             (PRUNED_TO, str(max(newest, int(known or 0)))),
         )
+    their_ways = f"signature IN (SELECT signature FROM attempts WHERE order_address {those})"
+    db.execute(f"DELETE FROM attempt_ways WHERE {their_ways}", (addresses,))
     attempts = db.execute(f"DELETE FROM attempts WHERE order_address {those}", (addresses,)).rowcount
     # The changes go with them, by their foreign key.
     orders = db.execute(f"DELETE FROM orders WHERE address {those}", (addresses,)).rowcount
@@ -66,8 +68,7 @@ def _ended_attempts(db: Connection, before: float) -> int:
 
     The order keeps its highest attempt number, so that the count goes on.
     """
-    return db.execute(
-        f"DELETE FROM attempts WHERE id IN (SELECT id FROM attempts INDEXED BY attempts_ended WHERE signed_at < ? "
-        f"AND state IN ({ENDED_SQL}) ORDER BY signed_at LIMIT ?)",
-        (before, _STEP),
-    ).rowcount
+    old = f"FROM attempts INDEXED BY attempts_ended WHERE signed_at < ? AND state IN ({ENDED_SQL})"
+    these = f"{old} ORDER BY signed_at, id LIMIT ?"
+    db.execute(f"DELETE FROM attempt_ways WHERE signature IN (SELECT signature {these})", (before, _STEP))
+    return db.execute(f"DELETE FROM attempts WHERE id IN (SELECT id {these})", (before, _STEP)).rowcount

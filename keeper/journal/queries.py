@@ -35,6 +35,7 @@ from keeper.journal.rows import (
     prepared_row,
 )
 from keeper.journal.sql import BLOCKING_SQL, FOLLOWED_SQL, TRIED_SQL, Connection, columns_sql, json_list
+from keeper.journal.ways import WayQueries
 
 PRUNED_TO: Final = "changes_pruned_to"
 """The `meta` key of the highest change id that retention removed."""
@@ -63,7 +64,7 @@ BAD_FATES: Final = frozenset(
 back, or an order that had expired are not among them."""
 
 
-class Queries:
+class Queries(WayQueries):
     """The queries, on one connection, for one thread at a time. Blocking: the Journal runs them in threads."""
 
     def __init__(self, db: Connection) -> None:

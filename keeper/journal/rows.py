@@ -21,17 +21,18 @@ from solders.signature import Signature
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState
 from keeper.domain.base58 import base58
 from keeper.domain.orders import Order, OrderState
+from keeper.domain.ways import WayRow
 from keeper.journal.records import ChangeRow, OrderRow, PreparedRow
 from keeper.journal.transitions import CLOSED_STATES
 
 Record = TypeVar("Record", bound=tuple[Any, ...])
 Values = tuple[Any, ...]
 
-TABLES: Final = ("orders", "attempts", "changes", "prepared", "daily_spend", "meta")
+TABLES: Final = ("orders", "attempts", "attempt_ways", "changes", "prepared", "daily_spend", "meta")
 U64_COLUMNS: Final = frozenset(
     {
         "size", "price", "stop_price", "trailing_distance", "filled_size", "order_id", "slot", "trigger_price",
-        "trigger_slot", "last_valid_block_height", "unit_price", "seen_slot", "fee_lamports",
+        "trigger_slot", "last_valid_block_height", "unit_price", "seen_slot", "fee_lamports", "tip_lamports",
     }
 )  # fmt: skip
 """The columns that hold u64, in whichever table."""
@@ -108,6 +109,8 @@ ORDERS: Final = Codec(Order, status="onchain_status")
 """An order's account: the first columns of its row, after the id."""
 ATTEMPTS: Final = Codec(Attempt, order="order_address")
 """Attempts; the store gives the id, which is not among these columns."""
+WAYS: Final = Codec(WayRow)
+"""By which ways attempts were sent."""
 CHANGES: Final = Codec(ChangeRow)
 """Changes, with their orders' address, user and market."""
 PREPARED: Final = Codec(PreparedRow, order="order_address")

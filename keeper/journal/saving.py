@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
-from keeper.journal.rows import ATTEMPTS, CHANGE_COLUMNS, ORDER_COLUMNS, PREPARED, Values, prepared_values
+from keeper.journal.rows import ATTEMPTS, CHANGE_COLUMNS, ORDER_COLUMNS, PREPARED, WAYS, Values, prepared_values
 from keeper.journal.sql import json_list
 from keeper.journal.touched import Rows
+
+_ADDED_UP: Final = (
+    "ON CONFLICT (signature, way) DO UPDATE SET sends = attempt_ways.sends + excluded.sends, "
+    "answer = COALESCE(excluded.answer, attempt_ways.answer), "
+    "detail = CASE WHEN excluded.answer IS NULL THEN attempt_ways.detail ELSE excluded.detail END, "
+    "answered_at = COALESCE(excluded.answered_at, attempt_ways.answered_at)"
+)
+"""What `WayRow.and_then` does."""
 
 
 class Writing(Protocol):
@@ -19,8 +27,8 @@ class Writing(Protocol):
         """Run one statement, in SQLite's dialect."""
         ...
 
-    def insert(self, table: str, columns: tuple[str, ...], rows: Sequence[Values]) -> None:
-        """Insert rows, by columns."""
+    def insert(self, table: str, columns: tuple[str, ...], rows: Sequence[Values], then: str = "") -> None:
+        """Insert rows, by columns; `then` says what to do about one that is there already."""
         ...
 
     def update(self, table: str, columns: tuple[str, ...], rows: Sequence[Values]) -> None:
@@ -41,6 +49,8 @@ def save(to: Writing, rows: Rows) -> None:
         to.insert("attempts", ATTEMPTS.columns, [ATTEMPTS.values(attempt) for attempt in rows.added.values()])
     if rows.changes:
         to.insert("changes", CHANGE_COLUMNS, rows.change_writes())
+    if rows.ways:
+        to.insert("attempt_ways", WAYS.columns, [WAYS.values(row) for row in rows.ways.values()], _ADDED_UP)
     if rows.prepared or rows.meta or rows.spend:
         _save_rest(to, rows)
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from solders.signature import Signature
+
 from keeper.domain.attempts import Attempt, AttemptState
 from keeper.domain.base58 import base58
+from keeper.domain.ways import WayRow
 from keeper.journal import ops as o
 from keeper.journal.rows import (
     ORDER_COLUMNS,
@@ -53,6 +56,8 @@ class Wanted:
                         self.orders[address] = None
                 case o.MoveAttempt() | o.Disarm():
                     self.attempts[base58(op.signature)] = None
+                case o.NoteWays():
+                    self.attempts.update(dict.fromkeys(base58(row.signature) for row in op.rows))
                 case o.AddPrepared():
                     self.prepared[op.prepared.id] = None
                     if op.prepared.idempotency_key is not None:
@@ -86,6 +91,15 @@ class Rows:
     bumped: dict[str, None] = field(default_factory=dict)
     """Orders of which an attempt moved: what their readers see has changed, so their version rises."""
     changes: list[NewChange] = field(default_factory=list)
+    ways: dict[tuple[Signature, str], WayRow] = field(default_factory=dict)
+    """What is to be added to the sends of attempts, by attempt and way."""
+
+    def add_ways(self, rows: Iterable[WayRow]) -> None:
+        """Add to what is known of sends."""
+        for row in rows:
+            key = row.signature, row.way
+            known = self.ways.get(key)
+            self.ways[key] = row if known is None else known.and_then(row)
 
     def absorb(self, mine: Rows) -> None:
         """Take what a caller changed."""
@@ -102,6 +116,7 @@ class Rows:
         for day, lamports in mine.spend.items():
             self.spend[day] = self.spend.get(day, 0) + lamports
         self.changes += mine.changes
+        self.add_ways(mine.ways.values())
         self.next_order_id, self.next_change_id = mine.next_order_id, mine.next_change_id
 
     # -- what a store has to write

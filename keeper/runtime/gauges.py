@@ -102,6 +102,8 @@ class Gauges:
             m.benched.labels(health.label).set(health.benched(now))
             if health.slot_lag is not None:
                 m.slot_lag.labels(health.label).set(health.slot_lag)
+        for sender in () if self.execution.ways is None else self.execution.ways.senders:
+            m.way_resting.labels(sender.name).set(sender.rests)
         for watch in self.watches:
             label, known = watch.label, watch.health
             m.watch_slot.labels(label).set(known.last_slot)

@@ -17,10 +17,10 @@ from keeper.solana.clock import ClockWatch
 from keeper.solana.transactions import Blockhashes
 from keeper.solana.watch import ProgramWatch
 
-_NOT_OF_ALL: Final = frozenset({"prices", "feeds", "attempts", "consensus", "recording"})
+_NOT_OF_ALL: Final = frozenset({"prices", "feeds", "attempts", "consensus", "recording", "ways"})
 """Stale prices stop the orders of their market, an attempt that can't be recorded stops its own: not the keeper. But
 while every price is stale and an order waits for one, the keeper executes nothing. A feed with a fault, nodes that
-disagree on the consensus, and a recording that ended, stop nothing.
+disagree on the consensus, a sender that fails, and a recording that ended, stop nothing.
 """
 _CLOCK_OLD_S: Final = 30.0
 
@@ -49,6 +49,7 @@ class HealthReport:
         checks = (
             self._watch(),
             self._endpoints(),
+            *self._ways(),
             self._blockhash(),
             self._chain_clock(),
             self._consensus(),
@@ -121,6 +122,14 @@ class HealthReport:
         benched = [f"{h.label}: {h.bench_reason}" for h in known if h.benched(now)]
         ok = len(benched) < len(known)
         return Check("rpc", ok, "; ".join(benched))
+
+    def _ways(self) -> list[Check]:
+        """What is wrong with the senders; nothing is said when there are none."""
+        ways = self.execution.ways
+        if ways is None:
+            return []
+        faults = [sender.fault or f"{sender.name} rests" for sender in ways.senders if sender.fault or sender.rests]
+        return [Check("ways", not faults, "; ".join(faults))]
 
     def _blockhash(self) -> Check:
         try:

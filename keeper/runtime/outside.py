@@ -20,12 +20,12 @@ from keeper.solana.sockets import Connect, connect
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """`transport` is the way to an endpoint's HTTP, given its URL and label, `connect` to its socket; `machine` is the
-    journal's; `schedule` keeps the time of what happens now and then; `lag` watches the event loop; `run_api` serves
-    the API in place of the real server.
+    """`transport` is the way to an endpoint's HTTP, given its URL and label, and `headers` if there are any; `connect`
+    to its socket; `machine` is the journal's; `schedule` keeps the time of what happens now and then; `lag` watches the
+    event loop; `run_api` serves the API in place of the real server.
     """
 
-    transport: Callable[[str, str], Transport] = HttpTransport
+    transport: Callable[..., Transport] = HttpTransport
     connect: Connect = connect
     machine: Machine = REAL
     schedule: Callable[[], Schedule] = Schedule

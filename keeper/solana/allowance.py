@@ -99,8 +99,9 @@ class UsersPool(RpcPool):
         self._allowance.take(ASKING.get())
         return await super()._tried(seat, method, params, deadline_s)
 
-    async def _tried_batch(
+    async def tried_batch(
         self, seat: Seat, calls: Sequence[Call], deadline_s: float, begun: BegunBatch | None = None
     ) -> list[Reply]:
+        """See RpcPool: within the allowance."""
         self._allowance.take(ASKING.get(), len(calls))
-        return await super()._tried_batch(seat, calls, deadline_s, begun)
+        return await super().tried_batch(seat, calls, deadline_s, begun)

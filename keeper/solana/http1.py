@@ -11,9 +11,10 @@ import asyncio
 import base64
 import ssl
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -48,7 +49,7 @@ class _Target:
     head: bytes
 
     @classmethod
-    def of(cls, url: str) -> _Target:
+    def of(cls, url: str, headers: Mapping[str, str]) -> _Target:
         """ValueError when it is no http or https URL."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -60,6 +61,7 @@ class _Target:
         if parts.username is not None:
             credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
             lines.append(f"authorization: Basic {base64.b64encode(credentials).decode()}")
+        lines += [f"{name}: {value}" for name, value in headers.items()]
         head = ("\r\n".join(lines) + "\r\ncontent-length: ").encode("ascii")
         return cls(parts.hostname, parts.port or (443 if tls else 80), tls, head)
 
@@ -73,10 +75,10 @@ class Begun:
 
 
 class Http1:
-    """A few connections to one URL. Requests above their number wait for one to be free."""
+    """A few connections to one URL, with further `headers`. Requests above their number wait for one to be free."""
 
-    def __init__(self, url: str, *, connections: int = 8) -> None:
-        self._target = _Target.of(url)
+    def __init__(self, url: str, *, connections: int = 8, headers: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._target = _Target.of(url, headers)
         self._idle: list[_Connection] = []
         self._most_idle = connections
         self._begun: set[_Connection] = set()
@@ -334,12 +336,14 @@ _FRAMED: Final = frozenset({"content-length", "transfer-encoding"})
 
 
 class HttpTransport:
-    """Keep-alive connections to one URL. It never logs, and its repr hides the URL."""
+    """Keep-alive connections to one URL. It never logs, and its repr hides the URL and the headers."""
 
-    def __init__(self, url: str, label: str, *, connections: int = 8) -> None:
+    def __init__(
+        self, url: str, label: str, *, connections: int = 8, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._label = label
         try:
-            self._http: Http1 | None = Http1(url, connections=connections)
+            self._http: Http1 | None = Http1(url, connections=connections, headers=headers)
         except ValueError:
             self._http = None
 

@@ -26,6 +26,7 @@ from anyio.abc import TaskStatus
 from keeper.domain.errors import BehindNode, ChainError, Misconfigured, RateLimited, Rejected, Transient
 from keeper.solana.account_stream import KeyedAccount
 from keeper.solana.agreement import Agreement
+from keeper.solana.broadcast import Broadcast
 from keeper.solana.pace import Pace
 from keeper.solana.rpc import MAX_BODY_BYTES, SENDING, BegunBatch, Call, Endpoint, Reply
 
@@ -81,23 +82,6 @@ class Seat:
     order: int = field(default=0)
 
 
-@dataclass(frozen=True, slots=True)
-class Broadcast:
-    """Calls to every endpoint that is not benched, with what of them is on the wire already."""
-
-    pool: RpcPool
-    calls: Sequence[Call]
-    deadline_s: float
-    begun: Sequence[tuple[Seat, BegunBatch | None]]
-
-    async def replies(self) -> list[Reply]:
-        """Wait for the answers. A call's reply is the best of them: a result, else a rejection, else what went wrong
-        last (unknown). Once every call has a result from somebody, an endpoint that hangs is waited for no longer than
-        `straggler_s`.
-        """
-        return await self.pool.finish(self)
-
-
 class RpcPool:
     """Endpoints with health. The first one given is preferred among equals.
 
@@ -122,6 +106,10 @@ class RpcPool:
         self.pace = Pace()
         self._agreement = Agreement(self.pace)
         self._ids = itertools.count(1)
+
+    def now(self) -> float:
+        """The pool's monotonic clock, in seconds."""
+        return self._clock()
 
     def __repr__(self) -> str:
         now = self._clock()
@@ -169,12 +157,12 @@ class RpcPool:
                         given = True
                         yield part
             except ChainError as e:
-                self._note(seat.health, method, started, e)
+                self.note(seat.health, method, started, e)
                 if given or isinstance(e, Rejected):
                     raise
                 last = e
                 continue
-            self._note(seat.health, method, started, None)
+            self.note(seat.health, method, started, None)
             return
         raise last or self._unanswered(method)
 
@@ -201,7 +189,7 @@ class RpcPool:
             if not todo:
                 break
             asked = [calls[i] for i in todo]
-            answers = await self._tried_batch(seat, asked, left)
+            answers = await self.tried_batch(seat, asked, left)
             for asked_at, answer in zip(todo, answers, strict=True):
                 replies[asked_at] = answer
             todo = [i for i in todo if isinstance(replies[i], Transient)]
@@ -228,32 +216,6 @@ class RpcPool:
             begun.append((seat, None if request_begun is None else BegunBatch(chunk, body, request_begun)))
         begun = begun or [(seat, None) for seat in self._by_preference()[:1]]
         return Broadcast(self, calls, deadline_s or self.limits.deadline_s, begun)
-
-    async def finish(self, broadcast: Broadcast) -> list[Reply]:
-        """See `Broadcast.replies`."""
-        calls, begun, left = broadcast.calls, broadcast.begun, broadcast.deadline_s
-        seats = [seat for seat, _ in begun]
-        if len(seats) == 1:  # without a task of its own, which would be one turn of the event loop later
-            return await self._tried_batch(seats[0], calls, left, begun[0][1])
-        best: list[Reply] = [Transient("no endpoint was asked")] * len(calls)
-        started = self._clock()
-        waiting = list(seats)
-
-        async def send(seat: Seat, batch: BegunBatch | None) -> None:
-            answers = await self._tried_batch(seat, calls, left, batch)
-            waiting.remove(seat)
-            for i, answer in enumerate(answers):
-                if _rank(answer) >= _rank(best[i]):
-                    best[i] = answer
-            if all(_rank(answer) == 2 for answer in best):
-                tg.cancel_scope.deadline = min(tg.cancel_scope.deadline, anyio.current_time() + self.limits.straggler_s)
-
-        async with anyio.create_task_group() as tg:
-            for seat, batch in begun:
-                tg.start_soon(send, seat, batch)
-        for seat in waiting:
-            self._note(seat.health, calls[0].method, started, Transient(f"{seat.endpoint.label}: too slow"))
-        return best
 
     async def probe_forever(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Ask every endpoint for its slot and genesis, now and then; bench and bring back by the answers."""
@@ -284,7 +246,7 @@ class RpcPool:
     async def _probe_one(self, seat: Seat, within_s: float) -> None:
         health = seat.health
         calls = [Call("getSlot", ({"commitment": "processed"},)), Call("getGenesisHash")]
-        slot, genesis = await self._tried_batch(seat, calls, within_s)
+        slot, genesis = await self.tried_batch(seat, calls, within_s)
         health.slot = slot if isinstance(slot, int) else None
         if isinstance(genesis, str):
             self._genesis = self._genesis or genesis
@@ -354,22 +316,24 @@ class RpcPool:
         try:
             result = await seat.endpoint.call(method, *params, deadline_s=deadline_s)
         except ChainError as e:
-            self._note(seat.health, method, started, e)
+            self.note(seat.health, method, started, e)
             raise
-        self._note(seat.health, method, started, None)
+        self.note(seat.health, method, started, None)
         return result
 
-    async def _tried_batch(
+    async def tried_batch(
         self, seat: Seat, calls: Sequence[Call], deadline_s: float, begun: BegunBatch | None = None
     ) -> list[Reply]:
+        """A batch of one endpoint's, which counts for its health; `begun` is what of it is on the wire already."""
         started = self._clock()
         answers = await seat.endpoint.batch(calls, deadline_s=deadline_s, begun=begun)
         # One broken request breaks all of its calls alike: it counts as one error, not as hundreds.
         errors = [a for a in answers if isinstance(a, Transient)]
-        self._note(seat.health, calls[0].method if calls else "batch", started, errors[0] if errors else None)
+        self.note(seat.health, calls[0].method if calls else "batch", started, errors[0] if errors else None)
         return answers
 
-    def _note(self, health: EndpointHealth, method: str, started: float, error: ChainError | None) -> None:
+    def note(self, health: EndpointHealth, method: str, started: float, error: ChainError | None) -> None:
+        """Count a call that began at `started`, by `now`, for an endpoint's health."""
         now = self._clock()
         if self._observe is not None:
             self._observe(health.label, method, now - started, type(error).__name__ if error else "ok")
@@ -391,9 +355,3 @@ class RpcPool:
     def _bench(self, health: EndpointHealth, seconds: float, reason: str) -> None:
         health.benched_until = max(health.benched_until, self._clock() + seconds)
         health.bench_reason = reason
-
-
-def _rank(reply: Reply) -> int:
-    if not isinstance(reply, ChainError):
-        return 2
-    return 1 if isinstance(reply, Rejected) else 0

@@ -1,7 +1,7 @@
 """Building and signing the keeper's own transactions, with a recent blockhash that is always at hand.
 
-Layout, always: compute unit limit, compute unit price, then what the program is asked for; so what can fail by the
-program's doing comes last. The compute unit price differs between two attempts at one order,
+Layout, always: compute unit limit, compute unit price, then what the program is asked for, then the tip, if there is
+one; so nothing is paid that the program refuses. The compute unit price differs between two attempts at one order,
 so that two attempts never share a signature even on one blockhash.
 """
 
@@ -21,6 +21,7 @@ from solders.keypair import Keypair
 from solders.message import Message, MessageV0
 from solders.pubkey import Pubkey
 from solders.signature import Signature
+from solders.system_program import TransferParams, transfer
 from solders.transaction import VersionedTransaction
 
 from keeper.domain.errors import ChainError, Transient
@@ -40,6 +41,18 @@ class Budget:
 
     unit_limit: int
     unit_price_micro_lamports: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tip:
+    """What a transaction pays a sender for carrying it, if it succeeds: the last thing that it does."""
+
+    account: Pubkey
+    lamports: int
+
+    def instruction(self, payer: Pubkey) -> Instruction:
+        """The transfer."""
+        return transfer(TransferParams(from_pubkey=payer, to_pubkey=self.account, lamports=self.lamports))
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,9 +114,25 @@ class Metrics(ServiceMetrics):
             buckets=SLOT_BUCKETS,
             registry=self.registry,
         )
+        self.way_sends = counter(
+            "keeper_way_sends_total",
+            "Attempts handed to a way (an RPC endpoint or a sender), each time that they were.",
+            ["way"],
+        )
+        self.way_answers = counter(
+            "keeper_way_answers_total", "What a way said of the attempts that it was handed.", ["way", "answer"]
+        )
+        self.way_seconds = seconds("keeper_way_answer_seconds", "How long a way took to answer.", ["way"])
+        self.way_landed = counter(
+            "keeper_way_landed_total", "Attempts in a block that a way had carried, alone or beside others.", ["way"]
+        )
+        self.way_resting = gauge(
+            "keeper_way_resting", "1 while a sender is sent nothing, because it failed or asked for a pause.", ["way"]
+        )
         self.outflow = counter(
             "keeper_outflow_lamports_total",
-            "What left the keeper's key: the fees of what landed, and the rent of the positions that fills create.",
+            "What left the keeper's key: the fees of what landed, the tips for carrying it, and the rent of the "
+            "positions that fills create.",
             ["what"],
         )
         self.outflow_today = gauge(

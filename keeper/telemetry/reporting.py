@@ -26,6 +26,9 @@ from keeper.domain.reports import (
     OrderSettled,
     OrderTriggered,
     Report,
+    WayAnswered,
+    WayLanded,
+    WaySent,
 )
 from keeper.telemetry.logs import wants, write
 from keeper.telemetry.metrics import Metrics
@@ -38,7 +41,7 @@ class Telemetry:
         self.metrics = metrics
         # Found once: looking a labelled metric up takes longer than counting.
         self._states = {(k, s): metrics.states.labels(k, s) for k in AttemptKind for s in AttemptState}
-        self._fees, self._rents = (metrics.outflow.labels(what) for what in ("fee", "rent"))
+        self._fees, self._rents, self._tips = (metrics.outflow.labels(what) for what in ("fee", "rent", "tip"))
         self._settled = functools.cache(metrics.settled.labels)
         self._since_trigger = {s: metrics.since_trigger.labels(s) for s in AttemptState}
 
@@ -111,6 +114,7 @@ class Telemetry:
                 self._settled(report.kind, report.fate).inc()
                 self._fees.inc(report.fee_lamports)
                 self._rents.inc(report.rent_lamports)
+                self._tips.inc(report.tip_lamports or 0)
                 if report.error_name is not None:
                     m.failures.labels(report.error_name).inc()
                 _write("info", report.event, report)
@@ -126,6 +130,15 @@ class Telemetry:
             case GateChanged():
                 m.gate_open.set(1 if report.open else 0)
                 _write("info" if report.open else "warning", report.event, report)
+            case WaySent():
+                m.way_sends.labels(report.way).inc(report.attempts)
+            case WayAnswered():
+                m.way_answers.labels(report.way, report.answer).inc(report.attempts)
+                m.way_seconds.labels(report.way).observe(report.seconds)
+                _write("debug", report.event, report)
+            case WayLanded():
+                m.way_landed.labels(report.way).inc()
+                _write("debug", report.event, report)
             case Note():
                 _write(report.level, report.event, report, skip="level")
 

@@ -35,7 +35,7 @@ from keeper.domain.orders import (
 )
 from keeper.domain.prices import Crank
 from keeper.solana.client import AccountBytes, Blockhash, memcmp
-from keeper.solana.transactions import Budget, general_message
+from keeper.solana.transactions import Budget, Tip, general_message
 from keeper.venue.fates import crank_fate_of
 from keeper.venue.idl import discriminator
 from keeper.venue.program import CRANK, EXECUTE, RATCHET, Program
@@ -133,26 +133,35 @@ class Venue:
     # -- an action to a message
 
     def message(
-        self, kind: AttemptKind, order: Order, budget: Budget, blockhash: Blockhash, crank: Crank | None = None
+        self,
+        kind: AttemptKind,
+        order: Order,
+        budget: Budget,
+        blockhash: Blockhash,
+        crank: Crank | None = None,
+        tip: Tip | None = None,
     ) -> Built:
         """What fills the order (EXECUTE) or moves its stop (RATCHET), to be signed, and where the position will be.
-        With `crank`, its price is posted to the order's market first. Misconfigured when the IDL does not say how.
+        With `crank`, its price is posted to the order's market first; with `tip`, that is paid last. Misconfigured when
+        the IDL does not say how.
         """
-        template = self._templates[kind]
-        built = None if template is None or crank is not None else template.build(order, budget, blockhash)
+        template, more = self._templates[kind], crank is not None or tip is not None
+        built = None if template is None or more else template.build(order, budget, blockhash)
         if built is not None:
             return built
         position = self.position_of(order) if kind is _EXECUTE else None
-        wanted = self.instructions(kind, order, crank)
+        wanted = self.instructions(kind, order, crank, tip)
         return Built(general_message(self.keeper, budget, blockhash, *wanted), position)
 
-    def instructions(self, kind: AttemptKind, order: Order, crank: Crank | None = None) -> list[Instruction]:
-        """What the program is asked for alone, in order."""
-        asked = (self.program.execute if kind is _EXECUTE else self.program.ratchet)(order, self.keeper)
-        if crank is None:
-            return [asked]
-        assert self._authority is not None
-        return [self.program.crank(order.market, crank, self._authority), asked]
+    def instructions(
+        self, kind: AttemptKind, order: Order, crank: Crank | None = None, tip: Tip | None = None
+    ) -> list[Instruction]:
+        """What the program is asked for, and the tip, in order."""
+        asked = [(self.program.execute if kind is _EXECUTE else self.program.ratchet)(order, self.keeper)]
+        if crank is not None:
+            assert self._authority is not None
+            asked.insert(0, self.program.crank(order.market, crank, self._authority))
+        return asked if tip is None else [*asked, tip.instruction(self.keeper)]
 
     def position_of(self, order: Order) -> Pubkey | None:
         """Where the fill's position will be; None when the revision creates none."""

@@ -17,6 +17,7 @@ import anyio
 
 from keeper.domain.attempts import AttemptKind, AttemptState, Fate
 from keeper.domain.orders import OnchainStatus, Order, OrderState, OrderType, Side
+from keeper.domain.ways import Answer, WayRow
 from keeper.journal import (
     AddAttempt,
     AddPrepared,
@@ -33,6 +34,7 @@ from keeper.journal import (
     Source,
     UseBudget,
 )
+from keeper.journal.ops import NoteWays
 from keeper.journal.sqlite import schema
 from keeper.journal.sqlite.files import open_reader
 from tests.journal.journal_making import U64_MAX, key, make_attempt, make_order, make_prepared
@@ -95,9 +97,11 @@ async def _attempts(journal: Journal, order: Order, n: int) -> None:
     for number, (kind, state) in enumerate(plan, start=1):
         attempt = make_attempt(order.address, kind=kind, number=number, last_valid_block_height=1)
         if kind is AttemptKind.EXECUTE and number > 1:
-            posted = {"posted_from": key(), "posted_published_at": 1_700_000_098}
-            attempt = make_attempt(order.address, kind=kind, number=number, last_valid_block_height=1, **posted)
+            more = {"posted_from": key(), "posted_published_at": 1_700_000_098}
+            more |= {"tip_lamports": 200_000, "tip_account": key()}
+            attempt = make_attempt(order.address, kind=kind, number=number, last_valid_block_height=1, **more)
         await journal.commit(AddAttempt(attempt))
+        await journal.commit(NoteWays((WayRow(attempt.signature, "rpc", AT, 2, Answer.ACCEPTED, None, AT + 0.1),)))
         if state is not AttemptState.SIGNED:
             refused = state is AttemptState.FAILED
             fate, name = (Fate.CANNOT_PAY, "InsufficientCollateral") if refused else (None, None)

@@ -209,7 +209,29 @@ _VERSION_6: Final = (
     "ALTER TABLE attempts ADD COLUMN posted_published_at bigint",
 )
 
-MIGRATIONS: Final[tuple[tuple[int, tuple[str, ...]], ...]] = ((4, _VERSION_4), (5, _VERSION_5), (6, _VERSION_6))
+_VERSION_7: Final = (
+    "ALTER TABLE attempts ADD COLUMN tip_lamports bigint",
+    "ALTER TABLE attempts ADD COLUMN tip_account text",
+    """
+    CREATE TABLE attempt_ways (
+        signature text COLLATE "C" NOT NULL,
+        way text COLLATE "C" NOT NULL,
+        sent_at double precision NOT NULL,
+        sends bigint NOT NULL,
+        answer text CHECK (answer IN ('accepted', 'refused', 'unclear')),
+        detail text,
+        answered_at double precision,
+        PRIMARY KEY (signature, way)
+    )
+    """,
+)
+
+MIGRATIONS: Final[tuple[tuple[int, tuple[str, ...]], ...]] = (
+    (4, _VERSION_4),
+    (5, _VERSION_5),
+    (6, _VERSION_6),
+    (7, _VERSION_7),
+)
 """The version that a step leads to, and its statements."""
 
 VERSION: Final = MIGRATIONS[-1][0]

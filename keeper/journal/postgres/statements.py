@@ -32,12 +32,12 @@ Cursor: TypeAlias = psycopg.Cursor[tuple[Any, ...]]
 _REALS: Final = frozenset(
     {
         "triggered_at", "first_seen_at", "updated_at", "signed_at", "sent_at", "confirmed_at", "finalized_at",
-        "ended_at", "at",
+        "ended_at", "at", "answered_at",
     }
 )  # fmt: skip
 _INTEGERS: Final = U64_COLUMNS | {
     "order_type", "side", "leverage", "onchain_status", "expires_at", "version", "budget_used", "attempts_made",
-    "closed", "number", "unit_limit", "order_ref", "posted_published_at",
+    "closed", "number", "unit_limit", "order_ref", "posted_published_at", "sends",
 }  # fmt: skip
 _ORDERS: Final = f"SELECT {columns_sql(ORDER_COLUMNS)} FROM orders WHERE address = ANY (%s)"
 _LIVE: Final = f"SELECT order_address, signature FROM attempts WHERE {BLOCKING_SQL} AND order_address = ANY (%s)"
@@ -85,9 +85,9 @@ class PostgresWriting:
         """See Writing."""
         return self._conn.execute(postgres_sql(sql), args)
 
-    def insert(self, table: str, columns: tuple[str, ...], rows: Sequence[Values]) -> None:
+    def insert(self, table: str, columns: tuple[str, ...], rows: Sequence[Values], then: str = "") -> None:
         """See Writing."""
-        self._conn.execute(_insert_sql(table, columns), [list(column) for column in zip(*rows, strict=True)])
+        self._conn.execute(_insert_sql(table, columns, then), [list(column) for column in zip(*rows, strict=True)])
 
     def update(self, table: str, columns: tuple[str, ...], rows: Sequence[Values]) -> None:
         """See Writing."""
@@ -95,9 +95,9 @@ class PostgresWriting:
 
 
 @functools.cache
-def _insert_sql(table: str, columns: tuple[str, ...]) -> str:
+def _insert_sql(table: str, columns: tuple[str, ...], then: str) -> str:
     arrays = ", ".join(f"%s::{_type(table, column)}[]" for column in columns)
-    return f"INSERT INTO {table} ({columns_sql(columns)}) SELECT * FROM unnest({arrays})"
+    return f"INSERT INTO {table} ({columns_sql(columns)}) SELECT * FROM unnest({arrays}) {then}".rstrip()
 
 
 @functools.lru_cache(maxsize=1_024)

@@ -236,6 +236,26 @@ def _to_version_6(db: Database) -> None:
     db.execute("ALTER TABLE attempts ADD COLUMN posted_published_at INTEGER")
 
 
+def _to_version_7(db: Database) -> None:
+    """An attempt may pay a sender for carrying it; and by which ways each was sent."""
+    db.execute("ALTER TABLE attempts ADD COLUMN tip_lamports INTEGER")
+    db.execute("ALTER TABLE attempts ADD COLUMN tip_account TEXT")
+    db.execute(
+        """
+        CREATE TABLE attempt_ways (
+            signature TEXT NOT NULL,
+            way TEXT NOT NULL,
+            sent_at REAL NOT NULL,
+            sends INTEGER NOT NULL,
+            answer TEXT CHECK (answer IN ('accepted', 'refused', 'unclear')),
+            detail TEXT,
+            answered_at REAL,
+            PRIMARY KEY (signature, way)
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+
+
 def _make_anew(db: Database, table: str, words: Mapping[str, str], *, added: str) -> None:
     """Make a table, its indexes and its triggers anew, with other words in their SQL, because SQLite can't change a
     CHECK. `added` is what the rows that are there have in the column that comes last.
@@ -260,6 +280,7 @@ MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (
     _to_version_4,
     _to_version_5,
     _to_version_6,
+    _to_version_7,
 )
 """`MIGRATIONS[n]` takes a journal from version n to n + 1. It runs in a transaction and must not end it."""
 

@@ -111,13 +111,13 @@ class SqliteWriting:
         """See Writing."""
         return self._db.conn.execute(sql, args)
 
-    def insert(self, table: str, columns: tuple[str, ...], rows: Sequence[Values]) -> None:
+    def insert(self, table: str, columns: tuple[str, ...], rows: Sequence[Values], then: str = "") -> None:
         """See Writing."""
         if len(rows) == 1:
-            self.execute(_insert_sql(table, columns, 1), rows[0])
+            self.execute(_insert_sql(table, columns, 1, then), rows[0])
             return
         for chunk in _chunks(rows, len(columns)):
-            self.execute(_insert_sql(table, columns, len(chunk)), [value for row in chunk for value in row])
+            self.execute(_insert_sql(table, columns, len(chunk), then), [value for row in chunk for value in row])
 
     def update(self, table: str, columns: tuple[str, ...], rows: Sequence[Values]) -> None:
         """See Writing."""
@@ -141,9 +141,9 @@ def _chunks(rows: Sequence[Values], width: int) -> Iterator[Sequence[Values]]:
 
 
 @functools.cache
-def _insert_sql(table: str, columns: tuple[str, ...], count: int) -> str:
+def _insert_sql(table: str, columns: tuple[str, ...], count: int, then: str) -> str:
     row = f"({', '.join('?' * len(columns))})"
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * count)}"
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * count)} {then}".rstrip()
 
 
 @functools.lru_cache(maxsize=1_024)
