@@ -107,6 +107,8 @@ class Fate(enum.StrEnum):
     """The program refused it for a reason that will not go away by itself."""
     MISCONFIGURED = "misconfigured"
     """The IDL, the program id or an account is wrong: an operator has to look."""
+    DRAINS_KEY = "drains_key"
+    """A simulation says that it would take more from the keeper's key than it should: it is not sent."""
     NO_POSITION = "no_position"
     """Filled without a position: an alarm, not a success (promise 3)."""
     DRY_RUN = "dry_run"

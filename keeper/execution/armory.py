@@ -214,6 +214,7 @@ class Armory:
             and record.generation == job.generation
             and len(record.reasons) == 1
             and not record.tries.at_ceiling(self._orders.limits)
+            and not self._retries.drains
         ):
             return False
         if armed.flight is not None:  # its cost is set aside, and its number taken, since the restart

@@ -73,7 +73,7 @@ class Execution:
         tips = Tips(tipped, fees) if tipped else None
         keeps_s = executor_limits.keeps_s
         drafting = Drafting(venue, signer, authority, fees, tips=tips, keeps_s=keeps_s, dry_run=dry_run)
-        retries = Retries(client, venue, journal, orders, fees)
+        retries = Retries(client, venue, journal, orders, fees, tips, report, rent_lamports=rent_lamports)
         self.armory = armory = Armory(
             drafting=drafting,
             fees=fees,

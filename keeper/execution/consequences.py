@@ -146,6 +146,8 @@ def _words(
         return OrderState.OPEN, f"The last attempt failed with {name}; it is tried again."
     if step is Next.ACCOUNT_CHANGE:
         return OrderState.FAILED, f"The program refused the fill with {name}; {WAITS_FOR_ACCOUNT}."
+    if fate is Fate.DRAINS_KEY:
+        return OrderState.FAILED, f"It was not sent: {name}. An operator has to look."
     if used_up:
         return OrderState.FAILED, f"Its retry budget is used up; the last attempt failed with {name}."
     return OrderState.FAILED, f"The program refused the fill with {name}; an operator has to look."

@@ -24,10 +24,9 @@ from keeper.domain.prices import Crank, Price
 from keeper.execution.orders import Record
 from keeper.journal.ops import Disarm, Intend, Launched, Op
 from keeper.solana.client import Blockhash
-from keeper.solana.transactions import MOST_UNITS, Budget, Signer, Tip
+from keeper.solana.transactions import MOST_UNITS, SIGNATURE_FEE_LAMPORTS, Budget, Signer, Tip
 from keeper.venue.venue import Venue
 
-SIGNATURE_FEE_LAMPORTS: Final = 5_000
 MICRO: Final = 1_000_000
 
 # Finding a program address takes 1,500 units for each bump that it tries, and a fill finds two. Which order needs many

@@ -173,7 +173,7 @@ class Executor:
             return False
         for job in jobs:
             # One that failed is rehearsed first, and one that was tried much may have to wait.
-            if job.record.tries.failed or job.record.tries.at_ceiling(self._orders.limits):
+            if job.record.tries.failed or self._retries.drains or job.record.tries.at_ceiling(self._orders.limits):
                 return False
         try:
             blockhash = self._blockhashes.current()
@@ -228,8 +228,8 @@ class Executor:
         if blockhash is None:
             return
         jobs = [job for job in jobs if not self._retries.too_often(job)]
-        first = [job for job in jobs if not job.record.tries.failed]
-        if again := [job for job in jobs if job.record.tries.failed]:
+        first = [job for job in jobs if not (job.record.tries.failed or self._retries.drains)]
+        if again := [job for job in jobs if job.record.tries.failed or self._retries.drains]:
             # Beside the others: an order that never failed does not wait for what a node says of those that did.
             tg.start_soon(self._beside, self._retry, again)
         drafts, step = list[Draft](), self._limits.step

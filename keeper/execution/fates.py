@@ -50,6 +50,7 @@ POLICIES: Final[Mapping[Fate, Policy]] = {
     Fate.TRANSIENT: Policy(Next.BACK_OFF, costs_budget=True),
     Fate.REFUSED: Policy(Next.OPERATOR, costs_budget=True),
     Fate.MISCONFIGURED: Policy(Next.OPERATOR, costs_budget=True),
+    Fate.DRAINS_KEY: Policy(Next.OPERATOR, costs_budget=True),
     Fate.NO_POSITION: Policy(Next.OPERATOR, costs_budget=True),
     Fate.DRY_RUN: Policy(Next.NEXT_PRICE, costs_budget=False),
 }

@@ -19,9 +19,10 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from keeper.domain.attempts import Attempt
-from keeper.execution.drafting import MICRO, SIGNATURE_FEE_LAMPORTS
+from keeper.execution.drafting import MICRO
 from keeper.execution.gate import Gate
 from keeper.journal import Journal
+from keeper.solana.transactions import SIGNATURE_FEE_LAMPORTS
 
 DAILY_CAP: Final = "daily_cap"
 BALANCE: Final = "balance"

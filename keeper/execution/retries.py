@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import anyio
@@ -17,13 +17,16 @@ from anyio.abc import TaskGroup
 
 from keeper.domain.attempts import AttemptKind, Fate
 from keeper.domain.errors import BehindNode, ChainError, JournalError
-from keeper.domain.orders import Order, OrderState
+from keeper.domain.orders import Order, OrderState, OrderType
+from keeper.domain.prices import Crank
+from keeper.domain.reports import Note, Report
 from keeper.execution.consequences import following, ops_of, take_effect
-from keeper.execution.drafting import FeePolicy, Job
+from keeper.execution.drafting import FeePolicy, Job, Tips
 from keeper.execution.orders import Orders, Reason
 from keeper.journal import Journal
 from keeper.journal.ops import NoteOrder
 from keeper.solana.client import ChainClient
+from keeper.solana.transactions import Tip
 from keeper.venue.rehearsal import Rehearsed, rehearse
 from keeper.venue.venue import Venue
 
@@ -36,14 +39,35 @@ _AT_ONCE: Final = 64
 
 
 class Retries:
-    """Rehearses what failed before; learns from rehearsals how many compute units a kind of transaction uses."""
+    """Rehearses what failed before; learns from rehearsals how many compute units a kind of transaction uses.
 
-    def __init__(self, client: ChainClient, venue: Venue, journal: Journal, orders: Orders, fees: FeePolicy) -> None:
+    `rent_lamports` is a position's: what a fill may cost beside its fee and its `tips`.
+    """
+
+    def __init__(
+        self,
+        client: ChainClient,
+        venue: Venue,
+        journal: Journal,
+        orders: Orders,
+        fees: FeePolicy,
+        tips: Tips | None,
+        report: Callable[[Report], None],
+        *,
+        rent_lamports: int,
+    ) -> None:
         self._client = client
         self._venue = venue
         self._journal = journal
         self._orders = orders
         self._fees = fees
+        self._tips = tips
+        self._report = report
+        self._rent_lamports = rent_lamports
+        self.drains: set[tuple[AttemptKind, OrderType]] = set()
+        """The kinds that would take too much from the keeper's key, by their last rehearsal. While there is one,
+        everything is rehearsed before it is sent.
+        """
 
     def too_often(self, job: Job) -> bool:
         """Whether the order has had its attempts of the hour: then it rests until there is room for another."""
@@ -88,6 +112,7 @@ class Retries:
         kind = AttemptKind.EXECUTE if job.executes else AttemptKind.RATCHET
         found = await self._rehearsed(kind, job)
         failure = None if found is None else found.failure
+        self._look_for_drain(kind, job.order, found)
         if found is None or (failure is not None and not found.refused):
             return True
         if failure is None:
@@ -115,11 +140,12 @@ class Retries:
     async def _rehearsed(self, kind: AttemptKind, job: Job) -> Rehearsed | None:
         """What a node says of it now; None when none that has come so far answers in time."""
         as_of = max(job.price.slot, job.order.slot, job.record.tries.as_of)
-        pause_s = _FIRST_PAUSE_S
+        pause_s, tries = _FIRST_PAUSE_S, job.record.tries
+        tip = None if self._tips is None else self._tips.of(kind, job.order, tries.made + 1, tries.failed)
         with anyio.move_on_after(_WAIT_S), contextlib.suppress(ChainError):
             while True:
                 try:
-                    return await rehearse(self._client, self._venue, kind, job.order, as_of=as_of, crank=job.crank)
+                    return await self._rehearse(kind, job.order, as_of=as_of, crank=job.crank, tip=tip)
                 except BehindNode:
                     await anyio.sleep(pause_s)
                     pause_s *= 2
@@ -136,6 +162,33 @@ class Retries:
 
     async def _learn_units(self, kind: AttemptKind, order: Order) -> None:
         with contextlib.suppress(ChainError):
-            found = await rehearse(self._client, self._venue, kind, order)
+            found = await self._rehearse(kind, order)
+            self._look_for_drain(kind, order, found)
             if found.failure is None:
                 self._fees.learn_units(kind, order.order_type, found.units)
+
+    async def _rehearse(
+        self,
+        kind: AttemptKind,
+        order: Order,
+        *,
+        as_of: int | None = None,
+        crank: Crank | None = None,
+        tip: Tip | None = None,
+    ) -> Rehearsed:
+        rent = self._rent_lamports if kind is AttemptKind.EXECUTE else 0
+        return await rehearse(
+            self._client, self._venue, kind, order, as_of=as_of, crank=crank, tip=tip, may_cost_lamports=rent
+        )
+
+    def _look_for_drain(self, kind: AttemptKind, order: Order, found: Rehearsed | None) -> None:
+        """Remember, and report, a kind that would drain the key, until one of it is found that would not."""
+        if found is None or (found.failure is not None and found.failure.fate is not Fate.DRAINS_KEY):
+            return
+        which = kind, order.order_type
+        if found.failure is None:
+            self.drains.discard(which)
+        elif which not in self.drains:
+            self.drains.add(which)
+            detail = f"{kind} of a {order.order_type.word} order: {found.failure.detail}"
+            self._report(Note("rehearsal.drains_key", detail, level="error", order=order.address))

@@ -10,23 +10,26 @@ import base64
 import binascii
 import struct
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import msgspec
 from solana.rpc.commitment import Commitment, Confirmed, Finalized, Processed
-from solders.hash import Hash, ParseHashError
+from solders.hash import Hash
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from keeper.domain.base58 import base58
-from keeper.domain.errors import BehindNode, ChainError, MalformedReply, Transient
+from keeper.domain.errors import ChainError, MalformedReply, Transient
 from keeper.solana.account_stream import KeyedAccount
 from keeper.solana.consensus import Consensus
 from keeper.solana.pool import RpcPool
 from keeper.solana.rpc import Call, Reply
+from keeper.solana.shapes import context_slot, field, number, shape
+from keeper.solana.simulation import Simulation as Simulation
+from keeper.solana.simulation import simulation_in
 
 CommitmentWord = Literal["processed", "confirmed", "finalized"]
 PROCESSED: Final[Commitment] = Processed
@@ -77,16 +80,6 @@ class SignatureStatus(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Simulation:
-    """What a simulation said. `err` as in SignatureStatus; `units` are the compute units consumed."""
-
-    err: object
-    logs: tuple[str, ...]
-    units: int
-    slot: int
-
-
-@dataclass(frozen=True, slots=True)
 class LandedTransaction:
     """A transaction from the ledger: the fee that it paid, its logs and its error."""
 
@@ -110,30 +103,30 @@ class ChainClient:
 
     async def slot(self, commitment: Commitment = CONFIRMED) -> int:
         """The node's slot at a commitment."""
-        return _number(await self.pool.call("getSlot", {"commitment": commitment}))
+        return number(await self.pool.call("getSlot", {"commitment": commitment}))
 
     async def block_height_and_slot(self, commitment: Commitment = FINALIZED) -> tuple[int, int]:
         """Block height and slot at a commitment, from one node: `getEpochInfo` gives both together."""
         info = await self.pool.call("getEpochInfo", {"commitment": commitment})
-        return _number(_field(info, "blockHeight")), _number(_field(info, "absoluteSlot"))
+        return number(field(info, "blockHeight")), number(field(info, "absoluteSlot"))
 
     async def latest_blockhash(self) -> Blockhash:
         """A blockhash to sign with, and until when it can land."""
         answer = await self.pool.call("getLatestBlockhash", {"commitment": CONFIRMED})
-        value = _field(answer, "value")
-        blockhash = _field(value, "blockhash")
-        with _shape("a blockhash"):
+        value = field(answer, "value")
+        blockhash = field(value, "blockhash")
+        with shape("a blockhash"):
             Hash.from_string(blockhash)
-        return Blockhash(blockhash, _number(_field(value, "lastValidBlockHeight")), _context_slot(answer))
+        return Blockhash(blockhash, number(field(value, "lastValidBlockHeight")), context_slot(answer))
 
     async def balance(self, address: Pubkey, commitment: Commitment = CONFIRMED) -> int:
         """Lamports."""
         answer = await self.pool.call("getBalance", str(address), {"commitment": commitment})
-        return _number(_field(answer, "value"))
+        return number(field(answer, "value"))
 
     async def rent_exempt_minimum(self, size: int) -> int:
         """Lamports that an account of so many bytes must hold to stay."""
-        return _number(await self.pool.call("getMinimumBalanceForRentExemption", size))
+        return number(await self.pool.call("getMinimumBalanceForRentExemption", size))
 
     async def chain_time(self) -> tuple[int, int]:
         """The clock sysvar at processed: (slot, unix seconds). The program judges staleness and expiry by it."""
@@ -185,9 +178,9 @@ class ChainClient:
         """Every account of the program that passes the filters, with the context slot."""
         config = _filtered(filters, commitment)
         answer = await self.pool.call("getProgramAccounts", str(program_id), config, deadline_s=deadline_s)
-        slot = _context_slot(answer)
-        entries = _field(answer, "value")
-        with _shape("a list of accounts"):
+        slot = context_slot(answer)
+        entries = field(answer, "value")
+        with shape("a list of accounts"):
             return slot, [parse_account(Pubkey.from_string(e["pubkey"]), e["account"]) for e in entries]
 
     async def program_accounts_in_parts(
@@ -219,11 +212,11 @@ class ChainClient:
             try:
                 if isinstance(reply, ChainError):
                     raise reply
-                values = _field(reply, "value")
+                values = field(reply, "value")
                 if not isinstance(values, list) or len(values) != len(group):
                     raise MalformedReply("getSignatureStatuses answered another number of statuses")
                 parsed = [None if raw is None else _status(raw) for raw in values]
-                slots.append(_context_slot(reply))
+                slots.append(context_slot(reply))
                 found += parsed
             except ChainError as e:
                 found += [e] * len(group)
@@ -250,16 +243,7 @@ class ChainClient:
             replaceRecentBlockhash=replace_blockhash,
         )
         answer = await self.pool.call("simulateTransaction", base64.b64encode(wire).decode(), config)
-        value, slot = _field(answer, "value"), _context_slot(answer)
-        if min_context_slot is not None and slot < min_context_slot:
-            raise BehindNode(f"a node simulated as of slot {slot}, and was asked for {min_context_slot} or later")
-        with _shape("a simulation"):
-            return Simulation(
-                err=value["err"],
-                logs=tuple(str(line) for line in value.get("logs") or ()),
-                units=_number(value.get("unitsConsumed") or 0),
-                slot=slot,
-            )
+        return simulation_in(answer, min_context_slot)
 
     async def transactions(self, signatures: Sequence[Signature]) -> list[LandedTransaction | ChainError | None]:
         """Each landed transaction's fee and logs; None when the node does not have it (yet), an error when it could
@@ -281,8 +265,8 @@ class ChainClient:
     async def recent_priority_fees(self, writable: Sequence[Pubkey]) -> list[int]:
         """Per-slot minimum prices (micro-lamports a unit) that landed for these accounts: a floor, not a bid."""
         answer = await self.pool.call("getRecentPrioritizationFees", [str(a) for a in writable[:128]])
-        with _shape("a list of fees"):
-            return [_number(_field(entry, "prioritizationFee")) for entry in answer or ()]
+        with shape("a list of fees"):
+            return [number(field(entry, "prioritizationFee")) for entry in answer or ()]
 
 
 def landed_call(signature: str) -> Call:
@@ -297,11 +281,11 @@ def accounts_in(reply: Reply, addresses: Sequence[Pubkey]) -> tuple[int, list[Ac
     """
     if isinstance(reply, ChainError):
         raise reply
-    values = _field(reply, "value")
+    values = field(reply, "value")
     if not isinstance(values, list) or len(values) != len(addresses):
         raise MalformedReply("getMultipleAccounts answered another number of accounts")
     pairs = zip(addresses, values, strict=True)
-    return _context_slot(reply), [None if raw is None else parse_account(address, raw) for address, raw in pairs]
+    return context_slot(reply), [None if raw is None else parse_account(address, raw) for address, raw in pairs]
 
 
 def memcmp(offset: int, data: bytes) -> dict[str, Any]:
@@ -311,21 +295,21 @@ def memcmp(offset: int, data: bytes) -> dict[str, Any]:
 
 def parse_account(address: Pubkey, raw: Any) -> AccountBytes:
     """An account in the RPC's JSON shape with base64 data. MalformedReply when it is not one."""
-    with _shape("an account"):
+    with shape("an account"):
         text, encoding = raw["data"]
         if encoding != "base64":
             raise MalformedReply(f"an account came in {encoding}, not base64")
         return AccountBytes(
             address,
             Pubkey.from_string(raw["owner"]),
-            _number(raw["lamports"]),
+            number(raw["lamports"]),
             binascii.a2b_base64(text),
             bool(raw.get("executable", False)),
         )
 
 
 def _status(raw: Any) -> SignatureStatus:
-    slot, err = _number(_field(raw, "slot")), raw.get("err")
+    slot, err = number(field(raw, "slot")), raw.get("err")
     word = raw.get("confirmationStatus")
     if word not in ("processed", "confirmed", "finalized"):
         # Old nodes leave the word out; null confirmations meant rooted.
@@ -338,14 +322,14 @@ def _landed(reply: Reply) -> LandedTransaction | ChainError | None:
         return reply
     try:
         # A node that pruned the outcome says null for it.
-        meta = _field(reply, "meta") or {}
-        with _shape("a transaction"):
+        meta = field(reply, "meta") or {}
+        with shape("a transaction"):
             return LandedTransaction(
-                slot=_number(_field(reply, "slot")),
-                fee_lamports=_number(meta.get("fee") or 0),
+                slot=number(field(reply, "slot")),
+                fee_lamports=number(meta.get("fee") or 0),
                 logs=tuple(str(line) for line in meta.get("logMessages") or ()),
                 err=meta.get("err"),
-                units=_number(meta.get("computeUnitsConsumed") or 0),
+                units=number(meta.get("computeUnitsConsumed") or 0),
             )
     except ChainError as e:
         return e
@@ -354,10 +338,10 @@ def _landed(reply: Reply) -> LandedTransaction | ChainError | None:
 def _clock(reply: Reply) -> tuple[int, int]:
     if isinstance(reply, ChainError):
         raise reply
-    with _shape("the clock"):
-        account = parse_account(CLOCK_SYSVAR, _field(reply, "value")[0])
+    with shape("the clock"):
+        account = parse_account(CLOCK_SYSVAR, field(reply, "value")[0])
         _slot, _epoch_start, _epoch, _leader_epoch, unix_time = _CLOCK.unpack_from(account.data)
-        return _context_slot(reply), unix_time
+        return context_slot(reply), unix_time
 
 
 def _config(commitment: Commitment, min_context_slot: int | None, **more: Any) -> dict[str, Any]:
@@ -369,29 +353,3 @@ def _config(commitment: Commitment, min_context_slot: int | None, **more: Any) -
 
 def _filtered(filters: Sequence[Mapping[str, Any]], commitment: Commitment) -> dict[str, Any]:
     return {**_config(commitment, None, encoding="base64"), "withContext": True, "filters": filters}
-
-
-def _context_slot(answer: Any) -> int:
-    return _number(_field(_field(answer, "context"), "slot"))
-
-
-def _number(value: Any) -> int:
-    """An unsigned 64-bit integer, as every slot, height and balance is."""
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64:
-        return value
-    raise MalformedReply(f"a reply has {str(value)[:40]!r} where a number belongs")
-
-
-@contextmanager
-def _shape(what: str) -> Iterator[None]:
-    """Whatever is wrong with an answer's shape stays inside the call that it answers."""
-    try:
-        yield
-    except (AttributeError, LookupError, TypeError, ValueError, ParseHashError, struct.error) as e:
-        raise MalformedReply(f"{what} in an unknown shape ({type(e).__name__})") from None
-
-
-def _field(answer: Any, name: str) -> Any:
-    if not isinstance(answer, dict) or name not in answer:
-        raise MalformedReply(f"a reply lacks {name}")
-    return answer[name]

@@ -30,6 +30,8 @@ from keeper.solana.client import BLOCKHASH_BLOCKS, Blockhash, ChainClient
 
 MOST_UNITS: Final = 1_400_000
 """The most compute units that a transaction may ask for."""
+SIGNATURE_FEE_LAMPORTS: Final = 5_000
+"""What a transaction pays for each of its signatures."""
 _ASK_AGAIN_S: Final = 0.2
 _OLD_BLOCKS: Final = BLOCKHASH_BLOCKS // 2
 _REFRESH_BLOCKS: Final = BLOCKHASH_BLOCKS // 10

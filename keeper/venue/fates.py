@@ -50,6 +50,8 @@ _RUNTIME: Final[Mapping[str, Fate]] = {
     "BlockhashNotFound": Fate.TRANSIENT,
     # The keeper's own word for an attempt that can no longer land.
     "BlockhashExpired": Fate.TRANSIENT,
+    # And for what a simulation says would cost the key too much.
+    "KeyDrained": Fate.DRAINS_KEY,
     "ClusterMaintenance": Fate.TRANSIENT,
     "WouldExceedMaxBlockCostLimit": Fate.TRANSIENT,
     "WouldExceedMaxAccountCostLimit": Fate.TRANSIENT,

@@ -11,6 +11,7 @@ import pytest
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
+from keeper.domain.attempts import AttemptState
 from keeper.domain.orders import OrderState
 from keeper.solana.transactions import MOST_UNITS
 from tests.behaviours.edited_node import Call
@@ -133,3 +134,59 @@ async def test_a_rehearsal_asks_for_all_the_units_there_are(tmp_path: Path) -> N
             message = VersionedTransaction.from_bytes(base64.b64decode(call["params"][0])).message
             limit = bytes(message.instructions[0].data)
             assert limit == bytes([2]) + MOST_UNITS.to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("more_lamports", [1, 5_000_000_000])
+async def test_what_would_drain_the_key_is_not_sent_and_an_operator_looks(
+    stand: Stand, trader: Trader, market: Pubkey, more_lamports: int
+) -> None:
+    order, later = (stand.order(trader, market, stop) for stop in (95, 93))
+
+    def drain(call: Call, reply: dict[str, Any]) -> None:
+        if call["method"] == "simulateTransaction" and reply["result"]["value"]["err"] is None:
+            reply["result"]["value"]["accounts"][0]["lamports"] -= more_lamports
+
+    async with stand.keeper():
+        await stand.known(order, later)
+        await refused_once(stand, market, order)
+        attempts, had = len(stand.attempts(order)), stand.lamports
+        stand.nodes[0].edit = drain
+        stand.world.set_price(market, 94 * USDC)
+        row = await stand.reach(order, OrderState.FAILED)
+        assert "It was not sent: KeyDrained (it would take" in row.reason
+        assert row.reason.endswith("An operator has to look.")
+        assert len(stand.attempts(order)) == attempts
+        # What never failed is asked about first, too, from now on.
+        stand.world.set_price(market, 92 * USDC)
+        row = await stand.reach(later, OrderState.FAILED)
+        assert "KeyDrained" in row.reason
+        assert stand.attempts(later) == []
+        assert stand.lamports == had
+        metrics = (await stand.get("/metrics")).text
+        assert 'keeper_attempt_states_total{kind="execute",state="signed"} 1.0' in metrics
+
+
+async def test_when_the_first_fill_of_its_kind_is_found_to_drain_the_key_no_second_one_is_sent(
+    stand: Stand, trader: Trader, market: Pubkey
+) -> None:
+    """The first one is rehearsed beside its send, to learn what it uses."""
+    order, later = (stand.order(trader, market, stop) for stop in (95, 93))
+
+    def drain(call: Call, reply: dict[str, Any]) -> None:
+        if call["method"] == "simulateTransaction" and reply["result"]["value"]["err"] is None:
+            reply["result"]["value"]["accounts"][0]["lamports"] -= 1
+
+    async with stand.keeper():
+        await stand.known(order, later)
+        stand.nodes[0].edit = drain
+        asked = rehearsals(stand)
+        stand.bank.hold_transactions()
+        stand.world.set_price(market, 94 * USDC)
+        await until(lambda: rehearsals(stand) > asked)
+        await until(lambda: stand.attempt_state(order) is AttemptState.SENT)
+        stand.bank.release_transactions()
+        await stand.reach(order, OrderState.FILLED)
+        stand.world.set_price(market, 92 * USDC)
+        row = await stand.reach(later, OrderState.FAILED)
+        assert "KeyDrained" in row.reason
+        assert stand.attempts(later) == []

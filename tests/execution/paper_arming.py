@@ -51,7 +51,7 @@ class PaperArming:
         }
         self.armory = Armory(
             **parts,
-            retries=cast(Any, SimpleNamespace(learn_first=lambda attempts, tasks: None)),
+            retries=cast(Any, SimpleNamespace(learn_first=lambda attempts, tasks: None, drains=())),
             lander=cast(Any, life.hands),
             flights=life.flights,
             purse=purse,

@@ -63,7 +63,7 @@ async def test_nothing_is_signed_or_sent_once_the_loop_has_ended(*, ended: bool,
     executor = Executor(
         drafting=cast(Any, signing),
         armory=cast(Any, armory),
-        retries=cast(Any, None),
+        retries=cast(Any, SimpleNamespace(drains=())),
         blockhashes=cast(Any, SimpleNamespace(current=lambda: None)),
         journal=cast(Any, journal),
         lander=cast(Any, None),
