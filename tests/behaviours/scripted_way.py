@@ -43,6 +43,8 @@ class ScriptedWay:
 
     def __init__(self, bank: Bank, role: Role, *, token: tuple[str, str] | None = None) -> None:
         self.role = role
+        self.judges = True
+        """Whether it refuses what is no transaction, whatever its role."""
         self.late = asyncio.Event()
         self.wires: list[bytes] = []
         self.asked: list[tuple[str, dict[str, str], Any]] = []
@@ -104,6 +106,10 @@ class ScriptedWay:
         try:
             transaction = VersionedTransaction.from_bytes(wire)
         except ValueError:
+            if self.role is Role.SPEAKS_ELSE and not self.judges:
+                return answer(b"200 OK", b"text/html", b"<html>welcome</html>")
+            if self.role is Role.LIES and not self.judges:
+                return _result(call, "1" * 64)
             return _error(call, -32602, "failed to deserialize the transaction")
         self.on_calls([call])
         self.wires.append(wire)

@@ -7,6 +7,7 @@ from keeper.app.program import load_program
 from keeper.commands.asking import client_for
 from keeper.commands.checks import chain, machine
 from keeper.commands.checks.lines import Lines
+from keeper.commands.checks.senders import senders
 from keeper.config.settings import Settings
 from keeper.journal import home_of, refuse_anothers
 from keeper.venue.deployment import check_idl, check_program
@@ -32,6 +33,7 @@ async def look(settings: Settings) -> Lines:
     await chain.sockets(working, lines)
     async with client_for(working) as client:
         await chain.streams(client, settings, lines)
+        await senders(client, settings, lines)
         await chain.clock(client, lines)
         await chain.feeds(client, settings, lines)
         there = program is not None and await lines.holds(
