@@ -16,7 +16,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
-from keeper.domain.orders import OrderState, OrderType
+from keeper.domain.orders import OnchainStatus, OrderState, OrderType
 from keeper.journal.paging import cursor_of, order_sources, page_limit, read_cursor
 from keeper.journal.records import (
     ChangePage,
@@ -207,7 +207,8 @@ class Queries(WayQueries):
 
     def explained(self, addresses: Sequence[Pubkey]) -> dict[Pubkey, Fate]:
         """Of which of these orders one of the keeper's own executions tells how it ended: it landed, and its fate says
-        as what. An execution that was signed before the order was first seen is one at another that was at its address.
+        as what. An execution that was signed before the order was first seen was meant for another that was at its
+        address; it may have met this one all the same, and then the order's row was concluded from it.
         """
         ends = (Fate.EXECUTED.value, Fate.NO_POSITION.value, Fate.EXPIRED_ORDER.value)
         rows = self._all(
@@ -215,12 +216,17 @@ class Queries(WayQueries):
             "CROSS JOIN orders o ON o.address = a.order_address "
             "WHERE a.order_address IN (SELECT value FROM json_each(?)) "
             "AND a.kind = ? AND a.state IN (?, ?) AND a.fate IN (?, ?, ?) "
-            "AND a.signed_at >= o.first_seen_at",
+            "AND (a.signed_at >= o.first_seen_at OR a.position = o.position "
+            # Its account says that it is filled, and the keeper that it failed: that is the alarm.
+            "OR (a.fate = ? AND o.state = ? AND o.onchain_status = ?))",
             json_list(map(str, addresses)),
             AttemptKind.EXECUTE.value,
             AttemptState.CONFIRMED.value,
             AttemptState.FINALIZED.value,
             *ends,
+            Fate.NO_POSITION.value,
+            OrderState.FAILED.value,
+            OnchainStatus.FILLED.value,
         )
         return {Pubkey.from_string(address): Fate(fate) for address, fate in rows}
 

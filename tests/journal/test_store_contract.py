@@ -128,6 +128,29 @@ def test_where_a_posted_price_came_from_is_kept_with_the_attempt(opened: Opened,
     assert queries.attempts_of(order.address) == [ended, posts_none]
 
 
+@pytest.mark.parametrize("fate", [Fate.EXECUTED, Fate.NO_POSITION])
+def test_an_execution_that_met_an_order_made_again_explains_its_end(opened: Opened, fate: Fate) -> None:
+    """Its bytes name an address. Signed for the order before, it may fill the one that is there by then."""
+    store, queries = opened
+    position = make_order().address
+    before = make_order(slot=100)
+    attempt = make_attempt(before.address, position=position)
+    again = before._replace(created_at=before.created_at + 9, slot=109)
+    filled = again._replace(status=OnchainStatus.FILLED, slot=110)
+    assert refused(store, (Intend(before, attempt, "Now.", 1.5, OrderState.EXECUTING),)) == [None]
+    landed = MoveAttempt(attempt.signature, AttemptState.CONFIRMED, fate=fate)
+    met = (
+        NoteState(before.address, OrderState.FILLED, "By this keeper.", slot=110, position=position)
+        if fate is Fate.EXECUTED
+        else NoteState(before.address, OrderState.FAILED, "It has no position.", slot=110)
+    )
+    assert refused(store, (NoteOrder(again),)) == [None]
+    assert refused(store, (landed,)) == [None]
+    assert queries.explained([before.address]) == {}, "as far as is known, it filled the one before"
+    assert refused(store, (NoteOrder(filled), met)) == [None]
+    assert queries.explained([before.address]) == {before.address: fate}
+
+
 def test_an_armed_attempt_is_the_orders_one_live_attempt_and_none_of_its_history(opened: Opened) -> None:
     store, queries = opened
     order = make_order()
