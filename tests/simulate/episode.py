@@ -25,6 +25,8 @@ from tests.simulate.users import Users
 
 CONVERGE_WITHIN_S: Final = 150.0
 _LOOK_EVERY_S: Final = 1.0
+_SENT_WITHIN_S: Final = 8.0
+"""In calm, what could land and has not is sent every two seconds; a node takes its time, too."""
 RETRY_BUDGET: Final = 5
 _LOOKS: Final = 2
 """So many looks in a row have to find everything in its place."""
@@ -49,6 +51,7 @@ class Episode:
         self._scenario = scenario
         self.outcome = Outcome()
         self._wrong_inside: list[str] = []
+        self._calm_since = 0.0
 
     def play(self) -> Outcome:
         """Play it, and judge it."""
@@ -101,7 +104,7 @@ class Episode:
         stage.calm()
         stage.world.deposit(stage.ground.users[Purse.LATER], COLLATERAL_1E6)
         stage.set_price(self._scenario.final_price_1e6)
-        begun = stage.loop.time()
+        begun = self._calm_since = stage.loop.time()
         findings = Findings(unsettled=["the keeper did not become ready"])
         settled = 0
         while settled < _LOOKS and not self._broken(findings):
@@ -157,7 +160,19 @@ class Episode:
             self._look_at_bare(address, reader, findings)
         if self._scenario.cap_lamports:
             self._look_at_cap(findings)
+        self._look_at_sends(reader, findings)
         return findings
+
+    def _look_at_sends(self, reader: Queries, findings: Findings) -> None:
+        """What may have got lost is sent again, as long as it could land."""
+        stage = self.stage
+        tip, now, since = stage.bank.chain.tip, stage.loop.time(), max(self._calm_since, stage.ready_since)
+        for attempt in reader.open_attempts():
+            if not attempt.state.in_flight or tip.height > attempt.last_valid_block_height:
+                continue
+            last = max(since, stage.judge.last_sent.get(str(attempt.signature), 0.0))
+            if stage.bank.history.get(attempt.signature) is None and now - last > _SENT_WITHIN_S:
+                findings.broken.append(f"{attempt.signature} could land, and was not sent again")
 
     def _look_at_cap(self, findings: Findings) -> None:
         """What the day's cap holds up waits for another day; and no more than it says has left the key."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 import anyio
 
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState
+from keeper.domain.orders import OrderState
 from keeper.execution.armory import reading_of
 from keeper.journal import Queries
 from keeper.journal.records import PreparedKind
@@ -39,6 +40,8 @@ class Judge(Witness):
         self.clock_steps = False
         self._jumps: list[tuple[float, float]] = []
         self._newest_told = 0
+        self.last_sent: dict[str, float] = {}
+        """By signature, when it left the last time, by the loop's time."""
 
     def clock_jumped(self, seconds: float) -> None:
         """The chain's clock runs ahead by so much, from now on."""
@@ -51,8 +54,10 @@ class Judge(Witness):
     def sent(self, label: str, calls: Sequence[dict[str, Any]], journal: Queries, disk: Disk) -> None:
         """A request with transactions in it leaves."""
         self.journal = journal
-        before = self.newest
+        before, told = self.newest, len(self.sends)
         self.on_calls(label, calls)
+        for send in self.sends[told:]:
+            self.last_sent[send["signature"]] = anyio.current_time()
         first = self.newest
         if first is None or first is before:
             return
@@ -75,6 +80,9 @@ class Judge(Witness):
             for prepared in journal.prepared_of(first.order):
                 if prepared.kind is PreparedKind.CANCEL and prepared.signature is not None:
                     self._against_cancel(first, attempt, journal.attempt(prepared.signature))
+        row = journal.order(first.order)
+        if row is not None and row.state is OrderState.FAILED and first.kind is AttemptKind.EXECUTE:
+            self.violations.append(f"{first.signature} was sent for order {first.order}, which had failed for good")
         if order is not None and first.kind is AttemptKind.EXECUTE:
             age_s: float = self._world.bank.chain.tip.time - self._world.market_state(order.market).last_oracle_update_s
             age_s -= sum(by_s for at_s, by_s in self._jumps if anyio.current_time() - at_s < _TOLD_WITHIN_S)

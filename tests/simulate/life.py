@@ -190,6 +190,11 @@ class Lives:
         life = self.life
         return life if life is not None and life.ready and not life.dead else None
 
+    @property
+    def power_cuts(self) -> int:
+        """How often the power has gone so far."""
+        return self.counts["power ready"] + self.counts["power starting"]
+
     async def run(self) -> None:
         """One life after the other."""
         while True:

@@ -55,6 +55,10 @@ class Stage:
         self.lives.on_ready = self._keeper_is_ready
         self.since_slot = 0
         """The chain's slot when the present life began."""
+        self.calm_from = 0.0
+        """Until then things break, by the loop's time."""
+        self.ready_since = 0.0
+        """When the present life was ready, by the loop's time."""
         self.judge = Judge(self.world)
         self.network.on_blockhash = self.judge.blockhash_told
         self.judge.clock_steps = scenario.has(Act.STEP_CLOCK)
@@ -77,7 +81,7 @@ class Stage:
     def storm(self) -> None:
         """From now until the scenario's end things break on the network."""
         scenario = self.scenario
-        ends = self.loop.time() + scenario.seconds
+        ends = self.calm_from = self.loop.time() + scenario.seconds
         for i, node in enumerate(self.nodes):
             node.faults = Storm(
                 f"{scenario.seed}/storm/{i}", scenario.storms[i], until=ends, longest_s=scenario.longest_fault_s
@@ -151,7 +155,7 @@ class Stage:
                 self._fork_to = (tip.parent, self.forks_after_fill.pop(0))
 
     def _keeper_is_ready(self) -> None:
-        self.since_slot = self.bank.chain.tip.slot
+        self.since_slot, self.ready_since = self.bank.chain.tip.slot, self.loop.time()
 
     # -- what leaves the keeper
 

@@ -15,6 +15,12 @@ from tests.simulate.scenario import START_1E6, Deed, OrderPlan
 from tests.simulate.stage import Stage
 from tests.support.world import Refused, Trader
 
+_CANCEL_ASKS: Final = 8
+"""Who wants out asks for longer."""
+_KILLED_AFTER_CANCEL: Final = 0.5
+"""So often a cancel that the keeper took gets lost, it is killed, and the price comes: its next life has to know
+that it may still land.
+"""
 _ASKS: Final = 3
 """A client that hears nothing asks again so often, with the same key."""
 
@@ -127,16 +133,16 @@ class Users:
 
     async def _prepare(self, number: int, body: dict[str, Any]) -> Any:
         """What the API prepared; asked for again, maybe of the keeper's next life, until there is an answer. One key
-        never gives two orders of which both could land.
+        never gives two orders of which both could land, unless the power went: what is only prepared is not synced.
         """
         found: Any = None
-        chain = self._stage.bank.chain
+        chain, lives, cuts = self._stage.bank.chain, self._stage.lives, self._stage.lives.power_cuts
         for i in range(_ASKS):
             if i:
                 await anyio.sleep(self._stage.dice.uniform(0.1, 3.0))
             given = await self._stage.ask_api(f"order {number}", "/v1/orders", body, idempotency_key=f"order-{number}")
             both = given is not None and found is not None and given["order"] != found["order"]
-            if both and chain.tip.height <= found["last_valid_block_height"]:
+            if both and chain.tip.height <= found["last_valid_block_height"] and lives.power_cuts == cuts:
                 self._stage.judge.violations.append(f"one key gave two orders: {found['order']}, {given['order']}")
             found = given or found
             if found is not None and self._stage.dice.random() < 0.7:
@@ -145,9 +151,21 @@ class Users:
 
     async def _cancel_by_api(self, placed: Placed) -> None:
         about = f"cancel of order {placed.number}"
-        prepared = await self._stage.ask_api(about, f"/v1/orders/{placed.address}/cancel", {})
-        if prepared is not None:
-            await self._sign(about, prepared, placed.user)
+        stage = self._stage
+        prepared = None
+        for i in range(_CANCEL_ASKS):
+            if prepared is None:
+                await anyio.sleep(stage.dice.uniform(0.5, 2.0) if i else 0.0)
+                prepared = await stage.ask_api(about, f"/v1/orders/{placed.address}/cancel", {})
+        crashes = stage.dice.random() < _KILLED_AFTER_CANCEL and stage.loop.time() < stage.calm_from
+        if crashes:
+            stage.bank.lose_transactions(len(stage.nodes))
+        if prepared is None or not await self._sign(about, prepared, placed.user) or not crashes:
+            return
+        stage.trace.note("user", f"{about} is taken, and gets lost with the keeper")
+        stage.lives.kill_in(stage.dice.choice((1, 10, 100, 300)), power_cut=False)
+        await anyio.sleep(stage.dice.uniform(0.05, 1.0))
+        stage.set_price(_trigger_1e6(placed.plan))
 
     async def _sign(self, about: str, prepared: dict[str, Any], user: Trader) -> bool:
         """Sign what was prepared, after a moment, and send it back; whether it was accepted."""
