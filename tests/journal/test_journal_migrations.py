@@ -116,6 +116,7 @@ def test_a_cancel_from_before_version_5_cancels_its_order(version: int, tmp_path
     assert all(row.cancels == ((row.order,) if row.kind is PreparedKind.CANCEL else ()) for row in rows)
 
 
+@pytest.mark.file_journal
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_a_keeper_starts_on_a_journal_of_each_version(version: int, tmp_path: Path) -> None:
     """What was open in it is looked up; every order that it held can be asked for, and nothing of it is live."""
@@ -165,6 +166,7 @@ def test_a_kill_in_the_middle_of_a_migration_leaves_the_older_version_whole(vers
     assert read(path) == expected(version)
 
 
+@pytest.mark.file_journal
 async def test_a_journal_of_a_newer_keeper_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     path = restored(schema.VERSION, tmp_path / "journal.sqlite")
     with closing(sqlite3.connect(path)) as conn:
