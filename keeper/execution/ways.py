@@ -4,7 +4,9 @@ Nothing here decides. A sender is handed bytes that the journal holds, after the
 that hangs, lies, refuses or speaks something else is late for itself alone. What comes of an attempt is only ever what
 the chain says (`keeper.execution.lander`).
 
-The ledger is for people. It is gathered in memory and written twice a second, so a crash takes half a second of it.
+The ledger is for people. It is gathered in memory, written twice a second, and half a second later than it happened:
+what was armed is told to the journal after its send, and of what is armed the journal keeps no sends. A crash takes a
+second of it.
 """
 
 from __future__ import annotations
@@ -71,12 +73,14 @@ class Ways:
         self._report = report
         self._queues = [_Queue(sender) for sender in senders]
         self._unsaved: dict[tuple[Signature, str], WayRow] = {}
+        self._saving: dict[tuple[Signature, str], WayRow] = {}
+        """What was unsaved at the last look, and is to be written now."""
         self._carried: dict[Signature, tuple[Flight, set[str]]] = {}
         """By attempt that was not seen in a block yet: which ways have carried it."""
         self._faults: dict[str, str] = {}
 
     def __repr__(self) -> str:
-        return f"Ways({', '.join(map(repr, self.senders))}, {len(self._unsaved)} to be written)"
+        return f"Ways({', '.join(map(repr, self.senders))}, {len(self._unsaved) + len(self._saving)} to be written)"
 
     def carry(self, flights: Sequence[Flight], sending: Broadcast) -> Broadcast:
         """These attempts are on their way to the nodes: hand them to the senders too, and hear what all say."""
@@ -101,6 +105,7 @@ class Ways:
                     await self._save()
         finally:
             with anyio.CancelScope(shield=True):
+                await self._save()
                 await self._save()
                 for sender in self.senders:
                     await sender.aclose()
@@ -167,19 +172,22 @@ class Ways:
             del self._carried[signature]
 
     async def _save(self) -> None:
-        """Write what was gathered. What the journal does not take now is offered again."""
-        while self._unsaved:
-            rows = [self._unsaved.pop(key) for key in list(islice(self._unsaved, _ROWS_AT_ONCE))]
+        """Write what was gathered before the last time. What the journal does not take now is offered again."""
+        while self._saving:
+            keys = list(islice(self._saving, _ROWS_AT_ONCE))
             try:
-                await self._journal.write(NoteWays(tuple(rows)))
+                await self._journal.write(NoteWays(tuple(self._saving[key] for key in keys)))
             except JournalError as e:
-                later, self._unsaved = self._unsaved, {}
-                for row in (*rows, *later.values()):
-                    self._note(row)
-                for key in list(islice(self._unsaved, max(0, len(self._unsaved) - _MOST_UNSAVED))):
-                    del self._unsaved[key]
                 self._report(Note("ways.ledger", str(e), level="debug"))
-                return
+                break
+            for key in keys:
+                del self._saving[key]
+        later, self._unsaved = self._unsaved, {}
+        for key, row in later.items():
+            known = self._saving.get(key)
+            self._saving[key] = row if known is None else known.and_then(row)
+        for key in list(islice(self._saving, max(0, len(self._saving) - _MOST_UNSAVED))):
+            del self._saving[key]
 
 
 def answer_of(reply: Reply) -> Answer:

@@ -289,6 +289,7 @@ class AttemptView(Answer, frozen=True, kw_only=True):
     confirmed_at: float | None
     finalized_at: float | None
     fee_lamports: int | None
+    tip_lamports: Annotated[int | None, Meta(description="What it pays a sender if it lands without an error.")]
 
 
 class OrderView(OrderSummary, frozen=True, kw_only=True):

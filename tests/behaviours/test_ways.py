@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -237,6 +237,28 @@ async def test_each_provider_carries_what_pays_it_and_nothing_else(tmp_path: Pat
             assert str(attempt.tip_account) in tip_accounts(stand, by)
             assert ways[by].sends_of(attempt.signature) >= 1
             assert ways[other].sends_of(attempt.signature) == 0
+
+
+async def test_after_a_restart_the_same_bytes_go_the_same_ways(tmp_path: Path) -> None:
+    async with opened(tmp_path, {"fast": Role.LIES}) as (stand, ways):
+        market = stand.world.market()
+        order = stand.order(stand.world.trader(), market)
+        with ExitStack() as until_the_end:
+            async with stand.keeper():
+                await stand.known(order)
+                until_the_end.enter_context(stand.held())
+                stand.world.set_price(market, 94 * USDC)
+                await until(lambda: ways["fast"].wires)
+                (attempt,) = stand.attempts(order)
+                await until(lambda: ledger(stand, attempt).get("fast"))
+            known = ledger(stand, attempt)["fast"]
+            assert known.answer is Answer.ACCEPTED
+            ways["fast"].role = Role.LANDS
+            async with stand.keeper():
+                await until(lambda: stand.bank.history.get(attempt.signature))
+                await until(lambda: ledger(stand, attempt)["fast"].sends > known.sends)
+            assert ledger(stand, attempt)["fast"].sent_at == known.sent_at
+        assert set(ways["fast"].wires) == {attempt.wire}
 
 
 async def test_what_the_program_refuses_pays_no_tip(tmp_path: Path) -> None:

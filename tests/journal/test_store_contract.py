@@ -12,6 +12,7 @@ from solders.pubkey import Pubkey
 from keeper.domain.attempts import AttemptKind, AttemptState, Fate
 from keeper.domain.errors import DuplicateAttempt, JournalError
 from keeper.domain.orders import OnchainStatus, OrderState
+from keeper.domain.ways import Answer, WayRow
 from keeper.journal import (
     AddAttempt,
     AddPrepared,
@@ -27,7 +28,7 @@ from keeper.journal import (
     UseBudget,
     home_of,
 )
-from keeper.journal.ops import Disarm, Intend, Launched, Op, TooLate
+from keeper.journal.ops import Disarm, Intend, Launched, NoteWays, Op, TooLate
 from keeper.journal.store import Store
 from tests.journal.journal_making import make_attempt, make_order, make_prepared
 
@@ -312,6 +313,33 @@ def test_what_an_own_attempt_explains(opened: Opened) -> None:
     executed = orders[Fate.EXECUTED]
     refused(store, (NoteOrder(executed._replace(created_at=2_000, slot=executed.slot + 1)),))
     assert executed.address not in queries.explained(addresses), "that was another order"
+
+
+def test_the_sends_of_an_attempt_add_up_by_way_and_go_with_it(opened: Opened) -> None:
+    store, queries = opened
+    order, other = make_order(), make_order()
+    sent = make_attempt(order.address, tip_lamports=2**63 + 1, tip_account=make_order().address, signed_at=1.0)
+    armed, unknown = make_attempt(other.address, state=AttemptState.ARMED), make_attempt(other.address)
+    refused(store, (NoteOrder(order, at=1.0), NoteOrder(other), AddAttempt(sent), AddAttempt(armed)))
+    assert queries.attempt(sent.signature) == sent
+    first, second = (WayRow(sent.signature, way, 10.0, 1) for way in ("rpc", "fast"))
+    news = first._replace(sent_at=11.0, sends=2, answer=Answer.REFUSED, detail="no", answered_at=11.5)
+    ignored = [WayRow(attempt.signature, "rpc", 10.0, 1) for attempt in (armed, unknown)]
+    assert refused(store, (NoteWays((first, *ignored)),), (NoteWays((second,)),)) == [None, None]
+    assert queries.ways_of([sent.signature, armed.signature]) == {sent.signature: [second, first]}
+    # Once more in one group, and with an answer that none that is missing takes back.
+    assert refused(store, (NoteWays((news,)),), (NoteWays((first._replace(sent_at=12.0),)),)) == [None, None]
+    told = news._replace(sent_at=10.0, sends=4)
+    assert queries.ways_of([sent.signature]) == {sent.signature: [second, told]}
+    accepted = news._replace(sends=0, answer=Answer.ACCEPTED, detail=None, answered_at=13.0)
+    assert refused(store, (NoteWays((accepted,)),)) == [None]
+    assert queries.ways_of([sent.signature])[sent.signature][1] == accepted._replace(sent_at=10.0, sends=4)
+    end = MoveAttempt(sent.signature, AttemptState.FAILED, fate=Fate.REFUSED)
+    refused(store, (end,), (NoteState(order.address, OrderState.FAILED, "It failed."),))
+    while not store.prune(Retention(history_days=1), 1e9).done:
+        pass
+    assert queries.attempt(sent.signature) is None
+    assert queries.ways_of([sent.signature]) == {}
 
 
 def test_what_is_old_and_over_is_removed(opened: Opened) -> None:

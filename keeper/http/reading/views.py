@@ -106,4 +106,5 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         confirmed_at=attempt.confirmed_at,
         finalized_at=attempt.finalized_at,
         fee_lamports=attempt.fee_lamports,
+        tip_lamports=attempt.tip_lamports,
     )
