@@ -9,7 +9,7 @@ RUN apt-get update && apt-get install --yes --no-install-recommends binutils && 
 # First what changes rarely: the pinned dependencies are a layer of their own.
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 RUN python -m venv /opt/keeper \
- && python -c "import tomllib; print('\n'.join(tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']))" > dependencies.txt \
+ && python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print('\n'.join(p['dependencies'] + p['optional-dependencies']['postgres']))" > dependencies.txt \
  && /opt/keeper/bin/pip install --constraint constraints.txt --requirement dependencies.txt \
  # Debug information is a fifth of it all. Not later: the reference program is a .so too, for another machine.
  && find /opt/keeper -name '*.so' -exec strip --strip-unneeded {} +

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml  # type: ignore[import-untyped]  # schemathesis brings it
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -50,6 +51,30 @@ def test_compose_mounts_what_there_is_and_restarts_a_stuck_keeper() -> None:
     assert len(published) == 4
     assert all(port.startswith("127.0.0.1:") for port in published)
     assert "keeper:8080" in (ROOT / "config/prometheus/prometheus.yml").read_text()
+
+
+def test_the_second_keeper_on_postgresql_is_the_first_but_for_its_name_and_port() -> None:
+    one = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["keeper"]
+    scale = yaml.safe_load((ROOT / "compose.scale.yaml").read_text())["services"]
+    first = {**one, **scale["keeper"], "environment": {**one["environment"], **scale["keeper"]["environment"]}}
+    second = scale["keeper-b"]
+    assert first["environment"].pop("KEEPER_CLUSTER__NAME") != second["environment"].pop("KEEPER_CLUSTER__NAME")
+    assert first["environment"]["KEEPER_JOURNAL__URL"].endswith("@postgres/keeper"), "or each had a journal of its own"
+    assert not {*first.pop("ports")} & {*second.pop("ports")}
+    # The first one builds the image, and has the volume, which nothing is written to any more.
+    assert first.pop("volumes") == ["journal:/var/lib/keeper"]
+    del first["build"]
+    assert [*first.pop("tmpfs"), "/var/lib/keeper:size=16m,mode=0700,uid=10001"] == second.pop("tmpfs")
+    assert first == second
+
+
+def test_the_image_has_what_a_journal_in_postgresql_needs() -> None:
+    """By the very command that the Dockerfile and `.ci/package` share."""
+    listing = next(line for line in DOCKERFILE.splitlines() if "tomllib" in line).partition('"')[2].rpartition('"')[0]
+    assert listing in (ROOT / ".ci" / "package").read_text()
+    said = subprocess.run([sys.executable, "-c", listing], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "psycopg[binary]" in said.stdout
+    assert "pytest" not in said.stdout
 
 
 HADOLINT = shutil.which("hadolint") or shutil.which("hadolint", path=str(Path(sys.executable).parent))
