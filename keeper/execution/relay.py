@@ -186,12 +186,13 @@ def _came_to_nothing(
 def _stands(verdict: Verdict, order: Order, reason: str, orders: Orders) -> None:
     """It exists, so this was a cancel that failed, or somebody landed the order by another way."""
     address = order.address
-    verdict.ops += conclusion(address, order, first_state(order.status), reason)
-    if not order.pending:
-        verdict.ended[address] = order.slot
-        return
     # The book must not go on with an older reading: what is noted by that is older news to the journal, and ignored.
     verdict.news.append(OrderSeen(order))
+    if not order.pending:
+        # How it ended is told by the execution that filled it, alarm and all, or else read by `Endings`.
+        verdict.ops.append(NoteOrder(order))
+        return
+    verdict.ops += conclusion(address, order, first_state(order.status), reason)
     # What the cancel was laid over holds again.
     if orders.executing(address):
         verdict.ops.append(NoteState(address, OrderState.EXECUTING, "An attempt at it is on its way."))

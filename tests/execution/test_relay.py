@@ -14,7 +14,8 @@ from solders.signature import Signature
 
 from keeper.domain.attempts import AttemptKind, AttemptState
 from keeper.domain.errors import DryRun, JournalError
-from keeper.domain.orders import Order, OrderState
+from keeper.domain.events import OrderSeen
+from keeper.domain.orders import OnchainStatus, Order, OrderState
 from keeper.domain.reports import Report
 from keeper.execution.flights import Flight
 from keeper.execution.orders import Orders, Reason
@@ -26,6 +27,7 @@ from keeper.journal import (
     Journal,
     JournalConflict,
     NoteOrder,
+    NoteState,
     PreparedStatus,
     Queries,
     SetMeta,
@@ -231,3 +233,18 @@ async def test_a_cancel_that_comes_to_nothing_leaves_what_holds_of_its_order(
     row = await desk.journal.order(desk.order.address)
     assert row is not None
     assert row.state is then
+
+
+async def test_a_cancel_that_comes_too_late_leaves_the_alarm_of_the_fill(desk: Desk) -> None:
+    """The fill's own attempt told how the order ended. That its position is missing was told anew as a plain fill."""
+    await desk.relay.submit(desk.cancel, signed(1))
+    filled = desk.order._replace(status=OnchainStatus.FILLED, slot=desk.order.slot + 1)
+    alarm = NoteState(filled.address, OrderState.FAILED, "It has no position.", slot=filled.slot, reopen=True)
+    await desk.journal.commit(NoteOrder(filled), alarm)
+    verdict = Verdict.of(desk.hands.tracked[0])
+    expired(verdict, lambda _: filled, filled.slot + 1, desk.orders)
+    await desk.journal.commit(*verdict.ops)
+    row = await desk.journal.order(filled.address)
+    assert row is not None
+    assert (row.state, row.reason) == (OrderState.FAILED, "It has no position.")
+    assert [event.order for event in verdict.news if isinstance(event, OrderSeen)] == [filled], "Endings hears of it"
