@@ -18,22 +18,8 @@ from solders.signature import Signature
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import OnchainStatus, OrderState, OrderType
 from keeper.journal.paging import cursor_of, order_sources, page_limit, read_cursor
-from keeper.journal.records import (
-    ChangePage,
-    ChangeRow,
-    FailureRow,
-    OrderRow,
-    Page,
-    PreparedRow,
-)
-from keeper.journal.rows import (
-    ATTEMPTS,
-    CHANGES,
-    ORDER_COLUMNS,
-    PREPARED,
-    order_row,
-    prepared_row,
-)
+from keeper.journal.records import ChangePage, ChangeRow, FailureRow, OrderRow, Page, PreparedRow
+from keeper.journal.rows import ATTEMPTS, CHANGES, ORDER_COLUMNS, PREPARED, order_row, prepared_row
 from keeper.journal.sql import BLOCKING_SQL, FOLLOWED_SQL, TRIED_SQL, Connection, columns_sql, json_list
 from keeper.journal.ways import WayQueries
 
