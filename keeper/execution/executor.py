@@ -66,13 +66,11 @@ class Executor:
         self._retries = retries
         self._blockhashes = blockhashes
         self._journal, self._writer = journal, journal.writer
-        self._lander = lander
-        self._flights = flights
+        self._lander, self._flights = lander, flights
         self._orders = orders
         self._purse = purse
-        self._gate = gate
+        self._gate, self._limits = gate, limits
         self._report = report
-        self._limits = limits
         self._dry_run, self._jobs = dry_run, Jobs()
         self._to_launch: list[Job] = []  # at orders of which an attempt is armed, until `go`
         self._wake = anyio.Event()
@@ -268,8 +266,10 @@ class Executor:
         flights = await self._journaled(drafts)
         point("journaled")
         for start in range(0, len(flights), self._limits.one_send):
-            await self._sends.acquire()
             some = flights[start : start + self._limits.one_send]
+            if self._sends.value == 0:
+                self._lander.wait(some)
+            await self._sends.acquire()
             tg.start_soon(self._launch, some, self._lander.begin(some))
         for start in range(0, len(flights), self._limits.step):
             await anyio.lowlevel.checkpoint()  # the bytes go first, the log's lines after

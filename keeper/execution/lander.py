@@ -131,6 +131,11 @@ class Lander:
         sending = self._client.pool.send(wires, deadline_s=self._limits.send_deadline_s)
         return sending if self._ways is None else self._ways.carry(flights, sending)
 
+    def wait(self, flights: Sequence[Flight]) -> None:
+        """`begin` is yet to come for these, because the nodes are slow to answer for others."""
+        if self._ways is not None:
+            self._ways.carry_early(flights)
+
     async def heard(self, flights: Sequence[Flight], sending: Broadcast | None) -> None:
         """Wait for the nodes' replies and note them. They prove nothing: a refusal is no verdict, nor is an OK."""
         if sending is None:

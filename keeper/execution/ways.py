@@ -12,7 +12,7 @@ second of it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -77,6 +77,8 @@ class Ways:
         """What was unsaved at the last look, and is to be written now."""
         self._carried: dict[Signature, tuple[Flight, set[str]]] = {}
         """By attempt that was not seen in a block yet: which ways have carried it."""
+        self._early: set[Signature] = set()
+        """Handed to the senders while their turn with the nodes is yet to come."""
         self._faults: dict[str, str] = {}
 
     def __repr__(self) -> str:
@@ -86,10 +88,19 @@ class Ways:
         """These attempts are on their way to the nodes: hand them to the senders too, and hear what all say."""
         for seat, _ in sending.begun:
             self._sent(seat.health.label, flights)
-        for queue in self._queues:
-            for flight in flights:
-                queue.put(flight)
+        self._hand(flight for flight in flights if flight.signature not in self._early)
+        self._early.difference_update([flight.signature for flight in flights])
         return replace(sending, told=partial(self._answered, flights, time.monotonic()))
+
+    def carry_early(self, flights: Sequence[Flight]) -> None:
+        """The nodes have too much to answer for these to be sent to them now: the senders need not wait for that."""
+        self._hand(flights)
+        self._early.update(flight.signature for flight in flights)
+
+    def _hand(self, flights: Iterable[Flight]) -> None:
+        for flight in flights:
+            for queue in self._queues:
+                queue.put(flight)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Send and write the ledger until cancelled."""

@@ -38,6 +38,7 @@ TIP: Final = 200_000
 FUNDED: Final = 100 * SOL
 ADDRESS: Final = str(Keypair().pubkey())
 ORDERS: Final = 300
+MORE_THAN_FOUR_REQUESTS: Final = 190
 
 
 @asynccontextmanager
@@ -48,17 +49,21 @@ async def opened(
     kinds: Mapping[str, str] | None = None,
     tokens: Mapping[str, tuple[str, str]] | None = None,
     wrong: Mapping[str, str] | None = None,
+    shared: bool = False,
+    fault: Fault = Fault(Kind.HTTP_503),  # noqa: B008 - frozen
     lamports: int = TIP,
     **more: Any,
 ) -> AsyncIterator[tuple[Stand, dict[str, ScriptedWay]]]:
     """A stand whose keeper has these senders, by name; each wants a tip unless `kinds` says otherwise. `tokens` are
-    what some of them ask for, and `wrong` what the keeper has in their place. The node takes no transaction.
+    what some of them ask for, and `wrong` what the keeper has in their place; with `shared` all want their tips to the
+    same accounts. The node takes no transaction, by `fault`.
     """
     fees = {"tip_lamports": lamports, **more.pop("fees", {})}
     async with AsyncExitStack() as stack:
         stand = await stack.enter_async_context(Stand.open(folder, fees=fees, **more))
         ways: dict[str, ScriptedWay] = {}
         senders = []
+        provider = [str(stand.world.wallet().pubkey()) for _ in range(2)]
         for name, role in roles.items():
             way = ways[name] = ScriptedWay(stand.bank, role, token=(tokens or {}).get(name))
             await stack.enter_async_context(way)
@@ -66,14 +71,15 @@ async def opened(
             kind = (kinds or {}).get(name, "sender")
             sender: dict[str, Any] = {"name": name, "kind": kind, "url": way.url}
             if kind != "rpc":
-                sender["tip_accounts"] = [str(stand.world.wallet().pubkey()) for _ in range(2)]
+                own = [str(stand.world.wallet().pubkey()) for _ in range(2)]
+                sender["tip_accounts"] = provider if shared else own
             if way.token is not None:
                 sender |= {"token_header": way.token[0], "token": (wrong or {}).get(name, way.token[1])}
             senders.append(sender)
         configured = {name: values for name, values in stand.config.settings.items() if name != "key"}
         configured["rpc"] = {**configured["rpc"], "senders": senders}
         stand.config = type(stand.config).at(stand.config.folder, stand.config.key, **configured)
-        no_sends(stand)
+        stand.scripts[0].break_request(fault, method="sendTransaction", times=100_000)
         yield stand, ways
 
 
@@ -83,9 +89,9 @@ def seen(stand: Stand, name: str, calls: Any) -> None:
     stand.witness.on_calls(name, calls)
 
 
-def no_sends(stand: Stand) -> None:
-    """The node takes no transaction."""
-    stand.scripts[0].break_request(Fault(Kind.HTTP_503), method="sendTransaction", times=100_000)
+def answered(told: Mapping[str, WayRow], *ways: str) -> bool:
+    """Whether the first of these ways has carried it, and each that has is known to have answered."""
+    return ways[0] in told and all(told[way].answer is not None for way in ways if way in told)
 
 
 def ledger(stand: Stand, attempt: Attempt) -> dict[str, WayRow]:
@@ -111,8 +117,8 @@ async def test_while_one_way_is_alive_every_order_is_filled_exactly_once(tmp_pat
         "refusing": Role.REFUSES,
         "living": Role.LANDS,
     }
-    # Of one provider's accounts: what pays one of them may go by each.
-    async with opened(tmp_path, roles, kinds=dict.fromkeys(roles, "rpc"), lamports=0) as (stand, ways):
+    kinds = {"dropping": "rpc", "lying": "jito"}
+    async with opened(tmp_path, roles, kinds=kinds, shared=True) as (stand, ways):
         market, traders = stand.world.market(), [stand.world.trader() for _ in range(10)]
         orders = [stand.order(traders[i % 10], market) for i in range(ORDERS)]
         async with stand.keeper():
@@ -123,10 +129,13 @@ async def test_while_one_way_is_alive_every_order_is_filled_exactly_once(tmp_pat
             ways["delaying"].late.set()
             await until(lambda: all(stand.attempt_state(order) is AttemptState.FINALIZED for order in orders))
             landed = [a for order in orders for a in stand.attempts(order) if a.state is AttemptState.FINALIZED]
+            shown = ("living", "lying", "refusing", "rpc")
             assert all(stand.landed(order) == 1 for order in orders)
             assert len(landed) == ORDERS
             assert all(stand.world.position(order) is not None for order in orders)
-            await until(lambda: all("living" in ledger(stand, attempt) for attempt in landed))
+            tips = [stand.bank.account(Pubkey.from_string(address)) for address in tip_accounts(stand, "living")]
+            assert sum(account.lamports for account in tips if account) == 2 * FUNDED + ORDERS * TIP
+            await until(lambda: all(answered(ledger(stand, attempt), *shown) for attempt in landed))
             for attempt in landed:
                 told = ledger(stand, attempt)
                 assert told["living"].answer is Answer.ACCEPTED
@@ -139,6 +148,27 @@ async def test_while_one_way_is_alive_every_order_is_filled_exactly_once(tmp_pat
             assert refused <= {Answer.REFUSED, Answer.UNCLEAR}
             assert refused
             assert {row["rpc"].answer for row in some} <= {Answer.UNCLEAR}
+
+
+async def test_while_the_node_hangs_on_sends_the_senders_get_all(tmp_path: Path) -> None:
+    """That they need not wait for the node is in `tests/execution/test_slow_nodes.py`."""
+    hangs, execution = Fault(Kind.REQUEST_LOST, 60), {"resend_every_s": 60.0}
+    rpc, health = {"deadline_s": 20.0}, {"stalled_after_s": 200.0}
+    async with opened(
+        tmp_path, {"living": Role.LANDS}, kinds={"living": "rpc"}, lamports=0, fault=hangs, execution=execution,
+        rpc=rpc, health=health,
+    ) as (stand, ways):  # fmt: skip
+        market, traders = stand.world.market(), [stand.world.trader() for _ in range(10)]
+        orders = [stand.order(traders[i % 10], market) for i in range(MORE_THAN_FOUR_REQUESTS)]
+        async with stand.keeper():
+            await stand.known(*orders)
+            with stand.held():
+                stand.world.set_price(market, 94 * USDC)
+                await until(lambda: len(ways["living"].wires) == len(orders))
+                assert len(set(ways["living"].wires)) == len(orders)
+            for order in orders:
+                await stand.reach(order, OrderState.FILLED)
+        assert all(stand.landed(order) == 1 for order in orders)
 
 
 @pytest.mark.parametrize("armed", [0, 2], ids=["signed for the price", "armed before it"])
