@@ -27,7 +27,8 @@ READY_WITHIN_S = 20.0
 async def test_11_recovery_of_ten_thousand_orders_and_a_hundred_open_attempts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with World.open(finalized_slots=31) as world:
+    # What is in the air has to outlive the restart, on a busy machine too.
+    async with World.open(slot_ms=250, finalized_slots=31) as world:
         market, quiet = world.market(), world.market()
         traders = [world.trader() for _ in range(10)]
         hot = [world.place(traders[i % 10], market, stop_price_1e6=98 * USDC) for i in range(IN_THE_AIR)]
