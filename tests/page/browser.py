@@ -80,15 +80,26 @@ def missing() -> str | None:
     return f"needs {' and '.join(lacking)} (Debian: chromium, chromium-driver)" if lacking else None
 
 
+def _driver() -> tuple[subprocess.Popen[str], str]:
+    """A driver and its port. It looks for a free port before it listens there, and ends when another was quicker."""
+    for _ in range(3):
+        driver = subprocess.Popen(
+            ["chromedriver", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert driver.stdout is not None
+        for line in driver.stdout:
+            if "started successfully" in line:
+                return driver, line.split("port ")[1].strip(". \n")
+        driver.wait()
+        driver.stdout.close()
+    raise AssertionError("chromedriver ends as soon as it is started")
+
+
 @contextmanager
 def browser(profile: Path) -> Iterator[Browser]:
     """A browser of its own, which knows nothing of others and keeps nothing."""
-    driver = subprocess.Popen(
-        ["chromedriver", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    driver, port = _driver()
     try:
-        assert driver.stdout is not None
-        port = next(line.split("port ")[1].strip(". \n") for line in driver.stdout if "started successfully" in line)
         arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
         wanted = {
             "browserName": "chrome",
