@@ -9,12 +9,11 @@ import anyio
 from keeper.localnet.program import PROGRAM_SO
 from tests.simulate.dice import clock
 from tests.simulate.ground import COLLATERAL_1E6, CONFIRMED_SLOTS, OPERATOR
-from tests.simulate.scenario import START_1E6, Act, Event, Purse
+from tests.simulate.scenario import OLD_FOR_S, START_1E6, Act, Event, Purse
 from tests.simulate.stage import Stage
 
 _STAND_S: Final = 2.0
 _TOP_UP_EVERY_S: Final = 2.0
-_OLD_FOR_S: Final = 20.0
 _SOMETHING_SENT_WITHIN_S: Final = 4.0
 
 
@@ -67,7 +66,7 @@ async def _on_chain(stage: Stage, event: Event) -> None:
         case Act.UPGRADE:
             bank.add_program(stage.world.program.id, PROGRAM_SO.read_bytes() + bytes(8))
         case Act.OLD_PRICE:
-            stage.fed_from = max(stage.fed_from, stage.loop.time() + _OLD_FOR_S)
+            stage.fed_from = max(stage.fed_from, stage.loop.time() + OLD_FOR_S)
             bank.advance_clock(amount)
             stage.judge.clock_jumped(amount)
         case Act.FORK:

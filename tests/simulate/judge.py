@@ -17,15 +17,12 @@ from keeper.journal.records import PreparedKind
 from keeper.solana.client import BLOCKHASH_BLOCKS
 from tests.chaos.witness import FirstSend, Witness
 from tests.simulate.disk import Disk
+from tests.simulate.scenario import TOLD_WITHIN_S
 from tests.support.world import World
 
 MAX_PRICE_AGE_S: Final = 60
 _SLACK_S: Final = 15
 """A price may have grown older between the decision and its arrival, with a slow disk and a slow node in between."""
-_TOLD_WITHIN_S: Final = 12.0
-"""A clock that jumps is read every five seconds, and doubted until it has been told a few times: before that nobody can
-know that a price is old by it.
-"""
 
 
 class Judge(Witness):
@@ -85,7 +82,7 @@ class Judge(Witness):
             self.violations.append(f"{first.signature} was sent for order {first.order}, which had failed for good")
         if order is not None and first.kind is AttemptKind.EXECUTE:
             age_s: float = self._world.bank.chain.tip.time - self._world.market_state(order.market).last_oracle_update_s
-            age_s -= sum(by_s for at_s, by_s in self._jumps if anyio.current_time() - at_s < _TOLD_WITHIN_S)
+            age_s -= sum(by_s for at_s, by_s in self._jumps if anyio.current_time() - at_s < TOLD_WITHIN_S)
             if age_s > MAX_PRICE_AGE_S + _SLACK_S:
                 self.violations.append(f"{first.signature} was sent, and the newest price is {age_s} s old (promise 4)")
 

@@ -19,7 +19,14 @@ from tests.simulate.node import Lie
 
 START_1E6: Final = 100_000_000
 STORM_S: Final = (8.0, 22.0)
+OLD_FOR_S: Final = 20.0
+"""So long the oracle says nothing after the price was made old."""
+TOLD_WITHIN_S: Final = 12.0
+"""A clock that jumps is read every five seconds, and doubted until it has been told a few times: before that nobody can
+know that a price is old by it.
+"""
 _FIRST_ORDER_S: Final = 1.0
+_ALWAYS_MET_PPM: Final = -100_000
 _LIES: Final = tuple(lie for lie in Lie if lie is not Lie.NO_ACCOUNT)
 """What both nodes may tell. That an account is not there one of them says at most: two that agree are believed."""
 
@@ -167,12 +174,14 @@ def draw(seed: int, episode: int) -> Scenario:
     dice = random.Random(name)
     seconds = dice.uniform(*STORM_S)
     orders = tuple(_order(dice, seconds) for _ in range(dice.randint(1, 5)))
+    slot_s = dice.uniform(0.2, 0.4)
+    events = _events(dice, seconds, orders)
     return Scenario(
         seed=name,
         seconds=seconds,
-        slot_s=dice.uniform(0.2, 0.4),
-        orders=orders,
-        events=_events(dice, seconds, orders),
+        slot_s=slot_s,
+        orders=orders + _met_by_an_old_price(name, seconds, events),
+        events=events,
         storms=tuple(_storm(dice) for _ in range(2)),
         lies=_denying(name, [_lies(dice) for _ in range(2)]),
         longest_fault_s=dice.choice((0.3, 1.0, 3.0, 6.0)),
@@ -204,6 +213,21 @@ def _order(dice: random.Random, seconds: float) -> OrderPlan:
         deed=dice.choices(deeds, weights=[60, 9, 8, 14, 9])[0],
         deed_at_s=at_s + dice.uniform(0.3, 8.0),
     )
+
+
+def _met_by_an_old_price(name: str, seconds: float, events: tuple[Event, ...]) -> tuple[OrderPlan, ...]:
+    """An order that any price meets, placed while the price is old and the keeper has been told so."""
+    dice = random.Random(f"{name}/old")
+    old_at_s = next((event.at_s for event in events if event.act is Act.OLD_PRICE), None)
+    if old_at_s is None:
+        return ()
+    at_s = old_at_s + dice.uniform(TOLD_WITHIN_S, OLD_FOR_S)
+    if at_s > seconds:
+        return ()
+    plan = OrderPlan(
+        at_s, Purse.RICH, OrderType.STOP_LOSS, Side.LONG, True, _ALWAYS_MET_PPM, False, 0, Deed.NOTHING, at_s
+    )
+    return (plan,)
 
 
 def _events(dice: random.Random, seconds: float, orders: tuple[OrderPlan, ...]) -> tuple[Event, ...]:
