@@ -9,7 +9,7 @@ from typing import Final
 import anyio
 from solders.pubkey import Pubkey
 
-from keeper.domain.attempts import Fate
+from keeper.domain.attempts import AttemptState, Fate
 from keeper.domain.orders import OrderState
 from keeper.execution.gate import NO_POSITION
 from keeper.execution.purse import utc_day
@@ -17,7 +17,7 @@ from keeper.journal import Queries
 from tests.chaos.invariants import Findings, check, executions_on_chain
 from tests.simulate.acts import carry_out
 from tests.simulate.dice import clock
-from tests.simulate.ground import COLLATERAL_1E6, Ground
+from tests.simulate.ground import COLLATERAL_1E6, SENDERS, Ground
 from tests.simulate.inside import Inside
 from tests.simulate.scenario import Purse, Scenario
 from tests.simulate.stage import Stage
@@ -160,6 +160,8 @@ class Episode:
             self._look_at_bare(address, reader, findings)
         if self._scenario.cap_lamports:
             self._look_at_cap(findings)
+        if stage.senders:
+            self._look_at_tips(reader, findings)
         self._look_at_sends(reader, findings)
         return findings
 
@@ -173,6 +175,17 @@ class Episode:
             last = max(since, stage.judge.last_sent.get(str(attempt.signature), 0.0))
             if stage.bank.history.get(attempt.signature) is None and now - last > _SENT_WITHIN_S:
                 findings.broken.append(f"{attempt.signature} could land, and was not sent again")
+
+    def _look_at_tips(self, reader: Queries, findings: Findings) -> None:
+        """A tip is paid with what landed without an error, and once: the journal knows of each."""
+        known = sum(
+            attempt.tip_lamports or 0
+            for address in {placed.address for placed in self.users.placed}
+            for attempt in reader.attempts_of(address)
+            if attempt.state in (AttemptState.CONFIRMED, AttemptState.FINALIZED)
+        )
+        if known != (paid := self.stage.tips_lamports()):
+            findings.unsettled.append(f"{paid} lamports of tips were paid, and the journal knows of {known}")
 
     def _look_at_cap(self, findings: Findings) -> None:
         """What the day's cap holds up waits for another day; and no more than it says has left the key."""
@@ -211,6 +224,8 @@ class Episode:
         counts["blocks"] += stage.record.blocks
         counts["forks"] += stage.trace.counts["fork"]
         counts["sends"] += len(stage.judge.sends)
+        counts["sends to senders"] += sum(send["endpoint"] in SENDERS for send in stage.judge.sends)
+        counts["lamports of tips"] += stage.tips_lamports()
         reader = stage.lives.reader()
         if reader is None:
             return

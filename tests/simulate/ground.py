@@ -15,6 +15,7 @@ from typing import Any, Final
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
+from keeper.config.senders import SenderSettings
 from keeper.config.settings import Settings
 from keeper.localnet import Localnet, LocalnetConfig
 from keeper.localnet.program import PROGRAM_ID, PROGRAM_SO
@@ -28,6 +29,10 @@ COLLATERAL_1E6: Final = 1_000_000_000_000
 TOKEN: Final = "an operator's token"
 OPERATOR: Final = f"Bearer {TOKEN}"
 NODES: Final = ("one.example:8899", "two.example:8899")
+SENDERS: Final = ("three.example:8899", "four.example:8899")
+"""Ways to send beside the nodes. The second one wants a tip."""
+TIP_ACCOUNT: Final = Pubkey.from_bytes(sha256(b"simulated tips").digest())
+_TIP_LAMPORTS: Final = 20_000
 CALM_BLOCKS: Final = 12
 STRANGE_1E6: Final = 97_400_000
 STRANGE_PACE: Final = 3
@@ -102,9 +107,29 @@ class Ground:
         rpc = {**_SETTINGS["rpc"], "genesis": str(self.bank.chain.genesis_hash)}
         self._settings = Settings.model_validate({**_SETTINGS, "rpc": rpc, "key": {"file": str(key_file)}})
 
-    def settings(self, journal: Path, *, cap_lamports: int) -> Settings:
+    def settings(self, journal: Path, *, cap_lamports: int, senders: bool) -> Settings:
         """What the keeper is told, with its journal there, and this cap unless it is 0."""
-        sections: dict[str, Any] = {"journal": self._settings.journal.model_copy(update={"path": journal})}
+        told = self._settings
+        fees, rpc = {}, {}
         if cap_lamports:
-            sections["fees"] = self._settings.fees.model_copy(update={"daily_outflow_cap_lamports": cap_lamports})
-        return self._settings.model_copy(update=sections)
+            fees["daily_outflow_cap_lamports"] = cap_lamports
+        if senders:
+            fees["tip_lamports"] = _TIP_LAMPORTS
+            rpc["senders"] = (
+                SenderSettings.model_validate({"name": "plain", "kind": "rpc", "url": f"http://{SENDERS[0]}"}),
+                SenderSettings.model_validate(
+                    {
+                        "name": "tipped",
+                        "kind": "sender",
+                        "url": f"http://{SENDERS[1]}",
+                        "tip_accounts": [str(TIP_ACCOUNT)],
+                    }
+                ),
+            )
+        return told.model_copy(
+            update={
+                "journal": told.journal.model_copy(update={"path": journal}),
+                "fees": told.fees.model_copy(update=fees),
+                "rpc": told.rpc.model_copy(update=rpc),
+            }
+        )

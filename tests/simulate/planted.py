@@ -315,6 +315,13 @@ FAULTS: Final = (
         "no more leaves the key in a day than the cap says",
     ),
     Fault(
+        "tip-not-as-noted",
+        "keeper.execution.drafting",
+        "budget, blockhash, crank, tip)",
+        "budget, blockhash, crank, tip and type(tip)(tip.account, tip.lamports + 1))",
+        "what an attempt pays a sender is what the journal has of it",
+    ),
+    Fault(
         "pause-does-not-stop",
         "keeper.execution.gate",
         "        self.is_open = False\n",

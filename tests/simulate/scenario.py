@@ -158,6 +158,8 @@ class Scenario:
     """Whether the second node is on another cluster."""
     cap_lamports: int
     """What may leave the keeper's key in a day; 0: the default, which is never reached."""
+    sender_storms: tuple[Mapping[Kind, float], ...]
+    """As `storms`, at each sender beside the nodes; empty: there are none. The second one wants a tip."""
     alpenglow_after: int | None
     """After so many blocks the chain turns to Alpenglow; None: it does not."""
     left_out: frozenset[int] = frozenset()
@@ -189,6 +191,7 @@ def draw(seed: int, episode: int) -> Scenario:
         final_price_1e6=int(START_1E6 * dice.choice((1.0, 0.974, 1.026))),
         stranger=dice.random() < 0.06,
         cap_lamports=dice.choice((4_000_000, 9_000_000)) if dice.random() < 0.08 else 0,
+        sender_storms=_senders(name),
         alpenglow_after=dice.choice((None, None, 0, dice.randrange(1, 80))),
     )
 
@@ -294,6 +297,11 @@ def _storm(dice: random.Random) -> dict[Kind, float]:
     if dice.random() < 0.3:
         rates[Kind.SOCKET_REFUSED] = 0.4
     return rates
+
+
+def _senders(name: str) -> tuple[Mapping[Kind, float], ...]:
+    dice = random.Random(f"{name}/senders")
+    return tuple(_storm(dice) for _ in range(2)) if dice.random() < 0.15 else ()
 
 
 def _denying(name: str, lies: list[dict[Lie, float]]) -> tuple[dict[Lie, float], ...]:

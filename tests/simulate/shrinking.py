@@ -29,6 +29,7 @@ def parts_of(scenario: Scenario) -> list[str]:
     names += [f"event.{i}" for i in range(len(scenario.events))]
     names += [f"storm.{i}.{kind}" for i, storm in enumerate(scenario.storms) for kind in storm]
     names += [f"lie.{i}.{lie}" for i, lies in enumerate(scenario.lies) for lie in lies]
+    names += ["senders"] if scenario.sender_storms else []
     return names + (["stranger"] if scenario.stranger else [])
 
 
@@ -48,6 +49,7 @@ def only(scenario: Scenario, parts: Sequence[str]) -> Scenario:
             {lie: rate for lie, rate in lies.items() if f"lie.{i}.{lie}" in kept}
             for i, lies in enumerate(scenario.lies)
         ),
+        sender_storms=scenario.sender_storms if "senders" in kept else (),
         stranger=scenario.stranger and "stranger" in kept,
     )
 

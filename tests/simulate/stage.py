@@ -18,7 +18,7 @@ from keeper.localnet.observer import Observer
 from keeper.localnet.subscriptions import Subscriptions
 from tests.chaos.proxy import Storm
 from tests.simulate.dice import clock
-from tests.simulate.ground import NODES, OPERATOR, STRANGE_PACE, Ground
+from tests.simulate.ground import NODES, OPERATOR, SENDERS, STRANGE_PACE, TIP_ACCOUNT, Ground
 from tests.simulate.judge import Judge
 from tests.simulate.life import Lives
 from tests.simulate.loop import VirtualLoop
@@ -26,6 +26,7 @@ from tests.simulate.network import Network
 from tests.simulate.node import Node
 from tests.simulate.scenario import START_1E6, Act, Scenario
 from tests.simulate.trace import Trace
+from tests.support.world import SOL
 
 _FEED_EVERY_S: Final = 4.0
 _ANSWER_WITHIN_S: Final = 8.0
@@ -48,9 +49,15 @@ class Stage:
             self.nodes[1] = Node(NODES[1], f"{scenario.seed}/{NODES[1]}", other, Subscriptions(other))
         for node, slow_s in zip(self.nodes, scenario.slow_s, strict=True):
             node.slow_s = slow_s
-        self.network = Network(self.loop, self.nodes, self.trace, self._on_calls)
+        self.senders = [
+            Node(label, f"{scenario.seed}/{label}", self.bank, told)
+            for label, _ in zip(SENDERS, scenario.sender_storms, strict=False)
+        ]
+        if self.senders:
+            self.bank.airdrop(TIP_ACCOUNT, SOL)
+        self.network = Network(self.loop, [*self.nodes, *self.senders], self.trace, self._on_calls)
         dice = random.Random(f"{scenario.seed}/lives")
-        settings = partial(ground.settings, cap_lamports=scenario.cap_lamports)
+        settings = partial(ground.settings, cap_lamports=scenario.cap_lamports, senders=bool(self.senders))
         self.lives = Lives(self.loop, self.network, settings, ground.folder, self.trace, dice)
         self.lives.on_ready = self._keeper_is_ready
         self.since_slot = 0
@@ -82,15 +89,21 @@ class Stage:
         """From now until the scenario's end things break on the network."""
         scenario = self.scenario
         ends = self.calm_from = self.loop.time() + scenario.seconds
-        for i, node in enumerate(self.nodes):
-            node.faults = Storm(
-                f"{scenario.seed}/storm/{i}", scenario.storms[i], until=ends, longest_s=scenario.longest_fault_s
-            )
-            node.lies, node.lies_until = dict(scenario.lies[i]), ends
+        storms = (*scenario.storms, *scenario.sender_storms)
+        for i, (node, storm) in enumerate(zip(self.network.nodes, storms, strict=True)):
+            seed = f"{scenario.seed}/storm/{i}"
+            node.faults = Storm(seed, storm, until=ends, longest_s=scenario.longest_fault_s)
+        for node, lies in zip(self.nodes, scenario.lies, strict=True):
+            node.lies, node.lies_until = dict(lies), ends
+
+    def tips_lamports(self) -> int:
+        """What was paid to the sender that wants tips."""
+        account = self.bank.account(TIP_ACCOUNT) if self.senders else None
+        return 0 if account is None else account.lamports - SOL
 
     def calm(self) -> None:
         """From now on nothing breaks."""
-        for node in self.nodes:
+        for node in self.network.nodes:
             node.faults, node.lies_until, node.slow_s = None, 0.0, 0.02
         self.forks_after_fill.clear()
         self.bank.lose_transactions(0)

@@ -159,7 +159,7 @@ class Users:
                 prepared = await stage.ask_api(about, f"/v1/orders/{placed.address}/cancel", {})
         crashes = stage.dice.random() < _KILLED_AFTER_CANCEL and stage.loop.time() < stage.calm_from
         if crashes:
-            stage.bank.lose_transactions(len(stage.nodes))
+            stage.bank.lose_transactions(len(stage.network.nodes))
         if prepared is None or not await self._sign(about, prepared, placed.user) or not crashes:
             return
         stage.trace.note("user", f"{about} is taken, and gets lost with the keeper")
