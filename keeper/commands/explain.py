@@ -95,6 +95,9 @@ def _attempt(attempt: Mapping[str, Any]) -> Iterator[str]:
     yield "    way: " + ", ".join(filter(None, way))
     if attempt["ways"]:
         yield f"    carried by: {way_sentence(attempt['ways'])}"
+    if (posted := attempt["posted"]) is not None:
+        published = f", published {_time(posted['published_at'])}" if posted["published_at"] else ""
+        yield f"    posted: {posted['price']} of the feed {posted['feed']} in slot {posted['slot']}{published}"
     if attempt["fee_lamports"] is not None:
         landed_well = attempt["state"] in ("confirmed", "finalized")
         tip = f" and a tip of {attempt['tip_lamports']:,}" if attempt["tip_lamports"] and landed_well else ""

@@ -272,6 +272,15 @@ class AttemptError(Answer, frozen=True, kw_only=True):
     detail: str | None
 
 
+class PostedPrice(Answer, frozen=True, kw_only=True):
+    """The price of a feed that an execution posts to its order's market first, in the same transaction."""
+
+    feed: Annotated[Address, Meta(description="The account that the price was read from.")]
+    price: Decimal | None
+    slot: Annotated[int | None, Meta(description="The slot that the feed was read at.")]
+    published_at: Annotated[int | None, Meta(description="Unix seconds; when its oracle published it.")]
+
+
 class AttemptView(Answer, frozen=True, kw_only=True):
     """One signed transaction for the order: the user's own (relay), or one of the keeper's."""
 
@@ -283,6 +292,7 @@ class AttemptView(Answer, frozen=True, kw_only=True):
     error: AttemptError | None
     trigger_price: Decimal | None
     trigger_slot: int | None
+    posted: Annotated[PostedPrice | None, Meta(description="Null where the market's own price met the order.")]
     signed_at: float
     sent_at: float | None
     slot: Annotated[int | None, Meta(description="Where it landed.")]

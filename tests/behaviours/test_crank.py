@@ -23,6 +23,7 @@ from tests.behaviours.stand import USDC, Stand, stays
 from tests.behaviours.test_armed import armed
 from tests.behaviours.test_feeds import tell
 from tests.chaos.lives import Lives
+from tests.ops.test_operators_commands import keeper_command
 from tests.support import BOUND_S, KeeperProcess, until
 from tests.venue.feed_accounts import NVDA_USD, SOL_USD, SOL_USD_ACCOUNT, SWITCHBOARD
 
@@ -111,6 +112,12 @@ async def test_one_transaction_posts_the_feeds_price_and_executes(tmp_path: Path
             assert landed.fee > 10_000
             shown = attempt_line(attempt, stand.row(order), {})["posted"]
             assert (shown["price"], shown["feed"]) == ("94.2", str(SOL_USD_ACCOUNT))
+            answer = (await stand.get(f"/v1/orders/{order}")).json()["attempts"][0]["posted"]
+            at = (attempt.trigger_slot, attempt.posted_published_at)
+            assert (answer["feed"], answer["price"]) == (str(SOL_USD_ACCOUNT), "94.2")
+            assert (answer["slot"], answer["published_at"]) == at
+            told = (await keeper_command("explain", str(order), "--config", str(stand.config.file))).stdout
+            assert f"posted: 94.2 of the feed {SOL_USD_ACCOUNT} in slot {attempt.trigger_slot}, published " in told
             metrics = (await stand.get("/metrics")).text
             assert "keeper_cranks_total 1.0" in metrics
 

@@ -157,6 +157,7 @@ def without_history(call: dict[str, Any], reply: dict[str, Any]) -> None:
 async def test_by_the_chain_alone(world: World, tmp_path: Path) -> None:
     """Another keeper filled it, and there is no journal."""
     config = beside(world, tmp_path)
+    world.bank.advance()  # an account of the genesis slot, 0, reads as one that was never seen
     market, trader, stranger = world.market(), world.trader(), world.wallet()
     order = world.place(trader, market, stop_price_1e6=101_000_000)
     world.execute(order, stranger)

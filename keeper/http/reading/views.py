@@ -8,7 +8,16 @@ from typing import cast
 from keeper.domain.attempts import Attempt
 from keeper.domain.decimals import decimal
 from keeper.domain.orders import Order, OrderState, OrderType
-from keeper.http.models import AttemptError, AttemptView, OrderDetail, OrderSummary, OrderTypeWord, OrderView, SideWord
+from keeper.http.models import (
+    AttemptError,
+    AttemptView,
+    OrderDetail,
+    OrderSummary,
+    OrderTypeWord,
+    OrderView,
+    PostedPrice,
+    SideWord,
+)
 from keeper.http.ports import Desk
 from keeper.journal.records import OrderRow
 
@@ -91,6 +100,14 @@ def attempt_view(attempt: Attempt) -> AttemptView:
     error = None
     if attempt.error_name is not None:
         error = AttemptError(name=attempt.error_name, program=attempt.error_program, detail=attempt.error_detail)
+    posted = None
+    if attempt.posted_from is not None:
+        posted = PostedPrice(
+            feed=str(attempt.posted_from),
+            price=_price(attempt.trigger_price_1e6),
+            slot=attempt.trigger_slot,
+            published_at=attempt.posted_published_at,
+        )
     return AttemptView(
         signature=str(attempt.signature),
         kind=attempt.kind,
@@ -100,6 +117,7 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         error=error,
         trigger_price=_price(attempt.trigger_price_1e6),
         trigger_slot=attempt.trigger_slot,
+        posted=posted,
         signed_at=attempt.signed_at,
         sent_at=attempt.sent_at,
         slot=attempt.seen_slot,
