@@ -13,7 +13,8 @@ from tests.simulate.scenario import OLD_FOR_S, START_1E6, Act, Event, Purse
 from tests.simulate.stage import Stage
 
 _STAND_S: Final = 2.0
-_TOP_UP_EVERY_S: Final = 2.0
+_TOP_UP_EVERY_S: Final = 2.5
+"""An order is tried once for each that the keeper sees, at best."""
 _SOMETHING_SENT_WITHIN_S: Final = 4.0
 
 
@@ -58,9 +59,11 @@ async def _on_chain(stage: Stage, event: Event) -> None:
         case Act.DEPOSIT:
             stage.world.deposit(stage.ground.users[Purse.LATER], COLLATERAL_1E6)
         case Act.TOP_UP:
+            stage.topping_up = True
             for _ in range(size):
                 stage.world.deposit(stage.ground.users[Purse.POOR], 1)
                 await anyio.sleep(_TOP_UP_EVERY_S)
+            stage.topping_up = False
         case Act.NO_POSITION:
             stage.bare_fills += 1
         case Act.UPGRADE:

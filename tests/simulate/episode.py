@@ -118,7 +118,7 @@ class Episode:
                 settled = 0
             else:
                 findings = self._look(reader)
-                settled = 0 if findings.unsettled else settled + 1
+                settled = 0 if findings.unsettled or stage.topping_up else settled + 1
             if stage.loop.time() - begun > CONVERGE_WITHIN_S:
                 self.outcome.violations += [f"not settled: {sentence}" for sentence in findings.unsettled]
                 break

@@ -245,7 +245,8 @@ def _events(dice: random.Random, seconds: float, orders: tuple[OrderPlan, ...]) 
     if any(order.purse is Purse.LATER for order in orders):
         events.append(Event(dice.uniform(0.4, 0.95) * seconds, Act.DEPOSIT))
     if any(order.purse is Purse.POOR for order in orders) and dice.random() < 0.5:
-        events.append(Event(moment(), Act.TOP_UP, 8.0))
+        # Early, and more of them than the retry budget has room for.
+        events.append(Event(1.0 + 0.2 * moment(), Act.TOP_UP, 12.0))
 
     def steps() -> float:
         return float(dice.choice((1, 3, 10, 30, 100, 300)))

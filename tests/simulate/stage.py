@@ -80,6 +80,8 @@ class Stage:
         """Until then there are no blocks."""
         self.forks_after_fill: list[int] = []
         self._fork_to: tuple[int, int] | None = None
+        self.topping_up = False
+        """Whether the poor user pays in little by little still; the episode ends after that."""
         self.bare_fills = 0
         """So many of the keeper's next fills lose their position."""
         self.bare: dict[Pubkey, Landed] = {}
@@ -106,6 +108,7 @@ class Stage:
         for node in self.network.nodes:
             node.faults, node.lies_until, node.slow_s = None, 0.0, 0.02
         self.forks_after_fill.clear()
+        self._fork_to = None  # it would take with it what users pay in now, and they do so once
         self.bank.lose_transactions(0)
         self.bank.release_transactions()
         self.fed_from = self.paused_until = 0.0
