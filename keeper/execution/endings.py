@@ -97,7 +97,8 @@ class Endings:
             explained = await self._journal.explained(list(due))
         except (ChainError, JournalError):
             return []
-        odd = await self._odd([account for account in accounts if account and account.address not in explained], slot)
+        unsaid = [account for address, account in zip(due, accounts, strict=True) if address not in explained]
+        odd = await self._odd([account for account in unsaid if account is not None], slot)
         news: list[Event] = []
         for (address, said), account in zip(due.items(), accounts, strict=True):
             record = self._orders.get(address)

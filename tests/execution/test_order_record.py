@@ -434,6 +434,18 @@ def test_an_order_that_nothing_but_time_or_a_price_holds_up_is_open(
     assert (note.state, note.reopen) == (state, state is not None)
 
 
+def test_a_start_meets_an_account_that_does_not_decode_any_more() -> None:
+    machine = OrderRecords()
+    machine.start()
+    machine.the_keeper_is_killed_and_started(0, set())
+    machine.somebody_places_an_order(A, OrderType.STOP_LOSS, False, True, False)
+    machine.its_account_becomes_unreadable_or_reads_well_again(A, True, True, OnchainStatus.PENDING)
+    machine.the_chain_votes(rooted=False, read=False)
+    machine.the_keeper_is_killed_and_started(0, set())
+    assert machine.life.orders.has(A, Reason.UNREADABLE)
+    machine.teardown()
+
+
 def test_a_fill_that_creates_no_position_and_is_accepted_is_counted(keeper: OrderRecords) -> None:
     keeper.a_transaction_lands(0, None, True, True, False)
     (told,) = [report for report in keeper.life.reports if isinstance(report, FillAccepted)]
