@@ -4,7 +4,8 @@ The orders nearest to their triggers are signed and committed before a price com
 direction. A round costs what it changes: it signs for orders that came near, signs again what gets old or whose order
 changed, and disarms what is near no more. The old one goes in the transaction that brings the new one. Nothing is armed
 while the gate is closed, for an order whose last attempt failed, or while decided orders wait to be signed: those go
-first.
+first. A market of which an armed one was sent, or an order became free, has a round of its own soon: prices come more
+often than the rounds of all markets.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ from keeper.solana.client import Blockhash
 from keeper.solana.transactions import Blockhashes
 from keeper.triggers.decision import Decision
 
+_EVERY_S: Final = 0.5
+_SOON_S: Final = 0.05
+"""Not at once: the same tick may have news of other markets, and their orders go first."""
 _MARKETS_AT_ONCE: Final = 16
 """Before the event loop may do something else."""
 
@@ -95,27 +99,41 @@ class Arming:
     def __repr__(self) -> str:
         return f"Arming({self._armory!r}, {self._limits})"
 
-    async def look(self) -> None:
-        """One round. A JournalError leaves what it was about for the next."""
+    async def run(self) -> None:
+        """Rounds of all markets, and soon ones of those that need it, until cancelled."""
+        while True:
+            due_s = time.monotonic() + _EVERY_S
+            self._armory.stirred()
+            await self._tried(None)
+            while (rest_s := due_s - time.monotonic()) > 0 and await self._armory.await_stir(rest_s):
+                await anyio.sleep(_SOON_S)
+                await self._tried(self._armory.stirred())
+
+    async def _tried(self, markets: Sequence[Pubkey] | None) -> None:
+        with contextlib.suppress(JournalError):  # told where it happened; health shows what lasts
+            await self.look(markets)
+
+    async def look(self, markets: Sequence[Pubkey] | None = None) -> None:
+        """One round, of these markets or of all. A JournalError leaves what it was about for the next."""
         if self._limits.a_side and not self._off and not self._busy() and self._journal.healthy:
-            await self._round()
+            await self._round(self._decision.markets() if markets is None else markets)
 
     async def close(self) -> None:
         """Disarm what was not sent, so that the next start has nothing to look up. Nothing is sent any more by now."""
         with anyio.CancelScope(shield=True), contextlib.suppress(JournalError):
             await self._commit([], [each for each in self._armory if each[1].flight is None], 0.0)
 
-    async def _round(self) -> None:
+    async def _round(self, markets: Sequence[Pubkey]) -> None:
         try:
             blockhash = self._blockhashes.current()
         except Transient:
             return
-        near, seconds = await self._near() if self._gate.is_open else ({}, 0.0)
-        began_s = time.perf_counter()
+        near, seconds = await self._near(markets) if self._gate.is_open else ({}, 0.0)
+        began_s, looked_at = time.perf_counter(), set(markets)
         gone = [
             (address, armed)
             for address, armed in self._armory
-            if armed.flight is None and (address not in near or not armed.ready)
+            if armed.order is not None and armed.order.market in looked_at and (address not in near or not armed.ready)
         ]
         todo = self._due(near, blockhash)
         seconds += time.perf_counter() - began_s
@@ -128,11 +146,11 @@ class Arming:
 
     # -- what is to be done
 
-    async def _near(self) -> tuple[dict[Pubkey, Order], float]:
-        """The orders that are to be armed, the nearest of all markets first; and the seconds that it took."""
+    async def _near(self, markets: Sequence[Pubkey]) -> tuple[dict[Pubkey, Order], float]:
+        """The orders of these markets that are to be armed, the nearest of all first; and the seconds that it took."""
         book, a_side = self._decision.book, self._limits.a_side
         ranked: list[tuple[int, Order]] = []
-        seconds, markets = 0.0, self._decision.markets()
+        seconds = 0.0
         for start in range(0, len(markets), _MARKETS_AT_ONCE):
             await anyio.lowlevel.checkpoint()
             began_s = time.perf_counter()

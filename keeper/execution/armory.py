@@ -13,12 +13,14 @@ holds for all, only its own bytes may be sent for its order (`Armed.flight`). (d
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import anyio
 import msgspec
 from anyio.abc import TaskGroup
 from solders.pubkey import Pubkey
@@ -114,6 +116,8 @@ class Armory:
         self._limits = limits
         self._most_blocks_old = most_blocks_old
         self._armed: dict[Pubkey, Armed] = {}
+        self._stirred: dict[Pubkey, None] = {}
+        self._stir = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"Armory({len(self._armed)} armed)"
@@ -176,6 +180,25 @@ class Armory:
             return False
         del self._armed[flight.attempt.order]
         return True
+
+    # -- what is to be armed soon
+
+    def stir(self, market: Pubkey) -> None:
+        """Other orders of this market are its nearest ones by now: one was sent, or is free again."""
+        self._stirred[market] = None
+        self._stir.set()
+
+    async def await_stir(self, within_s: float) -> bool:
+        """Whether there is such a market, or comes to be within so many seconds."""
+        with anyio.move_on_after(within_s):
+            await self._stir.wait()
+        return self._stir.is_set()
+
+    def stirred(self) -> list[Pubkey]:
+        """Take those of since the last time."""
+        taken, self._stirred = list(self._stirred), {}
+        self._stir.clear()
+        return taken
 
     # -- the one way out
 
@@ -258,8 +281,9 @@ class Armory:
             point("launched")
         flights = [flight for _, flight, _ in gone]
         ops = [self._drafting.launched(job, flight.attempt) for job, flight, _ in gone]
-        for _, flight, since_s in gone:
+        for job, flight, since_s in gone:
             self._report(signed(flight, armed_for_s=flight.born_at_s - since_s))
+            self.stir(job.order.market)
         try:
             await self._journal.write(*ops)
         except JournalError as e:

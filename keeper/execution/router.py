@@ -273,7 +273,9 @@ class Router:
             order = self._book.get(address)
             if order is not None:
                 action = self.decision.look_at(order, self.now_s(), time.monotonic_ns())
-                if action is not None:
+                if action is None:
+                    self._armory.stir(order.market)
+                else:
                     self._act([action])
 
     # -- verdicts

@@ -16,7 +16,6 @@ from keeper.runtime.schedule import Schedule
 from keeper.solana.client import ChainClient
 
 _BALANCE_EVERY_S: Final = 10.0
-_ARM_EVERY_S: Final = 0.5
 _LOST_EVERY_S: Final = 1.0
 _FEES_EVERY_S: Final = 10.0
 _PROGRAM_EVERY_S: Final = 5.0
@@ -34,7 +33,7 @@ def look_after(
     """Have each of them looked at, from now on until `tasks` are cancelled."""
     markets = execution.router.markets
     schedule.every(_BALANCE_EVERY_S, execution.balance.look, "balance", tasks)
-    schedule.every(_ARM_EVERY_S, execution.arming.look, "arming", tasks)
+    tasks.start_soon(execution.arming.run, name="arming")
     schedule.every(_LOST_EVERY_S, execution.recovery.look, "lost", tasks)
     schedule.every(journal.retention.prune_every_s, journal.prune, "retention", tasks)
     schedule.every(_FEES_EVERY_S, RecentFees(client, lambda: markets, execution.fees).look, "fees", tasks)

@@ -256,6 +256,11 @@ class Surroundings(RuleBasedStateMachine):
     def what_is_near_is_armed(self) -> None:
         self.loop.do(self.life.arms.arming.look)
 
+    @rule()
+    def what_is_near_is_armed_where_that_changed(self) -> None:
+        arms = self.life.arms
+        self.loop.do(lambda: arms.arming.look(arms.armory.stirred()))
+
     @precondition(lambda self: self.life.hands.queue)
     @rule()
     def a_job_is_signed(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from solders.signature import Signature
 
-from keeper.domain.attempts import AttemptState
+from keeper.domain.attempts import AttemptKind, AttemptState
 from keeper.domain.orders import OnchainStatus, Order, OrderType
 from keeper.execution.flights import Flight
 from keeper.execution.orders import Reason
@@ -147,6 +147,29 @@ def test_an_order_that_ended_is_disarmed(keeper: OrderRecords) -> None:
     keeper.an_order_is_filled_or_cancelled(A, OnchainStatus.FILLED, True, False)
     keeper.what_is_near_is_armed()
     assert armed(keeper) == []
+
+
+def test_where_one_left_or_became_free_others_are_armed_without_a_round_of_all(keeper: OrderRecords) -> None:
+    keeper.what_is_near_is_armed_where_that_changed()
+    keeper.somebody_places_an_order(B, OrderType.TAKE_PROFIT, False, True, False)
+    keeper.what_is_near_is_armed_where_that_changed()
+    assert keeper.life.arms.signatures(B) == (), "that is for the next round of all"
+    keeper.a_price_comes(REACHED)
+    keeper.what_is_near_is_armed_where_that_changed()
+    assert len(keeper.life.arms.signatures(B)) == 1, "A's left"
+
+
+def test_a_stop_that_was_moved_is_armed_as_soon_as_it_is_free(keeper: OrderRecords) -> None:
+    keeper.a_price_comes(REACHED_BY_NONE)  # and no reason to move the stop either
+    keeper.somebody_places_an_order(B, OrderType.TRAILING_STOP, False, True, False)
+    keeper.a_price_comes(NOT_REACHED)
+    moved = [i for i, each in enumerate(keeper.flights()) if each.attempt.kind is AttemptKind.RATCHET]
+    assert len(moved) == 1
+    keeper.what_is_near_is_armed_where_that_changed()
+    assert keeper.life.arms.signatures(B) == (), "its stop is being moved"
+    keeper.a_transaction_lands(moved[0], None, True, True, False)
+    keeper.what_is_near_is_armed_where_that_changed()
+    assert len(keeper.life.arms.signatures(B)) == 1
 
 
 def test_what_failed_is_not_armed_again(keeper: OrderRecords) -> None:
