@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from solders.account import Account
@@ -30,7 +31,7 @@ class Ledger:
     """
 
     keeper: Pubkey
-    orders: frozenset[Pubkey]
+    orders: AbstractSet[Pubkey]
     received_at: dict[Signature, float] = field(default_factory=dict)
     landed_at: dict[Pubkey, float] = field(default_factory=dict)
     confirmed_at: dict[Pubkey, float] = field(default_factory=dict)

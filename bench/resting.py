@@ -23,14 +23,14 @@ _ID_AT = 158 + 1 + 16
 def order_accounts(
     template: bytes, markets: Sequence[Pubkey], count: int, *, seed: int = 1
 ) -> Iterator[tuple[Pubkey, bytes]]:
-    """`count` pending orders spread over the markets, each with an address and a user of its own."""
+    """`count` pending orders spread over the markets, each with an address and a user of its own: of every kind."""
     rng = random.Random(seed)
     kinds = (OrderType.STOP_LOSS, OrderType.STOP_LOSS, OrderType.TAKE_PROFIT, OrderType.TRAILING_STOP)
     raw_markets = [bytes(market) for market in markets]
     tail = template[_ID_AT + 8 :]
     middle = template[8 + _HEAD.size : _ID_AT]
     for i in range(count):
-        kind = kinds[i % 4]
+        kind = kinds[i // len(raw_markets) % 4]
         stop = (
             rng.randrange(500_000_000, 900_000_000)
             if kind is OrderType.TAKE_PROFIT

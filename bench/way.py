@@ -50,7 +50,7 @@ def count(path: str) -> None:
         with Path(path).open("a") as out:
             out.write(json.dumps(calls) + "\n")
 
-    hooked(lambda _: begins(), lambda _: ends())
+    hooked(lambda *_: begins(), lambda *_: ends())
 
 
 async def ways(ticks: int) -> list[list[str]]:

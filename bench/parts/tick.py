@@ -107,7 +107,7 @@ def pairs(trace: str) -> list[float]:
         word, at, *_ = line.split()
         if word == "in":
             news = int(at)
-        elif news is not None:
+        elif word == "out" and news is not None:
             samples.append((int(at) - news) / 1e6)
             news = None
     return samples
