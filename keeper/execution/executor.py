@@ -320,9 +320,8 @@ class Executor:
     def _stopped(self, job: Job) -> None:
         """The gate is closed: an execution waits, and says so. No stop is moved: the next price may meet its order."""
         if job.executes:
-            why = "; ".join(self._gate.reasons.values())
-            reason = f"Its condition is met, but {why}."
-            self._journal.post(NoteOrder(job.order, OrderState.TRIGGERED, reason, stands=True))
+            job.record.held = f"Its condition is met, but {'; '.join(self._gate.reasons.values())}."
+            self._journal.post(NoteOrder(job.order, OrderState.TRIGGERED, job.record.held, stands=True))
         else:
             self._orders.await_price(job.record, job.order.market, job.price.slot)
             self._orders.attempt_over(job.order.address, None)

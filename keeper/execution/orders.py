@@ -87,7 +87,8 @@ _NOTHING: Final = Watched.NOTHING
 class Record:
     """What is known of one order beside its account. `generation` is unlike that of any other order, at this address
     or elsewhere; `order` is the order as it was when that began (`Order.identity` tells another one), None until it was
-    read. `executes`: whether the attempt of its reason ATTEMPT is to execute it, and not to move its stop.
+    read. `executes`: whether the attempt of its reason ATTEMPT is to execute it, and not to move its stop; `held` why
+    that is not signed while it waits, for the journal.
     """
 
     address: Pubkey
@@ -96,6 +97,7 @@ class Record:
     reasons: dict[Reason, Detail] = field(default_factory=dict)
     tries: Tries = field(default_factory=Tries)
     executes: bool = True
+    held: str = ""
 
     def __repr__(self) -> str:
         reasons = ", ".join(f"{reason.name.lower()}={detail}" for reason, detail in sorted(self.reasons.items()))
@@ -192,6 +194,13 @@ class Orders:
         record = self._records.get(address)
         return record is not None and record.executes and record.reasons.get(_ATTEMPT) is not None
 
+    def held(self, address: Pubkey) -> str:
+        """Why an execution that was decided waits and is not signed; empty when none does."""
+        record = self._records.get(address)
+        if record is None or _ATTEMPT not in record.reasons or record.reasons[_ATTEMPT] is not None:
+            return ""
+        return record.held
+
     def free(self, address: Pubkey) -> bool:
         """Whether nothing speaks against acting on it."""
         record = self._records.get(address)
@@ -278,7 +287,7 @@ class Orders:
             record = self._records[address] = Record(address, next(self._generations), order)
         assert not record.reasons, f"an attempt was decided at an order that is blocked: {record}"
         record.reasons[_ATTEMPT] = None
-        record.executes = executes
+        record.executes, record.held = executes, ""
         self._by_reason[_ATTEMPT][address] = None
         self.book.watch(address, _NOTHING)
         return record

@@ -127,10 +127,10 @@ def landed(verdict: Verdict, read: ReadOrder, gone: Callable[[Pubkey], int | Non
                 verdict.ops.append(NoteState(address, state, f"{reason} {GONE}", slot=slot))
                 verdict.ended[address] = slot
             continue
-        # The watch may have told more of it since: an older reading is ignored. And that the keeper executes it, or
-        # did already, is told where that happens: the user's transaction placed it, and did not fill it. So is what
-        # a cancel that was relayed since is about to do. That its stop is being moved is told nowhere.
-        told = order.status is OnchainStatus.FILLED or orders.executing(address)
+        # The watch may have told more of it since: an older reading is ignored. And that the keeper executes it, would
+        # if it might, or did already, is told where that happens: the user's transaction placed it, and did not fill
+        # it. So is what a cancel that was relayed since is about to do. That its stop is being moved is told nowhere.
+        told = order.status is OnchainStatus.FILLED or orders.executing(address) or bool(orders.held(address))
         told = told or orders.cancelled_by_another(address, flight.signature)
         replaced = address in flight.cancels and made not in flight.cancels
         why = f"{reason} The order {made} took its place." if replaced else reason
@@ -196,6 +196,8 @@ def _stands(verdict: Verdict, order: Order, reason: str, orders: Orders) -> None
     # What the cancel was laid over holds again.
     if orders.executing(address):
         verdict.ops.append(NoteState(address, OrderState.EXECUTING, "An attempt at it is on its way."))
+    elif held := orders.held(address):
+        verdict.ops.append(NoteState(address, OrderState.TRIGGERED, held))
     elif orders.has(address, Reason.ACCOUNT):
         verdict.ops.append(NoteState(address, OrderState.FAILED, f"{reason} It failed before; {WAITS_FOR_ACCOUNT}."))
     elif orders.has(address, Reason.FAILED):

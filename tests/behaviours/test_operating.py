@@ -29,6 +29,7 @@ from keeper.domain.orders import OrderState, OrderType
 from keeper.journal import PROGRAM, Journal, SetMeta
 from tests.behaviours.edited_node import EditedNode, as_revision_0_1
 from tests.behaviours.stand import A_FILL_LAMPORTS, SOL, USDC, Stand, stays
+from tests.behaviours.test_durable_first import place_by_api
 from tests.chaos.proxy import Fault, FaultProxy, Kind, Script
 from tests.support import BOUND_S, KeeperConfig, KeeperProcess, World, until
 
@@ -226,6 +227,18 @@ async def test_23_no_fee_above_its_cap_and_retries_pay_more(tmp_path: Path) -> N
         for wire in wires:
             limit, price = budget_of(wire)
             assert 5_000 + -(-limit * price // 1_000_000) <= 9_000
+
+
+async def test_why_an_execution_waits_stands_when_the_orders_placing_is_confirmed(tmp_path: Path) -> None:
+    """It was met at processed, and its fill is above the day's cap. That it had been placed was told over that."""
+    async with Stand.open(tmp_path, fees={"daily_outflow_cap_lamports": 1_000_000}) as stand:
+        market = stand.world.market(price_1e6=40 * USDC)
+        async with stand.keeper() as keeper:
+            order = await place_by_api(keeper.http_url, stand.world, market, stand.world.trader())
+            await until(lambda: stand.attempt_state(order) is AttemptState.FINALIZED)
+            row = stand.row(order)
+            assert row is not None
+            assert (row.state, "daily_outflow_cap" in row.reason) == (OrderState.TRIGGERED, True)
 
 
 async def test_23_below_the_floor_nothing_is_sent_and_funding_goes_on_by_itself(tmp_path: Path) -> None:

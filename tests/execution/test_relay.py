@@ -235,6 +235,43 @@ async def test_a_cancel_that_comes_to_nothing_leaves_what_holds_of_its_order(
     assert row.state is then
 
 
+HELD = "Its condition is met, but an operator has paused the keeper."
+
+
+@pytest.mark.parametrize("signed_since", [False, True])
+async def test_a_placing_that_lands_leaves_why_its_execution_waits(desk: Desk, *, signed_since: bool) -> None:
+    order = make_order(order_id=8, slot=7)
+    await desk.journal.commit(AddPrepared(make_prepared("p", order=order.address)))
+    await desk.relay.submit((await desk.journal.prepared_of(order.address))[0], signed(1), order)
+    (flight,) = desk.hands.tracked
+    flight.landed_slot = 7
+    desk.book.upsert(order)
+    record = desk.orders.begin(order)
+    record.held = HELD
+    await desk.journal.commit(NoteOrder(order, OrderState.TRIGGERED, HELD, stands=True))
+    if signed_since:  # what held it is over; by then the attempt has told more
+        record.reasons[Reason.ATTEMPT] = signature(9)
+        await desk.journal.commit(NoteOrder(order, OrderState.EXECUTING, "An attempt at it is on its way."))
+    verdict = Verdict.of(flight)
+    landed(verdict, lambda _: order, lambda _: None, desk.orders)
+    await desk.journal.commit(*verdict.ops)
+    row = await desk.journal.order(order.address)
+    assert row is not None
+    assert row.state is (OrderState.EXECUTING if signed_since else OrderState.TRIGGERED)
+    assert (row.reason == HELD) is not signed_since
+
+
+async def test_a_cancel_that_comes_to_nothing_leaves_why_its_orders_execution_waits(desk: Desk) -> None:
+    desk.orders.begin(desk.order).held = HELD
+    await desk.relay.submit(desk.cancel, signed(1))
+    verdict = Verdict.of(desk.hands.tracked[0])
+    expired(verdict, lambda _: desk.order, 9, desk.orders)
+    await desk.journal.commit(*verdict.ops)
+    row = await desk.journal.order(desk.order.address)
+    assert row is not None
+    assert (row.state, row.reason) == (OrderState.TRIGGERED, HELD)
+
+
 async def test_a_cancel_that_comes_too_late_leaves_the_alarm_of_the_fill(desk: Desk) -> None:
     """The fill's own attempt told how the order ended. That its position is missing was told anew as a plain fill."""
     await desk.relay.submit(desk.cancel, signed(1))
