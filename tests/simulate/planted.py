@@ -334,6 +334,14 @@ FAULTS: Final = (
         "            if row is None:\n                return Prepared(await prepare(Asked(scoped",
         "            if True:\n                return Prepared(await prepare(Asked(scoped",
         "one idempotency key gives one order",
+        also=(  # the journal refuses the second one twice: by its own rule, and by an index
+            ("keeper.journal.applying", "            if taken is not None:\n", "            if False:\n"),
+            (
+                "keeper.journal.sqlite.schema",
+                "CREATE UNIQUE INDEX one_prepared_per_key",
+                "CREATE INDEX one_prepared_per_key",
+            ),
+        ),
     ),
     Fault(
         "generation-ignored",
