@@ -72,7 +72,9 @@ class Users:
                 # Not of a filled one: its position is in the way of another at this address.
                 world.cancel(placed.user, placed.address)
                 world.close(placed.user, placed.address)
-                self._place(placed.number, placed.plan, placed.user)
+                again = self._place(placed.number, placed.plan, placed.user)
+                if again is not None and again.address != placed.address:
+                    self.placed.append(again)  # the API had drawn the first one's id
             case _:
                 return False
         return True
