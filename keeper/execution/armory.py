@@ -34,7 +34,7 @@ from keeper.execution.drafting import Drafting, FeePolicy, FeeRules, Job
 from keeper.execution.flights import Flight, Flights, signed
 from keeper.execution.gate import Gate
 from keeper.execution.lander import Lander
-from keeper.execution.limits import ExecutorLimits
+from keeper.execution.limits import ArmingLimits, ExecutorLimits
 from keeper.execution.orders import Orders, Reason
 from keeper.execution.points import point, tried
 from keeper.execution.purse import Purse
@@ -100,7 +100,7 @@ class Armory:
         gate: Gate,
         report: Callable[[Report], None],
         limits: ExecutorLimits,
-        most_blocks_old: int,
+        arming: ArmingLimits,
     ) -> None:
         self._drafting = drafting
         self._fees = fees
@@ -114,7 +114,7 @@ class Armory:
         self._gate = gate
         self._report = report
         self._limits = limits
-        self._most_blocks_old = most_blocks_old
+        self._arming = arming
         self._armed: dict[Pubkey, Armed] = {}
         self._stirred: dict[Pubkey, None] = {}
         self._stir = asyncio.Event()
@@ -210,14 +210,14 @@ class Armory:
         needs no fsync: until then it counts as sent after a crash.
         """
         try:
-            oldest = self._blockhashes.current().last_valid_block_height - self._most_blocks_old
+            newest = self._blockhashes.current().last_valid_block_height
         except Transient:
             return list(jobs)
         left: list[Job] = []
         gone: list[tuple[Job, Flight, float]] = []
         for job in jobs:
             armed = self._armed[job.order.address]
-            if self._may_leave(armed, job, oldest):
+            if self._may_leave(armed, job, newest):
                 gone.append((job, self._flown(armed, job), armed.since_s))
             else:
                 left.append(job)
@@ -226,11 +226,15 @@ class Armory:
             tasks.start_soon(self._follow, some, self._lander.begin([flight for _, flight, _ in some]), tasks)
         return left
 
-    def _may_leave(self, armed: Armed, job: Job, oldest: int) -> bool:
+    def _may_leave(self, armed: Armed, job: Job, newest: int) -> bool:
         attempt, record = armed.attempt, job.record
+        blocks_old = newest - attempt.last_valid_block_height
+        # Where nothing else may be signed before these bytes are dead, late is better than not at all.
+        fresh = blocks_old <= self._arming.most_blocks_old
+        lives = armed.flight is not None and blocks_old < self._arming.dead_blocks_old
         if not (
             armed.ready
-            and attempt.last_valid_block_height >= oldest
+            and (fresh or lives)
             and self._gate.is_open
             and self._journal.healthy
             and len(self._flights.open) < self._limits.max_in_flight

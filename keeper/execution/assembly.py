@@ -87,7 +87,7 @@ class Execution:
             gate=gate,
             report=report,
             limits=executor_limits,
-            most_blocks_old=limits.arming.most_blocks_old,
+            arming=limits.arming,
         )
         self.executor = executor = Executor(
             drafting=drafting,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from keeper.execution.drafting import FeeRules
 from keeper.execution.purse import PurseLimits
 from keeper.execution.tries import RetryLimits
+from keeper.solana.client import BLOCKHASH_BLOCKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +41,16 @@ class ArmingLimits:
     """`a_side`: so many orders are armed of a market and direction, those nearest to their triggers; 0: none.
     `signatures_per_s` bounds the signatures of arming. An armed attempt is signed again once its blockhash is
     `renew_blocks_old` blocks older than the newest one, and is not sent once it is `most_blocks_old`: a blockhash lives
-    150 blocks, and the newest that is known may itself be 50 old. `step`: transactions signed before the event loop may
-    do something else.
+    150 blocks, and the newest that is known may itself be 50 old. One from before a restart, in whose place nothing may
+    be signed, is sent until it is `dead_blocks_old`. `step`: transactions signed before the event loop may do something
+    else.
     """
 
     a_side: int
     signatures_per_s: float
     renew_blocks_old: int = 50
     most_blocks_old: int = 80
+    dead_blocks_old: int = BLOCKHASH_BLOCKS
     step: int = 8
 
 

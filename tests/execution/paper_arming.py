@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SLOTS_OF_LIFE = 12
 """A blockhash of this chain: renewed after a third of that, and not sent with after two thirds."""
-LIMITS = ArmingLimits(2, 1_000.0, renew_blocks_old=4, most_blocks_old=8)
+LIMITS = ArmingLimits(2, 1_000.0, renew_blocks_old=4, most_blocks_old=8, dead_blocks_old=SLOTS_OF_LIFE)
 
 
 class PaperArming:
@@ -56,7 +56,7 @@ class PaperArming:
             flights=life.flights,
             purse=purse,
             limits=ExecutorLimits(100),
-            most_blocks_old=LIMITS.most_blocks_old,
+            arming=LIMITS,
         )
         self.arming = Arming(
             **parts, armory=self.armory, decision=life.decision, busy=lambda: False, limits=LIMITS, off=False

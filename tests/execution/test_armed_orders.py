@@ -217,13 +217,23 @@ def test_after_a_restart_the_same_bytes_are_sent(keeper: OrderRecords) -> None:
 
 def test_after_a_restart_nothing_else_is_sent_until_it_can_land_no_more(keeper: OrderRecords) -> None:
     signature = restarted(keeper)
-    slots_pass(keeper, SLOTS_OF_LIFE - 1)
+    slots_pass(keeper, SLOTS_OF_LIFE)
     keeper.a_price_comes(REACHED)
-    assert flight(keeper).attempt.state is AttemptState.ARMED, "it is too old to be sent, and may have been"
+    assert flight(keeper).attempt.state is AttemptState.ARMED, "it is too old to land, and may have been sent"
     assert reasons(keeper) == {Reason.ATTEMPT}
     can_land_no_more(keeper)
     assert flight(keeper).signature != signature
     assert armed(keeper) == []
+
+
+def test_after_a_restart_the_same_bytes_are_sent_as_long_as_they_may_land(keeper: OrderRecords) -> None:
+    """One that is signed in this life makes room for another long before that."""
+    signature = restarted(keeper)
+    slots_pass(keeper, SLOTS_OF_LIFE - 3)
+    keeper.a_price_comes(REACHED)
+    assert flight(keeper).signature == signature
+    assert flight(keeper).attempt.state is AttemptState.SIGNED
+    keeper.a_transaction_lands(0, None, True, True, False)
 
 
 def test_after_a_restart_the_next_order_at_the_address_waits_too(keeper: OrderRecords) -> None:

@@ -73,7 +73,7 @@ FAULTS: Final = (
     Fault(
         "armed-past-its-height",
         "keeper.execution.armory",
-        "            and attempt.last_valid_block_height >= oldest\n",
+        "            and (fresh or lives)\n",
         "",
         "an armed attempt is not sent once its blockhash is known to be dead",
     ),
