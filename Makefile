@@ -52,7 +52,7 @@ test-postgres: $(STAMP) ## run those of the API, the behaviours, the executions 
 	@$(PYTEST) -m 'not long' $(or $(ARGS),tests/http tests/behaviours tests/execution tests/journal)
 
 .PHONY: install-check
-install-check: $(STAMP) ## follow docs/install.md on a fresh Debian, under its systemd (root, debootstrap, systemd-container)
+install-check: $(STAMP) ## follow docs/install.md, and docs/scale.md's services, on a fresh Debian, under its systemd (root, debootstrap, systemd-container)
 	@$(BIN)/python -m tests.install $(ARGS)
 
 .PHONY: chaos

@@ -1,1 +1,1 @@
-"""docs/install.md, done to the letter on a fresh Debian (`make install-check`)."""
+"""docs/install.md, and the services of docs/scale.md, done to the letter on a fresh Debian (`make install-check`)."""

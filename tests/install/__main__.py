@@ -1,8 +1,11 @@
-"""`python -m tests.install`: a fresh Debian, docs/install.md to the letter, and then what must hold of the service."""
+"""`python -m tests.install`: a fresh Debian, docs/install.md to the letter, and then what must hold of the service; and
+the same with several keepers as services, by docs/scale.md.
+"""
 
 from __future__ import annotations
 
 import argparse
+import socket
 import subprocess
 import sys
 import tempfile
@@ -11,11 +14,15 @@ from pathlib import Path
 
 import anyio
 
+from tests.install import several
 from tests.install.machine import Failed, Impossible, Machine, make
-from tests.install.trial import TRIALS, UNIT, Market, install, told
+from tests.install.market import Market
+from tests.install.trial import TRIALS, install, told
 from tests.support import World
 
 REPOSITORY = Path(__file__).parents[2]
+PORTS = (8080, 8081, 5432)
+"""What the documents' commands have the keepers and PostgreSQL listen on: the machine has the network of this one."""
 NOT_HERE = 77
 """The exit code when this machine can't make another, as automake's tests have it for one that was skipped."""
 
@@ -31,6 +38,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="keeper-install-") as folder:
         root = Path(folder) / "debian"
         try:
+            _see_that_the_ports_are_free()
             with told(f"A fresh Debian ({given.suite})."):
                 if given.debian is None:
                     make(root, given.suite)
@@ -52,6 +60,13 @@ def main() -> int:
     return code
 
 
+def _see_that_the_ports_are_free() -> None:
+    for port in PORTS:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                raise Impossible(f"something listens on port {port} of this machine.")
+
+
 async def _try(root: Path, repository: Path, loud: bool) -> None:
     async with (
         World.open(slot_ms=400) as world,
@@ -65,9 +80,13 @@ async def _try(root: Path, repository: Path, loud: bool) -> None:
         try:
             for trial in TRIALS:
                 await trial(machine, market)
+            async with several.installed(machine, loud=loud) as keepers:
+                for trial_of_several in several.TRIALS:
+                    await trial_of_several(keepers, market)
         except BaseException:
+            logs = "journalctl --unit='keeper*' --unit='postgresql*' --no-pager | tail --lines=60"
             with anyio.CancelScope(shield=True):
-                print("\n" + await machine.run(f"journalctl --unit={UNIT} --no-pager | tail --lines=40", check=False))
+                print("\n" + await machine.run(logs, check=False))
             raise
         tg.cancel_scope.cancel()
 

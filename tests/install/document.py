@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "install.md"
+DOCS = Path(__file__).parents[2] / "docs"
+DOCUMENT = DOCS / "install.md"
 SERVICE = "A service under systemd"
 
 

@@ -14,6 +14,7 @@ from solders.pubkey import Pubkey
 
 from tests.install.document import DOCUMENT, SERVICE, blocks, filled, with_setting
 from tests.install.machine import Machine, Shell
+from tests.install.market import Market
 from tests.support import World
 
 UNIT = "keeper.service"
@@ -25,11 +26,8 @@ LATER_S = 15.0
 """What may pass on top: the next look at the loops, RestartSec, and a start."""
 _LAMPORTS = 5_000_000_000
 """What the key gets: the fees and the rent of the positions of this trial."""
-_MANY = 100
-"""Orders that take long enough to be killed among them."""
-_POSITIONS = 40
-"""Orders of one trader: the program lets nobody have many more positions."""
-_HIGH_1E6, _LOW_1E6 = 100_000_000, 97_000_000
+MANY = 100
+"""Orders that are triggered together, for a kill amid them."""
 _ADDRESS = re.compile(r"\b[1-9A-HJ-NP-Za-km-z]{43,44}\b")
 _DIGEST = re.compile(r'admin_token_sha256 = "([0-9a-f]{64})"')
 
@@ -66,11 +64,12 @@ async def install(machine: Machine, world: World, *, loud: bool) -> None:
     blanks = {"REPOSITORY": "/srv/repository", "https://rpc.example/?api-key=...": world.net.rpc_url}
     async with machine.shell() as shell:
         for block in filled(blocks(DOCUMENT, SERVICE), blanks):
-            said = await _typed(shell, block, loud=loud)
+            said = await typed(shell, block, loud=loud)
             await after(block, said)
 
 
-async def _typed(shell: Shell, block: str, *, loud: bool) -> str:
+async def typed(shell: Shell, block: str, *, loud: bool) -> str:
+    """Type a block of a document, and show it; what its commands print."""
     print("".join(f"    # {line}\n" for line in block.splitlines()), end="")
     with told("   "):
         said = await shell.type(block)
@@ -80,14 +79,18 @@ async def _typed(shell: Shell, block: str, *, loud: bool) -> str:
 
 
 class Service:
-    """The unit in the machine, seen through systemctl."""
+    """A unit in the machine, seen through systemctl."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, unit: str = UNIT) -> None:
         self._machine = machine
+        self.unit = unit
+
+    def __repr__(self) -> str:
+        return f"<Service {self.unit}>"
 
     async def shows(self, *names: str) -> dict[str, str]:
         """Properties of the unit."""
-        said = await self._machine.run(f"systemctl show {UNIT} --property={','.join(names)}")
+        said = await self._machine.run(f"systemctl show {self.unit} --property={','.join(names)}")
         return dict(line.split("=", 1) for line in said.splitlines())
 
     async def main_pid(self) -> int:
@@ -104,7 +107,12 @@ class Service:
                 await anyio.sleep(0.1)
 
     async def signal(self, name: str) -> None:
-        await self._machine.run(f"systemctl kill --kill-whom=main --signal={name} {UNIT}")
+        await self._machine.run(f"systemctl kill --kill-whom=main --signal={name} {self.unit}")
+
+    async def has_ended_well(self) -> None:
+        """It has ended, by itself, after it was told to."""
+        shown = await self.shows("ActiveState", "Result", "ExecMainStatus")
+        assert shown == {"ActiveState": "inactive", "Result": "success", "ExecMainStatus": "0"}, (self.unit, shown)
 
     async def says(self, text: str, *, within_s: float = 15.0) -> None:
         """Wait until its status has this."""
@@ -115,50 +123,16 @@ class Service:
     async def logs(self, text: str, *, since: float, within_s: float = 10.0) -> None:
         """Wait until it, or systemd about it, has written this since a time (seconds since 1970)."""
         with anyio.fail_after(within_s):
-            command = f"journalctl --unit={UNIT} --since=@{int(since)} --output=cat"
+            command = f"journalctl --unit={self.unit} --since=@{int(since)} --output=cat"
             while text not in await self._machine.run(command):  # noqa: ASYNC110 - it is in the machine
                 await anyio.sleep(0.2)
 
 
-class Market:
-    """A market of the trial, with orders on it that a fall of its price triggers."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.address = world.market("SOL/USDC")
-        self.orders: list[Pubkey] = []
-        self._price_1e6 = _HIGH_1E6
-
-    async def publish(self) -> None:
-        """As an oracle does, say the price again and again: an old one decides nothing. Goes on until cancelled."""
-        while True:
-            self.world.set_price(self.address, self._price_1e6)
-            await anyio.sleep(2)
-
-    async def rest(self, count: int, service: Service) -> list[Pubkey]:
-        """Place orders that the next fall triggers, and wait until the keeper knows them."""
-        self._price_1e6 = _HIGH_1E6
-        self.world.set_price(self.address, self._price_1e6)
-        traders = [self.world.trader() for _ in range(0, count, _POSITIONS)]
-        placed = [
-            self.world.place(traders[n // _POSITIONS], self.address, stop_price_1e6=98_000_000) for n in range(count)
-        ]
-        self.orders += placed
-        await service.says(f"; {count} orders resting")
-        return placed
-
-    def fall(self) -> None:
-        """Trigger them."""
-        self._price_1e6 = _LOW_1E6
-        self.world.set_price(self.address, self._price_1e6)
-
-    async def filled(self, orders: list[Pubkey]) -> None:
-        """Wait until each has its position."""
-        left = set(orders)
-        with anyio.move_on_after(60):
-            while left := {order for order in left if self.world.position(order) is None}:  # noqa: ASYNC110
-                await anyio.sleep(0.05)
-        assert not left, f"{len(left)} of {len(orders)} orders have no position"
+async def rest(market: Market, count: int, service: Service) -> list[Pubkey]:
+    """Place orders that the next fall triggers, and wait until the keeper knows them."""
+    placed = market.place(count)
+    await service.says(f"; {count} orders resting")
+    return placed
 
 
 async def works(machine: Machine, market: Market) -> None:
@@ -171,7 +145,7 @@ async def works(machine: Machine, market: Market) -> None:
     user = int(await machine.run(f"stat --format=%u /proc/{shown['MainPID']}"))
     assert user >= 61_184, f"it runs as user {user}, which is none that systemd made for it"
     print(f"systemd says {shown['StatusText']!r}; it runs as user {user}, which is nobody else's.")
-    orders = await market.rest(10, service)
+    orders = await rest(market, 10, service)
     market.fall()
     with told("Ten orders trigger and are executed."):
         await market.filled(orders)
@@ -191,12 +165,13 @@ async def recovers_from_a_kill(machine: Machine, market: Market) -> None:
     """SIGKILL while executions are under way."""
     service = Service(machine)
     pid = await service.main_pid()
-    orders = await market.rest(_MANY, service)
-    market.fall()
+    orders = await rest(market, MANY, service)
+    await market.fall_amid(orders)
     await service.signal("KILL")
-    left = sum(market.world.position(order) is None for order in orders)
-    with told(f"SIGKILL after {_MANY - left} of {_MANY} triggered orders were executed. It is ready again."):
+    executed = MANY - market.left(orders)
+    with told(f"SIGKILL after {executed} of {MANY} triggered orders were executed. It is ready again."):
         await service.is_back(pid, within_s=LATER_S)
+    market.arrive()
     with told("Every one is executed."):
         await market.filled(orders)
 
@@ -211,7 +186,7 @@ async def a_stuck_loop_is_caught(machine: Machine, market: Market) -> None:
         f"systemctl daemon-reload && systemctl restart {UNIT} && rm -r $d && systemctl daemon-reload"
     )
     pid, since = await service.main_pid(), time.time()
-    orders = await market.rest(3, service)
+    orders = await rest(market, 3, service)
     market.fall()
     began = time.monotonic()
     with told(f"The executor is stuck; health.stalled_after_s is {STALLED_AFTER_S:.0f}. It is ready again."):
@@ -227,7 +202,7 @@ async def a_silent_process_is_caught(machine: Machine, market: Market) -> None:
     """Stopped by a signal, it neither works nor says anything."""
     service, since = Service(machine), time.time()
     pid = await service.main_pid()
-    orders = await market.rest(3, service)
+    orders = await rest(market, 3, service)
     await service.signal("STOP")
     market.fall()
     with told(f"The process stands still; WatchdogSec is {WATCHDOG_S:.0f}. It is ready again."):
@@ -239,20 +214,26 @@ async def a_silent_process_is_caught(machine: Machine, market: Market) -> None:
 
 async def nothing_is_lost(machine: Machine, market: Market) -> None:
     """The journal is sound, and has for each order of the trial the one execution that made its position."""
-    keeper, journal = "/opt/keeper/bin/keeper", "--journal /var/lib/keeper/journal.sqlite"
-    print("keeper journal verify: " + (await machine.run(f"{keeper} journal verify {journal}")).strip())
-    listed = (await machine.run(f"{keeper} orders {journal} --limit 1000 --json")).splitlines()
+    await sound(machine, market, "export KEEPER_JOURNAL__PATH=/var/lib/keeper/journal.sqlite")
+
+
+async def sound(machine: Machine, market: Market, where: str) -> None:
+    """See nothing_is_lost; `where` is what tells a shell's commands where the journal is."""
+    keeper = f"{where}; /opt/keeper/bin/keeper"
+    print("keeper journal verify: " + (await machine.run(f"{keeper} journal verify")).strip())
+    listed = (await machine.run(f"{keeper} orders --limit 1000 --json")).splitlines()
     states = Counter(json.loads(order)["state"] for order in listed)
     assert states == {"filled": len(market.orders)}, states
-    print(f"keeper orders: {dict(states)}, and each has its position on chain.")
+    again = [order for order in market.orders if market.made(order) != 1]
+    assert not again, f"not executed once: {again}"
+    print(f"keeper orders: {dict(states)}, and each has its position on chain, by one transaction.")
 
 
 async def stops(machine: Machine, market: Market) -> None:
     """In order, and soon."""
     with told("systemctl stop."):
         await machine.run(f"systemctl stop {UNIT}")
-    shown = await Service(machine).shows("ActiveState", "Result", "ExecMainStatus")
-    assert shown == {"ActiveState": "inactive", "Result": "success", "ExecMainStatus": "0"}, shown
+    await Service(machine).has_ended_well()
 
 
 TRIALS = (

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from keeper.config.loading import load_settings
+from tests.install import several
+from tests.install.document import blocks
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 UNITS = ("keeper.service", "keeper@.service")
@@ -61,6 +63,17 @@ def test_a_url_in_the_environment_file_goes_before_the_units_path(unit: str, mon
     assert load_settings(None).journal.place == Path(os.environ["KEEPER_JOURNAL__PATH"])
     monkeypatch.setenv("KEEPER_JOURNAL__URL", url)
     assert load_settings(None).journal.place == url
+
+
+def test_the_page_makes_the_keepers_that_the_trial_looks_at() -> None:
+    """`make install-check` types these commands, before a release only: what has changed is seen at every commit."""
+    database, services = (
+        "".join(blocks(several.DOCUMENT, heading)) for heading in (several.DATABASE, several.SERVICES)
+    )
+    assert "CREATE ROLE keeper" in database
+    assert "CREATE DATABASE keeper" in database
+    assert f"for name in {' '.join(several.NAMES)}; do" in services
+    assert set(re.findall(r"(?:--port |HTTP__PORT=)(\d+)", services)) == {str(port) for port in several.NAMES.values()}
 
 
 def _settings(text: str) -> list[str]:

@@ -229,9 +229,13 @@ class World:
 
     def position(self, order: Pubkey, commitment: Commitment = Commitment.PROCESSED) -> Position | None:
         """The position that the order's fill made; None when there is none."""
-        address = Pubkey.find_program_address([b"position", bytes(order)], self.program.id)[0]
+        address = self.position_address(order)
         account = self.bank.account(address, commitment)
         return None if account is None else decode_position(address, bytes(account.data), self._slot(commitment))
+
+    def position_address(self, order: Pubkey) -> Pubkey:
+        """Where the position is that the order's fill makes."""
+        return Pubkey.find_program_address([b"position", bytes(order)], self.program.id)[0]
 
     def landed(self, signature: Signature) -> Landed | None:
         """A transaction that is in a block; None when there is none of this signature."""
