@@ -43,6 +43,7 @@ class Surroundings(RuleBasedStateMachine):
         self.ledger = Ledger(self.clock)
         self.failures: Counter[tuple[Pubkey, int]] = Counter()
         self.of_attempt: dict[Signature, tuple[Job, Order]] = {}
+        self.armed_for: dict[Signature, Order] = {}
         self._clocks = pytest.MonkeyPatch()
         for room in (router, endings, armory, arming):
             self._clocks.setattr(room, "time", self.clock)
@@ -255,11 +256,19 @@ class Surroundings(RuleBasedStateMachine):
     @rule()
     def what_is_near_is_armed(self) -> None:
         self.loop.do(self.life.arms.arming.look)
+        self.note_what_is_armed()
 
     @rule()
     def what_is_near_is_armed_where_that_changed(self) -> None:
         arms = self.life.arms
         self.loop.do(lambda: arms.arming.look(arms.armory.stirred()))
+        self.note_what_is_armed()
+
+    def note_what_is_armed(self) -> None:
+        """It may have been sent when the keeper is killed, and land in its next life."""
+        for _, armed in self.life.arms.armory:
+            if armed.order is not None:
+                self.armed_for[armed.attempt.signature] = armed.order
 
     @precondition(lambda self: self.life.hands.queue)
     @rule()

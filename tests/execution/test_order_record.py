@@ -102,12 +102,12 @@ class OrderRecords(Surroundings):
         self.poll(flight)
 
     def poll(self, flight: Flight) -> None:
-        known = self.of_attempt.get(flight.signature)
-        if known is not None and flight.attempt.kind is not AttemptKind.RELAY:
-            self.failures[flight.attempt.order, known[1].created_at] += 1
+        _, order = self.of_attempt.get(flight.signature, (None, self.armed_for.get(flight.signature)))
+        if order is not None and flight.attempt.kind is not AttemptKind.RELAY:
+            self.failures[flight.attempt.order, order.created_at] += 1
         self.loop.do(lambda: self.life.poll(flight))
-        if known is not None and flight.attempt.fate in (None, Fate.EXECUTED, Fate.RATCHETED):
-            self.failures[flight.attempt.order, known[1].created_at] -= 1
+        if order is not None and flight.attempt.fate in (None, Fate.EXECUTED, Fate.RATCHETED):
+            self.failures[flight.attempt.order, order.created_at] -= 1
 
     @rule(ago=st.sampled_from([0, 0, 3]), lacks=st.sets(ONE, max_size=1))
     def the_keeper_is_killed_and_started(self, ago: int, lacks: set[Pubkey], *, polls: bool = False) -> None:
