@@ -28,9 +28,9 @@ from keeper.domain.intake import Intake
 from keeper.domain.reports import Note
 from keeper.execution.assembly import Execution
 from keeper.execution.deployment import Deployment
+from keeper.execution.lookout import Lookout
 from keeper.execution.purse import spent_before, utc_day
 from keeper.execution.relay import RelayDesk
-from keeper.execution.router import Router
 from keeper.http.api import run_api
 from keeper.http.edge.clients import Tokens
 from keeper.http.ports import ApiPorts
@@ -141,6 +141,7 @@ async def _work(
         # The decision, and what carries it out
         rules = limits.decision_rules(settings, program)
         recorder = _recorder(settings, program, rules, telemetry)
+        lookout = Lookout(Decision(rules) if recorder is None else recorder.decision)
         execution = Execution(
             client=client,
             venue=venue,
@@ -148,7 +149,7 @@ async def _work(
             authority=poster,
             blockhashes=blockhashes,
             journal=journal,
-            decision=Decision(rules) if recorder is None else recorder.decision,
+            lookout=lookout,
             limits=limits.execution_limits(settings),
             rent_lamports=0 if venue.position_size is None else await client.rent_exempt_minimum(venue.position_size),
             spent=await spent_before(journal, utc_day()),
@@ -159,12 +160,12 @@ async def _work(
         router = execution.router
         await execution.operator.load()
 
-        # The watch: one for each source of news, all into the same router; the first news wins
+        # The watch: one for each source of news, all into the same lookout; the first news wins
         listed = anyio.Event()
-        told_by = partial(_told_by, recorder, router)
+        told_by = partial(_told_by, recorder, lookout)
         watches = _watches(settings, venue, client, told_by, telemetry, listed.set, outside)
-        feeds = _feeds(settings, poster, client, router, told_by("feeds"), telemetry, outside)
-        clock = ClockWatch(client, told_by("clock").on_event, telemetry.doubted_clock)
+        feeds = _feeds(settings, poster, client, lookout, told_by("feeds"), telemetry, outside)
+        clock = ClockWatch(client, told_by("clock"), telemetry.doubted_clock)
 
         # What keeps the process honest
         watchdog = _watchdog(settings, telemetry, execution, [blockhashes, *watches, *feeds])
@@ -197,6 +198,7 @@ async def _work(
             await tg.start(router.follow_attempts, name="lander")
             await execution.balance.look()
             await tg.start(router.run, name="router")
+            await lookout.hand_to(router)
             relay = execution.relay(tg)
             ports = _api_ports(
                 settings, venue, client, users_pool, blockhashes, journal, execution, relay, health, metrics, genesis
@@ -219,7 +221,7 @@ async def _work(
             tg.start_soon(pool.probe_forever, name="probe")
             for feed_watch in feeds:
                 tg.start_soon(feed_watch.run, name="feeds")
-            pull = MarketPull(client, venue, lambda: router.markets, told_by("pull").on_event, metrics.oracle_asks.inc)
+            pull = MarketPull(client, venue, lambda: lookout.markets, told_by("pull"), metrics.oracle_asks.inc)
             silent = PullWhenSilent(pull, watches, silent_s=settings.rpc.silence_s / 2)
             gauges = Gauges(metrics, execution, client, watches, health.feeds, journal, health.report, lag, recorder)
             look_after(schedule, tg, client, journal, execution, deployment)
@@ -279,9 +281,9 @@ def _recorder(settings: Settings, program: Program, rules: Rules, telemetry: Tel
     return Recorder(rules, Folder(r.folder, Bounds(r.keep_days, r.max_bytes)), program.id, telemetry.report)
 
 
-def _told_by(recorder: Recorder | None, router: Router, source: str) -> Intake[Any]:
+def _told_by(recorder: Recorder | None, lookout: Lookout, source: str) -> Intake[Any]:
     """Where facts go; with who told them, when they are recorded."""
-    return router if recorder is None else Heard(recorder.tape, source, router)
+    return lookout if recorder is None else Heard(recorder.tape, source, lookout)
 
 
 def _watches(
@@ -315,7 +317,7 @@ def _feeds(
     settings: Settings,
     poster: Signer | None,
     client: ChainClient,
-    router: Router,
+    lookout: Lookout,
     told: Intake[Any],
     telemetry: Telemetry,
     outside: Outside,
@@ -325,9 +327,9 @@ def _feeds(
         feeds_of(settings.prices, settings.crank, None if poster is None else poster.address),
         client,
         sources_of(settings.rpc, outside.connect),
-        markets=router.markets.values,
-        now_s=router.now_s,
-        sink=told.on_event,
+        markets=lookout.markets.values,
+        now_s=lookout.now_s,
+        intake=told,
         told=telemetry.feed_fault,
         silence_s=settings.rpc.silence_s,
     )
@@ -373,7 +375,7 @@ def _api_ports(
         brakes=execution.operator,
         operators=limits.operators(settings),
         tokens=Tokens(bearers(settings.managed)),
-        news=execution.router.on_event,
+        news=execution.lookout.tell,
         settings_shown=lambda: {setting.name: setting.value for setting in effective(settings, None, {})},
         genesis=genesis,
         hand_over=journal.hand_over,

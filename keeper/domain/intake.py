@@ -23,7 +23,7 @@ L = TypeVar("L", bound=Load)
 
 
 class Intake(Protocol[L]):
-    """Where the facts go; `keeper.execution.router` is one. Nothing of it may block but `end_load`."""
+    """Where the facts go; `keeper.execution.lookout` is one. Nothing of it may block but `end_load`."""
 
     def on_event(self, event: Event) -> None:
         """A fact, in the order of arrival."""

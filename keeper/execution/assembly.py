@@ -19,6 +19,7 @@ from keeper.execution.flights import Flights
 from keeper.execution.gate import Gate
 from keeper.execution.lander import Lander
 from keeper.execution.limits import ExecutionLimits, ExecutorLimits
+from keeper.execution.lookout import Lookout
 from keeper.execution.operator import Operator
 from keeper.execution.orders import Orders
 from keeper.execution.purse import Purse, PurseLimits
@@ -33,8 +34,6 @@ from keeper.journal import Journal
 from keeper.solana.client import ChainClient
 from keeper.solana.senders import Sender
 from keeper.solana.transactions import Blockhashes, Signer
-from keeper.triggers.decision import Decision
-from keeper.triggers.prices import ChainClock
 from keeper.venue.venue import Venue
 
 
@@ -50,7 +49,7 @@ class Execution:
         authority: Signer | None,
         blockhashes: Blockhashes,
         journal: Journal,
-        decision: Decision,
+        lookout: Lookout,
         limits: ExecutionLimits,
         rent_lamports: int,
         spent: tuple[str, int],
@@ -62,7 +61,8 @@ class Execution:
         self.dry_run = dry_run = limits.dry_run
         self.gate = gate = Gate(report)
         self.flights = flights = Flights()
-        self.decision = decision
+        self.lookout = lookout
+        self.decision = decision = lookout.decision
         self.orders = orders = Orders(decision.book, limits.retries)
         self.fees = fees = FeePolicy(limits.fees)
         self.purse = purse = Purse(signer.address, limits.purse, rent_lamports=rent_lamports, spent=spent)
@@ -120,8 +120,7 @@ class Execution:
         )
         bare = limits.accept_fills_without_position
         self.router = router = Router(
-            decision=decision,
-            clock=ChainClock(),
+            lookout=lookout,
             orders=orders,
             journal=journal,
             flights=flights,
@@ -135,7 +134,7 @@ class Execution:
             armory=armory,
             report=report,
         )
-        self.desk = Desk(router)
+        self.desk = Desk(lookout, orders)
         self.operator = Operator(journal, gate, router, report)
         self.recovery = Recovery(
             journal, lander, flights, armory, router, orders, purse, venue, report, dry_run=dry_run

@@ -1,4 +1,7 @@
-"""What others ask of the keeper's present knowledge: the book, the markets, their prices. It never waits."""
+"""What others ask of the keeper's present knowledge: the book, the markets, their prices. It never waits.
+
+Also while another keeper works: only why an order is left alone is that one's to say, which the journal tells.
+"""
 
 from __future__ import annotations
 
@@ -9,40 +12,42 @@ from solders.pubkey import Pubkey
 
 from keeper.domain.orders import Market, Order, OrderType
 from keeper.domain.prices import Crank, Fires, Level, Price
-from keeper.execution.router import Router
+from keeper.execution.lookout import Lookout
+from keeper.execution.orders import Orders
 from keeper.triggers.cranks import Refusal, Refused
 
 
 class Desk:
-    """Answers the API, health and the metrics."""
+    """Answers the API, health and the metrics. `orders` are the records of a keeper that works."""
 
-    def __init__(self, router: Router) -> None:
-        self._router = router
-        self._decision = router.decision
-        self._book = router.decision.book
+    def __init__(self, lookout: Lookout, orders: Orders | None = None) -> None:
+        self._lookout = lookout
+        self._orders = orders
+        self._decision = lookout.decision
+        self._book = lookout.decision.book
 
     def order(self, address: Pubkey) -> Order | None:
         """The order as the book holds it; None when it does not rest there."""
         return self._book.get(address)
 
     def why(self, address: Pubkey) -> str:
-        """Why it is not executed now; empty when the book does not hold it."""
+        """Why it is not executed now; empty when the book does not hold it, and when another keeper knows."""
         order = self._book.get(address)
-        if order is None:
+        if order is None or self._orders is None:
             return ""
-        record = self._router.orders.get(address)
+        record = self._orders.get(address)
         blocked = None if record is None else record.sentence(order, time.monotonic())
-        return self._decision.why(order, blocked, self._router.now_s())
+        return self._decision.why(order, blocked, self._lookout.now_s())
 
     def market(self, key: str | Pubkey) -> Market | None:
         """A market by symbol or address."""
         if isinstance(key, Pubkey):
-            return self._router.markets.get(key)
-        return next((market for market in self._router.markets.values() if market.symbol == key), None)
+            return self._lookout.markets.get(key)
+        return next((market for market in self._lookout.markets.values() if market.symbol == key), None)
 
     def markets(self) -> list[Market]:
         """Every market seen."""
-        return sorted(self._router.markets.values(), key=lambda market: market.symbol)
+        return sorted(self._lookout.markets.values(), key=lambda market: market.symbol)
 
     def price(self, market: Pubkey) -> Price | None:
         """The newest price, however old."""
@@ -50,7 +55,7 @@ class Desk:
 
     def chain_time_s(self) -> float | None:
         """The chain's clock, unix seconds; None before it was first seen."""
-        return self._router.clock.now(time.monotonic())
+        return self._lookout.clock.now(time.monotonic())
 
     def executing(self, market: Market) -> tuple[bool, str]:
         """Whether the market's orders are executed now, and if not, why."""
@@ -61,7 +66,7 @@ class Desk:
         limit = self._decision.rules.max_price_age_s
         if price is None:
             return False, "it never had a price"
-        now_s = self._router.now_s()
+        now_s = self._lookout.now_s()
         age = price.age_s(now_s)
         if age <= limit:
             return True, ""
@@ -73,10 +78,10 @@ class Desk:
 
     def unposted(self) -> dict[str, Refused]:
         """The markets, by symbol, whose own price is too old to decide, and of whose feed none is posted, and why."""
-        cranks, now_s = self._decision.cranks, self._router.now_s()
+        cranks, now_s = self._decision.cranks, self._lookout.now_s()
         limit, found = self._decision.rules.max_price_age_s, dict[str, Refused]()
         for address in () if cranks is None else cranks.markets:
-            market, price = self._router.markets.get(address), self._decision.prices.read(address)
+            market, price = self._lookout.markets.get(address), self._decision.prices.read(address)
             if market is not None and (price is None or price.age_s(now_s) > limit):
                 said = self._decision.crank(address, now_s)
                 if isinstance(said, Refusal):
@@ -87,8 +92,8 @@ class Desk:
         """Whether there are active markets with a price, and each of those prices is too old to act on, and none is
         about to be posted.
         """
-        now_s, limit = self._router.now_s(), self._decision.rules.max_price_age_s
-        prices = [self._decision.prices.read(m.address) for m in self._router.markets.values() if m.is_active]
+        now_s, limit = self._lookout.now_s(), self._decision.rules.max_price_age_s
+        prices = [self._decision.prices.read(m.address) for m in self._lookout.markets.values() if m.is_active]
         known = [price for price in prices if price is not None]
         if not known or min(price.age_s(now_s) for price in known) <= limit:
             return False

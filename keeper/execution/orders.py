@@ -277,6 +277,20 @@ class Orders:
         if self._drop(record, {Reason.ENDED} if pending else record.reasons.keys() - OF_THE_ADDRESS):
             self._follow(record)
 
+    def let_go(self) -> None:
+        """The keeper works no more: have the book watch everything again, for whose it will be next, and forget it all.
+        What comes late has no effect on that book.
+        """
+        for address in self._records:
+            self.book.watch(address, Watched.EVERYTHING)
+        self.book = Book()
+        self._records.clear()
+        self.freed.clear()
+        self.waiting.clear()
+        self._pauses.clear()
+        for some in self._by_reason.values():
+            some.clear()
+
     # -- reasons
 
     def begin(self, order: Order, *, executes: bool = True) -> Record:

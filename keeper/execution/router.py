@@ -18,7 +18,7 @@ from solders.pubkey import Pubkey
 from keeper.domain.actions import Action, ExecuteOrder, RecordExpired
 from keeper.domain.errors import JournalError
 from keeper.domain.events import AccountUnreadable, ChainTime, Event, FeedSeen, MarketSeen, OrderGone, OrderSeen
-from keeper.domain.orders import Market, Order, OrderFields, OrderState
+from keeper.domain.orders import Order, OrderState
 from keeper.domain.reports import Note, OrderTriggered, Report
 from keeper.execution.account_wait import AccountWait
 from keeper.execution.armory import Armory
@@ -29,6 +29,7 @@ from keeper.execution.executor import Executor
 from keeper.execution.flights import Flights
 from keeper.execution.gate import NO_POSITION, Gate
 from keeper.execution.lander import Lander, Polled
+from keeper.execution.lookout import Lookout
 from keeper.execution.noting import RestingNotes
 from keeper.execution.orders import Orders, Reason
 from keeper.execution.purse import Purse
@@ -37,9 +38,6 @@ from keeper.execution.verdicts import Recorder, Verdict
 from keeper.journal import Journal
 from keeper.journal.ops import NoteOrder
 from keeper.triggers.book import Change
-from keeper.triggers.decision import Decision
-from keeper.triggers.loading import Loading
-from keeper.triggers.prices import ChainClock
 
 _LINES_AT_ONCE: Final = 64
 _AT_ONCE: Final = 32
@@ -49,13 +47,12 @@ _LONGEST_WAIT_S: Final = 3600.0
 
 
 class Router:
-    """Connects facts, decision, executor and journal. Facts may come from several watches: the newest counts."""
+    """Connects facts, decision, executor and journal, from when the keeper begins to work until it stops."""
 
     def __init__(
         self,
         *,
-        decision: Decision,
-        clock: ChainClock,
+        lookout: Lookout,
         orders: Orders,
         journal: Journal,
         flights: Flights,
@@ -69,10 +66,10 @@ class Router:
         armory: Armory,
         report: Callable[[Report], None],
     ) -> None:
-        self.decision = decision
-        self.clock = clock
+        self.lookout = lookout
+        self.decision = decision = lookout.decision
+        self.clock, self._markets = lookout.clock, lookout.markets
         self.orders = orders
-        self.markets: dict[Pubkey, Market] = {}
         self._book = decision.book
         self._journal = journal
         self._flights = flights
@@ -88,7 +85,6 @@ class Router:
         self._recorder = Recorder(journal, report)
         self._notes = RestingNotes(journal, decision.book, orders, flights)
         self._unfinished: dict[Pubkey, int] = {}  # markets with more to act on, and the at_ns of their news
-        self._held: list[Event] | None = None
 
     def __repr__(self) -> str:
         return f"Router({self.decision!r}, {self.orders!r}, {self._executor!r})"
@@ -96,18 +92,19 @@ class Router:
     # -- facts
 
     def on_event(self, event: Event) -> None:
-        """Take in one fact and act on what it decides."""
+        """Take in one fact and act on what it decides, or have it held back (`Lookout.held`)."""
         if type(event) is MarketSeen:
             self._market(event)
-        elif self._held is not None and not isinstance(event, ChainTime):
-            self._held.append(event)
+        elif (held := self.lookout.held) is not None and not isinstance(event, ChainTime):
+            held.append(event)
         else:
-            self._take_in(event)
+            self.take_in(event)
 
-    def _take_in(self, event: Event) -> None:
+    def take_in(self, event: Event) -> None:
+        """See Worker."""
         match event:
             case FeedSeen(market, price, at_ns) if self.decision.on_feed(market, price):
-                self._review(market, at_ns)
+                self.review(market, at_ns)
             case OrderSeen(order):
                 if order.pending:
                     self._pending(order)
@@ -125,11 +122,11 @@ class Router:
 
     def _market(self, event: MarketSeen) -> None:
         market = event.market
-        known = self.markets.get(market.address)
+        known = self._markets.get(market.address)
         if known is None or known.slot <= market.slot:
-            self.markets[market.address] = market
+            self._markets[market.address] = market
         if self.decision.on_market(event):
-            self._review(market.address, event.received_at_ns)
+            self.review(market.address, event.received_at_ns)
 
     def _pending(self, order: Order) -> None:
         change = self._book.upsert(order)
@@ -139,7 +136,7 @@ class Router:
         self.orders.seen(order)
         if change is Change.SAME and not back:
             return
-        action = self.decision.look_at(order, self.now_s(), time.monotonic_ns())
+        action = self.decision.look_at(order, self.clock.now_or(time.monotonic(), time.time()), time.monotonic_ns())
         if action is not None:
             self._act([action])
         # Pending after an end that was said or noted: a fork dropped that end, or it was made again. Or it reads well.
@@ -158,9 +155,14 @@ class Router:
         """At processed it is not pending any more. What became of it is read at confirmed."""
         self.orders.block(self.orders.record(address), Reason.ENDED, slot)
 
+    def note_all(self) -> None:
+        """See Worker."""
+        self._notes.note_all()
+
     def seems_ended(self, address: Pubkey) -> None:
         """An order that the journal knows and the chain's list of pending ones does not show."""
-        self._ended(address, self.clock.slot or 0)
+        # The reading that tells has to be as new as the news that it ended, if there was any.
+        self._ended(address, max(self.clock.slot or 0, self._book.returns_at(address)))
 
     def _unreadable(self, event: AccountUnreadable) -> None:
         """Its account does not decode: nothing else is known of it, and nothing is done until it reads well again."""
@@ -171,60 +173,16 @@ class Router:
         self.orders.block(record, Reason.UNREADABLE, event.reason)
         self._notes.post(NoteOrder(known, OrderState.FAILED, unreadable(event.reason)))
 
-    # -- lists of orders, in bulk
-
-    def begin_load(self) -> Loading | None:
-        """Take in a first list's orders by a load, many times faster than one by one; None when some rest already.
-        Until `end_load` what the subscription says of orders is held back.
-        """
-        if self._held is not None or len(self._book):
-            return None
-        self._held = []
-        return self._book.loading()
-
-    async def end_load(self, load: Loading) -> None:
-        """The list has been given: the orders rest, and those that the present prices meet are acted on. In steps,
-        with room for other work in between; it is not cancelled, because what is held back would be held for ever.
-        """
-        with anyio.CancelScope(shield=True):
-            for _ in load.steps():
-                await anyio.lowlevel.checkpoint()
-            for address in self.orders.addresses():
-                # What the journal told of an order before it was read may be of another one that was at its address.
-                order = self._book.get(address)
-                if order is not None:
-                    self.orders.seen(order)
-                    await anyio.lowlevel.checkpoint()
-            self._notes.note_all()
-            while self._held:
-                some, self._held = self._held[:_AT_ONCE], self._held[_AT_ONCE:]
-                for event in some:
-                    self._take_in(event)
-                await anyio.lowlevel.checkpoint()
-            self._held = None
-            at_ns = time.monotonic_ns()
-            for market in self.decision.markets():
-                self._review(market, at_ns)
-                await anyio.lowlevel.checkpoint()
-
-    def unchanged(self, address: Pubkey, fields: OrderFields, slot: int) -> bool:
-        """Whether this is what is known of the order already: then there is nothing to do but to note the slot."""
-        return self.orders.free(address) and self._book.still(address, fields, slot)
-
-    def not_seen_since(self, slot: int, cursor: int) -> tuple[list[Pubkey], int | None]:
-        """Orders that nothing as new as `slot` is known of, in steps: what a list of that slot lacks."""
-        return self.orders.not_seen_since(slot, cursor)
-
     # -- actions
 
-    def _review(self, market: Pubkey, at_ns: int) -> None:
-        """Act on everything that the market's present price calls for."""
+    def review(self, market: Pubkey, at_ns: int) -> None:
+        """See Worker."""
         limit = self.decision.rules.max_actions
         lifted = 0
         if self.orders.waiting:
             price = self.decision.prices.read(market)
             lifted = 0 if price is None else self.orders.price_came(market, price.slot, limit)
-        actions = self.decision.review(market, self.now_s(), at_ns)
+        actions = self.decision.review(market, self.clock.now_or(time.monotonic(), time.time()), at_ns)
         if limit is not None and (len(actions) >= limit or lifted >= limit):
             self._unfinished[market] = at_ns
             self.orders.wake.set()
@@ -272,7 +230,9 @@ class Router:
             del self.orders.freed[address]
             order = self._book.get(address)
             if order is not None:
-                action = self.decision.look_at(order, self.now_s(), time.monotonic_ns())
+                action = self.decision.look_at(
+                    order, self.clock.now_or(time.monotonic(), time.time()), time.monotonic_ns()
+                )
                 if action is None:
                     self._armory.stir(order.market)
                 else:
@@ -367,12 +327,12 @@ class Router:
             self.orders.wake.clear()
             self.orders.pauses_over(time.monotonic())
             for market in list(self.orders.waiting):
-                self._review(market, time.monotonic_ns())
+                self.review(market, time.monotonic_ns())
             self.look_again()
             while self._unfinished:
                 # With room for other work in between: a tick that crosses thousands must not hold up the event loop.
                 market, at_ns = self._unfinished.popitem()
-                self._review(market, at_ns)
+                self.review(market, at_ns)
                 await anyio.lowlevel.checkpoint()
             over_s = self.orders.next_pause_over_s()
             with anyio.move_on_after(_LONGEST_WAIT_S if over_s is None else max(0.0, over_s - time.monotonic())):
@@ -392,8 +352,3 @@ class Router:
                 self.reopen(address, generation, reason, Reason.ACCOUNT)
             self.look_again()
             await self._accounts.pause()
-
-    def now_s(self) -> float:
-        """The chain's clock, unix seconds; this machine's before that was first seen."""
-        now = self.clock.now(time.monotonic())
-        return time.time() if now is None else now

@@ -166,7 +166,7 @@ class HealthReport:
 
     def _feeds(self) -> list[Check]:
         """What is wrong with the feeds that markets name; nothing is said when none does."""
-        now_s, limit_s = self.execution.router.now_s(), self.execution.decision.rules.max_price_age_s
+        now_s, limit_s = self.execution.lookout.now_s(), self.execution.decision.rules.max_price_age_s
         wrong = []
         for feed in self.feeds:
             age_s = None if feed.price is None else feed.price.age_s(now_s)

@@ -31,7 +31,7 @@ def look_after(
     deployment: Deployment,
 ) -> None:
     """Have each of them looked at, from now on until `tasks` are cancelled."""
-    markets = execution.router.markets
+    markets = execution.lookout.markets
     schedule.every(_BALANCE_EVERY_S, execution.balance.look, "balance", tasks)
     tasks.start_soon(execution.arming.run, name="arming")
     schedule.every(_LOST_EVERY_S, execution.recovery.look, "lost", tasks)

@@ -12,11 +12,12 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import anyio
 
-from keeper.domain.events import ChainTime, Event
+from keeper.domain.events import ChainTime
+from keeper.domain.intake import Intake
 from keeper.solana.client import ChainClient
 
 _SLACK_S: Final = 5.0
@@ -46,11 +47,11 @@ class _Reading:
 
 
 class ClockWatch:
-    """Tells `sink` of the chain's clock, and `doubt`, in a sentence, of what is not believed at once."""
+    """Tells `intake` of the chain's clock, and `doubt`, in a sentence, of what is not believed at once."""
 
-    def __init__(self, client: ChainClient, sink: Callable[[Event], None], doubt: Callable[[str], None]) -> None:
+    def __init__(self, client: ChainClient, intake: Intake[Any], doubt: Callable[[str], None]) -> None:
         self._client = client
-        self._sink = sink
+        self._intake = intake
         self._doubt = doubt
         self._last: _Reading | None = None
 
@@ -117,7 +118,7 @@ class ClockWatch:
 
     def _believe(self, readings: Sequence[_Reading]) -> None:
         self._last = newest = max(readings, key=lambda reading: reading.slot)
-        self._sink(ChainTime(newest.slot, newest.unix_time_s))
+        self._intake.on_event(ChainTime(newest.slot, newest.unix_time_s))
 
 
 def _agree(readings: Sequence[_Reading]) -> bool:

@@ -197,6 +197,10 @@ class Book:
         self._tombstones.put(raw, slot + 1)
         return row is not None
 
+    def returns_at(self, address: Pubkey) -> int:
+        """The first slot whose news may bring back an order that is not known any more; 0 when none is remembered."""
+        return self._tombstones.returns_at(bytes(address))
+
     def forget_end(self, address: Pubkey) -> None:
         """It is pending after all, as a reading at confirmed says, whatever its end was said to be as of."""
         self._tombstones.drop(bytes(address))

@@ -191,3 +191,8 @@ class ChainClock:
         passed_s = max(0.0, monotonic_s - self._at_monotonic_s)
         self._floor_s = max(self._floor_s, self._unix_time_s + passed_s)
         return self._floor_s
+
+    def now_or(self, monotonic_s: float, wall_s: float) -> float:
+        """The chain's clock at `monotonic_s`; `wall_s`, this machine's, before the first sighting."""
+        now_s = self.now(monotonic_s)
+        return wall_s if now_s is None else now_s

@@ -33,7 +33,7 @@ class Tombstones:
 
     def put(self, address: bytes, returns_at_slot: int) -> None:
         """Remember that news of this order from before `returns_at_slot` is old. It is never set back."""
-        self._newer[address] = max(self._returns_at(address), returns_at_slot)
+        self._newer[address] = max(self.returns_at(address), returns_at_slot)
         if len(self._newer) >= self._half:
             self._older, self._newer = self._newer, {}
 
@@ -44,8 +44,9 @@ class Tombstones:
 
     def refuses(self, address: bytes, slot: int) -> bool:
         """Whether news of this order as of `slot` is older than its removal."""
-        return slot < self._returns_at(address)
+        return slot < self.returns_at(address)
 
-    def _returns_at(self, address: bytes) -> int:
+    def returns_at(self, address: bytes) -> int:
+        """The first slot whose news may bring it back; 0 when nothing is remembered of it."""
         known = self._newer.get(address)
         return self._older.get(address, 0) if known is None else known

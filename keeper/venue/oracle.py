@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import anyio
 from solders.pubkey import Pubkey
 
 from keeper.domain.errors import ChainError, MalformedAccount
-from keeper.domain.events import Event, MarketSeen
+from keeper.domain.events import MarketSeen
+from keeper.domain.intake import Intake
 from keeper.solana.client import PROCESSED, ChainClient
 from keeper.solana.watch import ProgramWatch
 from keeper.venue.venue import Venue
 
 
 class MarketPull:
-    """Asks for the markets' accounts and reports them to `sink`, like the watch does, with the context's slot.
+    """Asks for the markets' accounts and reports them to `intake`, like the watch does, with the context's slot.
 
     `markets` gives the addresses to ask for; `asked` is told of each call, for the metric.
     """
@@ -31,7 +33,7 @@ class MarketPull:
         client: ChainClient,
         venue: Venue,
         markets: Callable[[], Iterable[Pubkey]],
-        sink: Callable[[Event], None],
+        intake: Intake[Any],
         asked: Callable[[], None],
         *,
         ttl_s: float = 5.0,
@@ -40,7 +42,7 @@ class MarketPull:
         self._client = client
         self._venue = venue
         self._markets = markets
-        self._sink = sink
+        self._intake = intake
         self._asked = asked
         self._ttl_s = ttl_s
         self._clock = clock
@@ -74,7 +76,7 @@ class MarketPull:
                 except MalformedAccount:
                     continue  # the watch's list of markets reports it
                 if market is not None:
-                    self._sink(MarketSeen(market, received))
+                    self._intake.on_event(MarketSeen(market, received))
             self._answered_at = self._clock()
             return True
 

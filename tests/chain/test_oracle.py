@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import anyio
 import pytest
 
@@ -19,6 +22,11 @@ pytestmark = pytest.mark.anyio
 VENUE = Venue(PROGRAM, PROGRAM.id)
 
 
+def told(seen: list[Event]) -> Any:
+    """An intake that keeps the facts."""
+    return SimpleNamespace(on_event=seen.append)
+
+
 async def test_one_ask_serves_all_readers_for_its_time() -> None:
     now = [100.0]
     asks: list[int] = []
@@ -27,7 +35,7 @@ async def test_one_ask_serves_all_readers_for_its_time() -> None:
         markets = [world.market(), world.market()]
         client = ChainClient(RpcPool([Endpoint("n", HttpTransport(world.net.rpc_url, label="n"))], PoolLimits()))
         pull = MarketPull(
-            client, VENUE, lambda: markets, seen.append, lambda: asks.append(1), ttl_s=5.0, clock=lambda: now[0]
+            client, VENUE, lambda: markets, told(seen), lambda: asks.append(1), ttl_s=5.0, clock=lambda: now[0]
         )
 
         async with anyio.create_task_group() as tg:
@@ -54,7 +62,7 @@ async def test_a_failed_ask_is_not_remembered() -> None:
     async with World.open(slot_ms=0) as world:
         market = world.market()
         dead = ChainClient(RpcPool([Endpoint("n", HttpTransport("http://127.0.0.1:1", label="n"))], PoolLimits()))
-        pull = MarketPull(dead, VENUE, lambda: [market], lambda _: None, lambda: asks.append(1))
+        pull = MarketPull(dead, VENUE, lambda: [market], told([]), lambda: asks.append(1))
         assert not await pull.ensure()
         assert not await pull.ensure()
         assert len(asks) == 2

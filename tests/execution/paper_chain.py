@@ -29,6 +29,7 @@ from keeper.execution.endings import Endings
 from keeper.execution.flights import Flight, Flights
 from keeper.execution.gate import Gate
 from keeper.execution.lander import Polled
+from keeper.execution.lookout import Lookout
 from keeper.execution.operator import Operator
 from keeper.execution.orders import Orders, Reason
 from keeper.execution.purse import Purse, PurseLimits
@@ -44,7 +45,6 @@ from keeper.journal.records import OrderRow, PreparedKind, PreparedRow
 from keeper.journal.rows import order_row, order_values
 from keeper.journal.touched import Rows
 from keeper.triggers.decision import Decision, Rules
-from keeper.triggers.prices import ChainClock
 from keeper.venue.program_errors import ProgramFailure
 from tests.execution.paper_arming import PaperArming
 from tests.triggers.order_making import key, market_seen
@@ -74,6 +74,21 @@ class Clock:
 
     def time(self) -> float:
         return 1_700_000_000 + self.s
+
+
+class Unreadable(str):
+    """An account that does not decode, as a node gives it: with its address."""
+
+    address: Pubkey
+
+    @classmethod
+    def at(cls, address: Pubkey, account: Account) -> Account:
+        """The account; with its address if it is such a one."""
+        if not isinstance(account, str):
+            return account
+        account = cls(account)
+        account.address = address
+        return account
 
 
 class Chain:
@@ -269,11 +284,21 @@ class Hands:
 
 
 class Life:
-    """One life of a keeper, from its start to the moment at which it is killed."""
+    """One life of a keeper, from its start to the moment at which it is killed; or, with the `lookout` of one that
+    stood by, from when it takes over until it works no more.
+    """
 
-    def __init__(self, chain: Chain, clock: Clock, ledger: Ledger, on_read: Callable[[Pubkey, Account], None]) -> None:
+    def __init__(
+        self,
+        chain: Chain,
+        clock: Clock,
+        ledger: Ledger,
+        on_read: Callable[[Pubkey, Account], None],
+        lookout: Lookout | None = None,
+    ) -> None:
         self.chain, self._clock, self.ledger, self._on_read = chain, clock, ledger, on_read
-        self.decision = Decision(Rules(breaker=None, max_actions=1))
+        self.lookout = lookout or Lookout(Decision(Rules(breaker=None, max_actions=1)))
+        self.decision = self.lookout.decision
         self.book = self.decision.book
         self.orders = Orders(self.book, LIMITS)
         self.flights = Flights()
@@ -289,8 +314,8 @@ class Life:
         self.endings = AskedEndings(node, venue, journal, self.orders)
         self.paid_in = PaidIn()
         self.router = Router(
-            decision=self.decision, clock=ChainClock(), orders=self.orders, journal=journal, flights=self.flights,
-            gate=gate, purse=purse, executor=hands, lander=hands, endings=self.endings,
+            lookout=self.lookout, orders=self.orders, journal=journal, flights=self.flights, gate=gate,
+            purse=purse, executor=hands, lander=hands, endings=self.endings,
             accounts=cast(Any, self.paid_in),
             settlement=Settlement(node, venue, self.orders, purse, nothing, accept_fills_without_position=True),
             armory=armory, report=self.reports.append,
@@ -305,7 +330,7 @@ class Life:
         slot = self.chain.confirmed
         for address in addresses:
             self._on_read(address, self.chain.read(address, slot))
-        return slot, [self.chain.read(address, slot) for address in addresses]
+        return slot, [Unreadable.at(address, self.chain.read(address, slot)) for address in addresses]
 
     @property
     def pool(self) -> Life:
@@ -327,14 +352,14 @@ class Life:
             event = OrderSeen(account)
         elif account is not None:
             event = AccountUnreadable(address, slot, account)
-        self.router.on_event(event)
+        self.lookout.on_event(event)
 
     def tell_price(self, price_1e6: int) -> None:
         at_s = int(self._clock.time())
-        self.router.on_event(market_seen(price_1e6, self.chain.slot, updated_at_s=at_s))
+        self.lookout.on_event(market_seen(price_1e6, self.chain.slot, updated_at_s=at_s))
 
     def tell_time(self) -> None:
-        self.router.on_event(ChainTime(self.chain.slot, self._clock.time()))
+        self.lookout.on_event(ChainTime(self.chain.slot, self._clock.time()))
 
     # -- the executor's and the lander's work, in small
 

@@ -14,9 +14,10 @@ from solders.signature import Signature
 from keeper.domain.attempts import AttemptKind
 from keeper.domain.events import OrderGone
 from keeper.domain.orders import OnchainStatus, Order, OrderType, fields_of
-from keeper.execution import arming, armory, endings, router
+from keeper.execution import arming, armory, endings, lookout, router
 from keeper.execution.drafting import Job
 from keeper.execution.flights import Flight
+from keeper.execution.lookout import Lookout
 from keeper.execution.orders import Reason
 from tests.execution.paper_chain import ADDRESSES, UNREADABLE, Account, Chain, Clock, Ledger, Life, Loop
 from tests.triggers.order_making import make_order
@@ -45,7 +46,7 @@ class Surroundings(RuleBasedStateMachine):
         self.of_attempt: dict[Signature, tuple[Job, Order]] = {}
         self.armed_for: dict[Signature, Order] = {}
         self._clocks = pytest.MonkeyPatch()
-        for room in (router, endings, armory, arming):
+        for room in (lookout, router, endings, armory, arming):
             self._clocks.setattr(room, "time", self.clock)
         self.begin_life()
         self.slow = False
@@ -54,7 +55,11 @@ class Surroundings(RuleBasedStateMachine):
         self.told: dict[Pubkey, tuple[int, Account]] = {}
         self.price: tuple[int, float] | None = None
         self.chain_time_s = 0.0
-        self.life = Life(self.chain, self.clock, self.ledger, self.read)
+        self.work()
+
+    def work(self, lookout: Lookout | None = None) -> None:
+        """Be about to work, with what the `lookout` of a keeper that stood by knows, or with nothing."""
+        self.life = Life(self.chain, self.clock, self.ledger, self.read, lookout)
         self.life.hands.taken = self.taken
         self.life.arms.left = self.left
 
@@ -102,6 +107,7 @@ class Surroundings(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.loop.start(self.life)
+        self.loop.do(lambda: self.life.lookout.hand_to(self.life.router))
         self.loop.do(self.life.tell_time)
         self.a_price_comes(85_000_000)
 
@@ -193,7 +199,7 @@ class Surroundings(RuleBasedStateMachine):
             if not whole and address not in some:
                 continue
             if isinstance(account, Order) and account.pending:
-                if self.life.router.unchanged(address, fields_of(account), slot):
+                if self.life.lookout.unchanged(address, fields_of(account), slot):
                     self.hear(address, account, slot)
                 else:
                     self.tell(address, slot)
@@ -205,9 +211,9 @@ class Surroundings(RuleBasedStateMachine):
     def tell_of_the_gone(self, slot: int) -> None:
         lacked = [a for a in ADDRESSES if not isinstance(it := self.chain.read(a, slot), str)]
         lacked = [a for a in lacked if not (isinstance(it := self.chain.read(a, slot), Order) and it.pending)]
-        for address in set(self.life.router.not_seen_since(slot, 0)[0]).intersection(lacked):
+        for address in set(self.life.lookout.not_seen_since(slot, 0)[0]).intersection(lacked):
             gone = OrderGone(address, slot)
-            self.loop.do(lambda gone=gone: self.life.router.on_event(gone))  # type: ignore[misc]
+            self.loop.do(lambda gone=gone: self.life.lookout.on_event(gone))  # type: ignore[misc]
         for address in lacked:
             self.hear(address, None, slot)
 

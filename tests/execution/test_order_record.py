@@ -119,8 +119,9 @@ class OrderRecords(Surroundings):
 
         async def start() -> None:
             await life.recovery.load()
+            await life.lookout.hand_to(life.router)
             life.tell_time()
-            load = life.router.begin_load()
+            load = life.lookout.begin_load()
             assert load is not None
             for address in ADDRESSES:
                 account = self.chain.read(address, slot)
@@ -130,10 +131,37 @@ class OrderRecords(Surroundings):
             self.loop.start(life)
             for flight in self.flights() if polls else []:
                 await life.poll(flight)
-            await life.router.end_load(load)
+            await life.lookout.end_load(load)
             await life.recovery.reconcile()
 
         self.loop.do(start)
+
+    @rule(filled=st.none() | ONE, placed=st.none() | ONE, told=OFTEN, polls=st.booleans())
+    def another_keeper_works_for_a_while(
+        self, filled: Pubkey | None, placed: Pubkey | None, told: bool, polls: bool
+    ) -> None:
+        """This one stands by meanwhile, and hears what goes on or misses it; then it takes over."""
+        lookout = self.life.lookout
+        lookout.take_back(self.life.router)
+        self.loop.kill()
+        self.life.orders.let_go()
+        self.work(lookout)
+        if filled is not None:
+            self.an_order_is_filled_or_cancelled(filled, OnchainStatus.FILLED, told, False)
+        if placed is not None:
+            self.somebody_places_an_order(placed, OrderType.STOP_LOSS, False, told, True)
+        life = self.life
+
+        async def begin() -> None:
+            await life.recovery.load()
+            self.loop.start(life)
+            for flight in self.flights() if polls else []:
+                await life.poll(flight)
+            await lookout.hand_to(life.router)
+            await life.recovery.reconcile()
+
+        self.loop.do(begin)
+        self.sign_at_once()
 
     # -- what holds after each of these
 
@@ -401,7 +429,7 @@ def test_a_later_price_lifts_the_wait_for_it(keeper: OrderRecords) -> None:
 
 def test_an_end_that_no_node_has_reached_is_not_believed_for_ever(keeper: OrderRecords) -> None:
     keeper.a_transaction_is_asked_for(0, True)
-    keeper.loop.do(lambda: keeper.life.router.on_event(OrderGone(A, keeper.chain.slot + 1_000)))
+    keeper.loop.do(lambda: keeper.life.lookout.on_event(OrderGone(A, keeper.chain.slot + 1_000)))
     assert reasons(keeper) >= {Reason.ENDED}
     for _ in range(2):
         keeper.the_endings_are_read()

@@ -30,8 +30,8 @@ class Inside:
     """Looks into one life."""
 
     def __init__(self, ports: ApiPorts) -> None:
-        router: Any = ports.desk
-        self._router: Any = router._router
+        operator: Any = ports.brakes
+        self._router: Any = operator._router
         self._journal: Any = ports.journal
         self._seen: Counter[str] = Counter()
 
@@ -64,7 +64,7 @@ class Inside:
 
     def _is_met(self, order: Order) -> bool:
         decision = self._router.decision
-        now_s = self._router.now_s()
+        now_s = self._router.lookout.now_s()
         if order.expired_at(int(now_s)) or decision.held(order.market) is not None:
             return False
         price = decision.prices.fresh(order.market, now_s, decision.rules.max_price_age_s)

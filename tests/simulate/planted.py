@@ -244,16 +244,16 @@ FAULTS: Final = (
     ),
     Fault(
         "judges-by-the-wall-clock",
-        "keeper.execution.router",
-        "return time.time() if now is None else now",
-        "return time.time()",
+        "keeper.triggers.prices",
+        "return wall_s if now_s is None else now_s",
+        "return wall_s",
         "freshness is judged by the chain's clock, not by this machine's",
     ),
     Fault(
         "expires-by-the-wall-clock",
         "keeper.solana.clock",
-        "self._sink(ChainTime(newest.slot, newest.unix_time_s))",
-        "self._sink(ChainTime(newest.slot, int(time.time())))",
+        "self._intake.on_event(ChainTime(newest.slot, newest.unix_time_s))",
+        "self._intake.on_event(ChainTime(newest.slot, int(time.time())))",
         "an order expires by the chain's clock, not by this machine's",
     ),
     Fault(

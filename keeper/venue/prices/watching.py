@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import anyio
 from solders.pubkey import Pubkey
 
 from keeper.domain.errors import ChainError
-from keeper.domain.events import Event, FeedSeen
+from keeper.domain.events import FeedSeen
+from keeper.domain.intake import Intake
 from keeper.domain.orders import Market
 from keeper.domain.prices import Price
 from keeper.domain.turns import Turns
@@ -81,8 +82,8 @@ class Feed:
 class FeedWatch:
     """Watches the feeds' accounts, through the sources of news, one at a time.
 
-    `markets` gives the markets that are known, `now_s` the chain's clock; facts go to `sink`, and `told` hears of each
-    fault that begins, with the market's name.
+    `markets` gives the markets that are known, `now_s` the chain's clock; facts go to `intake`, and `told` hears of
+    each fault that begins, with the market's name.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class FeedWatch:
         *,
         markets: Callable[[], Iterable[Market]],
         now_s: Callable[[], float],
-        sink: Callable[[Event], None],
+        intake: Intake[Any],
         told: Callable[[str, Fault, str], None],
         silence_s: float,
     ) -> None:
@@ -102,7 +103,7 @@ class FeedWatch:
         self._sources = sources
         self._markets = markets
         self._now_s = now_s
-        self._sink = sink
+        self._intake = intake
         self._told = told
         self._silence_s = silence_s
         self.turns = Turns("feeds")
@@ -169,6 +170,6 @@ class FeedWatch:
             if feed.authority is not None and feed.authority != market.authority:
                 price, feed.fault = None, Fault.AUTHORITY
                 feed.sentence = f"its market's authority is {market.authority}, and not the key in crank.key_file"
-            self._sink(FeedSeen(market.address, price, received))
+            self._intake.on_event(FeedSeen(market.address, price, received))
         if feed.fault is not None and feed.fault is not before:
             self._told(feed.market, feed.fault, feed.sentence)
