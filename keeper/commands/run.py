@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from keeper.commands import options
-from keeper.domain.errors import JournalError, KeeperError, LeaseLost, Misconfigured, first_of
+from keeper.domain.errors import JournalError, KeeperError, Misconfigured, first_of
 
 if TYPE_CHECKING:
     from keeper.app.wiring import Ready
@@ -36,8 +36,6 @@ def run(
     configure_logs(settings.log.level, settings.log.format)
     try:
         anyio.run(service.serve, settings, given.settings, announce)
-    except* LeaseLost as group:
-        raise first_of(group) from None  # it starts again, and stands by
     except* JournalError as group:
         # A keeper that runs waits until its journal can be written again; one that starts can't use it as it is.
         raise Misconfigured(str(first_of(group))) from None

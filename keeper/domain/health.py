@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from keeper.domain.prices import Price
 
@@ -16,6 +16,10 @@ class Check:
     name: str
     ok: bool
     detail: str = ""
+
+
+STANDS_BY: Final = "working"
+"""The name of the check that fails while another keeper works."""
 
 
 @dataclass(frozen=True, slots=True)

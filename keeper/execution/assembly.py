@@ -141,6 +141,15 @@ class Execution:
         )
         self.balance = BalanceWatch(client, signer.address, gate, purse)
 
+    async def close(self) -> None:
+        """Leave nothing behind: no armed attempt that the next one to work had to look up, and no order that the book
+        does not watch.
+        """
+        try:
+            await self.arming.close()
+        finally:
+            self.orders.let_go()
+
     def relay(self, tasks: TaskGroup) -> RelayDesk:
         """Who takes users' own transactions in; their first sends run in `tasks`."""
         return RelayDesk(self._journal, self.lander, self.orders, tasks, self._report, dry_run=self.dry_run)

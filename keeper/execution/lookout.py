@@ -7,8 +7,9 @@ nothing follows from them: who takes over finds a book that is as new as the las
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 import anyio
@@ -88,10 +89,14 @@ class Lookout:
             with anyio.CancelScope(shield=True):
                 await self._complete()
 
-    def take_back(self, worker: Worker) -> None:
-        """Let it act no more, from this moment on."""
-        if self._worker is worker:
-            self._worker, self.on_event, self._take_in = None, self._remember, self._learn
+    @contextlib.contextmanager
+    def leaving(self, worker: Worker) -> Iterator[None]:
+        """Let it act no more from the moment on at which this ends."""
+        try:
+            yield
+        finally:
+            if self._worker is worker:
+                self._worker, self.on_event, self._take_in = None, self._remember, self._learn
 
     # -- while nobody acts
 

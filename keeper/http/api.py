@@ -61,14 +61,20 @@ async def run_api(
 def create_api(ports: ApiPorts, wallets: Sequence[ManagedWallet] = ()) -> Starlette:
     """The API, connected to the keeper; `wallets` are the managed ones.
 
-    It registers its metrics with `ports.metrics`, so make one a registry.
+    It registers its metrics with `ports.metrics`, unless `ports.instruments` are those of an earlier one.
     """
     rates = Rates(ports.limits.requests_per_s, ports.limits.burst)
     app = Starlette(
         routes=RESOURCES if ports.standing_by is None else standby_resources(ports.standing_by),
         middleware=[  # the outermost first
             Middleware(PublicCors, origins=ports.limits.cors_origins),
-            Middleware(EveryRequest, Instruments(ports.metrics), rates, Hosts(ports.limits.hosts), ports.tokens),
+            Middleware(
+                EveryRequest,
+                ports.instruments or Instruments(ports.metrics),
+                rates,
+                Hosts(ports.limits.hosts),
+                ports.tokens,
+            ),
             Middleware(ActionsCors, genesis=ports.genesis),
         ],
         exception_handlers=dict.fromkeys(_ERRORS, _refuse),

@@ -15,6 +15,7 @@ from keeper.domain.health import Health
 from keeper.domain.orders import Market, Order, OrderType
 from keeper.domain.prices import Fires, Level, Price
 from keeper.http.edge.clients import ApiLimits, Tokens
+from keeper.http.edge.middleware import Instruments
 from keeper.journal import Followed
 from keeper.journal.records import PreparedRow
 from keeper.solana.client import Blockhash, ChainClient
@@ -122,6 +123,7 @@ class ApiPorts:
     metrics: CollectorRegistry
     keeper_pubkey: Pubkey | None
     limits: ApiLimits
+    instruments: Instruments | None = None
     balance_lamports: Callable[[], int | None] = lambda: None
     tokens: Tokens = field(default_factory=Tokens)
     brakes: Brakes | None = None

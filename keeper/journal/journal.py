@@ -259,8 +259,10 @@ class Journal(Followed):
             # Shielded: a cancelled keeper still writes down what it knows.
             with anyio.CancelScope(shield=True):
                 await machine.in_thread(journal.writer.close)
-        if journal.waiting_notes:
-            raise JournalError(f"{journal.waiting_notes} notes were lost on closing. {journal.problem}")
+        if journal.waiting_notes and journal.writer.lost is None:
+            # Who takes over finds out what they say; who has taken over has done so.
+            kind = JournalAway if journal.home.leased else JournalError
+            raise kind(f"{journal.waiting_notes} notes were lost on closing. {journal.problem}")
 
     async def _opened(self, open_writer: Callable[[], Writer], on_stand_by: Callable[[str], None] | None) -> Writer:
         told = ""

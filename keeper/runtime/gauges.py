@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client import Counter
 
-from keeper.domain.health import FeedShown, Health, RecorderShown, RecordingState
+from keeper.domain.health import RecordingState
 from keeper.execution.assembly import Execution
 from keeper.execution.orders import Reason
 from keeper.journal import Holder, Journal, keeper_names, working_lease
+from keeper.runtime.health import HealthReport
 from keeper.runtime.lag import LoopLag
-from keeper.solana.client import ChainClient
-from keeper.solana.watch import ProgramWatch
+from keeper.runtime.surroundings import Surroundings
 from keeper.telemetry.metrics import Metrics, ServiceMetrics
 
 
@@ -27,13 +27,10 @@ class Gauges:
 
     metrics: Metrics
     execution: Execution
-    client: ChainClient
-    watches: Sequence[ProgramWatch]
-    feeds: Sequence[FeedShown]
+    surroundings: Surroundings
     journal: Journal
-    health: Callable[[], Health]
+    health: HealthReport
     lag: LoopLag
-    recorder: RecorderShown | None
     _counted: dict[tuple[Counter, str], int] = field(default_factory=dict, init=False)
 
     async def update(self) -> None:
@@ -75,7 +72,7 @@ class Gauges:
             price = self.execution.desk.price(address)
             if price is not None and now is not None:
                 m.price_age.labels(symbol).set(price.age_s(now))
-        for feed in self.feeds:
+        for feed in self.surroundings.feeds:
             m.feed_ok.labels(feed.market).set(not feed.sentence)
             if feed.price is not None and now is not None:
                 m.feed_age.labels(feed.market).set(feed.price.age_s(now))
@@ -85,26 +82,26 @@ class Gauges:
                 m.crank_refused.labels(symbol, reason).set(1)
 
     def _recording(self) -> None:
-        if self.recorder is not None:
+        if (recorder := self.health.recorder) is not None:
             for state in RecordingState:
-                self.metrics.recording.labels(state).set(state == self.recorder.state)
-            self.metrics.recorded_bytes.set(self.recorder.written_bytes)
-            self.metrics.recording_dropped.set(self.recorder.dropped)
+                self.metrics.recording.labels(state).set(state == recorder.state)
+            self.metrics.recorded_bytes.set(recorder.written_bytes)
+            self.metrics.recording_dropped.set(recorder.dropped)
 
     def _endpoints(self) -> None:
         m = self.metrics
         now = time.monotonic()
-        if self.client.pool.pace.measured:
-            m.slot_seconds.set(self.client.pool.pace.slot_s)
+        if self.surroundings.client.pool.pace.measured:
+            m.slot_seconds.set(self.surroundings.client.pool.pace.slot_s)
         m.consensus.clear()
-        m.consensus.labels(self.client.consensus.name).set(1)
-        for health in self.client.pool.health:
+        m.consensus.labels(self.surroundings.client.consensus.name).set(1)
+        for health in self.surroundings.client.pool.health:
             m.benched.labels(health.label).set(health.benched(now))
             if health.slot_lag is not None:
                 m.slot_lag.labels(health.label).set(health.slot_lag)
         for sender in () if self.execution.ways is None else self.execution.ways.senders:
             m.way_resting.labels(sender.name).set(sender.rests)
-        for watch in self.watches:
+        for watch in self.surroundings.watches:
             label, known = watch.label, watch.health
             m.watch_slot.labels(label).set(known.last_slot)
             m.watch_connected.labels(label).set(known.connected)
@@ -120,7 +117,7 @@ class Gauges:
 
     def _state(self) -> None:
         m = self.metrics
-        health = self.health()
+        health = self.health.report()
         m.ready.set(health.ready)
         for check in health.checks:
             m.check_ok.labels(check.name).set(check.ok)

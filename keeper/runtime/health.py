@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from keeper.domain.errors import ChainError
-from keeper.domain.health import Check, FeedShown, Health, RecorderShown, RecordingState
+from keeper.domain.health import Check, Health, RecorderShown, RecordingState
 from keeper.execution.assembly import Execution
 from keeper.journal import Journal, keeper_names, working_lease
+from keeper.runtime.surroundings import Surroundings
 from keeper.runtime.watchdog import Watchdog
-from keeper.solana.client import ChainClient
-from keeper.solana.clock import ClockWatch
-from keeper.solana.transactions import Blockhashes
-from keeper.solana.watch import ProgramWatch
 
 _NOT_OF_ALL: Final = frozenset({"prices", "feeds", "attempts", "consensus", "recording", "ways"})
 """Stale prices stop the orders of their market, an attempt that can't be recorded stops its own: not the keeper. But
 while every price is stale and an order waits for one, the keeper executes nothing. A feed with a fault, nodes that
 disagree on the consensus, a sender that fails, and a recording that ended, stop nothing.
 """
-_CLOCK_OLD_S: Final = 30.0
 
 
 @dataclass(slots=True, kw_only=True, repr=False)
@@ -31,15 +24,10 @@ class HealthReport:
     open attempts of an earlier run have been looked up.
     """
 
-    client: ChainClient
-    watches: Sequence[ProgramWatch]
-    feeds: Sequence[FeedShown]
-    clock: ClockWatch
-    blockhashes: Blockhashes
+    surroundings: Surroundings
     journal: Journal
     execution: Execution
     watchdog: Watchdog
-    silence_s: float
     recorder: RecorderShown | None
     recovered: bool = False
 
@@ -47,14 +35,9 @@ class HealthReport:
         """The state of things now."""
         prices = self._prices()
         checks = (
-            self._watch(),
-            self._endpoints(),
+            *self.surroundings.checks(),
             *self._ways(),
-            self._blockhash(),
-            self._chain_clock(),
-            self._consensus(),
             prices,
-            *self._feeds(),
             Check("journal", self.journal.healthy, self.journal.problem or self._keepers()),
             Check("sending", self.execution.gate.is_open, self._sending()),
             self._attempts(),
@@ -106,23 +89,6 @@ class HealthReport:
             return []
         return [Check("recording", r.state is RecordingState.RECORDING, r.state + f": {r.detail}" * bool(r.detail))]
 
-    def _watch(self) -> Check:
-        now = time.monotonic()
-        heard = [w for w in self.watches if w.health.last_heard_at and now - w.health.last_heard_at <= self.silence_s]
-        up = [w for w in self.watches if w.health.listed]
-        if up and heard:
-            lost = [w.health.last_error for w in self.watches if not w.health.connected and w.health.last_error]
-            return Check("watch", True, "; ".join([f"slot {max(w.health.last_slot for w in up)}", *lost]))
-        error = next((w.health.last_error for w in self.watches if w.health.last_error), "no list of orders yet")
-        return Check("watch", False, f"no endpoint tells of changes: {error}")
-
-    def _endpoints(self) -> Check:
-        now = time.monotonic()
-        known = self.client.pool.health
-        benched = [f"{h.label}: {h.bench_reason}" for h in known if h.benched(now)]
-        ok = len(benched) < len(known)
-        return Check("rpc", ok, "; ".join(benched))
-
     def _ways(self) -> list[Check]:
         """What is wrong with the senders; nothing is said when there are none."""
         ways = self.execution.ways
@@ -130,28 +96,6 @@ class HealthReport:
             return []
         faults = [sender.fault or f"{sender.name} rests" for sender in ways.senders if sender.fault or sender.rests]
         return [Check("ways", not faults, "; ".join(faults))]
-
-    def _blockhash(self) -> Check:
-        try:
-            self.blockhashes.current()
-        except ChainError as e:
-            return Check("blockhash", False, str(e))
-        return Check("blockhash", True)
-
-    def _chain_clock(self) -> Check:
-        age_s = self.clock.age_s
-        if age_s is None:
-            return Check("clock", False, "the chain's clock was not read yet")
-        late = age_s > _CLOCK_OLD_S
-        return Check(
-            "clock", not late, f"nothing newer was told of the chain's clock for {age_s:.0f} s" if late else ""
-        )
-
-    def _consensus(self) -> Check:
-        """In dispute, what is final is judged as under TowerBFT: a little late, and never wrong."""
-        consensus, pace = self.client.consensus, self.client.pool.pace
-        slots = f"; {pace.slot_s:.3f} s a slot" if pace.measured else ""
-        return Check("consensus", not consensus.dispute, f"{consensus}{slots}")
 
     def _prices(self) -> Check:
         """Of the markets that an order waits in which the program executes: an old price holds up nothing else."""
@@ -163,17 +107,6 @@ class HealthReport:
             if not executing and market.address in waited_for:
                 stale.append(f"{market.symbol}: {why}")
         return Check("prices", not stale, "; ".join(stale))
-
-    def _feeds(self) -> list[Check]:
-        """What is wrong with the feeds that markets name; nothing is said when none does."""
-        now_s, limit_s = self.execution.lookout.now_s(), self.execution.decision.rules.max_price_age_s
-        wrong = []
-        for feed in self.feeds:
-            age_s = None if feed.price is None else feed.price.age_s(now_s)
-            old = f"its price is {age_s:.0f} s old" if age_s is not None and age_s > limit_s else ""
-            if feed.sentence or old:
-                wrong.append(f"{feed.market} ({feed.kind}): {feed.sentence or old}")
-        return [Check("feeds", not wrong, "; ".join(wrong))] if self.feeds else []
 
     def summary(self) -> str:
         """The keeper's state on one line, for a supervisor's status."""

@@ -111,7 +111,7 @@ async def test_a_clock_that_did_jump_is_followed(stand: Stand, trader: Trader, m
 
 
 async def test_no_clock_at_all_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("keeper.runtime.health._CLOCK_OLD_S", 1.0)
+    monkeypatch.setattr("keeper.runtime.surroundings._CLOCK_OLD_S", 1.0)
     async with Stand.open(tmp_path) as stand, stand.keeper():
 
         def refuse(call: Call, reply: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import anyio
 import httpx
+import psycopg
 import pytest
 from solders.pubkey import Pubkey
 
@@ -21,6 +22,7 @@ from keeper.config.loading import load_settings
 from keeper.domain.attempts import AttemptState
 from keeper.domain.orders import OrderState
 from tests.behaviours.stand import FAST, Stand
+from tests.chaos.proxy import Fault, Kind
 from tests.support import BOUND_S, KeeperConfig, until
 from tests.support.postgres import fresh_database, missing
 from tests.support.stream import Stream, stream
@@ -120,10 +122,16 @@ async def test_who_stands_by_answers_what_is_read_and_names_who_works(tmp_path: 
             told = (await http.get("/metrics")).text
             assert {"keeper_standing_by 1.0", "keeper_keepers 2.0", "keeper_lease_term 1.0"} <= set(told.splitlines())
             assert "keeper_ready" not in told, "or who stands by would wake somebody"
-            for ask in (http.post("/v1/orders", json={}), http.get("/v1/markets"), http.post("/v1/admin/pause")):
+            for ask in (http.post("/v1/orders", json={}), http.post("/v1/admin/pause")):
                 refused = await ask
                 assert (refused.status_code, refused.json()["code"]) == (503, "standing_by")
                 assert refused.json()["holder"] == "a"
+
+            await answers(http, "/v1/markets", lambda found: found["markets"])
+            (one,), (other,) = [(await each.get("/v1/markets")).json()["markets"] for each in (http, first)]
+            told_when = {"price_age_s", "price_slot", "slot"}
+            assert {k: one[k] for k in one.keys() - told_when} == {k: other[k] for k in other.keys() - told_when}
+            assert (one["executing"], one["resting"]) == (True, [{"order_type": "stop_loss", "orders": 1}])
 
             async with stream(http) as events:
                 assert (await events.next()).name == "snapshot"
@@ -163,6 +171,55 @@ async def test_a_stream_goes_on_at_the_other_keeper_where_it_was(tmp_path: Path)
         assert ids == list(range(ids[0], ids[0] + len(ids)))
         assert [stand.landed(order) for order in orders] == [1, 1, 1]
         assert stand.state(orders[2]) is OrderState.FILLED
+
+
+async def test_who_lost_its_lease_stands_by_and_believes_nothing_of_before(tmp_path: Path) -> None:
+    """It had a pause and an armed attempt in memory. When it works again, it does as the journal says by then."""
+    digest = hashlib.sha256(b"the operator's").hexdigest()
+    headers = {"Authorization": "Bearer the operator's"}
+    async with two(tmp_path, admin_token_sha256=digest) as (stand, a, b):
+        market, trader = stand.world.market(), stand.world.trader()
+        orders = [stand.order(trader, market, stop_usd=usd) for usd in (95, 90, 85)]
+        await stand.known(*orders)
+        async with httpx.AsyncClient(base_url=a.ready[0].http_url, headers=headers) as http:
+            assert (await http.post("/v1/admin/pause")).status_code == 200
+            with psycopg.connect(a.config.settings["journal"]["url"], autocommit=True) as db:
+                # As if a had been stopped for longer than its lease.
+                db.execute("UPDATE leases SET until = clock_timestamp() WHERE what = '*'")
+            await until(lambda: b.ready and a.told)
+            await answers(http, "/healthz", lambda health: health["standing_by"] == "b")
+            assert not a.ended.is_set()
+        async with httpx.AsyncClient(base_url=b.url, headers=headers) as other:
+            stand.world.set_price(market, 94_000_000)
+            status = await answers(other, "/v1/admin/status", lambda status: status.get("paused"))
+            assert status["paused"] == "paused by an operator"
+            assert (await other.post("/v1/admin/resume")).status_code == 200
+            await stand.reach(orders[0], OrderState.FILLED)
+        # What a hears of while it stands by is what it acts on when it works.
+        stand.world.set_price(market, 89_000_000)
+        await stand.reach(orders[1], OrderState.FILLED)
+        await b.stop()
+        await until(lambda: len(a.ready) == 2)
+        stand.world.set_price(market, 84_000_000)
+        await stand.reach(orders[2], OrderState.FILLED)
+        assert [stand.landed(order) for order in orders] == [1, 1, 1]
+        by_keeper = [{send.endpoint for send in stand.sends if send.wire in stand.sent(order)} for order in orders]
+        assert by_keeper == [{1}, {1}, {0}]
+
+
+async def test_who_takes_over_has_read_the_orders_before(tmp_path: Path) -> None:
+    """From the lease to its first execution it asks for no list of accounts: it has heard of each order."""
+    async with two(tmp_path) as (stand, a, b):
+        market, trader = stand.world.market(), stand.world.trader()
+        order = stand.order(trader, market, stop_usd=95)
+        await stand.known(order)
+        async with httpx.AsyncClient(base_url=b.url) as http:
+            await answers(http, "/v1/markets", lambda found: found["markets"] and found["markets"][0]["resting"])
+        stand.scripts[1].break_request(Fault(Kind.HTTP_503), method="getProgramAccounts", times=1_000)
+        await a.stop()
+        stand.world.set_price(market, 94_000_000)
+        await stand.reach(order, OrderState.FILLED)
+        assert stand.landed(order) == 1
 
 
 async def test_a_drained_keeper_stands_by_and_the_other_works(tmp_path: Path) -> None:

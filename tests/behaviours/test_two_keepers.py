@@ -102,10 +102,11 @@ async def test_a_keeper_that_was_stopped_for_longer_than_its_lease_sends_nothing
             assert {send.endpoint for send in stand.sends} == {1}
             stand.world.set_price(market, 89_000_000)
             first.process.send_signal(signal.SIGCONT)
-            assert await first.wait() == 1
+            await until(lambda: "keeper.lease_lost" in a.log.read_text())
             await until(lambda: stand.state(later) is OrderState.FILLED)
             assert {send.endpoint for send in stand.sends} == {1}
             assert (stand.landed(order), stand.landed(later)) == (1, 1)
+            assert await first.stop() == 0, "it stands by"
         assert "b took over from a" in a.log.read_text()
 
 

@@ -44,7 +44,7 @@ class Fleet(AnyLives):
         async with AsyncExitStack() as stack:
             lives = [await stack.enter_async_context(Lives.open(*planted)) for _ in range(keepers)]
             for its in lives:
-                its.may_lose_lease, its.before_work, its.patience = True, "standing by", _PATIENCE
+                its.before_work, its.patience = "standing by", _PATIENCE
             yield cls(lives, seed=seed)
 
     def __repr__(self) -> str:
@@ -78,11 +78,6 @@ class Fleet(AnyLives):
     def refused_starts(self) -> int:  # type: ignore[override]
         """See AnyLives."""
         return sum(its.refused_starts for its in self._keepers)
-
-    @property
-    def lost_leases(self) -> int:
-        """How many lives ended because another keeper had taken over."""
-        return sum(its.lost_leases for its in self._keepers)
 
     @property
     def bad_end(self) -> str | None:

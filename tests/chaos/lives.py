@@ -119,8 +119,7 @@ class AnyLives(ABC):
 class Lives(AnyLives):
     """Keeps one keeper alive, in lives that begin in a forked process (`tests.chaos.zygote`).
 
-    `before_work` is what a life is that has not begun to work, and with `may_lose_lease` one that works may end because
-    another keeper has taken over; `lost_leases` counts those. `patience` is how many starts in an episode may be
+    `before_work` is what a life is that has not begun to work. `patience` is how many starts in an episode may be
     refused on a network that is well again, where several keepers share a busy machine.
     """
 
@@ -134,8 +133,6 @@ class Lives(AnyLives):
         self.kills = Counter()
         self.lives = 0
         self.refused_starts = 0
-        self.lost_leases = 0
-        self.may_lose_lease = False
         self.before_work = "starting"
         self.patience = 0
         self._refused_lately = 0
@@ -237,7 +234,7 @@ class Lives(AnyLives):
             self._bad(life, f"it did not end within {_END_WITHIN_S:g} s of SIGTERM")
             send_signal(life, signal.SIGKILL)
             await life.ended.wait()
-        ended_well = life.code == 0 or life.crashed or not life.ready.is_set() or self._lost_its_lease(life)
+        ended_well = life.code == 0 or life.crashed or not life.ready.is_set()
         if graceful and life.why == "stop" and not ended_well:
             self._bad(life, f"it ended with {life.code} after SIGTERM")
 
@@ -290,18 +287,12 @@ class Lives(AnyLives):
         elif life.why != "stop":
             if not life.ready.is_set() and code in (1, 2) and self._may_be_refused(life):
                 self.refused_starts += 1
-            elif self._lost_its_lease(life):
-                self.lost_leases += 1
             else:
                 self._bad(life, f"it ended by itself with {code}")
         if self._wanted and not self.bad_end:
             crash_at, self._crash_at = self._crash_at, None
             # At once, so that whoever stops it now finds this life and not the one that is over.
             self._tasks.start_soon(self._begin, self._new(life.config, crash_at))
-
-    def _lost_its_lease(self, life: Life) -> bool:
-        # SIGTERM may come when it has said so, and has no handler any more.
-        return self.may_lose_lease and life.code in (1, -signal.SIGTERM) and " took over from " in _last_line(life)
 
     def _may_be_refused(self, life: Life) -> bool:
         self._refused_lately += not life.excused

@@ -233,7 +233,8 @@ class SeveralStage(EmbeddedStage):
 
     def counts(self) -> Counter[str]:
         counts = self._judge.counts + Counter({f"keeper {what}": n for what, n in self._fleet.done.items()})
-        counts["leases lost"] = self._fleet.lost_leases
+        logs = (log.read_text(errors="replace") for log in self.folder.glob("*/*/keeper.log"))
+        counts["leases lost"] = sum(log.count("keeper.lease_lost") for log in logs)
         return counts
 
     async def prepare(self, events: Sequence[Event]) -> None:

@@ -142,7 +142,8 @@ class OrderRecords(Surroundings):
     ) -> None:
         """This one stands by meanwhile, and hears what goes on or misses it; then it takes over."""
         lookout = self.life.lookout
-        lookout.take_back(self.life.router)
+        with lookout.leaving(self.life.router):
+            pass
         self.loop.kill()
         self.life.orders.let_go()
         self.work(lookout)
@@ -339,6 +340,30 @@ def test_nothing_is_kept_of_an_order_once_its_end_was_read(keeper: OrderRecords,
         keeper.a_transaction_is_asked_for(0, True)
     keeper.the_endings_are_read()
     assert keeper.life.orders.get(A) is None
+
+
+def test_what_the_journal_told_of_an_order_is_not_held_against_another_that_was_read_since(
+    keeper: OrderRecords,
+) -> None:
+    """It failed for good; while this keeper stood by it was closed, and another made at its address."""
+    keeper.a_transaction_lands(0, "InvalidLeverage", True, True, False)
+    assert reasons(keeper) == {Reason.FAILED}
+    keeper.another_keeper_works_for_a_while(None, A, told=True, polls=False)
+    assert reasons(keeper) == {Reason.ATTEMPT}
+
+
+def test_an_order_that_can_not_be_read_is_read_by_who_takes_over(keeper: OrderRecords) -> None:
+    keeper.a_transaction_lands(0, "ConditionNotMet", True, True, False)
+    lookout = keeper.life.lookout
+    with lookout.leaving(keeper.life.router):
+        pass
+    keeper.its_account_becomes_unreadable_or_reads_well_again(A, True, True, OnchainStatus.PENDING)
+    keeper.chain.slot += 1
+    keeper.chain.confirm()
+    assert lookout.decision.book.get(A) is None
+    keeper.another_keeper_works_for_a_while(None, None, told=True, polls=False)
+    keeper.the_endings_are_read()
+    assert reasons(keeper) == {Reason.UNREADABLE}
 
 
 def test_a_cancel_in_the_air_holds_up_the_next_order_too(keeper: OrderRecords) -> None:

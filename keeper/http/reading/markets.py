@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from keeper.domain.decimals import decimal
-from keeper.domain.health import Health
+from keeper.domain.health import STANDS_BY, Health
 from keeper.domain.orders import Market, OrderType
 from keeper.domain.prices import Fires, Level, Price
 from keeper.http.edge.answering import address, answer, part
@@ -152,7 +152,9 @@ def _executing(market: Market, desk: Desk, health: Health) -> tuple[bool, str]:
     executing, why_not = desk.executing(market)
     if not executing:
         return False, why_not
-    failing = [check for check in health.checks if not check.ok and check.name not in _OF_ONE_MARKET]
+    # That this keeper stands by keeps no order from being executed, while another one works.
+    not_it = {*_OF_ONE_MARKET, STANDS_BY} if health.standing_by else _OF_ONE_MARKET
+    failing = [check for check in health.checks if not check.ok and check.name not in not_it]
     return not failing, "; ".join(f"{check.name}: {check.detail or 'failed'}" for check in failing)
 
 

@@ -66,10 +66,14 @@ class Place:
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         """A connection in autocommit."""
         conn: psycopg.Connection[tuple[Any, ...]] = psycopg.connect(self._conninfo, autocommit=True)
-        if conn.execute("SELECT pg_backend_pid()").fetchone() != (conn.info.backend_pid,):
-            # Who answers is not who was connected to: a pooler, whose next transaction may be in another session, where
-            # no statement of this one is prepared. Nothing else that the keeper says outlives a transaction.
-            conn.prepare_threshold = None
+        try:
+            if conn.execute("SELECT pg_backend_pid()").fetchone() != (conn.info.backend_pid,):
+                # Who answers is not who was connected to: a pooler, whose next transaction may be in another session,
+                # where no statement of this one is prepared. Nothing else of the keeper's outlives a transaction.
+                conn.prepare_threshold = None
+        except BaseException:
+            conn.close()
+            raise
         return conn
 
 

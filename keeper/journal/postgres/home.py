@@ -45,6 +45,7 @@ class PostgresHome:
         self._keeper = keeper or f"{socket.gethostname()}:{os.getpid()}:{next(_serial)}"
         self._lease_s = lease_s
         self._leases: Leases | None = None
+        self._db: Database | None = None
 
     def __repr__(self) -> str:
         return f"PostgresHome({self.name})"
@@ -67,6 +68,8 @@ class PostgresHome:
                 leases = Leases(self._place, self._keeper, self._lease_s)
                 try:
                     leases.join()
+                    # The store's, which is at hand when the lease is.
+                    self._db = Database(self._place)
                 except BaseException:
                     leases.close()
                     raise
@@ -79,13 +82,29 @@ class PostgresHome:
                 raise StandBy(f"The journal {self.name} is held by {holder or 'nobody yet'}.")
             leases, self._leases = self._leases, None
             try:
-                # Not before: an older keeper that still works needs its own version's tables.
-                with self._looking() as db:
+                db = self._at_hand()
+                try:
+                    # Not before: an older keeper that still works needs its own version's tables.
                     schema.migrate(db)
-                return PostgresStore(Database(self._place), leases, on_news)
+                    return PostgresStore(db, leases, on_news)
+                except BaseException:
+                    db.close()
+                    raise
             except BaseException:
                 leases.close()
                 raise
+
+    def _at_hand(self) -> Database:
+        """The connection that was made while another had the lease; a new one when the server has been away since."""
+        db, self._db = self._db, None
+        if db is not None:
+            try:
+                db.run("SELECT 1")
+            except psycopg.OperationalError:
+                db.close()
+            else:
+                return db
+        return Database(self._place)
 
     @property
     def held(self) -> tuple[Holder, ...]:
@@ -95,6 +114,9 @@ class PostgresHome:
     def leave(self) -> None:
         """See Home."""
         leases, self._leases = self._leases, None
+        db, self._db = self._db, None
+        if db is not None:
+            db.close()
         if leases is not None:
             leases.close()
 
