@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 from keeper.config.settings import Settings
 from keeper.journal import Home, Journal, Retention, home_of
@@ -12,12 +13,11 @@ from keeper.runtime.outside import Outside
 from keeper.telemetry.reporting import Telemetry
 
 
-def home_for(settings: Settings, outside: Outside, *, yields: bool = False, known: bool = False) -> Home:
-    """Where it lives, for the keeper of these settings (`PostgresHome` says what the two mean)."""
+def home_for(settings: Settings, outside: Outside, **standing_by: Any) -> Home:
+    """Where it lives, for the keeper of these settings; `standing_by` are further words of `home_of`."""
     c = settings.cluster
     name = c.name or socket.gethostname()
-    place = settings.journal.place
-    return home_of(place, outside.machine, keeper=name, lease_s=c.lease_s, yields=yields, known=known)
+    return home_of(settings.journal.place, outside.machine, keeper=name, lease_s=c.lease_s, **standing_by)
 
 
 def open_journal(

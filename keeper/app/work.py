@@ -70,7 +70,8 @@ async def work(life: Life, on_ready: Callable[[Ready], None], stand_by: Standing
         journal, bystander = life.journal, None
         if stand_by is not None:
             # It is waited for while another keeper works.
-            home = home_for(life.settings, outside, yields=stand_by.yields, known=stand_by.known)
+            fit = life.surroundings.hears
+            home = home_for(life.settings, outside, yields=stand_by.yields, known=stand_by.known, fit=fit)
             bystander = Bystander(life, stand_by, home)
             await bystander.know()
             opened = open_journal(life.settings, home, life.telemetry, outside, bystander.told)

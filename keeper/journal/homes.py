@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,13 @@ def home_of(
     lease_s: float = 3.0,
     yields: bool = False,
     known: bool = False,
+    fit: Callable[[], bool] = lambda: True,
 ) -> Home:
     """The home at a path or at a PostgreSQL URL (see PostgresHome). Misconfigured when a URL can't be used."""
     if not isinstance(place, (Path, str)):
         return place
     if str(place).startswith(("postgresql://", "postgres://")):
-        return _postgres_home(str(place), keeper, lease_s, yields=yields, known=known)
+        return _postgres_home()(str(place), keeper, lease_s, yields=yields, known=known, fit=fit)
     return SqliteHome(Path(place), machine)
 
 
@@ -35,7 +37,7 @@ def copy_to_postgres(source: Path, url: str) -> dict[str, int]:
     """Copy a SQLite journal whose keeper does not run into an empty database, all of it or nothing; how many rows each
     table has. Raises JournalBusy while a keeper runs, JournalError when the database is not empty.
     """
-    home = _postgres_home(url)
+    home = _postgres_home()(url)
     # Its lock keeps a keeper from starting on the file meanwhile, and brings it to the newest version.
     store = SqliteHome(source).open_store(lambda: None) if source.exists() else None
     try:
@@ -46,9 +48,7 @@ def copy_to_postgres(source: Path, url: str) -> dict[str, int]:
             store.close()
 
 
-def _postgres_home(
-    url: str, keeper: str = "", lease_s: float = 3.0, *, yields: bool = False, known: bool = False
-) -> PostgresHome:
+def _postgres_home() -> type[PostgresHome]:
     try:
         from keeper.journal.postgres.home import PostgresHome
     except ImportError as error:
@@ -56,4 +56,4 @@ def _postgres_home(
             f"journal.url needs psycopg, which can't be loaded ({error}).",
             remedy="Install it: pip install 'quantdesk-keeper[postgres]'.",
         ) from None
-    return PostgresHome(url, keeper, lease_s, yields=yields, known=known)
+    return PostgresHome

@@ -30,6 +30,10 @@ class Surroundings:
     lookout: Lookout
     silence_s: float
 
+    def hears(self) -> bool:
+        """Whether the chain is heard of: who hears nothing leaves the work to one that does."""
+        return self._watch().ok
+
     def checks(self) -> tuple[Check, ...]:
         """Each thing that the keeper needs of the chain."""
         return (

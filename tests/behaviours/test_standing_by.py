@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from keeper.domain.attempts import AttemptState
 from keeper.domain.orders import OrderState
 from tests.behaviours.stand import FAST, Stand
 from tests.chaos.proxy import Fault, Kind
+from tests.chaos.proxy.faults import Calm
 from tests.support import BOUND_S, KeeperConfig, until
 from tests.support.postgres import fresh_database, missing
 from tests.support.stream import Stream, stream
@@ -220,6 +221,36 @@ async def test_who_takes_over_has_read_the_orders_before(tmp_path: Path) -> None
         stand.world.set_price(market, 94_000_000)
         await stand.reach(order, OrderState.FILLED)
         assert stand.landed(order) == 1
+
+
+class Away(Calm):
+    """A chain that is cut off."""
+
+    def request(self, methods: Sequence[str]) -> Fault | None:
+        return Fault(Kind.REQUEST_RESET)
+
+    def news(self, kind: str) -> Fault | None:
+        return Fault(Kind.SOCKET_CLOSED)
+
+    def connection(self) -> Fault | None:
+        return Fault(Kind.SOCKET_REFUSED)
+
+
+async def test_who_hears_nothing_of_the_chain_leaves_the_work_to_others(tmp_path: Path) -> None:
+    async with two(tmp_path) as (stand, a, b):
+        market, trader = stand.world.market(), stand.world.trader()
+        order = stand.order(trader, market)
+        await stand.known(order)
+        calm, stand.proxies[1].faults = stand.proxies[1].faults, Away()
+        async with httpx.AsyncClient(base_url=b.url) as http:
+            await answers(http, "/healthz", lambda health: not {c["name"]: c["ok"] for c in health["checks"]}["watch"])
+            await a.stop()
+            await until(lambda: "held by nobody yet" in b.told[-1])
+        assert not b.ready
+        stand.proxies[1].faults = calm
+        await until(lambda: b.ready)
+        stand.world.set_price(market, 94_000_000)
+        await stand.reach(order, OrderState.FILLED)
 
 
 async def test_a_drained_keeper_stands_by_and_the_other_works(tmp_path: Path) -> None:

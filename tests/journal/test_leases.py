@@ -101,6 +101,19 @@ def test_who_handed_over_leaves_the_lease_to_another_for_a_while(url: str) -> No
     opened(alone).close()
 
 
+def test_who_is_not_fit_leaves_the_lease_to_another_and_takes_it_when_nobody_does(url: str) -> None:
+    unfit = PostgresHome(url, "b", LEASE_S, fit=lambda: False)
+    for name in "ac":
+        store = opened(PostgresHome(url, name, LEASE_S))
+        with pytest.raises(StandBy, match=f"held by {name}"):
+            opened(unfit)
+        store.close()
+        with pytest.raises(StandBy, match="held by nobody yet"):
+            opened(unfit)
+    unfit._last_held_s -= LEASE_S + 2.0
+    opened(unfit).close()
+
+
 def test_a_holder_that_was_not_heard_of_can_write_nothing_more(url: str) -> None:
     first, second = PostgresHome(url, "a", LEASE_S), PostgresHome(url, "b", LEASE_S)
     before, order = make_order(), make_order()

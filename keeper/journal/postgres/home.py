@@ -30,17 +30,26 @@ _YIELDS_S: Final = 2.0
 
 class PostgresHome:
     """A `Home` at a URL. `keeper` is the name of the one that writes there, `lease_s` how long its lease runs. With
-    `yields` it has just handed the service over: for some seconds it leaves the lease to another. `known` when this
-    process has worked with the database already.
+    `yields` it has just handed the service over: for some seconds it leaves the lease to another. So it does while it
+    is not `fit` to work. `known` when this process has worked with the database already.
     """
 
     leased = True
 
     def __init__(
-        self, url: str, keeper: str = "", lease_s: float = 3.0, *, yields: bool = False, known: bool = False
+        self,
+        url: str,
+        keeper: str = "",
+        lease_s: float = 3.0,
+        *,
+        yields: bool = False,
+        known: bool = False,
+        fit: Callable[[], bool] = lambda: True,
     ) -> None:
         self._place = Place(url)
         self._known = known
+        self._fit = fit
+        self._last_held_s = time.monotonic()
         self._yields_until_s = time.monotonic() + lease_s + _YIELDS_S if yields else 0.0
         self._keeper = keeper or f"{socket.gethostname()}:{os.getpid()}:{next(_serial)}"
         self._lease_s = lease_s
@@ -75,10 +84,10 @@ class PostgresHome:
                     raise
                 self._leases = leases
                 self._known = True
-            holder = self._leases.take(yields=time.monotonic() < self._yields_until_s)
+            holder = self._leases.take(yields=self._left_to_others())
             if holder is not None:
                 if holder:
-                    self._yields_until_s = 0.0
+                    self._yields_until_s, self._last_held_s = 0.0, time.monotonic()
                 raise StandBy(f"The journal {self.name} is held by {holder or 'nobody yet'}.")
             leases, self._leases = self._leases, None
             try:
@@ -93,6 +102,13 @@ class PostgresHome:
             except BaseException:
                 leases.close()
                 raise
+
+    def _left_to_others(self) -> bool:
+        """Whether another is to have the lease, if one wants it within some seconds from when it is free."""
+        until_s = self._yields_until_s
+        if not self._fit():
+            until_s = max(until_s, self._last_held_s + self._lease_s + _YIELDS_S)
+        return time.monotonic() < until_s
 
     def _at_hand(self) -> Database:
         """The connection that was made while another had the lease; a new one when the server has been away since."""
