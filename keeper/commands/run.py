@@ -34,10 +34,14 @@ def run(
 
     settings = given.settings()
     configure_logs(settings.log.level, settings.log.format)
+    failure: BaseException | None = None
     try:
         anyio.run(service.serve, settings, given.settings, announce)
     except* JournalError as group:
         # A keeper that runs waits until its journal can be written again; one that starts can't use it as it is.
-        raise Misconfigured(str(first_of(group))) from None
+        failure = Misconfigured(str(first_of(group)))
     except* KeeperError as group:
-        raise first_of(group) from None
+        failure = first_of(group)
+    # Not raised in there: Python before 3.11.4, which Debian 12 has, puts a group around what is.
+    if failure is not None:
+        raise failure

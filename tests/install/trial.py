@@ -151,6 +151,16 @@ async def works(machine: Machine, market: Market) -> None:
         await market.filled(orders)
 
 
+async def a_second_one_is_refused(machine: Machine, market: Market) -> None:
+    """In one line that says why, and with the exit code of what is misconfigured, by the Python of this Debian."""
+    variables = "set -a; . /etc/keeper/keeper.env; KEEPER_JOURNAL__PATH=/tmp/second.sqlite"
+    arguments = "--config /etc/keeper/keeper.toml --key /etc/keeper/key.json"
+    said = await machine.run(f"{variables}; /opt/keeper/bin/keeper run {arguments} 2>&1; echo $?")
+    *_, line, code = said.splitlines()
+    assert (line.startswith("keeper: Port 8080 "), code) == (True, "2"), said
+    print(f"A second one on its port ends with {code}: {line}")
+
+
 async def reloads(machine: Machine, market: Market) -> None:
     """SIGHUP, as the unit sends it."""
     service, since = Service(machine), time.time()
@@ -238,6 +248,7 @@ async def stops(machine: Machine, market: Market) -> None:
 
 TRIALS = (
     works,
+    a_second_one_is_refused,
     reloads,
     recovers_from_a_kill,
     a_stuck_loop_is_caught,
