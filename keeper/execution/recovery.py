@@ -74,7 +74,9 @@ class Recovery:
         """Take the open attempts from the journal, and with them the records of their orders; and those of the orders
         that were tried before.
         """
-        flights = [await self._flight(attempt) for attempt in await self._journal.open_attempts()]
+        attempts = await self._journal.open_attempts()
+        rows = await self._journal.orders_at({attempt.order for attempt in attempts})
+        flights = [await self._flight(attempt, rows.get(attempt.order)) for attempt in attempts]
         for flight in flights:
             self._lander.track(flight)
         await self._load_tries()
@@ -99,15 +101,14 @@ class Recovery:
         lost = frozenset(attempts.keys() - self._flights.open.keys() - known)
         for signature in lost & self._lost:
             attempt = attempts[signature]
-            self._lander.track(await self._flight(attempt))
+            self._lander.track(await self._flight(attempt, await self._journal.order(attempt.order)))
             detail = "the journal holds it, though its disk said that it failed; it is followed"
             self._report(Note("recovery.followed", detail, "warning", order=attempt.order, attempt=signature))
         self._lost = lost - self._lost
         if not self._lost:
             self._failures = failures
 
-    async def _flight(self, attempt: Attempt) -> Flight:
-        row = await self._journal.order(attempt.order)
+    async def _flight(self, attempt: Attempt, row: OrderRow | None) -> Flight:
         now = time.monotonic()
         # What was signed before the order was first seen is about another one that was at its address; unless it was
         # built from the very reading that is noted, which may have been noted a little later.
@@ -138,19 +139,15 @@ class Recovery:
         return flight
 
     async def _load_tries(self) -> None:
-        cursor: str | None = None
-        states = [OrderState.OPEN, OrderState.TRIGGERED, OrderState.EXECUTING, OrderState.CANCELLING, OrderState.FAILED]
-        while True:
-            page = await self._journal.orders(states=states, cursor=cursor, limit=500)
-            for row in page.items:
+        rows = await self._journal.tried_orders(_RESTING)
+        while rows:
+            for row in rows:
                 if row.attempts_made or row.budget_used:
                     tries = self._orders.record(row.address, _seen(row)).tries
                     tries.made, tries.used, tries.failed = row.attempts_made, row.budget_used, row.budget_used
                 if row.state is OrderState.FAILED:
                     self._failed_before(row)
-            cursor = page.cursor
-            if cursor is None:
-                break
+            rows = await self._journal.tried_orders(_RESTING, after=rows[-1].id)
         now = time.time()
         for order, signed_at in await self._journal.tried_since(now - HOUR_S):
             # The ceiling is on what an order costs an hour, so a keeper that is restarted in a loop must not forget it.

@@ -19,8 +19,9 @@ from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.orders import OnchainStatus, OrderState, OrderType
 from keeper.journal.paging import cursor_of, order_sources, page_limit, read_cursor
 from keeper.journal.records import ChangePage, ChangeRow, FailureRow, OrderRow, Page, PreparedRow
+from keeper.journal.restarting import RestartQueries
 from keeper.journal.rows import ATTEMPTS, CHANGES, ORDER_COLUMNS, PREPARED, order_row, prepared_row
-from keeper.journal.sql import BLOCKING_SQL, FOLLOWED_SQL, TRIED_SQL, Connection, columns_sql, json_list
+from keeper.journal.sql import TRIED_SQL, Connection, columns_sql, json_list
 from keeper.journal.ways import WayQueries
 
 PRUNED_TO: Final = "changes_pruned_to"
@@ -50,7 +51,7 @@ BAD_FATES: Final = frozenset(
 back, or an order that had expired are not among them."""
 
 
-class Queries(WayQueries):
+class Queries(RestartQueries, WayQueries):
     """The queries, on one connection, for one thread at a time. Blocking: the Journal runs them in threads."""
 
     def __init__(self, db: Connection) -> None:
@@ -140,14 +141,6 @@ class Queries(WayQueries):
         more = len(rows) > looked_at or (last is not None and last is not found[-1])
         return Page(items, cursor_of(last.id) if last is not None and more else None)
 
-    def seen_orders(self, states: Collection[OrderState]) -> list[Pubkey]:
-        """The addresses of all orders in these states: what a restarted keeper has to look up on chain."""
-        found: list[Pubkey] = []
-        for state in sorted(states):
-            rows = self._all("SELECT address FROM orders INDEXED BY orders_state WHERE state = ?", state)
-            found.extend(Pubkey.from_string(address) for (address,) in rows)
-        return found
-
     def counts_by_state(self) -> dict[OrderState, int]:
         """How many orders are in each state; every state is there."""
         counts = dict.fromkeys(OrderState, 0)
@@ -161,30 +154,6 @@ class Queries(WayQueries):
         """One attempt."""
         row = self._one(f"{_ATTEMPTS} WHERE signature = ?", str(signature))
         return None if row is None else ATTEMPTS.record(row[1:])
-
-    def open_attempts(self) -> list[Attempt]:
-        """Every attempt that could still land or is not yet rooted, oldest first. A restart resolves these first."""
-        rows = self._all(
-            f"{_ATTEMPTS} INDEXED BY one_live_attempt WHERE {BLOCKING_SQL} "
-            f"UNION ALL {_ATTEMPTS} INDEXED BY followed_attempts WHERE {FOLLOWED_SQL} ORDER BY id"
-        )
-        return [ATTEMPTS.record(row[1:]) for row in rows]
-
-    def tried_since(self, since: float) -> list[tuple[Pubkey, float]]:
-        """When (unix seconds) the keeper signed attempts of its own after `since`, with their orders, the first one
-        first; of orders that have not ended, since they were first seen. What was not sent is left out.
-        """
-        rows = self._all(
-            "SELECT a.signed_at, a.order_address FROM attempts a INDEXED BY attempts_kind "
-            "CROSS JOIN orders o ON o.address = a.order_address "
-            f"WHERE a.kind IN (?, ?) AND a.signed_at > ? AND a.state != ? AND a.{TRIED_SQL} "
-            "AND o.closed = 0 AND a.signed_at >= o.first_seen_at",
-            AttemptKind.EXECUTE.value,
-            AttemptKind.RATCHET.value,
-            since,
-            AttemptState.DRY_RUN.value,
-        )
-        return [(Pubkey.from_string(address), signed_at) for signed_at, address in sorted(rows)]
 
     def attempts_of(self, address: Pubkey) -> list[Attempt]:
         """An order's attempts, oldest first. One that is armed is none yet."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -170,12 +170,19 @@ class Ledger:
     async def order(self, address: Pubkey) -> OrderRow | None:
         return self.row(address)
 
-    async def orders(self, *, states: Sequence[OrderState], **_page: object) -> SimpleNamespace:
-        rows = [order_row(order_values(stored)) for stored in self.rows.orders.values()]
-        return SimpleNamespace(items=[row for row in rows if row.state in states], cursor=None)
+    async def orders_at(self, addresses: Iterable[Pubkey]) -> dict[Pubkey, OrderRow]:
+        return {address: row for address in addresses if (row := self.row(address)) is not None}
 
-    async def seen_orders(self, states: Sequence[OrderState]) -> list[Pubkey]:
-        return [row.address for row in (await self.orders(states=states)).items]
+    def _in(self, states: Collection[OrderState]) -> list[OrderRow]:
+        rows = [order_row(order_values(stored)) for stored in self.rows.orders.values()]
+        return [row for row in rows if row.state in states]
+
+    async def seen_orders(self, states: Collection[OrderState]) -> list[Pubkey]:
+        return [row.address for row in self._in(states)]
+
+    async def tried_orders(self, states: Collection[OrderState], *, after: int = -1) -> list[OrderRow]:
+        tried = [row for row in self._in(states) if row.attempts_made or row.budget_used or row.state.value == "failed"]
+        return sorted((row for row in tried if row.id > after), key=lambda row: row.id)
 
     async def open_attempts(self) -> list[Attempt]:
         return [attempt for attempt in self.rows.added.values() if attempt.state.live]

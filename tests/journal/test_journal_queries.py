@@ -106,6 +106,22 @@ async def test_orders_by_every_filter_page_by_page(place: Path | str) -> None:
         assert set(await journal.seen_orders(ACTIVE)) == {a for a, s in states.items() if not s.terminal}
 
 
+async def test_of_the_orders_that_rest_those_that_were_tried_come_by_their_numbers(place: Path | str) -> None:
+    rests, used, failed, tried, ended = orders = [make_order() for _ in range(5)]
+    async with Journal.open(place) as journal:
+        await journal.commit(*(NoteOrder(order) for order in orders), UseBudget(used.address))
+        await journal.commit(*(AddAttempt(make_attempt(order.address)) for order in (tried, ended)))
+        await journal.commit(*(NoteState(order.address, OrderState.FAILED, "No.") for order in (failed, ended)))
+        await journal.commit(NoteState(ended.address, OrderState.FILLED, "By another."))
+        found, after = [], 0
+        while rows := await journal.tried_orders(ACTIVE, after=after, limit=1):
+            assert len(rows) == 1
+            found.append(rows[0].address)
+            after = rows[0].id
+        assert found == [used.address, failed.address, tried.address]
+        assert rests.address not in found
+
+
 async def test_the_orders_of_a_page_come_in_one_query(place: Path | str) -> None:
     async with Journal.open(place) as journal:
         orders = [make_order() for _ in range(3)]
@@ -268,6 +284,7 @@ def plans(path: Path) -> Iterator[tuple[str, str]]:
             queries.orders(user=users, market=markets, client_order_id=client, states=states)
     queries.orders(user=user, cursor="WzVd")
     queries.seen_orders(ACTIVE)
+    queries.tried_orders(ACTIVE)
     queries.attempt(attempt.signature)
     queries.open_attempts()
     queries.attempts_of(user)

@@ -137,8 +137,8 @@ FAULTS: Final = (
     Fault(
         "recovery-finds-nothing",
         "keeper.execution.recovery",
-        "for attempt in await self._journal.open_attempts()]",
-        "for attempt in (await self._journal.open_attempts())[:0]]",
+        "attempts = await self._journal.open_attempts()\n        rows =",
+        "attempts = (await self._journal.open_attempts())[:0]\n        rows =",
         "a start resolves the open attempts of the journal",
     ),
     Fault(
