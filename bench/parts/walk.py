@@ -3,7 +3,8 @@
 The demo's markets, their prices walking by its rules, all of them posted together at its pace; its orders, three
 quarters of a round placed while the prices stand and the rest while they walk, in rounds that go on from each other.
 The keeper has its default settings. A sample is one execution: from the socket's bytes with its market's news to the
-first of its bytes to the socket (`bench.traced`). What left armed is what the journal says was built before.
+first of its bytes to the socket (`bench.traced`). What left armed is what was signed before its price came, by the
+journal.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from bench.stage import SOL_FOR_FEES, chain, keeper, metrics
 from keeper.demo.options import TICK_S, WALK_TICKS
 from keeper.demo.plan import ORDERS_PER_USER, Plan, Wish, plan
 from keeper.demo.prices import LISTINGS, walk
-from keeper.domain.attempts import Attempt
+from keeper.domain.attempts import Attempt, AttemptKind
 from keeper.domain.orders import OrderType
 from keeper.venue.venue import POSITION_DISCRIMINATOR
 from tests.support.keeper_process import KeeperProcess
@@ -63,20 +64,20 @@ async def run(rounds: int, *, armed: bool = True, seed: int = 7) -> dict[str, An
                 said = await metrics(process)
                 process.process.send_signal(signal.SIGUSR1)
                 await anyio.sleep(0.5)
-                attempts = _attempts(process, ledger)
+                attempts, early = _attempts(process, ledger)
                 samples = _samples(trace.read_text(), attempts, stage.market_of)
         owned = world.bank.owned_by(world.program.id)
         positions = sum(bytes(account.data[:8]) == POSITION_DISCRIMINATOR for _, account in owned)
-        early = [ms for signature, ms in samples.items() if attempts[signature].built_from is not None]
-        late = [ms for signature, ms in samples.items() if attempts[signature].built_from is None]
+        armed_ms = [ms for signature, ms in samples.items() if signature in early]
+        rest_ms = [ms for signature, ms in samples.items() if signature not in early]
         return {
             "orders": len(stage.market_of),
             "ticks": rounds * WALK_TICKS * len(LISTINGS),
             "executions": len(attempts),
-            "armed_hit_rate": round(sum(a.built_from is not None for a in attempts.values()) / len(attempts), 4),
+            "armed_hit_rate": round(len(early) / len(attempts), 4),
             "tick_to_sent_ms": spread(list(samples.values())),
-            "tick_to_sent_armed_ms": spread(early) if early else None,
-            "tick_to_sent_unarmed_ms": spread(late) if late else None,
+            "tick_to_sent_armed_ms": spread(armed_ms) if armed_ms else None,
+            "tick_to_sent_unarmed_ms": spread(rest_ms) if rest_ms else None,
             "failed": ledger.failed,
             "positions": positions,
             "arming_signatures": sum(n for name, n in said.items() if name.startswith("keeper_armed_signatures_total")),
@@ -138,11 +139,19 @@ async def _quiet(ledger: Ledger) -> None:
     await until(lambda: len(ledger.confirmed_at) == len(ledger.landed_at), within_s=_SETTLED_WITHIN_S)
 
 
-def _attempts(process: KeeperProcess, ledger: Ledger) -> dict[str, Attempt]:
-    """The attempts that filled an order, by signature."""
+def _attempts(process: KeeperProcess, ledger: Ledger) -> tuple[dict[str, Attempt], set[str]]:
+    """The attempts that filled an order, by signature; and which of them were signed before the price came."""
+    attempts: dict[str, Attempt] = {}
+    early: set[str] = set()
     with process.config.reading() as journal:
-        found = [journal.attempt(ledger.signature_of[order]) for order in ledger.executed]
-    return {str(attempt.signature): attempt for attempt in found if attempt is not None and attempt.kind == "execute"}
+        for order in ledger.executed:
+            attempt, row = journal.attempt(ledger.signature_of[order]), journal.order(order)
+            if attempt is None or row is None or attempt.kind is not AttemptKind.EXECUTE:
+                continue
+            attempts[str(attempt.signature)] = attempt
+            if row.triggered_at is not None and attempt.signed_at < row.triggered_at:
+                early.add(str(attempt.signature))
+    return attempts, early
 
 
 def _samples(trace: str, attempts: Mapping[str, Attempt], market_of: Mapping[Pubkey, Pubkey]) -> dict[str, float]:
