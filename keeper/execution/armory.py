@@ -30,7 +30,7 @@ from keeper.domain.attempts import Attempt, AttemptKind, AttemptState
 from keeper.domain.errors import JournalError, Transient
 from keeper.domain.orders import Order, fields_of
 from keeper.domain.reports import Note, Report
-from keeper.execution.drafting import Drafting, FeePolicy, FeeRules, Job
+from keeper.execution.drafting import Draft, Drafting, FeePolicy, FeeRules, Job
 from keeper.execution.flights import Flight, Flights, signed
 from keeper.execution.gate import Gate
 from keeper.execution.lander import Lander
@@ -39,7 +39,8 @@ from keeper.execution.orders import Orders, Reason
 from keeper.execution.points import point, tried
 from keeper.execution.purse import Purse
 from keeper.execution.retries import Retries
-from keeper.journal import Journal
+from keeper.journal import AddAttempt, Journal, NoteOrder, Op
+from keeper.journal.ops import Disarm
 from keeper.solana.broadcast import Broadcast
 from keeper.solana.transactions import Blockhashes
 
@@ -50,6 +51,22 @@ _EXECUTE: Final = AttemptKind.EXECUTE
 def reading_of(order: Order) -> str:
     """An order's account as it was read, in short: any change of it but its slot makes another one."""
     return hashlib.blake2b(msgspec.msgpack.encode(fields_of(order)), digest_size=16).hexdigest()
+
+
+def ops_at_once(drafts: Sequence[Draft]) -> list[Op]:
+    """What has to be in the journal before these are sent, when one tick waits for it: of what could be armed the
+    attempt alone, as armed. What it was sent for follows its send (`Armory.note`), so a third of the way to the disk is
+    left out; after a crash in between it is what any armed one is then.
+    """
+    ops: list[Op] = [Disarm(signature) for draft in drafts for signature in draft.disarms]
+    for draft in drafts:
+        if draft.armable:
+            order, reading = draft.job.order, reading_of(draft.job.order)
+            ops.append(NoteOrder(order, at=draft.attempt.signed_at, to_arm=True))
+            ops.append(AddAttempt(draft.attempt._replace(state=AttemptState.ARMED, built_from=reading)))
+        else:
+            ops.append(draft.op)
+    return ops
 
 
 @dataclass(slots=True, eq=False)
@@ -281,16 +298,21 @@ class Armory:
         self, gone: Sequence[tuple[Job, Flight, float]], sending: Broadcast | None, tasks: TaskGroup
     ) -> None:
         """Note what was sent; and then as for any other."""
-        if tried:
-            point("launched")
         flights = [flight for _, flight, _ in gone]
-        ops = [self._drafting.launched(job, flight.attempt) for job, flight, _ in gone]
         for job, flight, since_s in gone:
             self._report(signed(flight, armed_for_s=flight.born_at_s - since_s))
             self.stir(job.order.market)
-        try:
-            await self._journal.write(*ops)
-        except JournalError as e:
-            self._report(Note("armory.launched", str(e), "error"))
+        await self.note([(job, flight) for job, flight, _ in gone])
         self._retries.learn_first(((_EXECUTE, job.order) for job, _, _ in gone), tasks)
         await self._lander.launch(flights, sending)
+
+    async def note(self, gone: Sequence[tuple[Job, Flight]]) -> None:
+        """Have the journal know of attempts that it holds as armed that they were sent, and for which prices."""
+        if not gone:
+            return
+        if tried:
+            point("launched")
+        try:
+            await self._journal.write(*[self._drafting.launched(job, flight.attempt) for job, flight in gone])
+        except JournalError as e:
+            self._report(Note("armory.launched", str(e), "error"))

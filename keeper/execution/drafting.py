@@ -179,6 +179,11 @@ class Draft:
     op: Intend
     disarms: tuple[Signature, ...] = ()
 
+    @property
+    def armable(self) -> bool:
+        """Whether its bytes are those of an armed attempt: they execute the order, and do not depend on the price."""
+        return self.job.executes and self.job.crank is None
+
 
 def ops_of(drafts: Sequence[Draft]) -> list[Op]:
     """What has to be in the journal before they are sent. What they replace goes first, to make room."""

@@ -20,7 +20,7 @@ from keeper.domain.errors import DuplicateAttempt, JournalError, Misconfigured, 
 from keeper.domain.orders import OrderState
 from keeper.domain.reports import Note, Report
 from keeper.domain.turns import Turns
-from keeper.execution.armory import Armory
+from keeper.execution.armory import Armory, ops_at_once
 from keeper.execution.drafting import Draft, Drafting, Job, ops_of
 from keeper.execution.flights import Flight, Flights, signed
 from keeper.execution.gate import Gate
@@ -61,17 +61,14 @@ class Executor:
         limits: ExecutorLimits,
         dry_run: bool = False,
     ) -> None:
-        self._drafting = drafting
-        self._armory = armory
+        self._drafting, self._armory = drafting, armory
         self._retries = retries
         self._blockhashes = blockhashes
         self._journal, self._writer = journal, journal.writer
         self._lander, self._flights = lander, flights
-        self._orders = orders
-        self._purse = purse
+        self._orders, self._purse = orders, purse
         self._gate, self._limits = gate, limits
-        self._report = report
-        self._dry_run, self._jobs = dry_run, Jobs()
+        self._report, self._dry_run, self._jobs = report, dry_run, Jobs()
         self._to_launch: list[Job] = []  # at orders of which an attempt is armed, until `go`
         self._wake = anyio.Event()
         self._rest_until_s: float | None = None  # what waits was decided before an outage: again after this time
@@ -166,8 +163,7 @@ class Executor:
         tg, limits, jobs = self._idle, self._limits, self._jobs.first()
         if tg is None or len(jobs) > limits.at_once or self._dry_run or not self._gate.is_open:
             return False
-        room = limits.max_in_flight - len(self._flights.open)
-        if len(jobs) > room or self._sends.value == 0 or not self._writer.quick:
+        if len(jobs) > limits.max_in_flight - len(self._flights.open) or not (self._sends.value and self._writer.quick):
             return False
         for job in jobs:
             # One that failed is rehearsed first, and one that was tried much may have to wait.
@@ -186,7 +182,7 @@ class Executor:
         if tried:
             point("signed")
         try:
-            committed = self._writer.commit_now(*ops_of(drafts))
+            committed = self._writer.commit_now(*ops_at_once(drafts))
         except DuplicateAttempt:
             committed = False  # one at a time, the loop's way: only those that have a live attempt are left out
         except JournalError as e:
@@ -202,7 +198,8 @@ class Executor:
             point("journaled")
         flights = self._flown(drafts)
         self._sends.acquire_nowait()
-        tg.start_soon(self._launch, flights, self._lander.begin(flights))
+        armed = [(draft.job, flight) for draft, flight in zip(drafts, flights, strict=True) if draft.armable]
+        tg.start_soon(self._launch, flights, self._lander.begin(flights), armed)
         asyncio.get_running_loop().call_soon(self._tell, flights)
         return True
 
@@ -275,8 +272,11 @@ class Executor:
             await anyio.lowlevel.checkpoint()  # the bytes go first, the log's lines after
             self._tell(flights[start : start + self._limits.step])
 
-    async def _launch(self, flights: Sequence[Flight], sending: Broadcast | None) -> None:
+    async def _launch(
+        self, flights: Sequence[Flight], sending: Broadcast | None, armed: Sequence[tuple[Job, Flight]] = ()
+    ) -> None:
         try:
+            await self._armory.note(armed)  # the journal holds them so: see `ops_at_once`
             await self._lander.launch(flights, sending)
         finally:
             self._sends.release()

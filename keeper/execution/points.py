@@ -15,10 +15,10 @@ from typing import Final
 POINTS: Final = (
     "decided",  # a job was taken from the queue; nothing is signed
     "signed",  # signed in memory, not journaled
-    "journaled",  # the journal holds it; nothing was sent
+    "journaled",  # the journal holds it, as armed where a lone tick waited for it; nothing was sent
     "sent",  # the bytes left; the journal still says signed
     "armed",  # signed and committed before its order's condition is met
-    "launched",  # an armed attempt left; the journal still says armed
+    "launched",  # an attempt left that the journal holds as armed
     "sent_journaled",  # the journal says sent
     "seen_journaled",  # the journal says processed
     "landed",  # confirmed, not read back

@@ -65,6 +65,25 @@ async def test_what_is_armed_is_sent_and_the_journal_is_told_after_it(
     assert stand.landed(order) == 1
 
 
+async def test_what_is_signed_at_the_tick_is_told_in_full_after_its_send(tmp_path: Path) -> None:
+    """A lone one is committed as an armed one is, without what it is sent for."""
+    async with Stand.open(tmp_path, journal={"inline_below_ms": 100.0}) as stand:
+        trader, market = stand.world.trader(), stand.world.market()
+        order = stand.order(trader, market)
+        async with stand.keeper():
+            with stand.held():
+                await until(lambda: stand.state(order) is OrderState.OPEN)
+                stand.world.set_price(market, 94 * USDC)
+                row = await stand.reach(order, OrderState.EXECUTING)
+                (attempt,) = stand.attempts(order)
+                assert attempt.state is not AttemptState.ARMED
+                assert attempt.wire == stand.sends[0].wire
+            assert (row.trigger_price_1e6, attempt.trigger_price_1e6, row.attempts_made) == (94 * USDC, 94 * USDC, 1)
+            assert row.triggered_at is not None
+            await stand.reach(order, OrderState.FILLED)
+        assert stand.landed(order) == 1
+
+
 async def test_only_the_nearest_are_armed_and_a_good_end_disarms_them(
     stand: Stand, trader: Trader, market: Pubkey
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -53,10 +54,13 @@ async def test_what_waits_for_the_nodes_is_handed_on_once_it_is_journaled() -> N
         assert nodes.done == []
         committed.extend(op.attempt.number for op in ops)
 
+    async def note(gone: Sequence[Any]) -> None:
+        assert not gone, "what waits is not held as armed"
+
     journal = SimpleNamespace(writer=SimpleNamespace(quick=False), healthy=True, commit=commit)
     executor = Executor(
         drafting=cast(Any, SimpleNamespace(draft=draft)),
-        armory=cast(Any, SimpleNamespace(withdraw=lambda job: (), __contains__=lambda _: False)),
+        armory=cast(Any, SimpleNamespace(withdraw=lambda job: (), note=note, __contains__=lambda _: False)),
         retries=cast(Any, SimpleNamespace(drains=(), too_often=lambda job: False, learn_first=lambda *_: None)),
         blockhashes=cast(Any, SimpleNamespace(current=lambda: "a blockhash")),
         journal=cast(Any, journal),
