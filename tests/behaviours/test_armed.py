@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
+import httpx
 import pytest
 from solders.pubkey import Pubkey
 
@@ -43,6 +44,13 @@ def young(stand: Stand, order: Pubkey) -> bool:
     return found is not None and found.last_valid_block_height >= newest - RENEWED_AT_BLOCKS
 
 
+async def told(stand: Stand, order: Pubkey) -> None:
+    """Return when the keeper has been told of every commit that the journal shows: it answers for a later one."""
+    assert stand.ready is not None
+    async with httpx.AsyncClient(base_url=stand.ready.http_url) as http:
+        (await http.post(f"/v1/orders/{order}/cancel")).raise_for_status()
+
+
 async def test_what_is_armed_is_sent_and_the_journal_is_told_after_it(
     stand: Stand, trader: Trader, market: Pubkey
 ) -> None:
@@ -53,6 +61,7 @@ async def test_what_is_armed_is_sent_and_the_journal_is_told_after_it(
         with stand.held():
             await until(lambda: young(stand, order))
             known = armed(stand, order)
+            await told(stand, order)  # before that it would not be sent
             stand.world.set_price(market, 94 * USDC)
             await until(lambda: stand.sends)
             await stand.reach(order, OrderState.EXECUTING)
