@@ -3,7 +3,8 @@ and by a drain; and what one keeper's journal costs there, against a file on the
 
 The server, the chain and the keepers share a machine. `killed_s` is from the kill to the arrival at the node of the
 first execution after it. `stopped_s` and `drained_s` are the longest that an order waited, from the price that met it
-to the arrival of its execution, while a tick every 50 ms met one each and the keeper was told to go in between.
+to the arrival of its execution, while a tick every 50 ms met one each and the keeper was told to go in between;
+`stopped_with_many_s` is that with 20,000 more orders resting.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ _STEP_1E6: Final = 10_000
 _TICK_S: Final = 0.05
 _TICKS: Final = 24
 _TOLD_AT: Final = 8
+_MANY: Final = 20_000
+_FAR_1E6: Final = 1_000_000
+"""Triggers that no price of a run comes near."""
 
 
 async def measure(quick: bool) -> dict[str, Any]:
@@ -43,6 +47,7 @@ async def measure(quick: bool) -> dict[str, Any]:
         "killed_s": spread([await killed() for _ in range(rounds)]),
         "stopped_s": spread([await told(_stop) for _ in range(rounds)]),
         "drained_s": spread([await told(_drain) for _ in range(rounds)]),
+        "stopped_with_many_s": spread([await told(_stop, resting=_MANY) for _ in range(1 if quick else 5)]),
     }
     orders, pairs = (100, 1) if quick else (2_000, 3)
     rates: dict[str, list[float]] = {"sqlite": [], "postgres": []}
@@ -88,13 +93,15 @@ class _Two:
         return self.ledger.received_at[self.ledger.signature_of[self.orders[n]]]
 
 
-async def _with_two(orders: int, act: Callable[[_Two], Awaitable[float]]) -> float:
+async def _with_two(orders: int, act: Callable[[_Two], Awaitable[float]], resting: int = 0) -> float:
     async with chain() as world, AsyncExitStack() as stack:
         market = world.market("SOL/USDC", price_1e6=PRICE_1E6)
         traders = traders_for(world, orders)
         placed = [
             world.place(traders[0], market, stop_price_1e6=PRICE_1E6 - (n + 1) * _STEP_1E6) for n in range(orders)
         ]
+        for n in range(resting):
+            world.place(traders[0], market, stop_price_1e6=_FAR_1E6 + n)
         key, url = world.wallet(SOL_FOR_FEES), fresh_database()
         http = {"admin_token_sha256": hashlib.sha256(_TOKEN.encode()).hexdigest()}
         two = _Two(world, market, placed, Ledger.of(world.bank, key, placed))
@@ -127,7 +134,7 @@ async def killed() -> float:
     return await _with_two(1, act)
 
 
-async def told(to_go: Callable[[_Two], Coroutine[Any, Any, None]]) -> float:
+async def told(to_go: Callable[[_Two], Coroutine[Any, Any, None]], resting: int = 0) -> float:
     """The longest that an order waited while one keeper took over from the other."""
 
     async def act(two: _Two) -> float:
@@ -141,7 +148,7 @@ async def told(to_go: Callable[[_Two], Coroutine[Any, Any, None]]) -> float:
         await until(lambda: two.ledger.all_landed)
         return max(two.sent_at(n) - at for n, at in enumerate(began))
 
-    return await _with_two(_TICKS, act)
+    return await _with_two(_TICKS, act, resting)
 
 
 async def _stop(two: _Two) -> None:
