@@ -24,6 +24,7 @@ from solders.pubkey import Pubkey
 
 from bench.figures import across
 from bench.node import prepare, prepared_node
+from bench.progress import step
 from bench.resting import order_accounts
 from bench.stage import PRICE_1E6, STOP_1E6, chain, cpu_s, keeper, metrics
 from keeper.demo.prices import Listing, walk
@@ -73,6 +74,7 @@ async def _cost(orders: int, windows: int) -> dict[str, Any]:
             took = [cpu_s(pid) - then for pid, then in zip(pids, used, strict=True)]
             shares.append((took[0] - took[1]) / (time.perf_counter() - window))
             spent = [total + more for total, more in zip(spent, took, strict=True)]
+            step()
         passed, after = time.perf_counter() - began, await metrics(sides[0])
         signed = sum(after[name] - before[name] for name in after if name.startswith("keeper_armed_signatures_total"))
         return {
@@ -107,11 +109,12 @@ async def _growth(seconds: float) -> dict[str, Any]:
         await anyio.sleep(_SETTLED_S)
         before, began = await _signed(process), time.perf_counter()
         while time.perf_counter() - began < seconds:
-            await anyio.sleep(2.0)
+            await anyio.sleep(5.0)
             size_mb, wal_mb, armed_rows = _held(process)
             sizes_mb.append(size_mb)
             wals_mb.append(wal_mb)
             rows.append(armed_rows)
+            step()
         passed, signed = time.perf_counter() - began, await _signed(process) - before
         armed = (await metrics(process))["keeper_armed"]
     third = len(sizes_mb) // 3

@@ -16,6 +16,7 @@ import anyio
 
 from bench.figures import across
 from bench.ledger import Ledger
+from bench.progress import step
 from bench.stage import CROSSING_1E6, PRICE_1E6, SOL_FOR_FEES, chain, cpu_s, keeper, metrics, place_stops, traders_for
 from keeper.venue.venue import POSITION_DISCRIMINATOR
 from tests.support.waiting import until
@@ -57,6 +58,7 @@ async def run(orders: int, *, say: Any = None, url: str | None = None) -> dict[s
                 confirmed = max(ledger.confirmed_at.values()) - began
                 with process.config.reading() as journal:
                     journaled = sum(journal.attempt(s) is not None for s in ledger.signature_of.values())
+        step()
         owned = world.bank.owned_by(world.program.id)
         positions = sum(1 for _, account in owned if bytes(account.data[:8]) == POSITION_DISCRIMINATOR)
         return {

@@ -19,6 +19,7 @@ import anyio
 
 from bench.figures import across, quantile
 from bench.node import InstantNode
+from bench.progress import step
 from bench.stage import CROSSING_1E6, PRICE_1E6, SOL_FOR_FEES, chain, cpu_s, keeper, metrics, place_stops, traders_for
 from tests.support.http_node import http_node
 from tests.support.waiting import until
@@ -68,6 +69,7 @@ async def run(orders: int, execution: dict[str, Any]) -> dict[str, float]:
                     with process.config.reading() as journal:
                         journaled = sum(journal.attempts_of(order)[0].signature is not None for order in placed)
         arrived = max(at for at, _ in node.received.values()) - began
+        step()
         assert all(len(signatures) == 1 for signatures in node.signatures.values())
         return {
             "executions_per_s": orders / arrived,

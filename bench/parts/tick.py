@@ -22,6 +22,7 @@ import anyio
 from bench.figures import spread
 from bench.ledger import Ledger
 from bench.node import prepare, prepared_node
+from bench.progress import step
 from bench.resting import order_accounts
 from bench.stage import PRICE_1E6, SOL_FOR_FEES, chain, keeper, metrics, traders_for
 from tests.support.waiting import until
@@ -47,6 +48,7 @@ async def measure(quick: bool) -> dict[str, Any]:
         sent, *_ = await run(size, ticks, armed=False)
         for name, figure in zip(_FIGURES, (sent, *await run(size, ticks, armed=True)), strict=True):
             found[name][str(size)] = figure
+        step()
     return found
 
 

@@ -23,6 +23,7 @@ from solders.pubkey import Pubkey
 
 from bench.figures import spread
 from bench.ledger import Ledger
+from bench.progress import step
 from bench.stage import SOL_FOR_FEES, chain, keeper, metrics
 from keeper.demo.options import TICK_S, WALK_TICKS
 from keeper.demo.plan import ORDERS_PER_USER, Plan, Wish, plan
@@ -60,6 +61,7 @@ async def run(rounds: int, *, armed: bool = True, seed: int = 7) -> dict[str, An
                 world.bank.observe(ledger)
                 for _ in range(rounds):
                     await stage.play(plan(_ORDERS, 0, rng))
+                    step()
                 await _quiet(ledger)
                 said = await metrics(process)
                 process.process.send_signal(signal.SIGUSR1)
