@@ -97,6 +97,8 @@ class RelayDesk:
             self._orders.cancel_over(prepared.cancels, signature)
             raise
         point("relay_journaled")
+        if self._tasks.cancel_scope.cancel_called:
+            return  # this keeper works no more: who does next finds it open, and lands it
         now = time.monotonic()
         flight = Flight(attempt, None, 0, None, now, now, now, prepared=prepared.id, cancels=prepared.cancels)
         self._lander.track(flight)

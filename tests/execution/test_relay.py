@@ -123,6 +123,19 @@ async def test_what_it_took_is_durable_before_it_is_sent(desk: Desk) -> None:
     assert row.state is OrderState.CANCELLING
 
 
+async def test_what_it_took_when_the_keeper_stopped_to_work_is_left_to_who_works_next(tmp_path: Path) -> None:
+    """Its caller is not of the keeper's work, and hears that it was taken."""
+    async with Journal.open(tmp_path / "j.db") as journal:
+        async with anyio.create_task_group() as tasks:
+            desk = Desk(journal, tasks)
+            await desk.rest()
+            tasks.cancel_scope.cancel()
+        await desk.relay.submit(desk.cancel, signed(1))
+        assert [attempt.wire for attempt in await journal.open_attempts()] == [signed(1)]
+        assert not desk.hands.launched
+        assert not desk.hands.tracked
+
+
 async def test_a_cancel_suspends_its_order_before_the_journal_has_it(desk: Desk) -> None:
     """While the journal writes, no execution of the order may be signed."""
     async with anyio.create_task_group() as tasks:
