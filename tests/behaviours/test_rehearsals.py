@@ -111,6 +111,7 @@ async def test_a_node_that_has_not_heard_of_the_deposit_refuses_nothing(tmp_path
             await until(lambda: rehearsals(stand) >= asked + 2)
             late = stand.bank.chain.tip.slot
             stand.nodes[0].edit = lag
+            stand.bank.advance()  # the deposit is in a later slot than that
             stand.world.deposit(trader, 1_000_000 * USDC)
             row = await stand.reach(order, OrderState.FILLED)
             assert row.budget_used == 1
