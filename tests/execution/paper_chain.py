@@ -327,7 +327,8 @@ class Life:
             settlement=Settlement(node, venue, self.orders, purse, nothing, accept_fills_without_position=True),
             armory=armory, report=self.reports.append,
         )  # fmt: skip
-        self.relay = RelayDesk(journal, hands, self.orders, cast(Any, SimpleNamespace(start_soon=nothing)), nothing)
+        tasks = SimpleNamespace(start_soon=nothing, cancel_scope=SimpleNamespace(cancel_called=False))
+        self.relay = RelayDesk(journal, hands, self.orders, cast(Any, tasks), nothing)
         self.operator = Operator(journal, cast(Any, None), self.router, nothing)
         self.recovery = Recovery(journal, hands, self.flights, armory, self.router, self.orders, purse, venue, nothing)
 
