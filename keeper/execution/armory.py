@@ -163,17 +163,20 @@ class Armory:
         if self._armed.get(address) is armed:
             del self._armed[address]
 
-    def withdraw(self, job: Job) -> tuple[Signature, ...] | None:
+    def withdraw(self, job: Job, tasks: TaskGroup | None) -> tuple[Signature, ...] | None:
         """The order is acted on by another transaction: what the journal may hold as armed for it, to be disarmed
-        together with that one's intent. None when it may have been sent: then no other may be signed, and the order
-        waits for the end of that one.
+        together with that one's intent. None when it may have been sent: then no other may be signed, so it is sent
+        itself if it can be, by `tasks`, and the order waits for its end.
         """
         armed = self._armed.get(job.order.address)
         if armed is None:
             return ()
-        armed.withdrawn = True
         if armed.flight is None:
+            armed.withdrawn = True
             return armed.signatures
+        if tasks is not None and job.executes and job.crank is None and not self.launch([job], tasks):
+            return None
+        armed.withdrawn = True
         job.record.reasons[_ATTEMPT] = armed.flight.signature
         return None
 

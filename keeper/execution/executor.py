@@ -293,9 +293,9 @@ class Executor:
             if job.overtaken:
                 self._orders.attempt_over(job.order.address, None)
                 continue
-            disarms = self._armory.withdraw(job)
+            disarms = self._armory.withdraw(job, self._tasks)
             if disarms is None or job.record.reasons.get(Reason.ATTEMPT) is not None:
-                continue  # one from before the restart may have been sent: its end frees the order
+                continue  # one that may have been sent before: its end frees the order
             try:
                 drafts.append(self._drafting.draft(job, blockhash, disarms))
             except Misconfigured as e:
@@ -372,6 +372,7 @@ class Executor:
         """The journal has a live attempt at its address, or these very bytes: again later, under another number."""
         attempt = draft.attempt
         self._purse.release(attempt.signature)
+        draft.job.record.tries.undo()
         self._report(Note("executor.duplicate", str(error), "error", attempt.order, attempt.signature))
         self._orders.pause(draft.job.record, time.monotonic() + self._orders.limits.first_pause_s)
         self._orders.attempt_over(attempt.order, None)

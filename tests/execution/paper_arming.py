@@ -86,7 +86,10 @@ class PaperArming:
 
     def withdrawn(self, job: Job) -> list[Disarm] | None:
         """What the intent of another attempt has to disarm; None when there may be none."""
-        signatures = self.armory.withdraw(job)
+        before = self.armory.get(job.order.address)
+        if before is not None and before.flight is not None and self.launch(job):
+            return None
+        signatures = self.armory.withdraw(job, None)
         return None if signatures is None else [Disarm(signature) for signature in signatures]
 
     def launch(self, job: Job) -> bool:

@@ -44,7 +44,7 @@ class Armory:
     def __contains__(self, address: object) -> bool:
         return address == self.order
 
-    def withdraw(self, job: Job) -> tuple[()]:
+    def withdraw(self, job: Job, tasks: object) -> tuple[()]:
         return ()
 
     def launch(self, jobs: list[Job], tasks: Any) -> list[Job]:

@@ -60,7 +60,7 @@ async def test_what_waits_for_the_nodes_is_handed_on_once_it_is_journaled() -> N
     journal = SimpleNamespace(writer=SimpleNamespace(quick=False), healthy=True, commit=commit)
     executor = Executor(
         drafting=cast(Any, SimpleNamespace(draft=draft)),
-        armory=cast(Any, SimpleNamespace(withdraw=lambda job: (), note=note, __contains__=lambda _: False)),
+        armory=cast(Any, SimpleNamespace(withdraw=lambda job, tasks: (), note=note, __contains__=lambda _: False)),
         retries=cast(Any, SimpleNamespace(drains=(), too_often=lambda job: False, learn_first=lambda *_: None)),
         blockhashes=cast(Any, SimpleNamespace(current=lambda: "a blockhash")),
         journal=cast(Any, journal),
