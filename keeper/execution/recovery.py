@@ -33,6 +33,8 @@ from keeper.journal import Journal
 from keeper.journal.records import OrderRow
 from keeper.venue.venue import Venue
 
+_EXPIRED_WITHIN_S: Final = 86_400.0
+"""Of the orders that expired so recently it is found out how their accounts ended, if they did."""
 _RESTING: Final = frozenset(
     {OrderState.OPEN, OrderState.TRIGGERED, OrderState.EXECUTING, OrderState.CANCELLING, OrderState.FAILED}
 )
@@ -187,10 +189,11 @@ class Recovery:
     async def reconcile(self) -> int:
         """After the first list: orders that the journal believes to rest and the chain does not show.
 
-        They ended while the keeper was down. Each is read again at confirmed, and gets its named state. Returns
-        how many there were.
+        They ended while the keeper was down, as may have some that it called expired by the clock before. Each is read
+        again at confirmed, and gets its named state. Returns how many there were.
         """
         believed = await self._journal.seen_orders(_RESTING)
+        believed += await self._journal.expired_orders(time.time() - _EXPIRED_WITHIN_S)
         missing = [address for address in believed if self._orders.book.get(address) is None]
         for address in missing:
             self._router.seems_ended(address)

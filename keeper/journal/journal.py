@@ -104,6 +104,7 @@ class Reader:
     orders = _query(Queries.orders)
     orders_at = _query(Queries.orders_at)
     seen_orders = _query(Queries.seen_orders)
+    expired_orders = _query(Queries.expired_orders)
     tried_orders = _query(Queries.tried_orders)
     counts_by_state = _query(Queries.counts_by_state)
     open_attempts = _query(Queries.open_attempts)

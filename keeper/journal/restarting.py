@@ -9,7 +9,7 @@ from typing import Any, Final
 from solders.pubkey import Pubkey
 
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState
-from keeper.domain.orders import OrderState
+from keeper.domain.orders import OnchainStatus, OrderState
 from keeper.journal.records import OrderRow
 from keeper.journal.rows import ATTEMPTS, ORDER_COLUMNS, order_row
 from keeper.journal.sql import BLOCKING_SQL, FOLLOWED_SQL, TRIED_SQL, columns_sql
@@ -58,6 +58,17 @@ class RestartQueries:
             rows = self._all("SELECT address FROM orders INDEXED BY orders_state WHERE state = ?", state)
             found.extend(Pubkey.from_string(address) for (address,) in rows)
         return found
+
+    def expired_orders(self, since: float) -> list[Pubkey]:
+        """The addresses of orders that were pending when last read, and called expired by the clock after `since`."""
+        rows = self._all(
+            "SELECT address FROM orders INDEXED BY orders_state WHERE state = ? AND onchain_status = ? "
+            "AND updated_at > ?",
+            OrderState.EXPIRED.value,
+            int(OnchainStatus.PENDING),
+            since,
+        )
+        return [Pubkey.from_string(address) for (address,) in rows]
 
     def tried_orders(self, states: Collection[OrderState], *, after: int = 0, limit: int = 500) -> list[OrderRow]:
         """Of the orders in these states those that were ever tried, and all that failed, by their numbers: at most

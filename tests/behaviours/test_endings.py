@@ -147,6 +147,21 @@ async def test_after_a_restart_nothing_is_tried_that_is_known_to_be_expired(
             assert (after.state, after.reason, after.updated_at) == (before.state, before.reason, before.updated_at)
 
 
+async def test_what_expired_and_was_cancelled_while_the_keeper_was_down_is_called_cancelled(
+    stand: Stand, trader: Trader, market: Pubkey
+) -> None:
+    """Only a keeper that went on found that out: a start looked at what rested alone."""
+    order = stand.order(trader, market, expires_at=stand.bank.chain.tip.time + 60)
+    async with stand.keeper():
+        await stand.known(order)
+        stand.bank.advance_clock(120)
+        stand.world.set_price(market, 100 * USDC)
+        await stand.reach(order, OrderState.EXPIRED)
+    stand.world.cancel(trader, order)
+    async with stand.keeper():
+        await stand.reach(order, OrderState.CANCELLED)
+
+
 # -- how often an ending is read
 
 

@@ -180,6 +180,10 @@ class Ledger:
     async def seen_orders(self, states: Collection[OrderState]) -> list[Pubkey]:
         return [row.address for row in self._in(states)]
 
+    async def expired_orders(self, since: float) -> list[Pubkey]:
+        expired = self._in([OrderState.EXPIRED])
+        return [row.address for row in expired if row.order.pending and row.updated_at > since]
+
     async def tried_orders(self, states: Collection[OrderState], *, after: int = -1) -> list[OrderRow]:
         tried = [row for row in self._in(states) if row.attempts_made or row.budget_used or row.state.value == "failed"]
         return sorted((row for row in tried if row.id > after), key=lambda row: row.id)

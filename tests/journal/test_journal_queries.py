@@ -285,6 +285,7 @@ def plans(path: Path) -> Iterator[tuple[str, str]]:
     queries.orders(user=user, cursor="WzVd")
     queries.seen_orders(ACTIVE)
     queries.tried_orders(ACTIVE)
+    queries.expired_orders(1.0)
     queries.attempt(attempt.signature)
     queries.open_attempts()
     queries.attempts_of(user)
