@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import hypothesis
 import pytest
@@ -28,6 +31,26 @@ def _suites_own_variables() -> None:
     """The suite's variables begin as the keeper's, which takes one that it does not know for a mistyped setting."""
     for name in ("KEEPER_TEST_POSTGRES", "KEEPER_TEST_STORE"):
         os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _late_words_of_grpc() -> Iterator[None]:
+    """gRPC has one poller a process. What it says late of a call, whichever loop hears it hands on to the call's own
+    loop, and fails where that is closed: in the middle of another test, which it says nothing of.
+    """
+    handle = asyncio.BaseEventLoop.call_exception_handler
+
+    def call_exception_handler(loop: asyncio.BaseEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        closed = isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
+        frames = traceback.extract_tb(None if error is None else error.__traceback__)
+        if closed and any("cygrpc" in frame.name for frame in frames):
+            return
+        handle(loop, context)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio.BaseEventLoop, "call_exception_handler", call_exception_handler)
+        yield
 
 
 @pytest.fixture
