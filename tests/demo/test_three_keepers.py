@@ -1,4 +1,4 @@
-"""docs/scale.md's way from nothing to three keepers and a killed one, typed as it stands there."""
+"""docs/scale.md's way from nothing to three keepers and a killed one, and its drill, typed as they stand there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if why := missing():
     pytest.skip(why, allow_module_level=True)
 
 DOCUMENT = (ROOT / "docs" / "scale.md").read_text()
-HEADING = "Three keepers, and one is killed"
+HEADING, DRILL = "Three keepers, and one is killed", "A drill"
 # A network of its own, in which nobody is root: PostgreSQL would not start.
 ALONE = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c"]
 ALONE += ['ip link set lo up && exec unshare --user --map-user=65534 --map-group=65534 "$@"', "sh"]
@@ -30,20 +30,36 @@ wait_for 'grep "keeper faucet KEYFILE" chain.log'
 wait_for 'grep postgresql:// database.log'
 %(keepers)s
 %(orders)s
+echo "-- the drill --"
+%(drill)s
 """
 
 
 @pytest.mark.long
-def test_the_documents_three_keepers_outlive_a_kill(tmp_path: Path) -> None:
+def test_the_documents_three_keepers_outlive_a_kill_and_the_drill(tmp_path: Path) -> None:
     if shutil.which("unshare") is None or subprocess.run([*ALONE, "true"], check=False).returncode:
         pytest.skip("needs a network of its own (unshare, ip)")
     a_clone(tmp_path)
-    section = re.search(rf"^## {re.escape(HEADING)}\n(.*?)(?=^## )", DOCUMENT, re.M | re.S)
-    assert section is not None
-    first, database, keepers, orders = re.findall(r"```sh\n(.*?)```", section[1], re.S)
+    first, database, keepers, orders = blocks(HEADING)
     _, chain = first.strip().splitlines()
-    script = SCRIPT % {"chain": chain, "database": database.strip(), "keepers": keepers, "orders": orders}
+    script = SCRIPT % {
+        "chain": chain,
+        "database": database.strip(),
+        "keepers": keepers,
+        "orders": orders,
+        "drill": "\n".join(blocks(DRILL)),
+    }
     said = typed(script, tmp_path, ALONE, within_s=5 * BOUND_S)
     logs = "".join(log.read_text()[-2_000:] for log in tmp_path.glob("*.log"))
+    said, _, drill = said.partition("-- the drill --")
     assert len(re.findall(r"^filled +Filled by this keeper, with its position\.$", said, re.M)) == 2, said + logs
     assert len(re.findall(r" execute .* executed ", said)) == 2, said
+    assert re.search(r"^(two|three) took over from (two|three) after \d+\.\d\d s \(term 3\)", drill, re.M), drill + logs
+    assert re.search(r"^(not ready|stands by)$", drill, re.M), drill + logs
+    assert len(re.findall(r"^filled +Filled by this keeper, with its position\.$", drill, re.M)) == 1, drill + logs
+
+
+def blocks(heading: str) -> list[str]:
+    section = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## )", DOCUMENT, re.M | re.S)
+    assert section is not None
+    return re.findall(r"```sh\n(.*?)```", section[1], re.S)
