@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from solders.keypair import Keypair
 
 from keeper.journal.sqlite.lock import writer_lock
 from tests.support import KeeperConfig, KeeperProcess, World, until
@@ -51,14 +52,19 @@ def test_nothing_is_raised_where_an_older_python_puts_a_group_around_it() -> Non
 )
 def test_a_signal_during_the_start_ends_the_keeper_with_0(module: str, number: signal.Signals, tmp_path: Path) -> None:
     """Python itself says how far the start is: it names each module that it has imported."""
-    run = [sys.executable, "-X", "importtime", "-m", "keeper", "run"]
-    with subprocess.Popen(run, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=_bare()) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.rpartition("|")[2].strip() == module:
-                break
-        process.send_signal(number)
-        rest = process.stderr.read()
+    key = tmp_path / "key.json"
+    key.touch(mode=0o600)
+    key.write_text(str(list(bytes(Keypair()))))
+    run = [sys.executable, "-X", "importtime", "-m", "keeper", "run", "--key", str(key)]
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # or it may have ended by itself before the signal comes
+        env = {**_bare(), "KEEPER_RPC__URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        with subprocess.Popen(run, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=env) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if line.rpartition("|")[2].strip() == module:
+                    break
+            process.send_signal(number)
+            rest = process.stderr.read()
     assert process.returncode == 0
     assert "Traceback" not in rest
     assert "keeper: " not in rest, "it was not waited for"
