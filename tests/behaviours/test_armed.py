@@ -74,6 +74,7 @@ async def test_what_is_armed_is_sent_and_the_journal_is_told_after_it(
     assert stand.landed(order) == 1
 
 
+@pytest.mark.file_journal
 async def test_what_is_signed_at_the_tick_is_told_in_full_after_its_send(tmp_path: Path) -> None:
     """A lone one is committed as an armed one is, without what it is sent for."""
     async with Stand.open(tmp_path, journal={"inline_below_ms": 100.0}) as stand:

@@ -110,6 +110,7 @@ async def test_20_a_limited_endpoint_is_left_alone_and_the_other_serves(tmp_path
     async with Stand.open(tmp_path, endpoints=2) as stand, stand.keeper():
         stand.scripts[0].break_request(Fault(kind, seconds=60), times=1)
         await stand.told("rpc", lambda sentence: "rate limited" in sentence)
+        await filled(stand)  # what had left before that was heard has arrived by then
         asked = stand.proxies[0].requests
         await filled(stand)
         assert stand.proxies[0].requests == asked, "it asked for a pause of a minute"
