@@ -44,6 +44,8 @@ async def test_an_order_from_its_placing_to_its_fill(world: World, tmp_path: Pat
     market, trader = world.market(), world.trader()
     order, later = (world.place(trader, market, stop_price_1e6=stop) for stop in (98_000_000, 90_000_000))
     async with KeeperProcess.running(config):
+        with config.reading() as journal:  # what rests is noted after it is ready
+            await until(lambda: journal.order(order) and journal.order(later))
         story = await explained(config, order)
         assert (story["state"], story["waits_for_by"], story["missing"]) == ("open", "keeper", {})
         assert story["waits_for"] == "The order fires at or below 98; the price is 100, 2 (2.00 %) away."
