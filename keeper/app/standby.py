@@ -7,23 +7,21 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from keeper import __version__
-from keeper.app import limits
 from keeper.app.life import Life
-from keeper.app.wallets import bearers
+from keeper.app.ports import ports_of
 from keeper.domain.errors import HandedOver, JournalAway, LeaseLost, StandBy, first_of
 from keeper.domain.health import STANDS_BY, Check, Health
 from keeper.domain.orders import Order
 from keeper.domain.reports import Note
 from keeper.execution.desk import Desk
 from keeper.http.api import run_api
-from keeper.http.edge.clients import Tokens
 from keeper.http.edge.middleware import Instruments
 from keeper.http.edge.server import listen
 from keeper.http.orders.managed import ManagedWallet
@@ -127,22 +125,10 @@ class Bystander:
         self._how = how
         self._journal = Observed(home)
         health = BystandersHealth(self._journal, life.surroundings)
-        self._ports = ApiPorts(
-            program=life.program,
-            client=life.users,
-            blockhashes=life.blockhashes,
-            journal=self._journal,
-            desk=Desk(life.lookout),
-            relay=NothingToRelay(),
-            health=health,
+        self._ports = replace(
+            ports_of(life, self._journal, Desk(life.lookout), NothingToRelay(), health),
             metrics=how.metrics.registry,
             instruments=how.instruments,
-            keeper_pubkey=life.venue.keeper,
-            limits=limits.api_limits(life.settings),
-            tokens=Tokens(bearers(life.settings.managed)),
-            public_url=life.settings.http.public_url,
-            consensus=lambda: life.client.consensus.name,
-            slot_s=lambda: life.client.pool.pace.slot_s if life.client.pool.pace.measured else None,
             standing_by=health.holder,
         )
         self._scope = anyio.CancelScope()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import anyio
@@ -18,8 +18,8 @@ from solders.pubkey import Pubkey
 from keeper.app import limits
 from keeper.app.life import Life
 from keeper.app.opening import home_for, open_journal
+from keeper.app.ports import ports_of
 from keeper.app.standby import Bystander, StandingBy
-from keeper.app.wallets import bearers
 from keeper.config.effective import effective
 from keeper.config.settings import Settings
 from keeper.domain.reports import Note
@@ -27,7 +27,6 @@ from keeper.execution.assembly import Execution
 from keeper.execution.purse import spent_before, utc_day
 from keeper.execution.relay import RelayDesk
 from keeper.http.api import run_api
-from keeper.http.edge.clients import Tokens
 from keeper.http.ports import ApiPorts
 from keeper.journal import Journal
 from keeper.runtime.gauges import Gauges
@@ -179,28 +178,14 @@ def _ready(life: Life, http_url: str, execution: Execution, health: HealthReport
 
 
 def _api_ports(life: Life, journal: Journal, execution: Execution, relay: RelayDesk, health: HealthReport) -> ApiPorts:
-    return ApiPorts(
-        program=life.program,
-        client=life.users,
-        blockhashes=life.blockhashes,
-        journal=journal,
-        desk=execution.desk,
-        relay=relay,
-        health=health,
-        metrics=life.telemetry.metrics.registry,
-        instruments=life.instruments,
-        keeper_pubkey=life.venue.keeper,
+    return replace(
+        ports_of(life, journal, execution.desk, relay, health),
         balance_lamports=lambda: execution.balance.lamports,
-        limits=limits.api_limits(life.settings),
         brakes=execution.operator,
         operators=limits.operators(life.settings),
-        tokens=Tokens(bearers(life.settings.managed)),
         news=life.lookout.tell,
         settings_shown=lambda: {each.name: each.value for each in effective(life.settings, None, {})},
         genesis=life.genesis,
         hand_over=journal.hand_over,
         busy=lambda: execution.busy,
-        public_url=life.settings.http.public_url,
-        consensus=lambda: life.client.consensus.name,
-        slot_s=lambda: life.client.pool.pace.slot_s if life.client.pool.pace.measured else None,
     )
