@@ -171,12 +171,12 @@ class Armory:
         armed = self._armed.get(job.order.address)
         if armed is None:
             return ()
-        if armed.flight is None:
-            armed.withdrawn = True
-            return armed.signatures
-        if tasks is not None and job.executes and job.crank is None and not self.launch([job], tasks):
+        may_be_its_turn = armed.flight is not None and job.executes and job.crank is None
+        if may_be_its_turn and tasks is not None and not self.launch([job], tasks):
             return None
         armed.withdrawn = True
+        if armed.flight is None:
+            return armed.signatures
         job.record.reasons[_ATTEMPT] = armed.flight.signature
         return None
 
