@@ -32,7 +32,7 @@ from keeper.journal import (
     Queries,
     SetMeta,
 )
-from keeper.journal.records import PreparedRow
+from keeper.journal.records import OrderRow, PreparedRow
 from keeper.journal.sqlite.files import open_reader
 from keeper.triggers.book import Book
 from keeper.triggers.watchlist import Watched
@@ -212,25 +212,37 @@ async def test_a_dry_run_takes_nothing(tmp_path: Path) -> None:
         assert prepared.status is PreparedStatus.PREPARED
 
 
-@pytest.mark.parametrize(("executes", "then"), [(False, OrderState.OPEN), (True, OrderState.EXECUTING)])
-async def test_a_placing_that_lands_tells_of_all_but_an_execution_under_way(
-    desk: Desk, *, executes: bool, then: OrderState
-) -> None:
-    """A stop that is being moved is told nowhere else: the order was `submitted` for ever."""
+async def order_placed_by(desk: Desk) -> tuple[Order, Flight]:
+    """An order whose placing the keeper relayed, and which it has read since."""
     order = make_order(order_id=8, slot=7)
     await desk.journal.commit(AddPrepared(make_prepared("p", order=order.address)))
     await desk.relay.submit((await desk.journal.prepared_of(order.address))[0], signed(1), order)
     (flight,) = desk.hands.tracked
     flight.landed_slot = 7
     desk.book.upsert(order)
-    desk.orders.begin(order, executes=executes).reasons[Reason.ATTEMPT] = signature(9)
-    if executes:
-        await desk.journal.commit(NoteOrder(order, OrderState.EXECUTING, "An attempt at it is on its way."))
+    return order, flight
+
+
+async def told_of_its_landing(desk: Desk, order: Order, flight: Flight) -> OrderRow:
+    """What the journal has of the order once its placing is confirmed."""
     verdict = Verdict.of(flight)
     landed(verdict, lambda _: order, lambda _: None, desk.orders)
     await desk.journal.commit(*verdict.ops)
     row = await desk.journal.order(order.address)
     assert row is not None
+    return row
+
+
+@pytest.mark.parametrize(("executes", "then"), [(False, OrderState.OPEN), (True, OrderState.EXECUTING)])
+async def test_a_placing_that_lands_tells_of_all_but_an_execution_under_way(
+    desk: Desk, *, executes: bool, then: OrderState
+) -> None:
+    """A stop that is being moved is told nowhere else: the order was `submitted` for ever."""
+    order, flight = await order_placed_by(desk)
+    desk.orders.begin(order, executes=executes).reasons[Reason.ATTEMPT] = signature(9)
+    if executes:
+        await desk.journal.commit(NoteOrder(order, OrderState.EXECUTING, "An attempt at it is on its way."))
+    row = await told_of_its_landing(desk, order, flight)
     assert row.state is then
 
 
@@ -253,23 +265,14 @@ HELD = "Its condition is met, but an operator has paused the keeper."
 
 @pytest.mark.parametrize("signed_since", [False, True])
 async def test_a_placing_that_lands_leaves_why_its_execution_waits(desk: Desk, *, signed_since: bool) -> None:
-    order = make_order(order_id=8, slot=7)
-    await desk.journal.commit(AddPrepared(make_prepared("p", order=order.address)))
-    await desk.relay.submit((await desk.journal.prepared_of(order.address))[0], signed(1), order)
-    (flight,) = desk.hands.tracked
-    flight.landed_slot = 7
-    desk.book.upsert(order)
+    order, flight = await order_placed_by(desk)
     record = desk.orders.begin(order)
     record.held = HELD
     await desk.journal.commit(NoteOrder(order, OrderState.TRIGGERED, HELD, stands=True))
     if signed_since:  # what held it is over; by then the attempt has told more
         record.reasons[Reason.ATTEMPT] = signature(9)
         await desk.journal.commit(NoteOrder(order, OrderState.EXECUTING, "An attempt at it is on its way."))
-    verdict = Verdict.of(flight)
-    landed(verdict, lambda _: order, lambda _: None, desk.orders)
-    await desk.journal.commit(*verdict.ops)
-    row = await desk.journal.order(order.address)
-    assert row is not None
+    row = await told_of_its_landing(desk, order, flight)
     assert row.state is (OrderState.EXECUTING if signed_since else OrderState.TRIGGERED)
     assert (row.reason == HELD) is not signed_since
 
