@@ -21,8 +21,10 @@ from keeper.journal.looking import working_lease as working_lease
 from keeper.journal.ops import AddAttempt as AddAttempt
 from keeper.journal.ops import AddPrepared as AddPrepared
 from keeper.journal.ops import AddSpend as AddSpend
+from keeper.journal.ops import CountOfDay as CountOfDay
 from keeper.journal.ops import DropPrepared as DropPrepared
 from keeper.journal.ops import JournalConflict as JournalConflict
+from keeper.journal.ops import LimitReached as LimitReached
 from keeper.journal.ops import MoveAttempt as MoveAttempt
 from keeper.journal.ops import MovePrepared as MovePrepared
 from keeper.journal.ops import NoteOrder as NoteOrder

@@ -107,6 +107,8 @@ class _Caller:
                 self._drop_prepared(op)
             case o.SetMeta():
                 self.mine.meta[op.key] = op.value
+            case o.CountOfDay():
+                self.mine.meta[op.key] = op.after(self.mine.meta.get(op.key, self._rows.meta.get(op.key)))
             case o.AddSpend():
                 self.mine.spend[op.day] = self.mine.spend.get(op.day, 0) + op.lamports
             case _:
@@ -396,5 +398,5 @@ class _Caller:
 
 def _from_before_its_end(order: Order, row: StoredOrder) -> bool:
     """Of two readings of one slot the one in which the order has ended is the later one."""
-    same = order.created_at == row.created_at
-    return same and bool(row.closed) and order.pending and row.onchain_status != order.status
+    closed = order.created_at == row.created_at and bool(row.closed)
+    return closed and order.pending and row.onchain_status != order.status

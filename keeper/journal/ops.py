@@ -20,6 +20,10 @@ class JournalConflict(JournalError):
     """The journal already holds something else: this idempotency key, or another status than the expected one."""
 
 
+class LimitReached(JournalError):
+    """A day's count has come to its limit."""
+
+
 class TooLate(JournalError):
     """What was decided waited for the journal for so long that it has to be decided again."""
 
@@ -185,6 +189,27 @@ class SetMeta(msgspec.Struct, frozen=True, gc=False):
     value: str | None
 
 
+class CountOfDay(msgspec.Struct, frozen=True, gc=False):
+    """Add `n` to a count that begins anew with each day. The value under the key is `DAY COUNT`, and never below 0.
+
+    Raises LimitReached when it would be above `most`. Whoever else counts at the same moment, in another process too,
+    comes before or after.
+    """
+
+    key: str
+    day: str
+    n: int
+    most: int | None = None
+
+    def after(self, value: str | None) -> str:
+        """The value that follows."""
+        day, _, number = (value or "").partition(" ")
+        count = max(0, (int(number) if day == self.day else 0) + self.n)
+        if self.most is not None and count > self.most:
+            raise LimitReached(f"The count {self.key} has come to {self.most} on {self.day}.")
+        return f"{self.day} {count}"
+
+
 class AddSpend(msgspec.Struct, frozen=True, gc=False):
     """Add to what left the keeper's key on a day: fees, and the rent of positions. `day` is `YYYY-MM-DD`, UTC."""
 
@@ -217,5 +242,6 @@ Op = (
     | MovePrepared
     | DropPrepared
     | SetMeta
+    | CountOfDay
     | AddSpend
 )

@@ -35,6 +35,7 @@ class Wanted:
     attempts: dict[str, None] = field(default_factory=dict)
     prepared: dict[str, None] = field(default_factory=dict)
     prepared_keys: dict[str, None] = field(default_factory=dict)
+    meta: dict[str, None] = field(default_factory=dict)
 
     def of(self, ops: Iterable[o.Op]) -> None:
         """Add what these look at."""
@@ -64,6 +65,8 @@ class Wanted:
                         self.prepared_keys[op.prepared.idempotency_key] = None
                 case o.MovePrepared() | o.DropPrepared():
                     self.prepared[op.id] = None
+                case o.CountOfDay():
+                    self.meta[op.key] = None
                 case o.SetMeta() | o.AddSpend():
                     pass
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -139,6 +140,27 @@ async def test_two_at_once_cannot_both_be_the_last(world: World, wallet: Keypair
                 tg.start_soon(post)
     assert sorted(codes) == [202, 429, 429, 429]
     assert landed(world, wallet) == 1
+
+
+async def test_two_keepers_count_together_and_tell_one_key_from_another(world: World, wallet: Keypair) -> None:
+    """Each has the wallet, and they have one journal: neither two orders too many, nor two of one key."""
+    async with managing(world, wallet, orders_per_day=2) as one, managing(world, wallet, orders_per_day=2) as two:
+        answers: list[httpx.Response] = []
+
+        async def post(http: httpx.AsyncClient, **headers: str) -> None:
+            answers.append(await http.post("/orders", json=ORDER, headers=headers))
+
+        async with anyio.create_task_group() as tg:
+            for http in (one, two, one, two):
+                tg.start_soon(functools.partial(post, http, **{"Idempotency-Key": "a"}))
+        assert [answer.status_code for answer in answers] == [202] * 4
+        assert len({answer.json()["order"] for answer in answers}) == 1
+        answers.clear()
+        async with anyio.create_task_group() as tg:
+            for http in (one, two, one, two):
+                tg.start_soon(post, http)
+        assert sorted(answer.status_code for answer in answers) == [202, 429, 429, 429]
+    assert landed(world, wallet) == 2
 
 
 async def test_the_same_key_gets_the_same_order_and_counts_once(world: World, wallet: Keypair) -> None:

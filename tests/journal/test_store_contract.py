@@ -16,8 +16,10 @@ from keeper.domain.ways import Answer, WayRow
 from keeper.journal import (
     AddAttempt,
     AddPrepared,
+    CountOfDay,
     DropPrepared,
     JournalConflict,
+    LimitReached,
     MoveAttempt,
     MovePrepared,
     NoteOrder,
@@ -388,3 +390,21 @@ def test_a_refused_callers_drop_is_undone(opened: Opened) -> None:
     other = make_prepared("other", idempotency_key="k")
     assert refused(store, (DropPrepared("p"), unknown), (AddPrepared(other),)) == [JournalError, JournalConflict]
     assert queries.prepared("p") is not None
+
+
+def test_a_days_count_comes_to_its_limit_whoever_counts(opened: Opened) -> None:
+    """Two callers of one group, and one after the other: each sees what those before it have counted."""
+    store, queries = opened
+
+    def one_more(day: str = "2026-01-02", n: int = 1) -> tuple[Op, ...]:
+        return (CountOfDay("made", day, n, 3 if n > 0 else None),)
+
+    assert refused(store, one_more(), one_more()) == [None, None]
+    assert queries.meta("made") == "2026-01-02 2"
+    assert refused(store, one_more(), one_more(), one_more(n=-1), one_more()) == [None, LimitReached, None, None]
+    assert queries.meta("made") == "2026-01-02 3"
+    assert refused(store, one_more()) == [LimitReached]
+    assert queries.meta("made") == "2026-01-02 3"
+    assert refused(store, one_more("2026-01-03")) == [None], "another day"
+    assert refused(store, one_more("2026-01-03", -2)) == [None]
+    assert queries.meta("made") == "2026-01-03 0"

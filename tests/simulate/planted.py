@@ -331,8 +331,8 @@ FAULTS: Final = (
     Fault(
         "one-key-two-orders",
         "keeper.http.orders.preparing",
-        "            if row is None:\n                return Prepared(await prepare(Asked(scoped",
-        "            if True:\n                return Prepared(await prepare(Asked(scoped",
+        "            if row is None:\n                try:\n",
+        "            if True:\n                try:\n",
         "one idempotency key gives one order",
         also=(  # the journal refuses the second one twice: by its own rule, and by an index
             ("keeper.journal.applying", "            if taken is not None:\n", "            if False:\n"),

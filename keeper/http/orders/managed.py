@@ -25,7 +25,7 @@ from keeper.domain.errors import ChainError, JournalError
 from keeper.http.edge.answering import OrderPath, part
 from keeper.http.edge.clients import Tokens
 from keeper.http.edge.costs import WRITE, charge
-from keeper.http.edge.idempotency import KEY_HEADER, KeyedLock, key_of
+from keeper.http.edge.idempotency import KEY_HEADER, key_of
 from keeper.http.edge.openapi import described
 from keeper.http.edge.problems import LANDING_PROBLEMS, TERMS_PROBLEMS, Problem
 from keeper.http.models import (
@@ -42,7 +42,7 @@ from keeper.http.orders.preparing import Preparing
 from keeper.http.orders.relaying import Relaying
 from keeper.http.orders.routes import LOCATION, accepted
 from keeper.http.ports import ApiPorts
-from keeper.journal.ops import JournalConflict, MovePrepared, SetMeta
+from keeper.journal.ops import CountOfDay, JournalConflict, LimitReached, MovePrepared
 from keeper.journal.records import PreparedStatus
 from keeper.solana.transactions import Signer
 
@@ -80,7 +80,6 @@ class Managed:
         self._preparing = preparing
         self._changing = changing
         self._relaying = relaying
-        self._locks = KeyedLock()
 
     def __repr__(self) -> str:
         return f"Managed({sorted(self._wallets)})"
@@ -98,14 +97,19 @@ class Managed:
         """Prepare, sign and relay an order. The same key and body again get the same order."""
         order = PlaceOrder(user=str(wallet.signer.address), **msgspec.structs.asdict(body))
         _check_allowed(wallet, order)
-        # One at a time, so that two at once can't both be the day's last.
-        async with self._locks.of(wallet.name):
-            prepared = await self._preparing.place(order, _own_key(wallet, key), lambda: self._one_more(wallet))
-            try:
-                return await self._relay(wallet, prepared.answer)
-            except (Problem, ChainError, JournalError):
-                await self._give_back(wallet, prepared.answer.id)
-                raise
+        try:
+            prepared = await self._preparing.place(order, _own_key(wallet, key), self._counted(wallet, 1))
+        except LimitReached as e:
+            raise Problem(
+                "daily_limit",
+                f"This wallet may place {wallet.orders_per_day} orders a day (UTC).",
+                retry_after_s=max(1, _DAY_S - int(self._ports.now()) % _DAY_S),
+            ) from e
+        try:
+            return await self._relay(wallet, prepared.answer)
+        except (Problem, ChainError, JournalError):
+            await self._give_back(wallet, prepared.answer.id)
+            raise
 
     async def cancel(self, wallet: ManagedWallet, order: Pubkey, key: str | None) -> SubmittedTransaction:
         """Prepare, sign and relay the cancel of one of the wallet's own orders."""
@@ -121,19 +125,6 @@ class Managed:
             ExecuteOrder(id=prepared.id, signed_transaction=base64.b64encode(wire).decode())
         )
 
-    async def _one_more(self, wallet: ManagedWallet) -> SetMeta:
-        """The count with one order more, to be kept in the same commit as the order: what is not counted is not kept,
-        and can't be relayed.
-        """
-        made = await self._made_today(wallet)
-        if made >= wallet.orders_per_day:
-            raise Problem(
-                "daily_limit",
-                f"This wallet may place {wallet.orders_per_day} orders a day (UTC).",
-                retry_after_s=max(1, _DAY_S - int(self._ports.now()) % _DAY_S),
-            )
-        return self._counted(wallet, made + 1)
-
     async def _give_back(self, wallet: ManagedWallet, prepared_id: str) -> None:
         """An order that was not relayed does not count. It can't be relayed later either: the same request again
         prepares another one, and counts that.
@@ -141,14 +132,13 @@ class Managed:
         never = MovePrepared(prepared_id, PreparedStatus.EXPIRED, expected=PreparedStatus.PREPARED)
         self._preparing.forget(prepared_id)
         with contextlib.suppress(JournalConflict):  # it was relayed, or given back before: nothing to give back
-            await self._ports.journal.commit(never, self._counted(wallet, await self._made_today(wallet) - 1))
+            await self._ports.journal.commit(never, self._counted(wallet, -1))
 
-    async def _made_today(self, wallet: ManagedWallet) -> int:
-        day, _, number = (await self._ports.journal.meta(_counter(wallet)) or "").partition(" ")
-        return int(number) if day == self._today() else 0
-
-    def _counted(self, wallet: ManagedWallet, made: int) -> SetMeta:
-        return SetMeta(_counter(wallet), f"{self._today()} {max(0, made)}")
+    def _counted(self, wallet: ManagedWallet, n: int) -> CountOfDay:
+        """So many orders more today, to be kept in the same commit as the order: what is not counted is not kept, and
+        can't be relayed. The journal says whether that is too many, because other keepers count there, too.
+        """
+        return CountOfDay(_counter(wallet), self._today(), n, wallet.orders_per_day if n > 0 else None)
 
     def _today(self) -> str:
         return dt.datetime.fromtimestamp(self._ports.now(), dt.UTC).date().isoformat()

@@ -23,7 +23,7 @@ from keeper.http.orders.terms import order_id, terms_of
 from keeper.http.orders.waiting import SIGN_BEFORE, Waiting, can_land, summary_in
 from keeper.http.ports import ApiPorts
 from keeper.http.reading.views import summary_of
-from keeper.journal.ops import AddPrepared, DropPrepared, Op
+from keeper.journal.ops import AddPrepared, DropPrepared, JournalConflict, Op
 from keeper.journal.records import OrderRow, PreparedKind, PreparedRow, PreparedStatus
 from keeper.solana.allowance import ASKING
 from keeper.solana.client import AccountBytes
@@ -35,9 +35,6 @@ NO_POSITIONS: Final = (
     "A fill of this program revision creates no position: the order will read filled, and nothing stands behind it."
 )
 _CAME_TO_NOTHING: Final = frozenset({PreparedStatus.FAILED, PreparedStatus.EXPIRED})
-
-Counting = Callable[[], Awaitable[Op]]
-"""What is to be in the journal with the prepared transaction, or not at all. It may refuse, by a Problem."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +64,22 @@ class Preparing:
         self._waiting = waiting
         self._keys = KeyedLock()
 
-    async def place(self, body: PlaceOrder, key: str | None, counting: Counting | None = None) -> Prepared:
-        """Prepare `place_order`. The same user, key and body get the same answer; two at once get one order."""
-        body_hash = fingerprint("place", body)
-        return await self.once(body.user, key, body_hash, lambda asked: self._place(body, asked, counting))
+    async def place(self, body: PlaceOrder, key: str | None, *beside: Op) -> Prepared:
+        """Prepare `place_order`. The same user, key and body get the same answer; two at once get one order. `beside`
+        is in the journal with it or not at all, and may be what the journal refuses.
+        """
+
+        async def prepare(asked: Asked) -> PreparedTransaction:
+            return await self.keep(await self.placing(body, asked), asked, *beside)
+
+        return await self.once(body.user, key, fingerprint("place", body), prepare)
 
     async def once(
         self, user: str, key: str | None, body_hash: str, prepare: Callable[[Asked], Awaitable[PreparedTransaction]]
     ) -> Prepared:
         """Prepare, or answer again what the journal has for the key of this user's; two with one key come one after the
-        other. An answer of which nothing can come any more is not given again.
+        other, or are told apart by the journal when another keeper has the other one. An answer of which nothing can
+        come any more is not given again.
         """
         if key is None:
             return Prepared(await prepare(Asked(None, body_hash)), replayed=False)
@@ -84,7 +87,11 @@ class Preparing:
         async with self._keys.of(scoped):
             row = await self._ports.journal.prepared_by_key(scoped)
             if row is None:
-                return Prepared(await prepare(Asked(scoped, body_hash)), replayed=False)
+                try:
+                    return Prepared(await prepare(Asked(scoped, body_hash)), replayed=False)
+                except JournalConflict:
+                    if (row := await self._ports.journal.prepared_by_key(scoped)) is None:
+                        raise
             if row.body_hash != body_hash:
                 raise Problem("idempotency_key_reused", "This key was sent with another request; use a new one.")
             if await self._came_to_nothing(row):
@@ -107,10 +114,6 @@ class Preparing:
         self._waiting.drop(prepared_id)
 
     # --- placing
-
-    async def _place(self, body: PlaceOrder, asked: Asked, counting: Counting | None) -> PreparedTransaction:
-        row = await self.placing(body, asked)
-        return await self.keep(row, asked, *([] if counting is None else [await counting()]))
 
     async def placing(self, body: PlaceOrder, asked: Asked, replaces: Pubkey | None = None) -> PreparedRow:
         """The transaction that places an order, and cancels the one that it replaces."""

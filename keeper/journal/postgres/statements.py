@@ -45,6 +45,7 @@ _ATTEMPTS: Final = "SELECT id, signature, order_address, kind, state FROM attemp
 _PREPARED: Final = (
     "SELECT id, idempotency_key, status, signature FROM prepared WHERE id = ANY (%s) OR idempotency_key = ANY (%s)"
 )
+_META: Final = "SELECT key, value FROM meta WHERE key = ANY (%s)"
 
 
 class Asked:
@@ -57,6 +58,7 @@ class Asked:
         self._prepared: Cursor | None = None
         if wanted.prepared or wanted.prepared_keys:
             self._prepared = conn.execute(_PREPARED, (list(wanted.prepared), list(wanted.prepared_keys)))
+        self._meta = conn.execute(_META, (list(wanted.meta),)) if wanted.meta else None
 
     def read(self, rows: Rows) -> None:
         """Put what was found into the rows."""
@@ -73,6 +75,7 @@ class Asked:
             rows.prepared[id_] = KnownPrepared(id_, key, status, signature)
             if key is not None:
                 rows.prepared_keys[key] = id_
+        rows.meta.update(self._meta or ())
 
 
 class PostgresWriting:

@@ -84,6 +84,8 @@ def load(db: Database, wanted: Wanted, rows: Rows) -> None:
             rows.prepared[id_] = KnownPrepared(id_, key, status, signature)
             if key is not None:
                 rows.prepared_keys[key] = id_
+    for key in wanted.meta:
+        rows.meta.update(db.conn.execute("SELECT key, value FROM meta WHERE key = ?", (key,)).fetchall())
 
 
 def _found(db: Database, what: str, keys: Collection[str]) -> Any:
