@@ -56,7 +56,7 @@ class Writer:
         self._cond = machine.condition()
         self._queue = Queue()
         self._closing = False
-        self._store = open_store(self._store_news)
+        self._opened = False
         self._inline_below_s = inline_below_s
         self._commits_s: collections.deque[float] = collections.deque(maxlen=_REMEMBERED)
         """How long the last small commits took, fsync included."""
@@ -68,6 +68,9 @@ class Writer:
         self.failures = 0
         """Groups that the store failed. What it says of such a group is not believed: the file may hold it."""
         self._thread = machine.thread(self._run, "journal-writer")
+        # The last: what a store's own thread tells of it may be heard before this returns.
+        self._store = open_store(self._store_news)
+        self._opened = True
 
     # --- called from the loop's thread
 
@@ -351,6 +354,8 @@ class Writer:
         self._call_loop(self._tell_health)
 
     def _tell_health(self) -> None:
+        if not self._opened:
+            return  # whoever opens it looks for himself
         self._on_group(GroupDone(problem=self.problem), self._store.last_change_id)
 
     def _tell(self, waited: Sequence[Waiting], done: GroupDone) -> None:

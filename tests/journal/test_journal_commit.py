@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from keeper.domain.attempts import AttemptKind, AttemptState, Fate
@@ -29,6 +31,8 @@ from keeper.journal import (
     SetMeta,
     UseBudget,
 )
+from keeper.journal.sqlite.home import SqliteHome
+from keeper.journal.sqlite.store import SqliteStore
 from tests.journal.journal_making import key, make_attempt, make_order, make_prepared
 
 pytestmark = pytest.mark.anyio
@@ -272,6 +276,29 @@ async def test_budget_spend_and_meta(tmp_path: Path) -> None:
         assert await journal.meta("paused") is None
         with pytest.raises(JournalError, match="does not know the order"):
             await journal.commit(UseBudget(key()))
+
+
+class TellsAtOnce(SqliteHome):
+    """A home whose store has news before it is opened: a lease that ran out at once, on a busy machine."""
+
+    def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(path)
+        self._loop = loop
+
+    def open_store(self, on_news: Callable[[], None]) -> SqliteStore:
+        on_news()
+        asyncio.run_coroutine_threadsafe(anyio.lowlevel.checkpoint(), self._loop).result()  # it was heard
+        return super().open_store(on_news)
+
+
+async def test_news_of_a_store_that_is_being_opened_harm_nobody(tmp_path: Path) -> None:
+    loop, errors = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+    told: list[GroupDone] = []
+    async with Journal.open(TellsAtOnce(tmp_path / "j.db", loop), on_group=told.append) as journal:
+        await journal.commit(SetMeta("a", "b"))
+    assert errors == []
+    assert told[0].callers == 1
 
 
 async def test_the_loop_is_never_blocked_by_the_disk(tmp_path: Path) -> None:
