@@ -196,7 +196,8 @@ class Router:
             if isinstance(action, RecordExpired):
                 self.orders.block(self.orders.record(order.address, order), Reason.EXPIRED)
                 reason = "It is past its expiry by the chain's clock, so the program will not fill it."
-                self._journal.post(NoteOrder(order, OrderState.EXPIRED, reason))
+                # The clock says so, and not this reading: another keeper may have noted a later one.
+                self._journal.post(NoteOrder(order, OrderState.EXPIRED, reason, stands=True))
                 continue
             executes = isinstance(action, ExecuteOrder)
             crank = action.crank if isinstance(action, ExecuteOrder) else None

@@ -107,6 +107,20 @@ async def filled(events: Stream, order: Pubkey) -> list[int]:
             return ids
 
 
+async def test_an_order_expires_by_the_clock_also_where_another_keeper_noted_a_later_reading_of_it(
+    tmp_path: Path,
+) -> None:
+    async with two(tmp_path) as (stand, a, _):
+        trader, market = stand.world.trader(), stand.world.market()
+        order = stand.order(trader, market, 50, expires_at=stand.bank.chain.tip.time + 60)
+        await stand.reach(order, OrderState.OPEN)
+        url = load_settings(a.config.file).journal.place
+        with psycopg.connect(str(url), autocommit=True) as database:
+            database.execute("UPDATE orders SET slot = slot + 1000")
+        stand.bank.advance_clock(61)
+        await stand.reach(order, OrderState.EXPIRED)
+
+
 async def test_who_stands_by_answers_what_is_read_and_names_who_works(tmp_path: Path) -> None:
     async with two(tmp_path) as (stand, a, b):
         market, trader = stand.world.market(), stand.world.trader()
