@@ -94,7 +94,8 @@ async def stand_by_and_work(
         on_ready(keeper)
 
     # One socket for all of it: who connects while one API ends and the next begins waits for an answer, and gets it.
-    with contextlib.closing(listen(life.settings.http.host, life.settings.http.port)) as listener:
+    hears = life.outside.listen or listen
+    with contextlib.closing(hears(life.settings.http.host, life.settings.http.port)) as listener:
         while True:
             away = ""
             try:
@@ -123,7 +124,7 @@ class Bystander:
     def __init__(self, life: Life, how: StandingBy, home: Home) -> None:
         self._life = life
         self._how = how
-        self._journal = Observed(home)
+        self._journal = Observed(home, life.outside.machine)
         health = BystandersHealth(self._journal, life.surroundings)
         self._ports = replace(
             ports_of(life, self._journal, Desk(life.lookout), NothingToRelay(), health),
@@ -186,7 +187,8 @@ class Bystander:
     ) -> None:
         # It is closed also when this ends before anybody serves on it.
         with contextlib.closing(self._how.listener.dup()) as listener:
-            await run_api(ports, host, port, wallets, listener=listener, task_status=task_status)
+            serve = self._life.outside.run_api or run_api
+            await serve(ports, host, port, wallets, listener=listener, task_status=task_status)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ keeper knows the difference (docs/simulation.md).
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,7 @@ from keeper.solana.sockets import Connect, connect
 class Outside:
     """`transport` is the way to an endpoint's HTTP, given its URL and label, and `headers` if there are any; `connect`
     to its socket; `machine` is the journal's; `schedule` keeps the time of what happens now and then; `lag` watches the
-    event loop; `run_api` serves the API in place of the real server.
+    event loop; `run_api` serves the API in place of the real server, and `listen` gives what it listens on.
     """
 
     transport: Callable[..., Transport] = HttpTransport
@@ -31,6 +32,7 @@ class Outside:
     schedule: Callable[[], Schedule] = Schedule
     lag: Callable[[], LoopLag] = LoopLag
     run_api: Callable[..., Coroutine[Any, Any, None]] | None = None
+    listen: Callable[[str, int], socket.socket] | None = None
 
 
 REAL_WORLD = Outside()
