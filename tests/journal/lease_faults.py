@@ -28,7 +28,7 @@ FAULTS: Final = (
             "the database's clock says when a lease is over: a keeper's own does",
         ),
         f"{_LEASES}the_clocks_of_the_keepers_machines_do_not_matter",
-        "2 failed",
+        "4 failed",
     ),
     (
         Fault(

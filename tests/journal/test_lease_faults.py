@@ -1,6 +1,6 @@
 """Faults planted in what keeps two keepers apart: each is found by the test that is about it.
 
-A takeover that signs anew is `recovery-finds-nothing` of `make simulate-faults`: a takeover is a restart.
+`make simulate-faults` finds them as well, and with them a takeover that signs anew.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import anyio
 import pytest
@@ -24,18 +25,20 @@ import psycopg
 
 from keeper.demo.postgres import PostgresServer
 from keeper.journal.postgres import schema
-from keeper.journal.postgres.connection import BOUNDS, TURN
+from keeper.journal.postgres.connection import BOUNDS, TURN, Place
 from keeper.journal.postgres.home import PostgresHome
 from keeper.journal.postgres.leases import _TAKE, Leases
 from keeper.journal.postgres.store import PostgresStore
+from tests.simulate.database.places import fresh_server
 
 pytestmark = pytest.mark.anyio
 LEASE_S = 1.5
 
 
-@pytest.fixture
-def url() -> str:
-    return fresh_database()
+@pytest.fixture(params=["postgres", "simulated"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database, and one of the simulation."""
+    return fresh_database() if request.param == "postgres" else fresh_server(tmp_path)
 
 
 def opened(home: PostgresHome) -> PostgresStore:
@@ -175,7 +178,7 @@ def test_a_lease_that_nobody_took_meanwhile_is_taken_anew(url: str) -> None:
 def committed_unheard(url: str, leases: Leases | None) -> None:
     """What a life's COMMIT of the service's lease does when its answer is lost on the way."""
     assert leases is not None
-    with psycopg.connect(url, autocommit=True) as admin:
+    with Place(url).connect() as admin:
         assert admin.execute(_TAKE, {"what": SERVICE, **leases._values}).fetchone() is not None
 
 
@@ -205,6 +208,7 @@ def test_a_lease_taken_anew_whose_commit_was_not_answered_is_kept(url: str) -> N
     store.close()
 
 
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
 def test_who_stands_by_leaves_an_older_keepers_tables_alone(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store, before = opened(PostgresHome(url, "a", LEASE_S)), schema.VERSION
     newest = (before + 1, ("CREATE TABLE newer (one bigint)",))
@@ -246,7 +250,7 @@ def test_two_keepers_with_one_name_are_told(url: str) -> None:
 
 def test_who_stops_with_the_turn_in_its_hands_loses_it(url: str) -> None:
     store = opened(PostgresHome(url, "a", LEASE_S))
-    with psycopg.connect(url, autocommit=True) as stopped:
+    with Place(url).connect() as stopped:
         stopped.execute("BEGIN")
         stopped.execute(BOUNDS)
         stopped.execute(TURN)

@@ -9,7 +9,7 @@ import anyio
 from keeper.localnet.program import PROGRAM_SO
 from tests.simulate.dice import clock
 from tests.simulate.ground import COLLATERAL_1E6, CONFIRMED_SLOTS, OPERATOR
-from tests.simulate.scenario import OLD_FOR_S, START_1E6, Act, Event, Purse
+from tests.simulate.scenario import OF_SEVERAL, OLD_FOR_S, START_1E6, Act, Event, Purse
 from tests.simulate.stage import Stage
 
 _STAND_S: Final = 2.0
@@ -40,8 +40,17 @@ async def carry_out(stage: Stage, event: Event) -> None:
             lives.kill_at_commit = (size, True, False)
         case Act.TERM:
             lives.term()
+        case Act.DRAIN:
+            await stage.ask_api("operator", "/v1/admin/drain", {}, authorization=OPERATOR)
+        case _ if event.act in OF_SEVERAL:
+            await _to_several(stage, event)
         case _:
             await _on_chain(stage, event)
+
+
+async def _to_several(stage: Stage, event: Event) -> None:
+    assert stage.fleet is not None, "it is for several"
+    await stage.fleet.carry_out(event.act, event.amount, calm_from=stage.calm_from)
 
 
 async def _on_chain(stage: Stage, event: Event) -> None:
@@ -107,15 +116,10 @@ async def _operator(stage: Stage, seconds: float) -> None:
 
 
 async def _bad_disk(stage: Stage, event: Event) -> None:
-    life = stage.lives.life
-    if life is None:
-        return
-    if event.act is Act.SLOW_DISK:
-        life.disk.slow_s = 1.0
-    else:
-        life.disk.fault = event.kind
+    slow = event.act is Act.SLOW_DISK
+    mend = stage.lives.break_disk(None if slow else event.kind, 1.0 if slow else 0.0)
     await anyio.sleep(event.amount)
-    life.disk.slow_s, life.disk.fault = 0.0, None
+    mend()
 
 
 async def _last_moment(stage: Stage, beyond: int) -> None:

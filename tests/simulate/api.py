@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextvars import Context
 from typing import Any, Final
 
 import anyio
@@ -17,10 +18,10 @@ _PORT: Final = 8080
 
 
 class Api:
-    """One life's API. The application is made when the first request comes."""
+    """One life's API. The application is made when the first request comes. `context` is whose steps its are."""
 
-    def __init__(self, ports: ApiPorts, wallets: Any) -> None:
-        self.ports, self._wallets = ports, wallets
+    def __init__(self, ports: ApiPorts, wallets: Any, context: Context | None = None) -> None:
+        self.ports, self._wallets, self._context = ports, wallets, context
         self._app: Any = None
         self._requests: dict[asyncio.Task[tuple[int, Any]], None] = {}
 
@@ -38,7 +39,8 @@ class Api:
     ) -> tuple[int, Any]:
         """One request: the status and the JSON that it is answered with; 0 when no answer comes."""
         # A task of the keeper's, not the caller's: it may hang for ever when the keeper dies.
-        task = asyncio.get_running_loop().create_task(self._ask(method, path, body, headers), name="request")
+        asked = self._ask(method, path, body, headers)
+        task = asyncio.get_running_loop().create_task(asked, name="request", context=self._context)
         self._requests[task] = None
         await asyncio.wait({task}, timeout=within_s)
         del self._requests[task]

@@ -30,10 +30,11 @@ from keeper.app import wiring
 from keeper.app.program import load_program
 from keeper.config.settings import ProgramSettings
 from keeper.telemetry.logs import set_level
+from tests.simulate import sharer
 from tests.simulate.dice import clock, real_perf_counter
 from tests.simulate.episode import Episode, Outcome
 from tests.simulate.ground import Ground
-from tests.simulate.loop import scopes_in_order
+from tests.simulate.loop import owner, scopes_in_order
 from tests.simulate.scenario import Scenario, draw
 from tests.simulate.trace import Trace
 
@@ -93,14 +94,16 @@ def folder() -> Iterator[Path]:
 def ground(folder: Path) -> Ground:
     """The ground, ready to be forked from."""
     scopes_in_order()
+    sharer.take_over()
     # Whatever is read, compiled or cached at its first use is so in all forks, after one episode on another ground.
     program = load_program(ProgramSettings())
     # And an IDL is read once: it never changes, and a start spends a tenth of its time on it.
     vars(wiring)["load_program"] = lambda settings: program
-    first = Episode(Ground(folder / "first"), draw(*_FIRST))
-    _logs_into(first.stage.trace, folder)
-    first.play()
-    clock.passed_s = clock.off_s = 0.0
+    for keepers in (1, 2):
+        first = Episode(Ground(folder / f"first-{keepers}"), draw(*_FIRST, keepers))
+        _logs_into(first.stage.trace, folder)
+        first.play()
+        clock.passed_s = clock.off_s = 0.0
     made = Ground(folder)
     # A fork copies the pages that it writes to: let none of these be written to by the collector.
     gc.collect()
@@ -180,6 +183,8 @@ def _logs_into(trace: Trace, folder: Path) -> None:
     def note(_logger: object, level: str, event: Any) -> Any:
         name = event.pop("event")
         text = f"{name} {' '.join(f'{key}={value}' for key, value in event.items())}"
+        if isinstance(whose := owner.get(), sharer.Sharer):
+            text = f"{whose.client.name} {text}"
         trace.note("log", text.replace(str(folder), "~"))
         raise structlog.DropEvent
 
@@ -187,13 +192,26 @@ def _logs_into(trace: Trace, folder: Path) -> None:
     set_level("info")
 
 
-def run(seed: int, episodes: range, workers: int, progress: Callable[[Totals, Result], bool]) -> Totals:
-    """Play them. `progress` is told of each, and says whether to go on."""
+def run(
+    seed: int,
+    episodes: range,
+    workers: int,
+    progress: Callable[[Totals, Result], bool],
+    keepers: int | None = None,
+) -> Totals:
+    """Play them. `progress` is told of each, and says whether to go on. `keepers`: see `draw`."""
     with folder() as root:
-        return _run(seed, episodes, workers, progress, root)
+        return _run(seed, episodes, workers, progress, keepers, root)
 
 
-def _run(seed: int, episodes: range, workers: int, progress: Callable[[Totals, Result], bool], root: Path) -> Totals:
+def _run(
+    seed: int,
+    episodes: range,
+    workers: int,
+    progress: Callable[[Totals, Result], bool],
+    keepers: int | None,
+    root: Path,
+) -> Totals:
     totals = Totals()
     begun = real_perf_counter()
     channels: dict[int, tuple[int, bytearray]] = {}
@@ -202,7 +220,7 @@ def _run(seed: int, episodes: range, workers: int, progress: Callable[[Totals, R
         pid = os.fork()
         if pid == 0:
             os.close(ours)
-            _work(seed, episodes[worker::workers], root / f"worker-{worker}", theirs)
+            _work(seed, episodes[worker::workers], keepers, root / f"worker-{worker}", theirs)
         os.close(theirs)
         channels[ours] = (pid, bytearray())
     pids = [pid for pid, _ in channels.values()]
@@ -235,11 +253,11 @@ def _run(seed: int, episodes: range, workers: int, progress: Callable[[Totals, R
     return totals
 
 
-def _work(seed: int, episodes: range, folder: Path, out: int) -> None:
+def _work(seed: int, episodes: range, keepers: int | None, folder: Path, out: int) -> None:
     try:
         made = ground(folder)
         for episode in episodes:
-            outcome = play(made, draw(seed, episode))
+            outcome = play(made, draw(seed, episode, keepers))
             line = {
                 "episode": episode,
                 "digest": outcome.digest,

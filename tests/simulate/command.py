@@ -15,6 +15,7 @@ from tests.simulate.shrinking import only, parts_of, shrink
 from tests.simulate.table import table
 
 _COMMAND: Final = "python -m tests.simulate"
+_MOST_KEEPERS: Final = 5
 
 
 def main() -> None:
@@ -22,6 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.simulate", description=__doc__)
     parser.add_argument("--episodes", type=int, default=100, help="how many, from the first one on")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keepers", type=int, help="so many in each episode; by default one, and several in a fifth")
     parser.add_argument("--only", type=int, help="this episode alone")
     parser.add_argument("--trace", action="store_true", help="tell the story of the first (or the only) episode")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -32,17 +34,21 @@ def main() -> None:
     options = parser.parse_args()
     if options.episodes < 1 or options.workers < 1:
         parser.error("--episodes and --workers must be at least 1")
+    if options.keepers is not None and not 1 <= options.keepers <= _MOST_KEEPERS:
+        parser.error(f"--keepers must be 1 to {_MOST_KEEPERS}")
     if options.trace:
-        sys.exit(_story(options.seed, options.only or 0, options.parts))
+        sys.exit(_story(options.seed, options.only or 0, options.keepers, options.parts))
     episodes = range(options.episodes) if options.only is None else range(options.only, options.only + 1)
-    totals = campaign.run(options.seed, episodes, min(options.workers, len(episodes)), _progress(options))
+    workers, keepers = min(options.workers, len(episodes)), options.keepers
+    totals = campaign.run(options.seed, episodes, workers, _progress(options), keepers)
+    again = _COMMAND if keepers is None else f"{_COMMAND} --keepers {keepers}"
     print(table(totals))
     for episode, violations in totals.violations.items():
         print(f"\nVIOLATION in episode {episode} of seed {options.seed}:")
         print("\n".join(f"  {violation}" for violation in violations[:5]))
-        print(f"  its story: {_COMMAND} --seed {options.seed} --only {episode} --trace")
+        print(f"  its story: {again} --seed {options.seed} --only {episode} --trace")
     if totals.violations and not options.no_shrink:
-        _shrink(options.seed, *next(iter(totals.violations.items())))
+        _shrink(options.seed, keepers, again, *next(iter(totals.violations.items())))
     print(
         f"{len(totals.results)} episodes of seed {options.seed}, {len(totals.violations)} with violations, "
         f"trace sha256 {totals.digest()}"
@@ -65,13 +71,13 @@ def _progress(options: argparse.Namespace) -> Callable[[Totals, Result], bool]:
     return progress
 
 
-def _shrink(seed: int, episode: int, violations: Sequence[str]) -> None:
+def _shrink(seed: int, keepers: int | None, again: str, episode: int, violations: Sequence[str]) -> None:
     with campaign.folder() as folder:
         made = campaign.ground(folder)
-        scenario = draw(seed, episode)
+        scenario = draw(seed, episode, keepers)
         parts = shrink(scenario, violations[0], lambda shorter: campaign.play(made, shorter).violations)
     print(f"  the same goes wrong with {len(parts)} of {len(parts_of(scenario))} parts of episode {episode}:")
-    print(f"  {_COMMAND} --seed {seed} --only {episode} --trace --parts {','.join(parts) or 'none'}")
+    print(f"  {again} --seed {seed} --only {episode} --trace --parts {','.join(parts) or 'none'}")
     short = only(scenario, parts)
     for i, order in enumerate(short.orders):
         if i not in short.left_out:
@@ -80,8 +86,8 @@ def _shrink(seed: int, episode: int, violations: Sequence[str]) -> None:
         print(f"    {event}")
 
 
-def _story(seed: int, episode: int, parts: str | None) -> int:
-    scenario = draw(seed, episode)
+def _story(seed: int, episode: int, keepers: int | None, parts: str | None) -> int:
+    scenario = draw(seed, episode, keepers)
     if parts is not None:
         scenario = only(scenario, parts.split(","))
     with campaign.folder() as folder:

@@ -16,6 +16,7 @@ from keeper.execution.purse import utc_day
 from keeper.journal import Queries
 from tests.chaos.invariants import Findings, check, executions_on_chain
 from tests.simulate.acts import carry_out
+from tests.simulate.api import Api
 from tests.simulate.dice import clock
 from tests.simulate.ground import COLLATERAL_1E6, SENDERS, Ground
 from tests.simulate.inside import Inside
@@ -85,16 +86,13 @@ class Episode:
 
     async def _look_inside(self) -> None:
         """Every second of the keeper's lives."""
-        api, inside = None, None
+        insides: dict[Api, Inside] = {}
         while not self._wrong_inside:
             await anyio.sleep(_LOOK_EVERY_S)
-            life = self.stage.lives.up
-            if life is None or life.api is None:
-                continue
-            if life.api is not api:
-                api, inside = life.api, Inside(life.api.ports)
-            assert inside is not None
-            self._wrong_inside = inside.look([placed.address for placed in self.users.placed])
+            apis = [life.api for life in self.stage.lives.working() if life.api is not None]
+            insides = {api: insides.get(api) or Inside(api.ports) for api in apis}
+            for inside in insides.values():
+                self._wrong_inside += inside.look([placed.address for placed in self.users.placed])
 
     # -- the end
 
@@ -114,7 +112,7 @@ class Episode:
             reader = lives.reader()
             if stage.bare and reader is not None and reader.meta(NO_POSITION) is not None:
                 await stage.resume()  # a fill without its position stops the keeper until an operator has looked
-            if lives.up is None or reader is None:
+            if not lives.whole or reader is None:
                 settled = 0
             else:
                 findings = self._look(reader)
@@ -131,7 +129,7 @@ class Episode:
         stage, lives = self.stage, self.stage.lives
         broken = [*stage.judge.violations, *self._wrong_inside, *findings.broken, *stage.loop.errors]
         broken += [lives.bad_end] if lives.bad_end else []
-        return broken + (lives.life.threads.errors if lives.life is not None else [])
+        return broken + lives.errors + ([] if stage.fleet is None else stage.fleet.server.unlawful)
 
     def _look(self, reader: Queries) -> Findings:
         stage, users = self.stage, self.users

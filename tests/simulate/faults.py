@@ -18,6 +18,7 @@ _FOUND = re.compile(r"VIOLATION in episode (\d+)")
 def look_for(fault: Fault, episodes: int, seed: int) -> tuple[int | None, str]:
     """The episode in which it was found first, and the sentence; None when it was not, with the reason."""
     command = [sys.executable, "-m", "tests.simulate", "--seed", str(seed), "--workers", "1", "--no-shrink"]
+    command += ["--keepers", str(fault.keepers)]
     planted = [*command, "--plant", fault.name, "--episodes", str(episodes)]
     run = subprocess.run(planted, capture_output=True, text=True, check=False)
     found = _FOUND.search(run.stdout)

@@ -4,10 +4,12 @@ cancels, of an operator's pause, of old prices, and of what is not synced.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+from solders.signature import Signature
 
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState
 from keeper.domain.orders import OrderState
@@ -16,13 +18,44 @@ from keeper.journal import Queries
 from keeper.journal.records import PreparedKind
 from keeper.solana.client import BLOCKHASH_BLOCKS
 from tests.chaos.witness import FirstSend, Witness
+from tests.simulate.database.server import Server
+from tests.simulate.dice import clock
 from tests.simulate.disk import Disk
 from tests.simulate.scenario import TOLD_WITHIN_S
 from tests.support.world import World
 
+if TYPE_CHECKING:
+    from tests.simulate.network import Link
+    from tests.simulate.sharer import Sharer
+
 MAX_PRICE_AGE_S: Final = 60
 _SLACK_S: Final = 15
 """A price may have grown older between the decision and its arrival, with a slow disk and a slow node in between."""
+
+
+_LATE_S: Final = 0.5
+"""A keeper looks at its lease and then sends. In between it may have been stopped."""
+
+
+def hold_to_leases(
+    judge: Judge, calls: Sequence[dict[str, Any]], journal: Queries, life: Sharer, server: Server
+) -> None:
+    """What this keeper sends is of markets that no other has the right to work on."""
+    for call in calls:
+        if call.get("method") != "sendTransaction":
+            continue
+        signature = Signature.from_bytes(base64.b64decode(call["params"][0])[1:65])
+        attempt = journal.attempt(signature)
+        row = None if attempt is None else journal.order(attempt.order)
+        held = None if row is None else server.holder(str(row.order.market))
+        if held is None or held[0] is life.client:
+            continue
+        late_s = clock.real() - max(held[1], life.free_since)
+        server.counts["sends after a takeover"] += 1
+        if late_s > _LATE_S:
+            judge.violations.append(
+                f"{life.client.name} sent {signature} {late_s:.1f} s after {held[0].name} had taken over: two send"
+            )
 
 
 class Judge(Witness):
@@ -36,7 +69,8 @@ class Judge(Witness):
         self.paused_since: float | None = None
         self.clock_steps = False
         self._jumps: list[tuple[float, float]] = []
-        self._newest_told = 0
+        self._newest_told: dict[Link | None, int] = {}
+        self._sender: Link | None = None
         self.last_sent: dict[str, float] = {}
         """By signature, when it left the last time, by the loop's time."""
 
@@ -44,13 +78,20 @@ class Judge(Witness):
         """The chain's clock runs ahead by so much, from now on."""
         self._jumps.append((anyio.current_time(), seconds))
 
-    def blockhash_told(self, last_valid_block_height: int) -> None:
-        """The keeper was given a blockhash that is good until then: by it, it knows which ones are dead."""
-        self._newest_told = max(self._newest_told, last_valid_block_height)
+    def blockhash_told(self, last_valid_block_height: int, whom: Link | None = None) -> None:
+        """A keeper was given a blockhash that is good until then: by it, it knows which ones are dead."""
+        self._newest_told[whom] = max(self._newest_told.get(whom, 0), last_valid_block_height)
 
-    def sent(self, label: str, calls: Sequence[dict[str, Any]], journal: Queries, disk: Disk) -> None:
-        """A request with transactions in it leaves."""
-        self.journal = journal
+    def sent(
+        self,
+        label: str,
+        calls: Sequence[dict[str, Any]],
+        journal: Queries,
+        disk: Disk | Server,
+        sender: Link | None = None,
+    ) -> None:
+        """A request with transactions in it leaves; `sender` says which of several keepers it leaves."""
+        self.journal, self._sender = journal, sender
         before, told = self.newest, len(self.sends)
         self.on_calls(label, calls)
         for send in self.sends[told:]:
@@ -88,7 +129,7 @@ class Judge(Witness):
 
     def _judge_armed(self, first: FirstSend, attempt: Attempt, journal: Queries) -> None:
         row = journal.order(first.order)
-        if self._newest_told - BLOCKHASH_BLOCKS > attempt.last_valid_block_height:
+        if self._newest_told.get(self._sender, 0) - BLOCKHASH_BLOCKS > attempt.last_valid_block_height:
             self.violations.append(f"{first.signature} was sent, and a node had told that its blockhash was dead")
         # What the journal has of the order the keeper knew.
         if row is not None and attempt.built_from != reading_of(row.order):

@@ -87,16 +87,24 @@ class Life:
         self.on_ready: Callable[[], None] = lambda: None
         self.error: BaseException | None = None
         self.api: Api | None = None
-        self.execution: Any = None
+        self.served = False
+        """Whether its API ever was there."""
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def asked(self) -> Api | None:
+        """The API that answers, whether it works or not."""
+        return self.api
 
     def start(self) -> None:
         self._task = self._loop.create_task(self._run(), name="keeper")
         # One that is told to end before its first step never comes to its own `finally`.
         self._task.add_done_callback(lambda _: self.ended.set())
 
-    async def _run(self) -> None:
-        outside = Outside(
+    @property
+    def outside(self) -> Outside:
+        """What it reaches of the world."""
+        return Outside(
             transport=self.link.transport,
             connect=self.link.connect,
             machine=Machine(
@@ -109,8 +117,13 @@ class Life:
             lag=NoLag,  # type: ignore[arg-type]
             run_api=self._run_api,
         )
+
+    async def _live(self) -> None:
+        await wiring.run(self._settings, on_ready=self._became_ready, outside=self.outside)
+
+    async def _run(self) -> None:
         try:
-            await wiring.run(self._settings, on_ready=self._became_ready, outside=outside)
+            await self._live()
         except BaseException as error:
             if not self.dead:
                 self.error = error
@@ -129,6 +142,7 @@ class Life:
     async def _run_api(
         self, ports: ApiPorts, host: str, port: int, wallets: Any = (), *, task_status: TaskStatus[int]
     ) -> None:
+        self.served = True
         self.api = Api(ports, wallets)
         await self.api.serve(task_status)
 
@@ -141,7 +155,7 @@ class Life:
         kept = self.disk.kept(power_cut=power_cut)
         self.dead = self.link.dead = self.disk.dead = self.threads.dead = True
         self.ready = False
-        self.link.network.cut()
+        self.link.network.cut(self.link)
         self._loop.call_soon(self._bury)
         self.ended.set()  # its tasks may hang on what never comes
         return kept
@@ -191,6 +205,48 @@ class Lives:
         return life if life is not None and life.ready and not life.dead else None
 
     @property
+    def label(self) -> str:
+        """Which life it is, in the trace."""
+        return str(self.number)
+
+    def working(self) -> list[Life]:
+        """The lives that work now, and are not stopped."""
+        return [] if self.up is None else [self.up]
+
+    def of(self, link: Link) -> Life | None:
+        """Whose link it is; None when that one is no more."""
+        return self.life if self.life is not None and self.life.link is link else None
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that should run does."""
+        return self.up is not None
+
+    @property
+    def errors(self) -> list[str]:
+        """Of what the present life's threads died."""
+        return [] if self.life is None else self.life.threads.errors
+
+    def break_disk(self, fault: str | None, slow_s: float) -> Callable[[], None]:
+        """From now on COMMITs fail, or are slow. What makes it well again."""
+        life = self.life
+        if life is None:
+            return lambda: None
+        disk = life.disk
+        disk.fault, disk.slow_s = fault or disk.fault, slow_s or disk.slow_s
+
+        def mend() -> None:
+            disk.slow_s, disk.fault = 0.0, None
+
+        return mend
+
+    def calm(self) -> None:
+        """From now on nothing breaks."""
+        self.kill_at_commit = None
+        if self.life is not None:
+            self.life.disk.fault, self.life.disk.slow_s = None, 0.0
+
+    @property
     def power_cuts(self) -> int:
         """How often the power has gone so far."""
         return self.counts["power ready"] + self.counts["power starting"]
@@ -199,14 +255,8 @@ class Lives:
         """One life after the other."""
         while True:
             self.number += 1
-            life = self.life = Life(
-                self._loop, self._network, self._settings, self._folder / f"life-{self.number}", self._dice
-            )
-            life.disk.put(self._kept)
-            life.disk.on_commit = partial(self._on_commit, life)
-            self.journal = None
+            life = self.life = self._next_life()
             life.on_ready = self.on_ready
-            self._trace.note("life", f"{self.number} begins, a journal of {len(self._kept[0])} bytes")
             life.start()
             await life.ended.wait()
             if not life.dead:
@@ -214,6 +264,15 @@ class Lives:
                 self._kept = life.die(power_cut=False)
             await anyio.sleep(self._wait_s + self._dice.uniform(0.2, 2.0))
             self._wait_s = 0.0
+
+    def _next_life(self) -> Life:
+        folder = self._folder / f"life-{self.number}"
+        life = Life(self._loop, self._network, self._settings, folder, self._dice)
+        life.disk.put(self._kept)
+        life.disk.on_commit = partial(self._on_commit, life)
+        self.journal = None
+        self._trace.note("life", f"{self.label} begins, a journal of {len(self._kept[0])} bytes")
+        return life
 
     def reader(self) -> Queries | None:
         """The present journal, read beside the keeper; None before there is one."""
@@ -230,8 +289,8 @@ class Lives:
         self._kept = life.die(power_cut=power_cut)
         self.journal = None
         how = "power" if power_cut else "kill"
-        self.counts[f"{how} {'ready' if life.api else 'starting'}"] += 1
-        self._trace.note("life", f"{self.number} is over: {how} {why}")
+        self.counts[f"{how} {'ready' if life.served else 'starting'}"] += 1
+        self._trace.note("life", f"{self.label} is over: {how} {why}")
 
     def kill_in(self, steps: int, *, power_cut: bool) -> None:
         """The same, some steps of the loop later."""
@@ -241,7 +300,7 @@ class Lives:
         """SIGTERM."""
         life = self.life
         if life is not None and not life.dead and not life.told_to_end:
-            self._trace.note("life", f"{self.number} is told to end")
+            self._trace.note("life", f"{self.label} is told to end")
             life.end()
 
     def _between(self) -> None:
@@ -270,12 +329,12 @@ class Lives:
         error = _first(life.error)
         if life.told_to_end and isinstance(error, asyncio.CancelledError | None):
             self.counts["term"] += 1
-            self._trace.note("life", f"{self.number} has ended")
+            self._trace.note("life", f"{self.label} has ended")
             return
         text = f"{type(error).__name__}: {error}".replace(str(self._folder), "~")
-        self._trace.note("life", f"{self.number} ended by itself: {text}")
-        self.counts["refused start" if life.api is None else "ended by itself"] += 1
-        if not (self.may_refuse and life.api is None and isinstance(error, KeeperError)):
+        self._trace.note("life", f"{self.label} ended by itself: {text}")
+        self.counts["ended by itself" if life.served else "refused start"] += 1
+        if not (self.may_refuse and not life.served and isinstance(error, KeeperError)):
             self.bad_end = self.bad_end or f"the keeper ended by itself: {text}"
 
 

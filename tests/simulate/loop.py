@@ -12,7 +12,7 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable, Coroutine
-from contextvars import Context
+from contextvars import Context, ContextVar
 from typing import Any, Final
 
 from anyio._backends._asyncio import CancelScope
@@ -21,6 +21,10 @@ from tests.simulate.dice import Clock
 
 _MOST_TURNS_AT_ONCE: Final = 20_000
 """So many turns without a timer's end is a keeper that spins."""
+
+
+owner: Final[ContextVar[object]] = ContextVar("owner", default=None)
+"""The life of a keeper to which a step belongs, in an episode with several of them."""
 
 
 class Spinning(AssertionError):
@@ -86,6 +90,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._timer_numbers = itertools.count()
         self.between: Callable[[], None] | None = None
         self.steps = 0
+        self._stopped: dict[object, list[Any]] = {}
+        """The steps of each owner that stands still, until it goes on."""
         self._turns_at_once = 0
         self.errors: list[str] = []
         self.set_task_factory(_numbered)  # type: ignore[arg-type]
@@ -97,6 +103,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def stall(self, seconds: float) -> None:
         """Everything stands still for so long, as when the machine takes the processor away."""
         self._virtual.passed_s += seconds
+
+    def stop_steps(self, of: object) -> None:
+        """From now on no step of this owner is taken: it was sent SIGSTOP."""
+        self._stopped.setdefault(of, [])
+
+    def go_on(self, of: object) -> None:
+        """Its steps are taken again, those that were due meanwhile first."""
+        self._ready.extend(self._stopped.pop(of, ()))  # type: ignore[attr-defined]
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
@@ -145,6 +159,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _step(self, handle: Any) -> None:
         if handle._cancelled:
+            return
+        if self._stopped and (whose := handle._context.get(owner)) in self._stopped:
+            self._stopped[whose].append(handle)
             return
         self.steps += 1
         if self.between is not None:

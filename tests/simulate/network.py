@@ -34,6 +34,8 @@ _PIECE: Final = 700
 _TAKEN_IN_S: Final = 0.05
 """Within that a reply that has arrived is known to the keeper."""
 _MOST_WAITING: Final = 10_000
+_OUT_OF_TOUCH_S: Final = 1.0
+"""So long who is cut off waits for an answer."""
 
 
 @dataclass(eq=False, slots=True)
@@ -51,22 +53,23 @@ class Network:
         loop: VirtualLoop,
         nodes: Sequence[Node],
         trace: Trace,
-        on_calls: Callable[[str, Sequence[dict[str, Any]]], None],
+        on_calls: Callable[[Link, str, Sequence[dict[str, Any]]], None],
     ) -> None:
         self.loop = loop
         self.nodes = nodes
         self.trace = trace
         self.on_calls = on_calls
-        self.on_blockhash: Callable[[int], None] = lambda _: None
-        """Told of each blockhash that the keeper is given, by its last valid block height."""
+        self.on_blockhash: Callable[[Link, int], None] = lambda link, height: None
+        """Told of each blockhash that a keeper is given, by its last valid block height."""
         self.counts: Counter[str] = Counter()
         self.sockets: list[SimSocket] = []
 
-    def cut(self) -> None:
-        """The keeper's process is no more: its connections are closed, and what it still does reaches nobody."""
-        for socket in self.sockets:
+    def cut(self, link: Link) -> None:
+        """The process at the end of this link is no more: its connections are closed."""
+        theirs = [socket for socket in self.sockets if socket.link is link]
+        for socket in theirs:
             socket.abort()
-        self.sockets.clear()
+        self.sockets = [socket for socket in self.sockets if socket.link is not link]
 
     def note(self, label: str, kind: str, about: str) -> None:
         """A fault happened."""
@@ -75,11 +78,18 @@ class Network:
 
 
 class Link:
-    """One life's way to the network. Nothing goes through once the life is over."""
+    """One life's way to the network. Nothing goes through once the life is over, nor while it is cut off."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
         self.dead = False
+        self.cut_until = 0.0
+        """Until then it is cut off, by the loop's time."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether nothing goes through now."""
+        return self.network.loop.time() < self.cut_until
 
     def transport(self, url: str, _label: str) -> SimTransport:
         """See Outside."""
@@ -89,10 +99,12 @@ class Link:
         """See Outside."""
         node = self._node(url)
         await anyio.sleep(node.delay_s())
+        if self.is_cut:
+            raise InvalidStatus(WebSocketResponse(503, "no way there", cast(Any, {})))
         if node.faults is not None and node.faults.connection() is not None:
             self.network.note(node.label, Kind.SOCKET_REFUSED, "socket")
             raise InvalidStatus(WebSocketResponse(503, "no healthy upstream", cast(Any, {})))
-        socket = SimSocket(self.network, node)
+        socket = SimSocket(self.network, node, self)
         self.network.sockets.append(socket)
         return socket
 
@@ -137,7 +149,10 @@ class SimTransport:
         if self._link.dead:
             return done  # nobody hears of it
         calls = calls_of(body)
-        network.on_calls(node.label, calls)
+        network.on_calls(self._link, node.label, calls)
+        if self._link.is_cut:
+            network.loop.call_later(_OUT_OF_TOUCH_S, _give, done, Transient(f"{node.label}: no way there"))
+            return done
         methods = [str(call.get("method")) for call in calls]
         fault = node.faults.request(methods) if node.faults is not None else None
         lie = node.lie(network.loop.time()) if fault is None else None
@@ -212,7 +227,7 @@ class SimTransport:
         for each in document if isinstance(document, list) else [document]:
             value = each["result"].get("value") if isinstance(each.get("result"), dict) else None
             if isinstance(value, dict) and "lastValidBlockHeight" in value:
-                self._network.on_blockhash(value["lastValidBlockHeight"])
+                self._network.on_blockhash(self._link, value["lastValidBlockHeight"])
 
     def _told(self, node: Node, body: bytes, calls: Sequence[dict[str, Any]], lie: Lie | None) -> bytes:
         reply = node.ask(body)
@@ -239,9 +254,10 @@ def _give(
 class SimSocket:
     """In a WebSocket's place: the chain's subscriptions at one end, the keeper's watch at the other."""
 
-    def __init__(self, network: Network, node: Node) -> None:
+    def __init__(self, network: Network, node: Node, link: Link) -> None:
         self._network = network
         self._node = node
+        self.link = link
         self._session = Session(node.subscriptions, self)
         self._inbox: deque[bytes] = deque()
         self._news = asyncio.Event()
@@ -289,7 +305,7 @@ class SimSocket:
         node, loop = self._node, self._network.loop
         now = loop.time()
         news = message.startswith(b'{"jsonrpc":"2.0","method":')
-        if now < self._silent_until:
+        if now < self._silent_until or self.link.is_cut:
             return
         kind = message[27 : message.index(b'"', 27)].decode() if news else ""
         fault = node.faults.news(kind) if news and node.faults is not None else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tests.simulate.planted_several import OF_SEVERAL
 from tests.simulate.planting import Fault
 
 FAULTS: Final = (
@@ -357,5 +358,6 @@ FAULTS: Final = (
         "        flight.next_send_s = flight.next_poll_s = float('inf')\n",
         "a user's transaction is landed, sent again when it is lost, and its end is told",
     ),
+    *OF_SEVERAL,
 )
 BY_NAME: Final = {fault.name: fault for fault in FAULTS}

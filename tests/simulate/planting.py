@@ -27,6 +27,8 @@ class Fault:
     new: str
     promise: str
     also: tuple[tuple[str, str, str], ...] = ()
+    keepers: int = 1
+    """How many keepers the simulation is to have that looks for it."""
 
     @property
     def modules(self) -> tuple[str, ...]:

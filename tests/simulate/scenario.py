@@ -26,6 +26,8 @@ TOLD_WITHIN_S: Final = 12.0
 know that a price is old by it.
 """
 _FIRST_ORDER_S: Final = 1.0
+_SEVERAL: Final = 0.2
+"""So many of the episodes have several keepers."""
 _ALWAYS_MET_PPM: Final = -100_000
 _LIES: Final = tuple(lie for lie in Lie if lie is not Lie.NO_ACCOUNT)
 """What both nodes may tell. That an account is not there one of them says at most: two that agree are believed."""
@@ -112,6 +114,40 @@ class Act(enum.StrEnum):
     """kill -9 right before or after one of the next COMMITs."""
     POWER_AT_COMMIT = "power_at_commit"
     """The power goes right after one of the next COMMITs."""
+    # -- where several keepers share a database
+    STOP = "stop"
+    """A keeper is sent SIGSTOP, and goes on `amount` seconds later."""
+    STOP_AT_COMMIT = "stop_at_commit"
+    """The same, right before or after one of its next COMMITs."""
+    DRAIN = "drain"
+    """An operator has the service handed over."""
+    ROLL = "roll"
+    """Each keeper is started again, one after the other."""
+    CUT_DATABASE = "cut_database"
+    """A keeper is cut off from the database for `amount` seconds."""
+    TEAR_DATABASE = "tear_database"
+    """A keeper's connection breaks in the middle of its `amount`th COMMIT from here."""
+    CUT_CHAIN = "cut_chain"
+    """A keeper is cut off from all nodes for `amount` seconds."""
+    DATABASE_DOWN = "database_down"
+    """The database answers nobody for `amount` seconds."""
+    FAIL_OVER = "fail_over"
+    """The same, and then another server has taken over: what was not durable is lost."""
+
+
+OF_SEVERAL: Final = frozenset(
+    {
+        Act.STOP,
+        Act.STOP_AT_COMMIT,
+        Act.DRAIN,
+        Act.ROLL,
+        Act.CUT_DATABASE,
+        Act.TEAR_DATABASE,
+        Act.CUT_CHAIN,
+        Act.DATABASE_DOWN,
+        Act.FAIL_OVER,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +177,15 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Several:
+    """So many keepers on one database. `share` says whether they share the markets; else one works."""
+
+    keepers: int
+    lease_s: float
+    share: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """The plan of one episode. `storms` and `lies` are chances at each node; `slot_s` the length of a slot."""
 
@@ -162,6 +207,8 @@ class Scenario:
     """As `storms`, at each sender beside the nodes; empty: there are none. The second one wants a tip."""
     alpenglow_after: int | None
     """After so many blocks the chain turns to Alpenglow; None: it does not."""
+    several: Several | None = None
+    """Several keepers; None: one, whose journal is a file."""
     left_out: frozenset[int] = frozenset()
     """Orders that are not placed after all (`tests.simulate.shrinking`)."""
 
@@ -170,20 +217,21 @@ class Scenario:
         return any(event.act is act for event in self.events)
 
 
-def draw(seed: int, episode: int) -> Scenario:
-    """The scenario of an episode."""
+def draw(seed: int, episode: int, keepers: int | None = None) -> Scenario:
+    """The scenario of an episode; with `keepers` it has so many. Whatever that says, the rest is the same."""
     name = f"{seed}/{episode}"
     dice = random.Random(name)
     seconds = dice.uniform(*STORM_S)
     orders = tuple(_order(dice, seconds) for _ in range(dice.randint(1, 5)))
     slot_s = dice.uniform(0.2, 0.4)
     events = _events(dice, seconds, orders)
+    several = _several(name, keepers)
     return Scenario(
         seed=name,
         seconds=seconds,
         slot_s=slot_s,
         orders=orders + _met_by_an_old_price(name, seconds, events),
-        events=events,
+        events=events if several is None else _with_several(name, seconds, several, events),
         storms=tuple(_storm(dice) for _ in range(2)),
         lies=_denying(name, [_lies(dice) for _ in range(2)]),
         longest_fault_s=dice.choice((0.3, 1.0, 3.0, 6.0)),
@@ -193,6 +241,7 @@ def draw(seed: int, episode: int) -> Scenario:
         cap_lamports=dice.choice((4_000_000, 9_000_000)) if dice.random() < 0.08 else 0,
         sender_storms=_senders(name),
         alpenglow_after=dice.choice((None, None, 0, dice.randrange(1, 80))),
+        several=several,
     )
 
 
@@ -280,6 +329,35 @@ def _events(dice: random.Random, seconds: float, orders: tuple[OrderPlan, ...]) 
             kind = dice.choice(("full", "ioerr")) if act is Act.DISK else ""
             events.append(Event(moment(), act, amount(), kind))
     return tuple(sorted(events, key=lambda event: event.at_s))
+
+
+def _several(name: str, keepers: int | None) -> Several | None:
+    dice = random.Random(f"{name}/keepers")
+    several, many = dice.random() < _SEVERAL, dice.choice((2, 2, 3))
+    lease_s = dice.choice((1.0, 2.0, 3.0))
+    if keepers is None:
+        keepers = many if several else 1
+    return None if keepers == 1 else Several(keepers, lease_s)
+
+
+def _with_several(name: str, seconds: float, several: Several, events: tuple[Event, ...]) -> tuple[Event, ...]:
+    dice = random.Random(f"{name}/several")
+    lease_s = several.lease_s
+    chances: tuple[tuple[Act, float, Callable[[], float]], ...] = (
+        (Act.STOP, 0.35, lambda: lease_s * dice.uniform(0.2, 2.5)),
+        (Act.STOP_AT_COMMIT, 0.3, lambda: dice.choice((lease_s * dice.uniform(0.5, 2.5), dice.uniform(2.0, 5.0)))),
+        (Act.DRAIN, 0.25, lambda: 0.0),
+        (Act.ROLL, 0.12, lambda: 0.0),
+        (Act.CUT_DATABASE, 0.35, lambda: lease_s * dice.uniform(0.2, 3.0)),
+        (Act.TEAR_DATABASE, 0.3, lambda: float(dice.randint(1, 5))),
+        (Act.CUT_CHAIN, 0.2, lambda: lease_s * dice.uniform(0.5, 4.0)),
+        (Act.DATABASE_DOWN, 0.2, lambda: lease_s * dice.uniform(0.2, 2.0)),
+        (Act.FAIL_OVER, 0.15, lambda: lease_s * dice.uniform(0.2, 2.0)),
+    )
+    more = []
+    for act, chance, amount in chances:
+        more += [Event(dice.uniform(1.0, seconds), act, amount()) for _ in range(2) if dice.random() < chance]
+    return tuple(sorted((*events, *more), key=lambda event: event.at_s))
 
 
 def _storm(dice: random.Random) -> dict[Kind, float]:

@@ -18,18 +18,22 @@ from keeper.localnet.observer import Observer
 from keeper.localnet.subscriptions import Subscriptions
 from tests.chaos.proxy import Storm
 from tests.simulate.dice import clock
+from tests.simulate.fleet import Fleet
 from tests.simulate.ground import NODES, OPERATOR, SENDERS, STRANGE_PACE, TIP_ACCOUNT, Ground
-from tests.simulate.judge import Judge
+from tests.simulate.judge import Judge, hold_to_leases
 from tests.simulate.life import Lives
 from tests.simulate.loop import VirtualLoop
-from tests.simulate.network import Network
+from tests.simulate.network import Link, Network
 from tests.simulate.node import Node
 from tests.simulate.scenario import START_1E6, Act, Scenario
+from tests.simulate.sharer import Sharer
 from tests.simulate.trace import Trace
 from tests.support.world import SOL
 
 _FEED_EVERY_S: Final = 4.0
 _ANSWER_WITHIN_S: Final = 8.0
+_ASKS_ANOTHER: Final = 0.1
+"""So often whoever asks the API of several keepers asks any of them."""
 
 
 class Stage:
@@ -42,6 +46,7 @@ class Stage:
         self.trace = Trace(clock, keep=keep)
         self.loop = VirtualLoop(clock, f"{scenario.seed}/loop")
         self.dice = random.Random(f"{scenario.seed}/episode")
+        self._asks = random.Random(f"{scenario.seed}/asks")
         told = Subscriptions(self.bank)
         self.nodes = [Node(label, f"{scenario.seed}/{label}", self.bank, told) for label in NODES]
         if scenario.stranger:
@@ -58,7 +63,14 @@ class Stage:
         self.network = Network(self.loop, [*self.nodes, *self.senders], self.trace, self._on_calls)
         dice = random.Random(f"{scenario.seed}/lives")
         settings = partial(ground.settings, cap_lamports=scenario.cap_lamports, senders=bool(self.senders))
-        self.lives = Lives(self.loop, self.network, settings, ground.folder, self.trace, dice)
+        self.fleet: Fleet | None = None
+        """Several keepers; None where there is one."""
+        how = (self.loop, self.network, settings, ground.folder, self.trace, dice)
+        self.lives: Lives | Fleet
+        if scenario.several is None:
+            self.lives = Lives(*how)
+        else:
+            self.lives = self.fleet = Fleet(*how, scenario.several)
         self.lives.on_ready = self._keeper_is_ready
         self.since_slot = 0
         """The chain's slot when the present life began."""
@@ -67,7 +79,7 @@ class Stage:
         self.ready_since = 0.0
         """When the present life was ready, by the loop's time."""
         self.judge = Judge(self.world)
-        self.network.on_blockhash = self.judge.blockhash_told
+        self.network.on_blockhash = self._blockhash_told
         self.judge.clock_steps = scenario.has(Act.STEP_CLOCK)
         self.record = ChainRecord(self.trace, ground.key.pubkey(), self._landed)
         self.bank.observe(self.record)
@@ -112,9 +124,7 @@ class Stage:
         self.bank.lose_transactions(0)
         self.bank.release_transactions()
         self.fed_from = self.paused_until = 0.0
-        self.lives.kill_at_commit = None
-        if self.lives.life is not None:
-            self.lives.life.disk.fault, self.lives.life.disk.slow_s = None, 0.0
+        self.lives.calm()
 
     # -- the chain
 
@@ -175,24 +185,37 @@ class Stage:
 
     # -- what leaves the keeper
 
-    def _on_calls(self, label: str, calls: Sequence[dict[str, Any]]) -> None:
-        self.trace.note("ask", f"{label} {' '.join(str(call.get('method')) for call in calls)}")
+    def _blockhash_told(self, link: Link, last_valid_block_height: int) -> None:
+        # Of one keeper all lives are judged by what any of them was told; of several each by what it was told itself.
+        self.judge.blockhash_told(last_valid_block_height, None if self.fleet is None else link)
+
+    def _on_calls(self, link: Link, label: str, calls: Sequence[dict[str, Any]]) -> None:
+        life = self.lives.of(link)
+        who = f"{life.client.name} " if isinstance(life, Sharer) else ""
+        self.trace.note("ask", f"{who}{label} {' '.join(str(call.get('method')) for call in calls)}")
         if not any(call.get("method") == "sendTransaction" for call in calls):
             return
-        life, reader = self.lives.life, self.lives.reader()
+        reader = self.lives.reader()
         if life is None or reader is None:
             self.judge.violations.append("something was sent before there was a journal")
-        else:
+        elif self.fleet is None:
             self.judge.sent(label, calls, reader, life.disk)
+        else:
+            self.judge.sent(label, calls, reader, self.fleet.server, link)
+            if isinstance(life, Sharer):
+                hold_to_leases(self.judge, calls, reader, life, self.fleet.server)
 
     # -- the API
 
     async def ask_api(self, about: str, path: str, body: dict[str, Any], **headers: str) -> Any:
         """The API's answer; None when it gave none, or refused."""
         life = self.lives.up
+        if self.fleet is not None and (self._asks.random() < _ASKS_ANOTHER or life is None):
+            life = self._asks.choice(self.fleet.keepers).sharer
         status, answer = 0, None
-        if life is not None and life.api is not None:
-            status, answer = await life.api.ask("POST", path, body, within_s=_ANSWER_WITHIN_S, **headers)
+        api = None if life is None else life.asked
+        if life is not None and api is not None:
+            status, answer = await api.ask("POST", path, body, within_s=_ANSWER_WITHIN_S, **headers)
             if life.dead:
                 status = 0  # nobody was left to answer
         code = answer.get("code", "") if isinstance(answer, dict) else ""

@@ -45,6 +45,12 @@ def test_one_seed_is_one_run_to_the_byte() -> None:
     assert last_line("--episodes", "5", "--seed", "6", "--workers", "2", hash_seed=1).split()[-1] != last.split()[-1]
 
 
+def test_one_seed_is_one_run_with_several_keepers_too() -> None:
+    last = last_line("--episodes", "3", "--seed", "5", "--keepers", "2", "--workers", "2", hash_seed=1)
+    assert last.startswith("3 episodes of seed 5, 0 with violations, trace sha256 ")
+    assert last_line("--episodes", "3", "--seed", "5", "--keepers", "2", "--workers", "1", hash_seed=2) == last
+
+
 @pytest.mark.long
 def test_a_planted_fault_is_found_told_and_made_short() -> None:
     code, text = simulate("--plant", "no-fsync", "--episodes", "20", "--workers", "1")

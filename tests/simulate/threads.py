@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any
 
 from tests.simulate.loop import VirtualLoop
 
 _local = threading.local()
+_ALL = 1_000
 
 
 class Killed(BaseException):
@@ -31,20 +33,35 @@ class TurnThread:
     def __init__(self, threads: Threads, run: Callable[[], None], name: str) -> None:
         self._threads = threads
         self._run = run
+        self._context = copy_context()  # whose thread it is
         self._go, self._back = threading.Lock(), threading.Lock()
         self._go.acquire()
         self._back.acquire()
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self.ended = False
+        self._over = TurnCondition(threads)
         self._rests = 0
+
+    @property
+    def threads(self) -> Threads:
+        """Those of the same life."""
+        return self._threads
 
     def start(self) -> None:
         self._threads.alive.append(self)
         self._thread.start()
         self._threads.loop.call_soon(self.turn)
 
+    def is_alive(self) -> bool:
+        """Whether it has begun, and not ended."""
+        return not self.ended and self in self._threads.alive
+
     def join(self) -> None:
-        """Whoever joins gives it its turns until it has ended."""
+        """Whoever joins gives it its turns until it has ended; or waits, where joins are no step of the loop's."""
+        if self._threads.joins_wait and current() is not None:
+            with self._over:
+                while not self.ended:
+                    self._over.wait()
         while not self.ended:
             self.turn()
 
@@ -79,13 +96,14 @@ class TurnThread:
         self._go.acquire()
         try:
             if not self._threads.dead:
-                self._run()
+                self._context.run(self._run)
         except Killed:
             pass
         except BaseException as error:
             self._threads.errors.append(f"the thread {self._thread.name} died: {type(error).__name__}: {error}")
         finally:
             self.ended = True
+            self._over.notify(_ALL)
             self._back.release()
 
 
@@ -105,7 +123,7 @@ class TurnCondition:
     def wait(self, timeout: float | None = None) -> bool:
         thread = current()
         assert thread is not None, "the event loop would wait for ever"
-        wait = _Wait(thread.next_turn())
+        wait = _Wait(thread.next_turn(), copy_context())
         self._waiting.append(wait)
         timer = None
         if timeout is not None:
@@ -123,13 +141,50 @@ class TurnCondition:
         for _ in range(min(n, len(self._waiting))):
             wait = self._waiting.pop(0)
             wait.notified = True
-            self._threads.loop.call_soon(wait.end)
+            self._threads.loop.call_soon(wait.end, context=wait.context)
 
 
 @dataclass(slots=True, eq=False)
 class _Wait:
     end: Callable[[], None]
+    context: Context
+    """Whose wait it is: who notifies may be another keeper."""
     notified: bool = False
+
+
+class TurnEvent:
+    """`threading.Event`, as far as leases use it."""
+
+    def __init__(self, threads: Threads) -> None:
+        self._condition = TurnCondition(threads)
+        self._set = False
+
+    def set(self) -> None:
+        self._set = True
+        self._condition.notify(_ALL)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not self._set:
+            self._condition.wait(timeout)
+        return self._set
+
+
+class TurnLock:
+    """`threading.Lock`: who has it may rest, and others wait meanwhile."""
+
+    def __init__(self, threads: Threads) -> None:
+        self._condition = TurnCondition(threads)
+        self._taken = False
+
+    def __enter__(self) -> bool:
+        while self._taken:
+            self._condition.wait()
+        self._taken = True
+        return True
+
+    def __exit__(self, *exc: Any) -> None:
+        self._taken = False
+        self._condition.notify()
 
 
 class Threads:
@@ -137,6 +192,8 @@ class Threads:
 
     def __init__(self, loop: VirtualLoop) -> None:
         self.loop = loop
+        self.joins_wait = False
+        """Whether a thread that joins another lets the event loop go on meanwhile."""
         self.alive: list[TurnThread] = []
         self.dead = False
         self.errors: list[str] = []

@@ -1,0 +1,1 @@
+"""A PostgreSQL server of a simulation, by what the keeper asks of one."""
