@@ -153,7 +153,7 @@ async def test_two_keepers_count_together_and_tell_one_key_from_another(world: W
         async with anyio.create_task_group() as tg:
             for http in (one, two, one, two):
                 tg.start_soon(functools.partial(post, http, **{"Idempotency-Key": "a"}))
-        assert [answer.status_code for answer in answers] == [202] * 4
+        assert [answer.status_code for answer in answers] == [202] * 4, [answer.text for answer in answers]
         assert len({answer.json()["order"] for answer in answers}) == 1
         answers.clear()
         async with anyio.create_task_group() as tg:

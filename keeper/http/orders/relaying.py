@@ -8,7 +8,7 @@ from typing import Final
 
 from solders.signature import Signature
 
-from keeper.domain.errors import DryRun
+from keeper.domain.errors import DryRun, DuplicateAttempt
 from keeper.domain.orders import OrderState
 from keeper.http.edge.chain_problems import problem_of_failure
 from keeper.http.edge.idempotency import KeyedLock
@@ -102,7 +102,7 @@ class Relaying:
         try:
             placed = None if prepared.kind is PreparedKind.CANCEL else order_of(prepared)
             await self._ports.relay.submit(prepared, wire, placed)
-        except JournalConflict:
+        except (JournalConflict, DuplicateAttempt):  # these very bytes, by another keeper, or another signature
             _same(await self._in_journal(prepared.id), signature)
         except DryRun as e:
             raise Problem("not_ready", str(e)) from e
