@@ -24,7 +24,7 @@ from keeper.execution.flights import Flight, Flights
 from keeper.execution.lander import Landing, Polled
 from keeper.execution.noting import RestingNotes
 from keeper.execution.orders import OF_THE_ADDRESS, Orders, Reason, Record
-from keeper.journal.ops import NoteState
+from keeper.journal.ops import NoteOrder, NoteState
 from keeper.telemetry.metrics import Metrics
 from keeper.telemetry.reporting import Telemetry
 from keeper.triggers.book import Book
@@ -485,6 +485,22 @@ def test_an_order_that_nothing_but_time_or_a_price_holds_up_is_open(
         orders.block(record, reason)
     note = RestingNotes(cast(Any, None), orders.book, orders, Flights()).of(order)
     assert (note.state, note.reopen) == (state, state is not None)
+
+
+def test_an_expiry_is_told_though_another_keeper_noted_a_later_reading() -> None:
+    """Who takes over has the order as its own watch read it last."""
+    machine = OrderRecords()
+    machine.start()
+    machine.a_price_comes(REACHED_BY_NONE)
+    machine.somebody_places_an_order(A, OrderType.STOP_LOSS, True, True, False)
+    known = machine.life.book.get(A)
+    assert known is not None
+    machine.ledger.post(NoteOrder(known._replace(slot=known.slot + 1)))
+    machine.time_passes(45.0)
+    row = machine.ledger.row(A)
+    assert row is not None
+    assert row.state is OrderState.EXPIRED
+    machine.teardown()
 
 
 def test_a_start_meets_an_account_that_does_not_decode_any_more() -> None:
