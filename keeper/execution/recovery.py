@@ -78,10 +78,11 @@ class Recovery:
         """
         attempts = await self._journal.open_attempts()
         rows = await self._journal.orders_at({attempt.order for attempt in attempts})
+        # First: what was tried were the journal's orders, and a record that a cancel makes is of the book's.
+        await self._load_tries()
         flights = [await self._flight(attempt, rows.get(attempt.order)) for attempt in attempts]
         for flight in flights:
             self._lander.track(flight)
-        await self._load_tries()
         for flight in flights:
             if flight.attempt.state is AttemptState.ARMED:
                 tries = self._orders.record(flight.attempt.order).tries

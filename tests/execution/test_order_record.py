@@ -352,6 +352,15 @@ def test_what_the_journal_told_of_an_order_is_not_held_against_another_that_was_
     assert reasons(keeper) == {Reason.ATTEMPT}
 
 
+def test_nor_are_the_tries_of_one_whose_cancel_is_in_the_air_still(keeper: OrderRecords) -> None:
+    keeper.its_user_has_the_keeper_cancel_it(A)
+    keeper.a_transaction_lands(0, "ComputationalBudgetExceeded", True, True, False)
+    keeper.another_keeper_works_for_a_while(None, A, told=True, polls=False)
+    record = keeper.life.orders.get(A)
+    assert record is not None
+    assert (set(record.reasons), record.tries.used, record.tries.failed) == ({Reason.CANCEL}, 0, 0)
+
+
 def test_an_order_that_can_not_be_read_is_read_by_who_takes_over(keeper: OrderRecords) -> None:
     keeper.a_transaction_lands(0, "ConditionNotMet", True, True, False)
     lookout = keeper.life.lookout
