@@ -345,6 +345,8 @@ class Orders:
         record = self._records.get(address)
         if record is not None and _ATTEMPT in record.reasons and record.reasons[_ATTEMPT] == signature:
             self.lift(address, record.generation, _ATTEMPT)
+        elif record is not None and not record.reasons and self.book.get(address) is None:
+            del self._records[address]  # armed before a restart it held up nothing, and its order has ended since
 
     def cancel_relayed(self, addresses: Iterable[Pubkey], signature: Signature) -> None:
         """Their user's signed cancel can land from now on."""

@@ -246,6 +246,14 @@ def test_after_a_restart_the_next_order_at_the_address_waits_too(keeper: OrderRe
     assert flight(keeper).signature != signature
 
 
+def test_after_a_restart_nothing_is_kept_of_one_whose_order_had_ended(keeper: OrderRecords) -> None:
+    keeper.an_order_is_filled_or_cancelled(A, OnchainStatus.CANCELLED, True, False)
+    keeper.the_chain_votes(True, True)
+    restarted(keeper)
+    can_land_no_more(keeper)
+    assert (keeper.flights(), armed(keeper), keeper.life.orders.addresses()) == ([], [], [])
+
+
 def test_after_a_restart_one_that_had_landed_is_found(keeper: OrderRecords) -> None:
     restarted(keeper)
     keeper.a_transaction_lands(0, None, True, True, False)
