@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
 import pytest
+from solders.pubkey import Pubkey
 
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
 from keeper.domain.errors import JournalError
@@ -120,6 +122,52 @@ async def test_of_the_orders_that_rest_those_that_were_tried_come_by_their_numbe
             after = rows[0].id
         assert found == [used.address, failed.address, tried.address]
         assert rests.address not in found
+
+
+async def test_a_start_on_some_markets_asks_for_what_is_of_those(place: Path | str) -> None:
+    markets = [key() for _ in range(3)]
+    kinds = (AttemptKind.EXECUTE, AttemptKind.RATCHET, AttemptKind.RELAY)
+    async with Journal.open(place) as journal:
+        for market in markets:
+            rests, failed, expired, gone, *tried = (make_order(market=market) for _ in range(4 + len(kinds)))
+            orders = (rests, failed, expired, gone, *tried)
+            await journal.commit(*(NoteOrder(order) for order in orders), UseBudget(rests.address))
+            signed_at = time.time()
+            for order, kind in zip(tried, kinds, strict=True):
+                await journal.commit(AddAttempt(make_attempt(order.address, kind=kind, signed_at=signed_at)))
+            ratchet = make_attempt(failed.address, kind=AttemptKind.RATCHET, signed_at=signed_at)
+            await journal.commit(AddAttempt(ratchet))
+            await journal.commit(MoveAttempt(ratchet.signature, AttemptState.CONFIRMED, fate=Fate.RATCHETED))
+            await journal.commit(NoteState(failed.address, OrderState.FAILED, "No."))
+            await journal.commit(NoteState(expired.address, OrderState.EXPIRED, "Its time is over."))
+            await journal.commit(NoteState(gone.address, OrderState.DROPPED, "It is gone."))
+
+        def asked(queries: Queries, some: list[Pubkey] | None) -> list[list[Pubkey]]:
+            found = [
+                [attempt.order for attempt in queries.open_attempts(markets=some)],
+                [address for address, _ in queries.tried_since(1.0, markets=some)],
+                [row.address for row in queries.tried_orders(ACTIVE, markets=some)],
+                queries.seen_orders(ACTIVE, markets=some),
+                queries.seen_orders(HISTORY, markets=some),
+                queries.seen_orders([OrderState.OPEN, OrderState.DROPPED], markets=some),
+                queries.expired_orders(1.0, markets=some),
+            ]
+            paged, after = [], 0
+            while rows := queries.tried_orders(ACTIVE, markets=some, after=after, limit=1):
+                paged.append(rows[0].address)
+                after = rows[0].id
+            assert paged == found[2]
+            return found
+
+        every = await journal.read(lambda queries: asked(queries, None))
+        assert [len(found) for found in every] == [3 * n for n in (4, 3, 5, 5, 2, 5, 1)]
+        known = await journal.read(lambda queries: queries.orders_at({a for found in every for a in found}))
+        for some in ([], markets[:1], markets[1:], [*markets, key()]):
+            found = await journal.read(lambda queries, some=some: asked(queries, some))  # type: ignore[misc]
+            expected = [[address for address in each if known[address].order.market in some] for each in every]
+            assert found[:3] == expected[:3], "in their order"
+            assert list(map(set, found[3:])) == list(map(set, expected[3:]))
+            assert list(map(len, found)) == list(map(len, expected)), "each once"
 
 
 async def test_the_orders_of_a_page_come_in_one_query(place: Path | str) -> None:
@@ -283,13 +331,14 @@ def plans(path: Path) -> Iterator[tuple[str, str]]:
         for states in (None, ACTIVE, HISTORY, *([state] for state in OrderState)):
             queries.orders(user=users, market=markets, client_order_id=client, states=states)
     queries.orders(user=user, cursor="WzVd")
-    queries.seen_orders(ACTIVE)
-    queries.tried_orders(ACTIVE)
-    queries.expired_orders(1.0)
     queries.attempt(attempt.signature)
-    queries.open_attempts()
     queries.attempts_of(user)
-    queries.tried_since(1.0)
+    for some in (None, [market, key()]):
+        queries.seen_orders(list(OrderState), markets=some)
+        queries.tried_orders(ACTIVE, markets=some)
+        queries.expired_orders(1.0, markets=some)
+        queries.open_attempts(markets=some)
+        queries.tried_since(1.0, markets=some)
     queries.executions()
     queries.executions(since=1.0, outcome=Fate.EXECUTED, cursor="WzEuNSw1XQ")
     queries.executions(since=1.0, cursor="WzEuNSw1XQ")
