@@ -92,6 +92,7 @@ async def work(life: Life, on_ready: Callable[[Ready], None], stand_by: Standing
             spent=await spent_before(journal, utc_day()),
             report=life.telemetry.report,
             senders=life.senders,
+            share=None,
         )
         stack.push_async_callback(execution.close)
         router = execution.router
@@ -145,7 +146,7 @@ async def work(life: Life, on_ready: Callable[[Ready], None], stand_by: Standing
 
 async def _take_up(life: Life, execution: Execution, done: anyio.Event) -> None:
     """Act on what rests, as soon as that is known; and find out what became of what does not rest any more."""
-    await life.lookout.hand_to(execution.router)
+    await life.lookout.hand_to(execution.router, execution.share)
     await life.listed.wait()
     await execution.recovery.reconcile()
     await life.whole()

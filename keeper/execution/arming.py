@@ -80,6 +80,7 @@ class Arming:
         report: Callable[[Report], None],
         limits: ArmingLimits,
         off: bool,
+        share: frozenset[Pubkey] | None = None,
     ) -> None:
         self._armory = armory
         self._decision = decision
@@ -93,6 +94,7 @@ class Arming:
         self._report = report
         self._limits = limits
         self._off = off
+        self._share = share
         self._allowance = limits.signatures_per_s
         self._allowed_at_s = time.monotonic()
 
@@ -114,9 +116,10 @@ class Arming:
             await self.look(markets)
 
     async def look(self, markets: Sequence[Pubkey] | None = None) -> None:
-        """One round, of these markets or of all. A JournalError leaves what it was about for the next."""
+        """One round, of these markets or of all of the share. A JournalError leaves what it was about for the next."""
         if self._limits.a_side and not self._off and not self._busy() and self._journal.healthy:
-            await self._round(self._decision.markets() if markets is None else markets)
+            some, share = self._decision.markets() if markets is None else markets, self._share
+            await self._round(some if share is None else [market for market in some if market in share])
 
     async def close(self) -> None:
         """Disarm what was not sent, so that the next start has nothing to look up. Nothing is sent any more by now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from anyio.abc import TaskGroup
+from solders.pubkey import Pubkey
 
 from keeper.domain.reports import Report
 from keeper.execution.account_wait import AccountWait
@@ -55,9 +56,12 @@ class Execution:
         spent: tuple[str, int],
         report: Callable[[Report], None],
         senders: Sequence[Sender] = (),
+        share: frozenset[Pubkey] | None = None,
     ) -> None:
+        """`share`: the markets that this keeper works on, for as long as this lasts; None for all."""
         self._journal = journal
         self._report = report
+        self.share = share
         self.dry_run = dry_run = limits.dry_run
         self.gate = gate = Gate(report)
         self.flights = flights = Flights()
@@ -117,6 +121,7 @@ class Execution:
             report=report,
             limits=limits.arming,
             off=dry_run or not venue.arms,
+            share=share,
         )
         bare = limits.accept_fills_without_position
         self.router = router = Router(
@@ -133,11 +138,12 @@ class Execution:
             accounts=AccountWait(client, venue, orders, every_s=limits.account_every_s),
             armory=armory,
             report=report,
+            share=share,
         )
-        self.desk = Desk(lookout, orders)
-        self.operator = Operator(journal, gate, router, report)
+        self.desk = Desk(lookout, orders, share)
+        self.operator = Operator(journal, gate, router, report, share)
         self.recovery = Recovery(
-            journal, lander, flights, armory, router, orders, purse, venue, report, dry_run=dry_run
+            journal, lander, flights, armory, router, orders, purse, venue, report, dry_run=dry_run, share=share
         )
         self.balance = BalanceWatch(client, signer.address, gate, purse)
 

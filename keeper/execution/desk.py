@@ -1,6 +1,7 @@
 """What others ask of the keeper's present knowledge: the book, the markets, their prices. It never waits.
 
-Also while another keeper works: only why an order is left alone is that one's to say, which the journal tells.
+Also while another keeper works, on all markets or on some: only why an order of those is left alone is that one's to
+say, which the journal tells.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from keeper.triggers.cranks import Refusal, Refused
 
 
 class Desk:
-    """Answers the API, health and the metrics. `orders` are the records of a keeper that works."""
+    """Answers the API, health and the metrics, of all markets. `orders` are the records of a keeper that works, and
+    `share` the markets that it works on; None for all.
+    """
 
-    def __init__(self, lookout: Lookout, orders: Orders | None = None) -> None:
+    def __init__(self, lookout: Lookout, orders: Orders | None = None, share: frozenset[Pubkey] | None = None) -> None:
         self._lookout = lookout
         self._orders = orders
+        self._share = share
         self._decision = lookout.decision
         self._book = lookout.decision.book
 
@@ -33,7 +37,7 @@ class Desk:
     def why(self, address: Pubkey) -> str:
         """Why it is not executed now; empty when the book does not hold it, and when another keeper knows."""
         order = self._book.get(address)
-        if order is None or self._orders is None:
+        if order is None or self._orders is None or (self._share is not None and order.market not in self._share):
             return ""
         record = self._orders.get(address)
         blocked = None if record is None else record.sentence(order, time.monotonic())

@@ -2,7 +2,8 @@
 and the chain's clock.
 
 While it works every fact goes to its router, which acts on it. While it stands by the same facts are taken in, and
-nothing follows from them: who takes over finds a book that is as new as the last one's.
+nothing follows from them: who takes over finds a book that is as new as the last one's. Where it works on a share of
+the markets, the facts of those go to its router, and of the others' nothing follows (`Divided`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from solders.pubkey import Pubkey
 
 from keeper.domain.events import AccountUnreadable, ChainTime, Event, FeedSeen, MarketSeen, OrderGone, OrderSeen
 from keeper.domain.orders import Market, OrderFields
-from keeper.execution.orders import Orders
+from keeper.execution.orders import Orders, Reason
 from keeper.triggers.decision import Decision
 from keeper.triggers.loading import Loading
 from keeper.triggers.prices import ChainClock
@@ -58,10 +59,11 @@ class Lookout:
         self.markets: dict[Pubkey, Market] = {}
         self.held: list[Event] | None = None
         """What was told of orders while a list of them is being taken in, or a worker begins."""
-        self.on_event: Callable[[Event], None] = self._remember
+        self.on_event: Callable[[Event], None] = self.remember
         """Where a fact goes: a working router's own method, so that nothing stands between the two."""
-        self._take_in: Callable[[Event], None] = self._learn
+        self._take_in: Callable[[Event], None] = self.learn
         self._worker: Worker | None = None
+        self._share: frozenset[Pubkey] | None = None
         self._whole = anyio.Event()
 
     def __repr__(self) -> str:
@@ -77,13 +79,17 @@ class Lookout:
 
     # -- who acts
 
-    async def hand_to(self, worker: Worker) -> None:
+    async def hand_to(self, worker: Worker, share: frozenset[Pubkey] | None = None) -> None:
         """Let it act from now on, and first on what the present prices call for. Its records are those that the journal
-        told; what rests was read since, and may be other orders at their addresses.
+        told; what rests was read since, and may be other orders at their addresses. `share`: the markets that it works
+        on, until it is `leaving`; None for all.
         """
         while self.held is not None:  # a list is being taken in
             await self._whole.wait()
-        self._worker, self.on_event, self._take_in = worker, worker.on_event, worker.take_in
+        self._worker, self._share, self.on_event, self._take_in = worker, share, worker.on_event, worker.take_in
+        if share is not None:
+            divided = Divided(self, worker, share)
+            self.on_event, self._take_in = divided.on_event, divided.take_in
         if len(self.decision.book):
             self._hold()
             with anyio.CancelScope(shield=True):
@@ -96,11 +102,12 @@ class Lookout:
             yield
         finally:
             if self._worker is worker:
-                self._worker, self.on_event, self._take_in = None, self._remember, self._learn
+                self._worker, self._share, self.on_event, self._take_in = None, None, self.remember, self.learn
 
     # -- while nobody acts
 
-    def _remember(self, event: Event) -> None:
+    def remember(self, event: Event) -> None:
+        """Take in one fact from which nothing follows, or have it held back."""
         if type(event) is MarketSeen:
             market = event.market
             known = self.markets.get(market.address)
@@ -110,25 +117,47 @@ class Lookout:
         elif self.held is not None and not isinstance(event, ChainTime):
             self.held.append(event)
         else:
-            self._learn(event)
+            self.learn(event)
 
-    def _learn(self, event: Event) -> None:
+    def learn(self, event: Event) -> None:
+        """The same, of one that was held back."""
         book = self.decision.book
         match event:
             case FeedSeen(market, price):
                 self.decision.on_feed(market, price)
             case OrderSeen(order) if order.pending:
                 book.upsert(order)
+                self._follow(order.address)
             case OrderSeen(order):
                 book.close(order.address, order.slot)
+                self._follow(order.address)
             case OrderGone(address, slot):
                 book.remove(address, slot)
+                self._follow(address)
             case AccountUnreadable(address, slot):
                 # It is not known any more: who takes over finds that the journal's order is missing, and reads it.
                 book.close(address, slot)
+                self._follow(address)
             case ChainTime():
                 self.clock.observe(event, time.monotonic())
                 self.decision.on_time(event)
+
+    def _follow(self, address: Pubkey) -> None:
+        """A worker with a share may have a record of another's order: it has expired, or was made at the address of an
+        own one that was closed. That record keeps what is still true of it.
+        """
+        worker, share = self._worker, self._share
+        if worker is None or share is None or (record := worker.orders.get(address)) is None:
+            return
+        book = self.decision.book
+        known = book.get(address)
+        if known is not None and known.market not in share:
+            worker.orders.seen(known)
+        elif known is None and record.order is not None and record.order.market not in share:
+            # What became of it is its keeper's to say.
+            slot = book.returns_at(address) - 1
+            worker.orders.block(record, Reason.ENDED, slot)
+            worker.orders.close(address, slot)
 
     # -- lists of orders, in bulk
 
@@ -174,6 +203,8 @@ class Lookout:
         for market in self.decision.markets():
             if self._worker is None:
                 break
+            if self._share is not None and market not in self._share:
+                continue
             self._worker.review(market, at_ns)
             await anyio.lowlevel.checkpoint()
 
@@ -188,3 +219,43 @@ class Lookout:
         if self._worker is None:
             return self.decision.book.older_than(slot, start=cursor)
         return self._worker.orders.not_seen_since(slot, cursor)
+
+
+class Divided:
+    """Facts for a worker with a share of the markets: it is told those of its own. Of the others, on which other
+    keepers work, it is only learnt what is so.
+    """
+
+    def __init__(self, lookout: Lookout, worker: Worker, share: frozenset[Pubkey]) -> None:
+        self._lookout = lookout
+        self._worker = worker
+        self._share = share
+
+    def on_event(self, event: Event) -> None:
+        """One fact, which may have to be held back (`Lookout.held`)."""
+        if self._is_own(event):
+            self._worker.on_event(event)
+        else:
+            self._lookout.remember(event)
+
+    def take_in(self, event: Event) -> None:
+        """The same, of one that was held back."""
+        if self._is_own(event):
+            self._worker.take_in(event)
+        else:
+            self._lookout.learn(event)
+
+    def _is_own(self, event: Event) -> bool:
+        match event:
+            case MarketSeen(market):
+                return market.address in self._share
+            case FeedSeen(market):
+                return market in self._share
+            case OrderSeen(order):
+                return order.market in self._share
+            case OrderGone(address) | AccountUnreadable(address):
+                # Of what does not rest, what the journal told is known, and that was of the worker's own markets.
+                known = self._lookout.decision.book.get(address)
+                return self._worker.orders.get(address) is not None if known is None else known.market in self._share
+            case ChainTime():
+                return True

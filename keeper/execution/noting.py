@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 from solders.pubkey import Pubkey
 
 from keeper.domain.errors import JournalError
@@ -29,11 +31,19 @@ _YIELD_S: Final = 2.0
 class RestingNotes:
     """Until an order is noted the chain remembers it, and an attempt at it notes it itself."""
 
-    def __init__(self, journal: Journal, book: Book, orders: Orders, flights: Flights) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        book: Book,
+        orders: Orders,
+        flights: Flights,
+        share: frozenset[Pubkey] | None = None,
+    ) -> None:
         self._journal = journal
         self._book = book
         self._orders = orders
         self._flights = flights
+        self._share = share
         self._wanted = anyio.Event()
 
     def __repr__(self) -> str:
@@ -45,7 +55,7 @@ class RestingNotes:
             self._wanted.set()
 
     def note_all(self) -> None:
-        """Note every resting order at leisure."""
+        """Note every resting order of the share at leisure."""
         self._wanted.set()
 
     async def run(self) -> None:
@@ -59,16 +69,23 @@ class RestingNotes:
             self._wanted = anyio.Event()
             after: Pubkey | None = None
             while page := self._book.orders(after=after, limit=_STEP):
+                if not (own := self._own(page)):
+                    after = page[-1].address
+                    await anyio.lowlevel.checkpoint()
+                    continue
                 await self._calm()
                 try:
                     # Not posted: notes that wait for company would go with the next attempt's commit. And without
                     # an fsync of their own, or attempts would find the disk busy.
-                    await self._journal.write(*(self.of(order) for order in page))
+                    await self._journal.write(*(self.of(order) for order in own))
                 except JournalError:
                     await anyio.sleep(_PAUSE_S)  # the disk: health tells of it; this page is noted later
                     continue
                 after = page[-1].address
                 await anyio.sleep(_STEP_S)
+
+    def _own(self, page: Sequence[Order]) -> Sequence[Order]:
+        return page if self._share is None else [order for order in page if order.market in self._share]
 
     async def _calm(self) -> None:
         """Return when few attempts are in flight, or after a while: a burst needs the journal, and notes its own."""

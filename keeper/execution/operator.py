@@ -32,11 +32,19 @@ class Refused(KeeperError):
 class Operator:
     """Pause, resume, retry. Each is durable before it takes effect."""
 
-    def __init__(self, journal: Journal, gate: Gate, router: Router, report: Callable[[Report], None]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        gate: Gate,
+        router: Router,
+        report: Callable[[Report], None],
+        share: frozenset[Pubkey] | None = None,
+    ) -> None:
         self._journal = journal
         self._gate = gate
         self._router = router
         self._report = report
+        self._share = share
 
     async def load(self) -> None:
         """Take up what stopped the keeper before the restart."""
@@ -70,6 +78,8 @@ class Operator:
             raise Refused(f"the journal knows no order {address}")
         if row.state is not OrderState.FAILED:
             raise Refused(f"the order is {row.state.value}, not failed: {row.reason}")
+        if self._share is not None and row.order.market not in self._share:
+            raise Refused(f"another keeper works on the order's market, {row.order.market}: ask that one")
         record = self._router.orders.get(address)
         if record is None or self._router.orders.book.get(address) is None:
             raise Refused("the order does not rest on chain any more")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import anyio
+from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from keeper.domain.attempts import Attempt, AttemptKind, AttemptState, Fate
@@ -42,7 +43,7 @@ _RESTING: Final = frozenset(
 
 class Recovery:
     """`load` before any order is seen, `resolve` before the executor starts, `reconcile` after the first list of
-    orders; and then `look` now and then.
+    orders; and then `look` now and then. With a share the journal is asked of its markets alone.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Recovery:
         report: Callable[[Report], None],
         *,
         dry_run: bool = False,
+        share: frozenset[Pubkey] | None = None,
     ) -> None:
         self._journal = journal
         self._lander = lander
@@ -69,6 +71,7 @@ class Recovery:
         self._venue = venue
         self._report = report
         self._dry_run = dry_run
+        self._share = share
         self._failures = 0
         self._lost: frozenset[Signature] = frozenset()
 
@@ -76,7 +79,7 @@ class Recovery:
         """Take the open attempts from the journal, and with them the records of their orders; and those of the orders
         that were tried before.
         """
-        attempts = await self._journal.open_attempts()
+        attempts = await self._journal.open_attempts(markets=self._share)
         rows = await self._journal.orders_at({attempt.order for attempt in attempts})
         # First: what was tried were the journal's orders, and a record that a cancel makes is of the book's.
         await self._load_tries()
@@ -99,7 +102,7 @@ class Recovery:
         if self._failures == self._journal.writer.failures or not self._journal.healthy:
             return
         failures = self._journal.writer.failures
-        attempts = {attempt.signature: attempt for attempt in await self._journal.open_attempts()}
+        attempts = {attempt.signature: attempt for attempt in await self._journal.open_attempts(markets=self._share)}
         known = {signature for _, armed in self._armory for signature in armed.signatures}
         lost = frozenset(attempts.keys() - self._flights.open.keys() - known)
         for signature in lost & self._lost:
@@ -142,7 +145,7 @@ class Recovery:
         return flight
 
     async def _load_tries(self) -> None:
-        rows = await self._journal.tried_orders(_RESTING)
+        rows = await self._journal.tried_orders(_RESTING, markets=self._share)
         while rows:
             for row in rows:
                 if row.attempts_made or row.budget_used:
@@ -150,9 +153,9 @@ class Recovery:
                     tries.made, tries.used, tries.failed = row.attempts_made, row.budget_used, row.budget_used
                 if row.state is OrderState.FAILED:
                     self._failed_before(row)
-            rows = await self._journal.tried_orders(_RESTING, after=rows[-1].id)
+            rows = await self._journal.tried_orders(_RESTING, markets=self._share, after=rows[-1].id)
         now = time.time()
-        for order, signed_at in await self._journal.tried_since(now - HOUR_S):
+        for order, signed_at in await self._journal.tried_since(now - HOUR_S, markets=self._share):
             # The ceiling is on what an order costs an hour, so a keeper that is restarted in a loop must not forget it.
             # An operator's retry is forgotten by a restart: the order then waits for the ceiling once more.
             self._orders.record(order).tries.recent.append(time.monotonic() - max(0.0, now - signed_at))
@@ -193,8 +196,8 @@ class Recovery:
         They ended while the keeper was down, as may have some that it called expired by the clock before. Each is read
         again at confirmed, and gets its named state. Returns how many there were.
         """
-        believed = await self._journal.seen_orders(_RESTING)
-        believed += await self._journal.expired_orders(time.time() - _EXPIRED_WITHIN_S)
+        believed = await self._journal.seen_orders(_RESTING, markets=self._share)
+        believed += await self._journal.expired_orders(time.time() - _EXPIRED_WITHIN_S, markets=self._share)
         missing = [address for address in believed if self._orders.book.get(address) is None]
         for address in missing:
             self._router.seems_ended(address)

@@ -29,7 +29,7 @@ from keeper.execution.executor import Executor
 from keeper.execution.flights import Flights
 from keeper.execution.gate import NO_POSITION, Gate
 from keeper.execution.lander import Lander, Polled
-from keeper.execution.lookout import Lookout
+from keeper.execution.lookout import Divided, Lookout
 from keeper.execution.noting import RestingNotes
 from keeper.execution.orders import Orders, Reason
 from keeper.execution.purse import Purse
@@ -47,7 +47,9 @@ _LONGEST_WAIT_S: Final = 3600.0
 
 
 class Router:
-    """Connects facts, decision, executor and journal, from when the keeper begins to work until it stops."""
+    """Connects facts, decision, executor and journal, from when the keeper begins to work until it stops. `share`: the
+    markets that it works on; None for all.
+    """
 
     def __init__(
         self,
@@ -65,6 +67,7 @@ class Router:
         accounts: AccountWait,
         armory: Armory,
         report: Callable[[Report], None],
+        share: frozenset[Pubkey] | None = None,
     ) -> None:
         self.lookout = lookout
         self.decision = decision = lookout.decision
@@ -83,7 +86,9 @@ class Router:
         self._armory = armory
         self._report = report
         self._recorder = Recorder(journal, report)
-        self._notes = RestingNotes(journal, decision.book, orders, flights)
+        self._notes = RestingNotes(journal, decision.book, orders, flights, share)
+        self._share = share
+        self._divided = None if share is None else Divided(lookout, self, share)
         self._unfinished: dict[Pubkey, int] = {}  # markets with more to act on, and the at_ns of their news
 
     def __repr__(self) -> str:
@@ -119,6 +124,10 @@ class Router:
                 self.clock.observe(event, time.monotonic())
                 self._executor.drop_overtaken(int(event.unix_time_s))
                 self._act(self.decision.on_time(event))
+
+    def _read(self, event: Event) -> None:
+        """Take in what was not told, but read: where it may be of another keeper's order, only learn it."""
+        (self if self._divided is None else self._divided).on_event(event)
 
     def _market(self, event: MarketSeen) -> None:
         market = event.market
@@ -191,8 +200,12 @@ class Router:
 
     def _act(self, actions: Sequence[Action]) -> None:
         triggered: list[ExecuteOrder] = []
+        share = self._share
         for action in actions:
             order = action.order
+            if share is not None and order.market not in share:
+                self._leave(action)
+                continue
             if isinstance(action, RecordExpired):
                 self.orders.block(self.orders.record(order.address, order), Reason.EXPIRED)
                 reason = "It is past its expiry by the chain's clock, so the program will not fill it."
@@ -210,6 +223,13 @@ class Router:
             # Said when the executor has begun: it goes first, and a line of the log takes as long as a signature.
             asyncio.get_running_loop().call_soon(self._tell, triggered)
         self._executor.go()
+
+    def _leave(self, action: Action) -> None:
+        """Another keeper acts on it. Nothing follows here; but an expiry, of which the decision goes on telling while
+        it is watched for, must not be told in the place of the keeper's own.
+        """
+        if isinstance(action, RecordExpired):
+            self.orders.block(self.orders.record(action.order.address, action.order), Reason.EXPIRED)
 
     def _tell(self, triggered: Sequence[ExecuteOrder]) -> None:
         if len(triggered) > _LINES_AT_ONCE:
@@ -283,7 +303,7 @@ class Router:
             self._flights.remove(flight)
             self._armory.ended(flight)
         for event in verdict.news:
-            self.on_event(event)
+            self._read(event)
         if verdict.following is not None:
             take_effect(verdict.following, self.orders, time.monotonic())
         for ended, slot in verdict.ended.items():
@@ -342,7 +362,7 @@ class Router:
     async def _read_endings(self) -> None:
         while True:
             for event in await self._endings.look():
-                self.on_event(event)
+                self._read(event)
             self.look_again()
             await self._endings.pause()
 

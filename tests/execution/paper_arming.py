@@ -59,7 +59,13 @@ class PaperArming:
             arming=LIMITS,
         )
         self.arming = Arming(
-            **parts, armory=self.armory, decision=life.decision, busy=lambda: False, limits=LIMITS, off=False
+            **parts,
+            armory=self.armory,
+            decision=life.decision,
+            busy=lambda: False,
+            limits=LIMITS,
+            off=False,
+            share=life.share,
         )
 
     def blockhash(self) -> Blockhash:

@@ -47,12 +47,13 @@ from keeper.journal.touched import Rows
 from keeper.triggers.decision import Decision, Rules
 from keeper.venue.program_errors import ProgramFailure
 from tests.execution.paper_arming import PaperArming
-from tests.triggers.order_making import key, market_seen
+from tests.triggers.order_making import SOL, key, market_seen
 
 UNREADABLE = "a byte of it is wrong"
 """An account that is there and does not decode."""
 
 Account = Order | str | None
+Markets = Collection[Pubkey] | None
 ADDRESSES = (key(1), key(2))
 LIMITS = RetryLimits(budget=3, first_pause_s=1.0, longest_pause_s=8.0, attempts_per_hour=1_000)
 _ENDS = (Fate.EXECUTED, Fate.NO_POSITION, Fate.EXPIRED_ORDER)
@@ -173,25 +174,30 @@ class Ledger:
     async def orders_at(self, addresses: Iterable[Pubkey]) -> dict[Pubkey, OrderRow]:
         return {address: row for address in addresses if (row := self.row(address)) is not None}
 
-    def _in(self, states: Collection[OrderState]) -> list[OrderRow]:
+    def _in(self, states: Collection[OrderState], markets: Markets) -> list[OrderRow]:
         rows = [order_row(order_values(stored)) for stored in self.rows.orders.values()]
-        return [row for row in rows if row.state in states]
+        return [row for row in rows if row.state in states and (markets is None or row.order.market in markets)]
 
-    async def seen_orders(self, states: Collection[OrderState]) -> list[Pubkey]:
-        return [row.address for row in self._in(states)]
+    async def seen_orders(self, states: Collection[OrderState], *, markets: Markets) -> list[Pubkey]:
+        return [row.address for row in self._in(states, markets)]
 
-    async def expired_orders(self, since: float) -> list[Pubkey]:
-        expired = self._in([OrderState.EXPIRED])
+    async def expired_orders(self, since: float, *, markets: Markets) -> list[Pubkey]:
+        expired = self._in([OrderState.EXPIRED], markets)
         return [row.address for row in expired if row.order.pending and row.updated_at > since]
 
-    async def tried_orders(self, states: Collection[OrderState], *, after: int = -1) -> list[OrderRow]:
-        tried = [row for row in self._in(states) if row.attempts_made or row.budget_used or row.state.value == "failed"]
+    async def tried_orders(
+        self, states: Collection[OrderState], *, markets: Markets, after: int = -1
+    ) -> list[OrderRow]:
+        rows = self._in(states, markets)
+        tried = [row for row in rows if row.attempts_made or row.budget_used or row.state.value == "failed"]
         return sorted((row for row in tried if row.id > after), key=lambda row: row.id)
 
-    async def open_attempts(self) -> list[Attempt]:
-        return [attempt for attempt in self.rows.added.values() if attempt.state.live]
+    async def open_attempts(self, *, markets: Markets) -> list[Attempt]:
+        live = [attempt for attempt in self.rows.added.values() if attempt.state.live]
+        known = {row.address for row in self._in(list(OrderState), markets)}
+        return [attempt for attempt in live if attempt.order in known]
 
-    async def tried_since(self, since: float) -> list[tuple[Pubkey, float]]:
+    async def tried_since(self, since: float, *, markets: Markets) -> list[tuple[Pubkey, float]]:
         return []
 
     async def prepared_of(self, address: Pubkey) -> list[PreparedRow]:
@@ -306,8 +312,10 @@ class Life:
         ledger: Ledger,
         on_read: Callable[[Pubkey, Account], None],
         lookout: Lookout | None = None,
+        share: frozenset[Pubkey] | None = None,
     ) -> None:
         self.chain, self._clock, self.ledger, self._on_read = chain, clock, ledger, on_read
+        self.share = share
         self.lookout = lookout or Lookout(Decision(Rules(breaker=None, max_actions=1)))
         self.decision = self.lookout.decision
         self.book = self.decision.book
@@ -329,12 +337,18 @@ class Life:
             purse=purse, executor=hands, lander=hands, endings=self.endings,
             accounts=cast(Any, self.paid_in),
             settlement=Settlement(node, venue, self.orders, purse, nothing, accept_fills_without_position=True),
-            armory=armory, report=self.reports.append,
+            armory=armory, report=self.reports.append, share=share,
         )  # fmt: skip
         tasks = SimpleNamespace(start_soon=nothing, cancel_scope=SimpleNamespace(cancel_called=False))
         self.relay = RelayDesk(journal, hands, self.orders, cast(Any, tasks), nothing)
-        self.operator = Operator(journal, cast(Any, None), self.router, nothing)
-        self.recovery = Recovery(journal, hands, self.flights, armory, self.router, self.orders, purse, venue, nothing)
+        self.operator = Operator(journal, cast(Any, None), self.router, nothing, share)
+        self.recovery = Recovery(
+            journal, hands, self.flights, armory, self.router, self.orders, purse, venue, nothing, share=share
+        )
+
+    async def begin(self) -> None:
+        """Be handed what is known."""
+        await self.lookout.hand_to(self.router, self.share)
 
     # -- the node, at confirmed
 
@@ -366,9 +380,9 @@ class Life:
             event = AccountUnreadable(address, slot, account)
         self.lookout.on_event(event)
 
-    def tell_price(self, price_1e6: int) -> None:
+    def tell_price(self, price_1e6: int, market: Pubkey = SOL) -> None:
         at_s = int(self._clock.time())
-        self.lookout.on_event(market_seen(price_1e6, self.chain.slot, updated_at_s=at_s))
+        self.lookout.on_event(market_seen(price_1e6, self.chain.slot, updated_at_s=at_s, address=market))
 
     def tell_time(self) -> None:
         self.lookout.on_event(ChainTime(self.chain.slot, self._clock.time()))

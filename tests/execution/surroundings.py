@@ -38,6 +38,8 @@ SELDOM = st.sampled_from([False, False, False, True])
 class Surroundings(RuleBasedStateMachine):
     """A keeper on a chain of two addresses. `told` is the newest that it was told of each in this life."""
 
+    share: frozenset[Pubkey] | None = None
+
     def __init__(self) -> None:
         super().__init__()
         self.clock, self.chain, self.loop = Clock(), Chain(), Loop()
@@ -59,7 +61,7 @@ class Surroundings(RuleBasedStateMachine):
 
     def work(self, lookout: Lookout | None = None) -> None:
         """Be about to work, with what the `lookout` of a keeper that stood by knows, or with nothing."""
-        self.life = Life(self.chain, self.clock, self.ledger, self.read, lookout)
+        self.life = Life(self.chain, self.clock, self.ledger, self.read, lookout, self.share)
         self.life.hands.taken = self.taken
         self.life.arms.left = self.left
 
@@ -107,7 +109,7 @@ class Surroundings(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.loop.start(self.life)
-        self.loop.do(lambda: self.life.lookout.hand_to(self.life.router))
+        self.loop.do(self.life.begin)
         self.loop.do(self.life.tell_time)
         self.a_price_comes(85_000_000)
 

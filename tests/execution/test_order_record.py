@@ -119,7 +119,7 @@ class OrderRecords(Surroundings):
 
         async def start() -> None:
             await life.recovery.load()
-            await life.lookout.hand_to(life.router)
+            await life.begin()
             life.tell_time()
             load = life.lookout.begin_load()
             assert load is not None
@@ -158,7 +158,7 @@ class OrderRecords(Surroundings):
             self.loop.start(life)
             for flight in self.flights() if polls else []:
                 await life.poll(flight)
-            await lookout.hand_to(life.router)
+            await life.begin()
             await life.recovery.reconcile()
 
         self.loop.do(begin)
@@ -174,6 +174,8 @@ class OrderRecords(Surroundings):
             order, record = self.life.book.get(address), self.life.orders.get(address)
             assert order is not None, f"an order that is pending in slot {slot} is not in the book"
             assert order.identity == account.identity
+            if self.share is not None and order.market not in self.share:
+                continue
             if self.price is None or self.clock.time() - self.price[1] > 60 or not met(account, self.price[0]):
                 continue
             assert record is not None, f"no attempt at {order}"

@@ -138,8 +138,8 @@ FAULTS: Final = (
     Fault(
         "recovery-finds-nothing",
         "keeper.execution.recovery",
-        "attempts = await self._journal.open_attempts()\n        rows =",
-        "attempts = (await self._journal.open_attempts())[:0]\n        rows =",
+        "attempts = await self._journal.open_attempts(markets=self._share)\n        rows =",
+        "attempts = (await self._journal.open_attempts(markets=self._share))[:0]\n        rows =",
         "a start resolves the open attempts of the journal",
     ),
     Fault(
