@@ -34,8 +34,8 @@ OF_SEVERAL: Final = (
     Fault(
         "takeover-signs-anew",
         "keeper.execution.recovery",
-        "attempts = await self._journal.open_attempts()\n        rows =",
-        "attempts = (await self._journal.open_attempts())[:0]\n        rows =",
+        "attempts = await self._journal.open_attempts(markets=self._share)\n        rows =",
+        "attempts = (await self._journal.open_attempts(markets=self._share))[:0]\n        rows =",
         "who takes over sends the same bytes again: what is open is forgotten, and signed anew",
         also=(
             (
