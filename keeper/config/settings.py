@@ -288,13 +288,23 @@ class RecordSettings(Section):
 
 
 class ClusterSettings(Section):
-    """Several keepers on one PostgreSQL journal: one works, the others stand by."""
+    """Several keepers on one PostgreSQL journal: one works and the others stand by, or they share the markets."""
 
     name: str = Field(
         "", max_length=64, pattern=r"^[\w.:-]*$", description="this keeper's name among them; by default the host's"
     )
     lease_s: float = Field(
         3.0, ge=1, le=60, description="another takes over from a keeper that was not heard of for so many seconds"
+    )
+    share_markets: bool = Field(
+        False,
+        description="divide the markets among the keepers, instead of having one work on all of them; the same in each",
+    )
+    url: str = Field(
+        "",
+        max_length=200,
+        pattern=r"^(https?://[^\s/?#@]+)?$",
+        description="where the others reach this one's API (http://10.0.0.1:8080); by default http.host and port",
     )
 
 

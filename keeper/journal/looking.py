@@ -71,30 +71,64 @@ class Inspection:
 
 
 SERVICE: Final = "*"
-"""What the lease is on that gives the right to write. (One on a market would have the market's address.)"""
+"""What the lease on all markets is on, where one keeper works and the others stand by. Where they share the markets
+each of them has a lease, on its address.
+"""
 NAME: Final = "keeper:"
 """Before a keeper's name: the lease that says that it runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A lease that runs: on what, whose, in which term, since when (unix seconds), and for how long it still runs."""
+    """A lease that runs: on what, whose, in which term, since when (unix seconds), and for how long it still runs. That
+    on a name has the `url` of the keeper's API, and says whether the keeper is `fit` to work: it hears the chain, and
+    has not just been drained.
+    """
 
     what: str
     holder: str
     term: int
     since: float
     left_s: float
+    url: str = ""
+    fit: bool = True
+
+    @property
+    def on_name(self) -> bool:
+        """Whether it says only that its keeper runs. Any other is the right to work."""
+        return self.what.startswith(NAME)
 
 
 def working_lease(leases: Iterable[Holder]) -> Holder | None:
-    """The lease of the keeper that works; None while none does, and for a journal that is a file."""
+    """The lease of the one keeper that works; None while none does, where several share the markets, and for a journal
+    that is a file.
+    """
     return next((lease for lease in leases if lease.what == SERVICE), None)
+
+
+def market_lease(leases: Iterable[Holder], market: str) -> Holder | None:
+    """The lease of the keeper that works on the market; None while none does, and for a journal that is a file."""
+    return next((lease for lease in leases if lease.what in (SERVICE, market)), None)
+
+
+def shares(leases: Iterable[Holder]) -> dict[str, int]:
+    """How many markets each keeper that runs has, where they share them: none has any where one works for all."""
+    leases = list(leases)
+    counts = dict.fromkeys(keeper_names(leases), 0)
+    for lease in leases:
+        if not lease.on_name and lease.what != SERVICE:
+            counts[lease.holder] = counts.get(lease.holder, 0) + 1
+    return counts
+
+
+def url_of(leases: Iterable[Holder], keeper: str) -> str:
+    """Where the API of that keeper is; empty when it is not known."""
+    return next((lease.url for lease in leases if lease.on_name and lease.holder == keeper), "")
 
 
 def keeper_names(leases: Iterable[Holder]) -> list[str]:
     """The keepers that run on the journal, those that stand by included."""
-    return [lease.holder for lease in leases if lease.what.startswith(NAME)]
+    return [lease.holder for lease in leases if lease.on_name]
 
 
 @dataclass(frozen=True, slots=True)
