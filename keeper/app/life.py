@@ -104,6 +104,10 @@ class Life:
             self.settings.rpc.silence_s,
         )
 
+    def markets(self) -> list[str]:
+        """The addresses of all markets that are known. From any thread."""
+        return [str(market) for market in list(self.lookout.markets)]
+
     async def whole(self) -> None:
         """Return when every order of the chain is known."""
         await self.listed.wait()

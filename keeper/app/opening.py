@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Final
 
 from keeper.config.settings import Settings
 from keeper.journal import Home, Journal, Retention, home_of
 from keeper.runtime.outside import Outside
 from keeper.telemetry.reporting import Telemetry
 
+_EVERY_ADDRESS: Final = ("0.0.0.0", "::")  # noqa: S104 - nothing listens here
 
-def home_for(settings: Settings, outside: Outside, **standing_by: Any) -> Home:
-    """Where it lives, for the keeper of these settings; `standing_by` are further words of `home_of`."""
-    c = settings.cluster
-    name = c.name or socket.gethostname()
-    return home_of(settings.journal.place, outside.machine, keeper=name, lease_s=c.lease_s, **standing_by)
+
+def home_for(
+    settings: Settings,
+    outside: Outside,
+    *,
+    port: int = 0,
+    fit: Callable[[], bool] = lambda: True,
+    markets: Callable[[], Iterable[str]] = tuple,
+) -> Home:
+    """Where it lives, for the keeper of these settings. `port` is its API's, `fit` says whether it can work, and
+    `markets` which there are.
+    """
+    c, host = settings.cluster, settings.http.host
+    # At every address of this machine: the others know it by its name.
+    reached_at = socket.gethostname() if host in _EVERY_ADDRESS else f"[{host}]" if ":" in host else host
+    return home_of(
+        settings.journal.place,
+        outside.machine,
+        keeper=c.name or socket.gethostname(),
+        lease_s=c.lease_s,
+        api_url=c.url or f"http://{reached_at}:{port}",
+        fit=fit,
+        markets=markets if c.share_markets else None,
+    )
 
 
 def open_journal(

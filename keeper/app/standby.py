@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
@@ -15,8 +16,9 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from keeper import __version__
 from keeper.app.life import Life
+from keeper.app.opening import home_for
 from keeper.app.ports import ports_of
-from keeper.domain.errors import HandedOver, JournalAway, LeaseLost, StandBy, first_of
+from keeper.domain.errors import HandedOver, JournalAway, LeaseLost, ShareMoved, StandBy, first_of
 from keeper.domain.health import STANDS_BY, Check, Health
 from keeper.domain.orders import Order
 from keeper.domain.reports import Note
@@ -62,17 +64,16 @@ class BystandersHealth:
 
 @dataclass(frozen=True, slots=True)
 class StandingBy:
-    """How a keeper stands by: whom it tells why, where its API listens, what it runs in, and how that is measured;
-    `yields` when it has just handed the service over, `known` when it has worked with the database before.
+    """How a keeper stands by: for which journal, whom it tells why, where its API listens, what it runs in, and how
+    that is measured.
     """
 
+    home: Home
     tell: Callable[[str], None]
     listener: socket.socket
     tasks: TaskGroup
     metrics: ServiceMetrics
     instruments: Instruments
-    yields: bool
-    known: bool
 
 
 async def stand_by_and_work(
@@ -82,9 +83,10 @@ async def stand_by_and_work(
     work: Callable[[Life, Callable[[T], None], StandingBy], Coroutine[Any, Any, None]],
 ) -> None:
     """`work` again and again, and stand by before each time: when it has handed the service over, when another has
-    taken over, and when the database went away as it began. Whatever else ends it is raised.
+    taken over, when other markets are its own, and when the database went away as it began. Whatever else ends it is
+    raised.
     """
-    yields, known, pause_s = False, False, _PAUSE_FIRST_S
+    pause_s = _PAUSE_FIRST_S
     metrics = ServiceMetrics(__version__)
     instruments = Instruments(metrics.registry)
 
@@ -95,25 +97,33 @@ async def stand_by_and_work(
 
     # One socket for all of it: who connects while one API ends and the next begins waits for an answer, and gets it.
     hears = life.outside.listen or listen
-    with contextlib.closing(hears(life.settings.http.host, life.settings.http.port)) as listener:
+    async with AsyncExitStack() as stack:
+        listener = stack.enter_context(contextlib.closing(hears(life.settings.http.host, life.settings.http.port)))
+        port, fit = listener.getsockname()[1], life.surroundings.hears
+        home = home_for(life.settings, life.outside, port=port, fit=fit, markets=life.markets)
+        stack.push_async_callback(_leave, life, home)
         while True:
             away = ""
             try:
                 async with anyio.create_task_group() as tasks:
-                    how = StandingBy(tell, listener, tasks, metrics, instruments, yields, known)
-                    await work(life, ready, how)
+                    await work(life, ready, StandingBy(home, tell, listener, tasks, metrics, instruments))
             except* HandedOver:
-                yields = True
+                pass
+            except* ShareMoved as group:
+                life.telemetry.report(Note("keeper.share_moved", str(first_of(group))))
             except* LeaseLost as group:
-                yields = False
                 life.telemetry.report(Note("keeper.lease_lost", str(first_of(group)), level="warning"))
             except* JournalAway as group:
-                yields, away = False, str(first_of(group))
-            known = True
+                away = str(first_of(group))
             if away:
                 tell(f"the start was given up and begins anew. {away}")
                 await anyio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _PAUSE_LAST_S)
+
+
+async def _leave(life: Life, home: Home) -> None:
+    with anyio.CancelScope(shield=True):
+        await life.outside.machine.in_thread(home.leave)
 
 
 class Bystander:
@@ -121,10 +131,10 @@ class Bystander:
     keeper: it has a registry of its own.
     """
 
-    def __init__(self, life: Life, how: StandingBy, home: Home) -> None:
+    def __init__(self, life: Life, how: StandingBy) -> None:
         self._life = life
         self._how = how
-        self._journal = Observed(home, life.outside.machine)
+        self._journal = Observed(how.home, life.outside.machine)
         health = BystandersHealth(self._journal, life.surroundings)
         self._ports = replace(
             ports_of(life, self._journal, Desk(life.lookout), NothingToRelay(), health),

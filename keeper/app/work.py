@@ -17,7 +17,7 @@ from solders.pubkey import Pubkey
 
 from keeper.app import limits
 from keeper.app.life import Life
-from keeper.app.opening import home_for, open_journal
+from keeper.app.opening import open_journal
 from keeper.app.ports import ports_of
 from keeper.app.standby import Bystander, StandingBy
 from keeper.config.effective import effective
@@ -40,6 +40,7 @@ from keeper.venue.prices.watching import FeedWatch
 from keeper.venue.program import Program
 
 _GAUGES_EVERY_S: Final = 2.0
+_OTHERS_EVERY_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +62,21 @@ class Ready:
 async def work(life: Life, on_ready: Callable[[Ready], None], stand_by: StandingBy | None = None) -> None:
     """Work until cancelled; before that stand by, as `stand_by` says, while another keeper has the journal.
 
-    Raises LeaseLost when another has taken over, HandedOver when one is to, and JournalAway when the database goes away
-    while it begins.
+    Raises LeaseLost when another has taken over, HandedOver when one is to, ShareMoved when other markets are its own
+    by now, and JournalAway when the database goes away while it begins.
     """
     outside, lookout = life.outside, life.lookout
     async with AsyncExitStack() as stack:
         journal, bystander = life.journal, None
         if stand_by is not None:
             # It is waited for while another keeper works.
-            fit = life.surroundings.hears
-            home = home_for(life.settings, outside, yields=stand_by.yields, known=stand_by.known, fit=fit)
-            bystander = Bystander(life, stand_by, home)
+            bystander = Bystander(life, stand_by)
             await bystander.know()
-            opened = open_journal(life.settings, home, life.telemetry, outside, bystander.told)
+            opened = open_journal(life.settings, stand_by.home, life.telemetry, outside, bystander.told)
             journal = await stack.enter_async_context(opened)
         assert journal is not None, "it is the life's own, or waited for"
         await hold_journal_to(journal, life.genesis, life.program.id)
+        share = None if journal.markets is None else frozenset(map(Pubkey.from_string, journal.markets))
 
         # What carries decisions out
         execution = Execution(
@@ -92,7 +92,7 @@ async def work(life: Life, on_ready: Callable[[Ready], None], stand_by: Standing
             spent=await spent_before(journal, utc_day()),
             report=life.telemetry.report,
             senders=life.senders,
-            share=None,
+            share=share,
         )
         stack.push_async_callback(execution.close)
         router = execution.router
@@ -136,6 +136,9 @@ async def work(life: Life, on_ready: Callable[[Ready], None], stand_by: Standing
 
                 gauges = Gauges(life.telemetry.metrics, execution, life.surroundings, journal, health, life.lag)
                 look_after(schedule, tg, life.client, journal, execution, life.deployment)
+                if share is not None:
+                    tg.start_soon(journal.follow, name="follow")
+                    schedule.every(_OTHERS_EVERY_S, execution.hear_of_others, "others", tg)
                 schedule.every(_GAUGES_EVERY_S, gauges.update, "gauges", tg)
                 await tg.start(watchdog.run, name="watchdog")
                 on_ready(_ready(life, f"http://{http.host}:{port}", execution, health, watchdog))

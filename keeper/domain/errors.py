@@ -113,6 +113,10 @@ class HandedOver(JournalError):
     """An operator had this keeper give the lease to another: it stands by from now on."""
 
 
+class ShareMoved(JournalError):
+    """The keepers share the markets, and this one is to work on others than it does: it begins anew with those."""
+
+
 class JournalVersion(JournalError):
     """The journal was written by a newer keeper than this one."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 from anyio.abc import TaskGroup
 from solders.pubkey import Pubkey
 
+from keeper.domain.errors import JournalError
 from keeper.domain.reports import Report
 from keeper.execution.account_wait import AccountWait
 from keeper.execution.arming import Arming
@@ -164,6 +166,15 @@ class Execution:
     def busy(self) -> bool:
         """Whether there are orders to sign, or a commit that a send waits for."""
         return self.executor.has_work or self._journal.waiting_callers > 0
+
+    async def hear_of_others(self) -> None:
+        """Where other keepers work on the same journal: what they spent of the day's cap, and whether an operator told
+        one of them to pause or to go on.
+        """
+        with contextlib.suppress(JournalError):  # health tells of it
+            day = self.purse.day
+            self.purse.learn_spent(day, await self._journal.spent(day))
+            await self.operator.load()
 
     def reload(self, fees: FeeRules, purse: PurseLimits) -> None:
         """What the next attempt may cost. Attempts that are under way keep what they were signed with."""

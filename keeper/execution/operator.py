@@ -45,13 +45,21 @@ class Operator:
         self._router = router
         self._report = report
         self._share = share
+        self._known: set[str] = set()
+        """Of the lasting reasons those that the journal had when it was last asked."""
 
     async def load(self) -> None:
-        """Take up what stopped the keeper before the restart."""
+        """Take up what stopped the keeper before the restart, or another keeper since; and go on when an operator told
+        another one to. A stop that the journal does not have yet stays.
+        """
         for name in _LASTING:
             reason = await self._journal.meta(name)
             if reason is not None:
+                self._known.add(name)
                 self._gate.close(name, reason)
+            elif name in self._known:
+                self._known.discard(name)
+                self._gate.lift(name)
 
     @property
     def paused(self) -> str | None:
@@ -69,6 +77,7 @@ class Operator:
         """Go on. Orders that are met by the present price are acted on at once."""
         await self._journal.commit(*(SetMeta(name, None) for name in _LASTING))
         for name in _LASTING:
+            self._known.discard(name)
             self._gate.lift(name)
 
     async def retry(self, address: Pubkey) -> None:

@@ -133,6 +133,11 @@ class Purse:
         """Nothing is set aside for it any more: it has ended, or was not sent."""
         self.reserved_lamports -= self._reserved.pop(signature, 0)
 
+    def learn_spent(self, day: str, lamports: int) -> None:
+        """What the journal says that left the key on this day: other keepers may have spent of it."""
+        if day == self._day:
+            self._spent = max(self._spent, lamports)
+
     def spend(self, lamports: int, slot: int) -> None:
         """Count what left the key in this slot."""
         self._turn_day()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,15 +21,15 @@ def home_of(
     *,
     keeper: str = "",
     lease_s: float = 3.0,
-    yields: bool = False,
-    known: bool = False,
+    api_url: str = "",
     fit: Callable[[], bool] = lambda: True,
+    markets: Callable[[], Iterable[str]] | None = None,
 ) -> Home:
     """The home at a path or at a PostgreSQL URL (see PostgresHome). Misconfigured when a URL can't be used."""
     if not isinstance(place, (Path, str)):
         return place
     if str(place).startswith(("postgresql://", "postgres://")):
-        return _postgres_home()(str(place), keeper, lease_s, yields=yields, known=known, fit=fit)
+        return _postgres_home()(str(place), keeper, lease_s, api_url=api_url, fit=fit, markets=markets)
     return SqliteHome(Path(place), machine)
 
 

@@ -21,6 +21,7 @@ from keeper.domain.errors import (
     JournalError,
     JournalVersion,
     LeaseLost,
+    ShareMoved,
     StandBy,
 )
 from keeper.domain.reports import GroupDone
@@ -160,8 +161,21 @@ class Followed(Reader):
 
     write = commit
 
+    async def follow(self) -> None:
+        """Ask for other keepers' changes until cancelled, twenty times a second."""
+        while True:
+            try:
+                self._moved(await self.read(Queries.last_change_id))
+                self.unread = None
+            except JournalError as error:
+                self.unread = str(error)
+            await anyio.sleep(_ASK_AGAIN_S)
+
+    unread: str | None = None
+    """Why `follow` could not read it at the last try."""
+
     def _moved(self, last_change_id: int) -> None:
-        if last_change_id != self._last_change_id:
+        if last_change_id > self._last_change_id:
             self._last_change_id = last_change_id
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
@@ -174,18 +188,10 @@ class Observed(Followed):
     loses it.
     """
 
-    problem: str | None = None
-    """Why it could not be read at the last try."""
-
-    async def follow(self) -> None:
-        """Ask for news until cancelled."""
-        while True:
-            try:
-                self._moved(await self.read(Queries.last_change_id))
-                self.problem = None
-            except JournalError as error:
-                self.problem = str(error)
-            await anyio.sleep(_ASK_AGAIN_S)
+    @property
+    def problem(self) -> str | None:
+        """Why it could not be read at the last try."""
+        return self.unread
 
 
 class Journal(Followed):
@@ -352,14 +358,24 @@ class Journal(Followed):
         """Whether another keeper may have taken over by now: nothing is sent then, committed or not."""
         return self.writer.lapsed
 
+    @property
+    def markets(self) -> frozenset[str] | None:
+        """The addresses of the markets that are this keeper's to work on, as long as it is open; None for all."""
+        return self.writer.working_on
+
     async def hold(self) -> None:
-        """Return never. Raises LeaseLost when another keeper has taken over, and HandedOver when one is to."""
+        """Return never. Raises LeaseLost when another keeper has taken over, HandedOver when one is to, and ShareMoved
+        when other markets are this keeper's by now.
+        """
         while True:
             await anyio.sleep(_ASK_AGAIN_S if self.home.leased else math.inf)
             if self.writer.lost is not None:
                 raise LeaseLost(self.writer.lost)
             if self._handing_over:
+                self.home.hand_over()
                 raise HandedOver("An operator had the service handed over to another keeper.")
+            if self.writer.moved is not None:
+                raise ShareMoved(self.writer.moved)
 
     def hand_over(self) -> None:
         """Have `hold` raise HandedOver a moment later, when who asked for it has had his answer."""

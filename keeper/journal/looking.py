@@ -82,7 +82,7 @@ NAME: Final = "keeper:"
 class Holder:
     """A lease that runs: on what, whose, in which term, since when (unix seconds), and for how long it still runs. That
     on a name has the `url` of the keeper's API, and says whether the keeper is `fit` to work: it hears the chain, and
-    has not just been drained.
+    has not just been drained; and whether it `shares` the markets, so that a share of them is to be its.
     """
 
     what: str
@@ -92,6 +92,7 @@ class Holder:
     left_s: float
     url: str = ""
     fit: bool = True
+    shares: bool = False
 
     @property
     def on_name(self) -> bool:

@@ -48,6 +48,18 @@ class Store(Protocol):
         ...
 
     @property
+    def moved(self) -> str | None:
+        """Why this process is to work on other markets than it does: let go of the store and open it anew. None while
+        it has its share.
+        """
+        ...
+
+    @property
+    def working_on(self) -> frozenset[str] | None:
+        """The addresses of the markets that this process works on, as long as the store is open; None for all."""
+        ...
+
+    @property
     def holders(self) -> tuple[Holder, ...]:
         """Who held which lease a moment ago; none where there are no leases."""
         ...
@@ -122,8 +134,12 @@ class Home(Protocol):
         """Who held which lease when `open_store` last said StandBy."""
         ...
 
+    def hand_over(self) -> None:
+        """Leave the work to others, for some seconds from now on, as soon as the store is closed."""
+        ...
+
     def leave(self) -> None:
-        """Stand by no more."""
+        """Neither work nor stand by any more."""
         ...
 
     def holders(self) -> list[Holder]:

@@ -178,6 +178,16 @@ class Writer:
         return self._store.lost
 
     @property
+    def moved(self) -> str | None:
+        """See Store."""
+        return self._store.moved
+
+    @property
+    def working_on(self) -> frozenset[str] | None:
+        """See Store."""
+        return self._store.working_on
+
+    @property
     def holders(self) -> tuple[Holder, ...]:
         """See Store."""
         return self._store.holders

@@ -28,15 +28,14 @@ LEASE_S = 3.0
 
 
 @contextlib.asynccontextmanager
-async def two(folder: Path) -> AsyncIterator[tuple[Stand, KeeperConfig, KeeperConfig]]:
+async def two(folder: Path, **cluster: object) -> AsyncIterator[tuple[Stand, KeeperConfig, KeeperConfig]]:
     """A stand, and the settings of keepers a and b, whose sends arrive at endpoints 0 and 1."""
     url = fresh_database()
-    async with Stand.open(
-        folder, endpoints=2, journal={"url": url}, cluster={"name": "a", "lease_s": LEASE_S}
-    ) as stand:
+    cluster = {"lease_s": LEASE_S, **cluster}
+    async with Stand.open(folder, endpoints=2, journal={"url": url}, cluster={"name": "a", **cluster}) as stand:
         configs = []
         for name, proxy in zip("ab", stand.proxies, strict=True):
-            settings = {**FAST, "journal": {"url": url}, "cluster": {"name": name, "lease_s": LEASE_S}}
+            settings = {**FAST, "journal": {"url": url}, "cluster": {"name": name, **cluster}}
             settings["rpc"] = {**FAST["rpc"], "url": proxy.rpc_url, "ws_url": proxy.ws_url}
             configs.append(KeeperConfig.at(folder / name, stand.config.key, **settings))
         yield stand, configs[0], configs[1]

@@ -12,7 +12,7 @@ FAULTS: Final = (
         Fault(
             "no-fence",
             "keeper.journal.postgres.store",
-            "if fence.fetchone() is None:",
+            "if fence.fetchone() != (self._leases.believed,):",
             "if fence.fetchone() is ...:",
             "who may not commit can't send: the commit does not ask whether the lease runs",
         ),

@@ -88,7 +88,8 @@ def test_one_writes_and_the_others_stand_by_until_it_leaves(url: str) -> None:
 
 
 def test_who_handed_over_leaves_the_lease_to_another_for_a_while(url: str) -> None:
-    first, second = PostgresHome(url, "a", LEASE_S, yields=True), PostgresHome(url, "b", LEASE_S)
+    first, second = PostgresHome(url, "a", LEASE_S), PostgresHome(url, "b", LEASE_S)
+    first.hand_over()
     with pytest.raises(StandBy, match="held by nobody yet"):
         opened(first)
     store = opened(second)
@@ -97,7 +98,8 @@ def test_who_handed_over_leaves_the_lease_to_another_for_a_while(url: str) -> No
     store.close()
     opened(first).close()
 
-    alone = PostgresHome(url, "c", LEASE_S, yields=True)
+    alone = PostgresHome(url, "c", LEASE_S)
+    alone.hand_over()
     with pytest.raises(StandBy):
         opened(alone)
     alone._yields_until_s = time.monotonic()
@@ -179,7 +181,7 @@ def committed_unheard(url: str, leases: Leases | None) -> None:
     """What a life's COMMIT of the service's lease does when its answer is lost on the way."""
     assert leases is not None
     with Place(url).connect() as admin:
-        assert admin.execute(_TAKE, {"what": SERVICE, **leases._values}).fetchone() is not None
+        assert admin.execute(_TAKE, {"what": [SERVICE], **leases._values}).fetchone() is not None
 
 
 def test_a_lease_whose_commit_was_not_answered_is_no_others_for_who_waits_for_it(url: str) -> None:

@@ -29,9 +29,9 @@ _YIELDS_S: Final = 2.0
 
 
 class PostgresHome:
-    """A `Home` at a URL. `keeper` is the name of the one that writes there, `lease_s` how long its lease runs. With
-    `yields` it has just handed the service over: for some seconds it leaves the lease to another. So it does while it
-    is not `fit` to work. `known` when this process has worked with the database already.
+    """A `Home` at a URL. `keeper` is the name of the one that writes there, `lease_s` how long its lease runs,
+    `api_url` where the others reach its API. While it is not `fit` to work it leaves the work to others. With
+    `markets`, which gives all that there are, the keepers share them; without, one works on all of them.
     """
 
     leased = True
@@ -42,15 +42,20 @@ class PostgresHome:
         keeper: str = "",
         lease_s: float = 3.0,
         *,
-        yields: bool = False,
-        known: bool = False,
+        api_url: str = "",
         fit: Callable[[], bool] = lambda: True,
+        markets: Callable[[], Iterable[str]] | None = None,
     ) -> None:
         self._place = Place(url)
-        self._known = known
+        self._api_url = api_url
         self._fit = fit
-        self._last_held_s = time.monotonic()
-        self._yields_until_s = time.monotonic() + lease_s + _YIELDS_S if yields else 0.0
+        self._markets = markets
+        self._known = False
+        """Whether this process has worked with the database already."""
+        self._newer = False
+        """Whether the tables are of an older version than this keeper."""
+        self._last_fit_s = self._last_held_s = time.monotonic()
+        self._yields_until_s = 0.0
         self._keeper = keeper or f"{socket.gethostname()}:{os.getpid()}:{next(_serial)}"
         self._lease_s = lease_s
         self._leases: Leases | None = None
@@ -72,36 +77,57 @@ class PostgresHome:
                     require_safe(db)
                     if schema.version_of(db) == 0:
                         schema.migrate(db)
+                    self._newer = schema.version_of(db) != schema.VERSION
                     # A role that may not write is found out now, and not at the first intent.
                     db.run("DELETE FROM meta WHERE key = ''")
-                leases = Leases(self._place, self._keeper, self._lease_s)
+                leases = Leases(
+                    self._place,
+                    self._keeper,
+                    self._lease_s,
+                    url=self._api_url,
+                    fit=self._fit_to_share,
+                    markets=self._markets,
+                )
                 try:
                     leases.join()
-                    # The store's, which is at hand when the lease is.
-                    self._db = Database(self._place)
                 except BaseException:
                     leases.close()
                     raise
                 self._leases = leases
                 self._known = True
+            if self._db is None:
+                # The store's, which is at hand when the leases are.
+                self._db = Database(self._place)
+            if self._newer and self._markets is not None and self._others_work():
+                raise StandBy(f"Keepers of an older version work on {self.name}: they need its tables as they are.")
             holder = self._leases.take(yields=self._left_to_others())
             if holder is not None:
                 if holder:
                     self._yields_until_s, self._last_held_s = 0.0, time.monotonic()
-                raise StandBy(f"The journal {self.name} is held by {holder or 'nobody yet'}.")
-            leases, self._leases = self._leases, None
+                raise StandBy(self._stood_by_for(holder))
+            leases = self._leases
             try:
                 db = self._at_hand()
                 try:
                     # Not before: an older keeper that still works needs its own version's tables.
                     schema.migrate(db)
-                    return PostgresStore(db, leases, on_news)
+                    self._newer = False
+                    return PostgresStore(db, leases, on_news, self.leave if self._markets is None else leases.rest)
                 except BaseException:
                     db.close()
                     raise
             except BaseException:
-                leases.close()
+                self.leave()
                 raise
+
+    def _stood_by_for(self, holder: str) -> str:
+        if self._markets is None or holder:
+            return f"The journal {self.name} is held by {holder or 'nobody yet'}."
+        return f"No market of the journal {self.name} is this keeper's to work on yet."
+
+    def _others_work(self) -> bool:
+        assert self._db is not None, "it was made a moment ago"
+        return any(not lease.on_name and lease.holder != self._keeper for lease in holders(self._db))
 
     def _left_to_others(self) -> bool:
         """Whether another is to have the lease, if one wants it within some seconds from when it is free."""
@@ -109,6 +135,15 @@ class PostgresHome:
         if not self._fit():
             until_s = max(until_s, self._last_held_s + self._lease_s + _YIELDS_S)
         return time.monotonic() < until_s
+
+    def _fit_to_share(self) -> bool:
+        """Whether it is to have markets: it was not drained a moment ago, has been fit within a lease's time, and needs
+        no newer tables than those are by which others may work.
+        """
+        now_s = time.monotonic()
+        if self._fit():
+            self._last_fit_s = now_s
+        return now_s >= self._yields_until_s and now_s < self._last_fit_s + self._lease_s and not self._newer
 
     def _at_hand(self) -> Database:
         """The connection that was made while another had the lease; a new one when the server has been away since."""
@@ -126,6 +161,10 @@ class PostgresHome:
     def held(self) -> tuple[Holder, ...]:
         """See Home."""
         return () if self._leases is None else self._leases.held
+
+    def hand_over(self) -> None:
+        """See Home."""
+        self._yields_until_s = time.monotonic() + self._lease_s + _YIELDS_S
 
     def leave(self) -> None:
         """See Home."""

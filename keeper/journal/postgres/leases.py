@@ -1,8 +1,8 @@
-"""The right to write, as a lease: for a time, by the database's clock, in a term that no other holder has.
+"""The right to write, as leases: for a time, by the database's clock, each in a term that no other holder has.
 
-A keeper has one on its name while it runs. One keeper has that on the service, and the others stand by for it. The
-database's clock alone says when a lease is over. A holder stops by itself before that, by a clock of its own that goes
-on while the process, or the machine, is suspended.
+A keeper has one on its name while it runs. One keeper has that on the service, and the others stand by for it; or each
+has those on its share of the markets. The database's clock alone says when a lease is over. A holder stops by itself
+before that, by a clock of its own that goes on while the process, or the machine, is suspended.
 """
 
 from __future__ import annotations
@@ -11,103 +11,219 @@ import contextlib
 import threading
 import time
 import uuid
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Collection, Iterable
+from typing import Final
 
 import psycopg
 
 from keeper.domain.errors import JournalBusy
 from keeper.journal.looking import NAME, SERVICE, Holder, working_lease
 from keeper.journal.postgres.connection import Database, Place, explain, take_turn
+from keeper.journal.sharing import share_of
 
 _TAKE: Final = """
-    INSERT INTO leases AS l VALUES (%(what)s, %(name)s, %(life)s, 1, clock_timestamp() + %(for)s, clock_timestamp())
+    INSERT INTO leases AS l
+    SELECT new, %(name)s, %(life)s, 1, clock_timestamp() + %(for)s, clock_timestamp() FROM unnest(%(what)s::text[]) new
+    WHERE NOT EXISTS (
+        SELECT 1 FROM leases o WHERE o.until > clock_timestamp() AND o.life <> %(life)s
+        AND NOT starts_with(o.what, 'keeper:') AND NOT starts_with(new, 'keeper:')
+        AND (o.what = '*') <> (new = '*')
+    )
     ON CONFLICT (what) DO UPDATE SET holder = excluded.holder, life = excluded.life, term = l.term + 1,
         until = clock_timestamp() + %(for)s, since = clock_timestamp()
         WHERE l.until <= clock_timestamp() OR l.life = excluded.life
-    RETURNING term
+    RETURNING what, term
 """
-"""A life may take what is its own: it has a lease that it does not know of when the answer to its COMMIT was lost."""
+"""A life may take what is its own: it has a lease that it does not know of when the answer to its COMMIT was lost.
+While one keeper works on all markets nobody takes one of them, and the other way round.
+"""
 _RENEW: Final = """
     UPDATE leases SET until = clock_timestamp() + %(for)s WHERE life = %(life)s AND until > clock_timestamp()
     RETURNING what, term
 """
 _LEAVE: Final = "UPDATE leases SET until = clock_timestamp() WHERE life = %(life)s AND until > clock_timestamp()"
+_GIVE_BACK: Final = f"{_LEAVE} AND what = ANY (%(what)s)"
+_MINE: Final = "SELECT what, term FROM leases WHERE life = %(life)s AND until > clock_timestamp()"
+_PRESENT: Final = "INSERT INTO meta VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _HOLDERS: Final = """
-    SELECT what, holder, term, extract(epoch FROM since)::float8, extract(epoch FROM until - clock_timestamp())::float8
-    FROM leases WHERE until > clock_timestamp() ORDER BY what
+    SELECT what, holder, term, extract(epoch FROM since)::float8, extract(epoch FROM until - clock_timestamp())::float8,
+        coalesce(split_part(value, ' ', 2), ''), coalesce(split_part(value, ' ', 1), '') <> 'unfit',
+        coalesce(split_part(value, ' ', 1), '') IN ('fit', 'unfit')
+    FROM leases LEFT JOIN meta ON key = what WHERE until > clock_timestamp() ORDER BY what
 """
-FENCE: Final = "SELECT 1 FROM leases WHERE what = %s AND life = %s AND term = %s AND until > clock_timestamp()"
-"""Whether this term still runs. Asked with the turn taken, the answer holds until the transaction ends: who takes the
-lease over takes the turn first.
+"""What a keeper says of itself is in `meta`, under what the lease on its name is on."""
+FENCE: Final = """
+    SELECT string_agg(what || ' ' || term, ',' ORDER BY what) FROM leases
+    WHERE life = %s AND until > clock_timestamp() AND NOT starts_with(what, 'keeper:')
 """
+"""Which leases still run, and in which terms: as `Leases.believed`. Asked with the turn taken, the answer holds until
+the transaction ends: who takes a lease over takes the turn first.
+"""
+_LOOK_EVERY_S: Final = 0.1
+_STEADY_S: Final = 0.5
+"""So long the same keepers have to have been there before one gives markets back for another's sake."""
 
 
 class Leases:
-    """One keeper's leases, and the thread that renews them."""
+    """One keeper's leases, and the thread that renews them. Where the keepers share the markets `markets` are all that
+    there are; None where one works on all of them. `fit` says whether this keeper can work.
+    """
 
-    def __init__(self, place: Place, name: str, lease_s: float) -> None:
+    def __init__(
+        self,
+        place: Place,
+        name: str,
+        lease_s: float,
+        *,
+        url: str = "",
+        fit: Callable[[], bool] = lambda: True,
+        markets: Callable[[], Iterable[str]] | None = None,
+    ) -> None:
         self._db = Database(place)
         self._lease_s = lease_s
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._good_until_s = 0.0
         self._on_news: Callable[[], None] = lambda: None
+        self._url = url
+        self._fit = fit
+        self._markets = markets
         self.name: Final = name
         self.life: Final = uuid.uuid4().hex
-        self.term = 0
-        """The service's, as long as it is held; 0 before."""
+        self.terms: dict[str, int] = {}
+        """In which term each lease is held that gives the right to work; none before they are taken."""
+        self.believed = ""
+        """The same, in the words of `FENCE`."""
         self.lost: str | None = None
-        """Set once, for good: another keeper has taken over."""
+        """Set once for these terms, for good: another keeper has taken over."""
+        self.moved: str | None = None
+        """Why this keeper is to have other markets than it has; None while it has its share."""
         self._failed: str | None = None
         self.held: tuple[Holder, ...] = ()
         """Everybody's, as of the last look or renewal."""
+        self._said = ""
+        self._names: frozenset[str] = frozenset()
+        self._steady_since_s = 0.0
         self._values = {"name": name, "life": self.life, "for": f"{lease_s} seconds"}
         self._thread = threading.Thread(target=self._run, name="journal-leases", daemon=True)
 
-    # --- before it is held
+    # --- before they are held
 
     def join(self) -> None:
         """Take the lease on the name, waiting for one that a keeper which is no more left behind. JournalBusy when that
         one is alive.
         """
         until = time.monotonic() + self._lease_s + 1.0
-        while not self._took(NAME + self.name):
+        while not self._took([NAME + self.name]):
             if time.monotonic() > until:
                 raise JournalBusy(
                     f"Another keeper with the name {self.name} runs on {self._db.name}. Give each a cluster.name."
                 )
             time.sleep(0.1)
+        self._present()
         self._thread.start()
 
     def take(self, *, yields: bool = False) -> str | None:
-        """Take the service's lease, if it is nobody's: None then, else the name of its holder. With `yields` it is
-        left to another keeper, and the name is empty while nobody has it.
+        """Take the service's lease, if it is nobody's, or those on this keeper's share of the markets. None when it has
+        what it is to have; else the name of who works, which is empty while nobody does. With `yields` the service's is
+        left to another keeper.
         """
         with self._lock:
-            while True:
-                self.held = tuple(holders(self._db))
-                if self.term:
-                    return None
-                working = working_lease(self.held)
-                if yields or (working is not None and working.holder != self.name):
-                    return "" if working is None else working.holder
-                began_s = _now_s()
-                if term := self._took(SERVICE):
-                    self.term, self._good_until_s = term, began_s + 0.9 * self._lease_s
-                elif working is not None:
-                    return working.holder  # an earlier life had this name
+            return self._take_service(yields) if self._markets is None else self._take_share()
 
-    def _took(self, what: str) -> int:
-        """The new term; 0 when another holds it."""
+    def _take_service(self, yields: bool) -> str | None:
+        while True:
+            self.held = tuple(holders(self._db))
+            if self.terms:
+                return None
+            working = working_lease(self.held)
+            if yields or (working is not None and working.holder != self.name):
+                return "" if working is None else working.holder
+            sharing = next((lease for lease in self.held if not lease.on_name), None)
+            began_s = _now_s()
+            if terms := self._took([SERVICE]):
+                self._hold(terms, began_s)
+            elif working is not None:
+                return working.holder  # an earlier life had this name
+            elif sharing is not None:
+                return f"{sharing.holder}, which shares the markets (cluster.share_markets)"
+
+    def _take_share(self) -> str | None:
+        """Whatever was believed before: a time of work begins with what the database says."""
+        began_s = _now_s()
+        mine = {what: term for what, term in self._db.run(_RENEW, self._values).fetchall() if what != NAME + self.name}
+        self._look()
+        share = self._share()
+        if excess := mine.keys() - share:
+            self._gave_back(excess)
+        terms = {what: term for what, term in mine.items() if what in share}
+        if wanted := share - mine.keys():
+            terms |= self._took(sorted(wanted))
+        if not terms:
+            working = working_lease(self.held)
+            return "" if working is None else f"{working.holder}, which does not share (cluster.share_markets)"
+        self._hold(terms, began_s)
+        return None
+
+    def _hold(self, terms: dict[str, int], began_s: float) -> None:
+        self._believe(terms)
+        self.lost = self.moved = self._failed = None
+        self._good_until_s = began_s + 0.9 * self._lease_s
+
+    def _believe(self, terms: dict[str, int]) -> None:
+        self.terms = terms
+        self.believed = ",".join(f"{what} {term}" for what, term in sorted(terms.items()))
+
+    def _took(self, what: Collection[str]) -> dict[str, int]:
+        """The new terms of those that were taken; another holds the rest."""
         with self._db.transaction():
-            if what == SERVICE:
+            if what != [NAME + self.name]:
                 # Not while a holder before commits: what it committed is there for whoever has the lease next.
                 take_turn(self._db)
-            row: Any = self._db.run(_TAKE, {"what": what, **self._values}).fetchone()
-        return 0 if row is None else int(row[0])
+            return dict(self._db.run(_TAKE, {"what": list(what), **self._values}).fetchall())
 
-    # --- while it is held
+    def _gave_back(self, what: Iterable[str]) -> None:
+        self._db.run(_GIVE_BACK, {"what": list(what), **self._values})
+
+    # --- whose share is what
+
+    def _look(self) -> None:
+        """See what everybody holds, and say how this keeper is."""
+        self._present()
+        self.held = tuple(holders(self._db))
+        running = [lease for lease in self.held if lease.on_name and lease.shares]
+        fit = frozenset(lease.holder for lease in running if lease.fit)
+        names = fit or frozenset(lease.holder for lease in running)
+        if names != self._names:
+            self._names, self._steady_since_s = names, _now_s()
+
+    def _present(self) -> None:
+        how = "whole" if self._markets is None else "fit" if self._fit() else "unfit"
+        said = f"{how} {self._url}"
+        if said != self._said:
+            self._db.run(_PRESENT, (NAME + self.name, said))
+            self._said = said
+
+    def _share(self) -> frozenset[str]:
+        assert self._markets is not None, "the markets are shared"
+        held = {lease.what: lease.holder for lease in self.held if not lease.on_name}
+        return share_of(self.name, self._names, self._markets(), held)
+
+    def _see_moves(self) -> None:
+        """Whether this keeper's share is another by now. What is nobody's is taken at once; what another lacks is given
+        back when the same keepers have been there for a moment.
+        """
+        self._look()
+        share, steady = self._share(), _now_s() - self._steady_since_s >= _STEADY_S
+        comes, goes = share - self.terms.keys(), self.terms.keys() - share
+        if comes or (goes and steady):
+            n = len(comes) or len(goes)
+            markets = f"{n} market{'s' * (n > 1)}"
+            self.moved = (
+                f"{self.name} {'takes' if comes else 'gives back'} {markets}: {len(self._names)} keepers share."
+            )
+
+    # --- while they are held
 
     def tell(self, on_news: Callable[[], None]) -> None:
         """Have `on_news` called, from the thread, when `trouble` or `lost` has changed."""
@@ -115,7 +231,7 @@ class Leases:
 
     @property
     def trouble(self) -> str | None:
-        """Why nothing can be written now; None while the lease is good."""
+        """Why nothing can be written now; None while the leases are good."""
         if not self.lapsed:
             return None
         # A server that waits for its own standby says nothing, and neither does a renewal that it holds up.
@@ -123,8 +239,16 @@ class Leases:
 
     @property
     def lapsed(self) -> bool:
-        """Whether the lease may be over: nothing more is signed or sent on the strength of it."""
+        """Whether a lease may be over: nothing more is signed or sent on the strength of it."""
         return self.lost is not None or _now_s() > self._good_until_s
+
+    def rest(self) -> None:
+        """Work no more for now: what is not to be this keeper's in its next time of work is given back at once."""
+        self._on_news = lambda: None
+        with self._lock, contextlib.suppress(psycopg.Error):
+            self._look()
+            if excess := self.terms.keys() - self._share():
+                self._gave_back(excess)
 
     def close(self) -> None:
         """Give the leases back, so that another takes over at once."""
@@ -133,13 +257,20 @@ class Leases:
             self._thread.join()
         with contextlib.suppress(psycopg.Error):
             self._db.run(_LEAVE, self._values)
+            self._db.run("DELETE FROM meta WHERE key = %s", (NAME + self.name,))
         self._db.close()
 
     def _run(self) -> None:
         told: tuple[str | None, str | None] = (None, None)
-        while not self._stop.wait(self._lease_s / 6):
+        renews_at_s = _now_s() + self._lease_s / 6
+        while not self._stop.wait(self._lease_s / 6 if self._markets is None else _LOOK_EVERY_S):
             try:
-                self.renew()
+                if self._markets is None or _now_s() >= renews_at_s:
+                    renews_at_s = _now_s() + self._lease_s / 6
+                    self.renew()
+                if self._markets is not None and self.terms and self.moved is None:
+                    with self._lock:
+                        self._see_moves()
             except psycopg.Error as error:
                 self._failed = explain(self._db.name, error)
             now = (self.trouble, self.lost)
@@ -160,22 +291,26 @@ class Leases:
         began_s = _now_s()
         held: dict[str, int] = dict(self._db.run(_RENEW, self._values).fetchall())
         if NAME + self.name not in held:
-            self._took(NAME + self.name)
+            self._took([NAME + self.name])
         self.held = tuple(holders(self._db))
-        if not self.term or self.lost is not None:
+        if not self.terms or self.lost is not None:
             return
-        if held.get(SERVICE) == self.term + 1:
-            self.term += 1  # taken anew below, by a COMMIT whose answer was lost
-        if held.get(SERVICE) != self.term:
+        # One term further: taken anew below, by a COMMIT whose answer was lost.
+        terms = {what: term + (held.get(what) == term + 1) for what, term in self.terms.items()}
+        if over := sorted(what for what, term in terms.items() if held.get(what) != term):
             # It ran out: the database was away, or this process was. If nobody had it since, then nobody wrote, and
             # what is in memory is still the truth.
-            term = self._took(SERVICE)
-            if term != self.term + 1:
-                # With a term of its own it comes after another's that is over too.
-                by = "another keeper" if term else holder_of(self._db, SERVICE) or "another keeper"
-                self.lost = f"{by} took over from {self.name} after term {self.term}."
-                return
-            self.term = term
+            taken = self._took(over)
+            for what in over:
+                if taken.get(what) != terms[what] + 1:
+                    # With a term of its own it comes after another's that is over too.
+                    by = "another keeper" if what in taken else holder_of(self._db, what) or "another keeper"
+                    on = "" if what == SERVICE else f" on the market {what}"
+                    self.lost = f"{by} took over from {self.name}{on} after term {terms[what]}."
+                    return
+            terms |= taken
+        if terms != self.terms:
+            self._believe(terms)
         self._good_until_s = began_s + 0.9 * self._lease_s
         self._failed = None
 

@@ -11,10 +11,11 @@ from typing import Any, Final
 import psycopg
 from psycopg import errors
 
+from keeper.domain.base58 import base58
 from keeper.domain.errors import JournalError, LeaseLost
 from keeper.journal.applying import refused
-from keeper.journal.looking import SERVICE, Holder
-from keeper.journal.ops import Op
+from keeper.journal.looking import NAME, SERVICE, Holder
+from keeper.journal.ops import Intend, Launched, NoteOrder, Op
 from keeper.journal.postgres.connection import BOUNDS, TURN, Database, explain
 from keeper.journal.postgres.leases import FENCE, Leases
 from keeper.journal.postgres.statements import Asked, Conn, Cursor, PostgresWriting
@@ -41,9 +42,10 @@ class PostgresStore:
     wants_turn = False
     """See Store."""
 
-    def __init__(self, db: Database, leases: Leases, on_news: Callable[[], None]) -> None:
+    def __init__(self, db: Database, leases: Leases, on_news: Callable[[], None], on_close: Callable[[], None]) -> None:
         self._db = db
         self._leases = leases
+        self._on_close = on_close
         leases.tell(on_news)
         row: Any = self._db.run("SELECT next_change_id FROM keeper_journal").fetchone()
         self._next_change_id = int(row[0])
@@ -57,6 +59,16 @@ class PostgresStore:
     def lost(self) -> str | None:
         """See Store."""
         return self._leases.lost
+
+    @property
+    def moved(self) -> str | None:
+        """See Store."""
+        return self._leases.moved
+
+    @property
+    def working_on(self) -> frozenset[str] | None:
+        """See Store."""
+        return None if SERVICE in self._leases.terms else frozenset(self._leases.terms)
 
     @property
     def holders(self) -> tuple[Holder, ...]:
@@ -77,6 +89,9 @@ class PostgresStore:
         """See Store."""
         if not waits:
             raise StoreBusy
+        if foreign := self._foreign(callers):
+            own = iter(self.apply([ops for i, ops in enumerate(callers) if i not in foreign], durable=durable))
+            return [foreign[i] if i in foreign else next(own) for i in range(len(callers))]
         try:
             return self._applied(callers, durable)
         except LeaseLost:
@@ -85,6 +100,18 @@ class PostgresStore:
             if self._leases.lapsed:
                 raise
             return self._applied(callers, durable)
+
+    def _foreign(self, callers: Sequence[Sequence[Op]]) -> dict[int, JournalError]:
+        """Which callers are about an order of a market on which another keeper works, and what each is told."""
+        if (mine := self.working_on) is None:
+            return {}
+        found: dict[int, JournalError] = {}
+        for i, ops in enumerate(callers):
+            for op in ops:
+                if isinstance(op, (Intend, NoteOrder, Launched)) and base58(op.order.market) not in mine:
+                    market, order = base58(op.order.market), base58(op.order.address)
+                    found[i] = JournalError(f"The market {market} of the order {order} is not {self._leases.name}'s.")
+        return found
 
     def _applied(self, callers: Sequence[Sequence[Op]], durable: bool) -> list[JournalError | None]:
         try:
@@ -102,13 +129,13 @@ class PostgresStore:
             raise
 
     def _begin(self, conn: Conn, *, durable: bool) -> tuple[Cursor, Cursor]:
-        """Ask for the turn, and whether the lease still runs."""
+        """Ask for the turn, and which leases still run."""
         conn.execute(_BEGIN)
         conn.execute(BOUNDS)
         if not durable:
             conn.execute(_UNSYNCED)
         turn = conn.execute(TURN)
-        return turn, conn.execute(FENCE, (SERVICE, self._leases.life, self._leases.term))
+        return turn, conn.execute(FENCE, (self._leases.life,))
 
     def _ids(self, begun: tuple[Cursor, Cursor]) -> tuple[int, int]:
         """The next ids. LeaseLost when another keeper may write by now (the fence), whatever this one believes."""
@@ -116,10 +143,8 @@ class PostgresStore:
         row = turn.fetchone()
         if row is None:
             raise JournalError("The table keeper_journal is empty: the journal was damaged.")
-        if fence.fetchone() is None:
-            raise LeaseLost(
-                f"The lease of {self._leases.name} is over (term {self._leases.term}): nothing was written."
-            )
+        if fence.fetchone() != (self._leases.believed,):
+            raise LeaseLost(f"A lease of {self._leases.name} is over ({self._leases.believed}): nothing was written.")
         return int(row[0]), int(row[1])
 
     def _in_one(self, callers: Sequence[Sequence[Op]], durable: bool) -> list[JournalError | None]:
@@ -163,6 +188,7 @@ class PostgresStore:
         counts: dict[str, int] = {}
         with self._db.transaction():
             self._take_turn()
+            self._db.run("DELETE FROM meta WHERE starts_with(key, %s)", (NAME,))  # what keepers say of themselves
             for table in TABLES:
                 first = self._db.run(f"SELECT * FROM {table} LIMIT 1")
                 if first.fetchone() is not None:
@@ -207,7 +233,7 @@ class PostgresStore:
     def _take_turn(self) -> None:
         self._db.run(BOUNDS)
         turn = self._db.run(TURN)
-        self._ids((turn, self._db.run(FENCE, (SERVICE, self._leases.life, self._leases.term))))
+        self._ids((turn, self._db.run(FENCE, (self._leases.life,))))
 
     def explain(self, error: BaseException) -> str:
         """See Store."""
@@ -219,7 +245,7 @@ class PostgresStore:
     def close(self) -> None:
         """See Store."""
         self._db.close()
-        self._leases.close()
+        self._on_close()
 
 
 def _table(error: Exception) -> str | None:

@@ -36,6 +36,9 @@ class SqliteHome:
         files.create(self.path)
         return SqliteStore(self.path, on_news, machine=self._machine)
 
+    def hand_over(self) -> None:
+        """See Home: nobody stands by for a file."""
+
     def leave(self) -> None:
         """See Home: nobody stands by for a file."""
 

@@ -52,6 +52,8 @@ class SqliteStore:
         """Whether the WAL is to be begun anew, so that the next commit does not have to: that costs an fsync."""
         self._written = 0
         self.lost: str | None = None
+        self.moved: str | None = None
+        self.working_on: frozenset[str] | None = None
         self.holders: tuple[Holder, ...] = ()
         self.lapsed = False
         """See Store: what the kernel's lock gives is not lost while the process lives."""
