@@ -20,6 +20,7 @@ from keeper.http.actions.cors import ActionsCors, is_actions
 from keeper.http.edge.chain_problems import problem_of_error
 from keeper.http.edge.clients import ApiLimits, Hosts, Rates
 from keeper.http.edge.cors import PublicCors
+from keeper.http.edge.forwarding import Forwarding
 from keeper.http.edge.middleware import EveryRequest, Instruments
 from keeper.http.edge.problems import Problem
 from keeper.http.edge.server import serve
@@ -51,11 +52,15 @@ async def run_api(
     `task_status` is told the port once it listens. Misconfigured as `serve`.
     """
     api = create_api(ports, wallets)
-    async with anyio.create_task_group() as tg:
-        # Cancelled together, so that the streams end before the server waits for its requests.
-        await tg.start(api.state.parts[Following].feed.run, name="http-feed")
-        serving = functools.partial(serve, listener=listener, limits=ports.limits.connections)
-        task_status.started(await tg.start(serving, api, host, port, name="http-server"))
+    try:
+        async with anyio.create_task_group() as tg:
+            # Cancelled together, so that the streams end before the server waits for its requests.
+            await tg.start(api.state.parts[Following].feed.run, name="http-feed")
+            serving = functools.partial(serve, listener=listener, limits=ports.limits.connections)
+            task_status.started(await tg.start(serving, api, host, port, name="http-server"))
+    finally:
+        with anyio.CancelScope(shield=True):
+            await api.state.parts[Forwarding].aclose()
 
 
 def create_api(ports: ApiPorts, wallets: Sequence[ManagedWallet] = ()) -> Starlette:
@@ -64,16 +69,21 @@ def create_api(ports: ApiPorts, wallets: Sequence[ManagedWallet] = ()) -> Starle
     It registers its metrics with `ports.metrics`, unless `ports.instruments` are those of an earlier one.
     """
     rates = Rates(ports.limits.requests_per_s, ports.limits.burst)
+    instruments = ports.instruments or Instruments(ports.metrics)
+    routes = RESOURCES
+    if ports.standing_by is not None:
+        routes = standby_resources(ports.standing_by, forwards=ports.elsewhere is not None)
     app = Starlette(
-        routes=RESOURCES if ports.standing_by is None else standby_resources(ports.standing_by),
+        routes=routes,
         middleware=[  # the outermost first
             Middleware(PublicCors, origins=ports.limits.cors_origins),
             Middleware(
                 EveryRequest,
-                ports.instruments or Instruments(ports.metrics),
+                instruments,
                 rates,
                 Hosts(ports.limits.hosts),
                 ports.tokens,
+                ports.seal,
             ),
             Middleware(ActionsCors, genesis=ports.genesis),
         ],
@@ -91,6 +101,7 @@ def create_api(ports: ApiPorts, wallets: Sequence[ManagedWallet] = ()) -> Starle
         Relaying: relaying,
         MarginReader: MarginReader(ports),
         Following: Following(ports),
+        Forwarding: Forwarding(ports.elsewhere, ports.seal, ports.limits, instruments.forwarded),
         Changing: changing,
         Managed: Managed(ports, wallets, preparing, changing, relaying),
     }

@@ -15,6 +15,7 @@ from keeper.domain.health import Health
 from keeper.domain.orders import Market, Order, OrderType
 from keeper.domain.prices import Fires, Level, Price
 from keeper.http.edge.clients import ApiLimits, Tokens
+from keeper.http.edge.elsewhere import Seal, WhereElse
 from keeper.http.edge.middleware import Instruments
 from keeper.journal import Followed
 from keeper.journal.records import PreparedRow
@@ -111,6 +112,9 @@ class ApiPorts:
     (`keeper.solana.allowance`); `now` is unix seconds by this machine's clock, for people; `busy` says whether orders
     are being executed right now, for which news of them waits. `standing_by` is set while this keeper stands by: it
     says who works, empty when nobody does. `hand_over` lets another keeper work instead of this one.
+
+    Where several keepers have the journal, `name` is this one's, `elsewhere` says who works on a market when another
+    keeper does, and with `seal` one proves to another that it forwards a request.
     """
 
     program: Program
@@ -138,3 +142,6 @@ class ApiPorts:
     busy: Callable[[], bool] = lambda: False
     standing_by: Callable[[], str] | None = None
     hand_over: Callable[[], None] = lambda: None
+    name: str = ""
+    elsewhere: WhereElse | None = None
+    seal: Seal | None = None

@@ -41,14 +41,14 @@ ROUTES: Final = (
     # A path with words in it comes before one that would take the words for a name.
     Route("GET", "/v1/orders/stream", following.stream_orders, "orders", anywhere=True),
     Route("POST", "/v1/orders", orders.prepare_order, "orders"),
-    Route("POST", "/v1/orders/execute", orders.execute_order, "orders"),
+    Route("POST", "/v1/orders/execute", orders.execute_order, "orders", handed_on=True),
     Route("POST", "/v1/orders/cancel-all", changing.prepare_cancel_all, "orders"),
     Route("POST", "/v1/orders/{order}/cancel", changing.prepare_cancel, "orders"),
     Route("POST", "/v1/orders/{order}/amend", changing.prepare_amend, "orders"),
     Route("GET", "/v1/orders", orders.list_orders, "orders", anywhere=True),
     Route("GET", "/v1/orders/{order}", orders.get_order, "orders", anywhere=True),
-    Route("POST", "/v1/wallets/{wallet}/orders", wallets.place_wallet_order, "wallets"),
-    Route("POST", "/v1/wallets/{wallet}/orders/{order}/cancel", wallets.cancel_wallet_order, "wallets"),
+    Route("POST", "/v1/wallets/{wallet}/orders", wallets.place_wallet_order, "wallets", handed_on=True),
+    Route("POST", "/v1/wallets/{wallet}/orders/{order}/cancel", wallets.cancel_wallet_order, "wallets", handed_on=True),
     Route("GET", "/v1/wallets/{wallet}/positions", margin.list_positions, "wallets", anywhere=True),
     Route("GET", "/v1/wallets/{wallet}/account", margin.get_account, "wallets", anywhere=True),
     Route("GET", "/v1/markets", markets.list_markets, "markets", anywhere=True),
@@ -70,8 +70,8 @@ ROUTES: Final = (
     Route("GET", "/v1/admin/status", admin.get_status, "admin"),
     Route("POST", "/v1/admin/pause", admin.pause, "admin"),
     Route("POST", "/v1/admin/resume", admin.resume, "admin"),
-    Route("POST", "/v1/admin/orders/{order}/retry", admin.retry_order, "admin"),
-    Route("POST", "/v1/admin/orders/{order}/resync", admin.resync_order, "admin"),
+    Route("POST", "/v1/admin/orders/{order}/retry", admin.retry_order, "admin", handed_on=True),
+    Route("POST", "/v1/admin/orders/{order}/resync", admin.resync_order, "admin", handed_on=True),
     Route("POST", "/v1/admin/drain", admin.drain, "admin"),
     Route("GET", "/v1/admin/settings", admin.get_settings, "admin"),
     Route("GET", "/v1/openapi.json", description, any_query=True, anywhere=True),
@@ -82,14 +82,21 @@ RESOURCES: Final = resources(ROUTES)
 """The table as the framework takes it."""
 
 
-def standby_resources(holder: Callable[[], str]) -> list[PathRoute]:
-    """The table of a keeper that stands by: it answers what is read of the journal, and names `holder` for the rest."""
+def standby_resources(holder: Callable[[], str], *, forwards: bool) -> list[PathRoute]:
+    """The table of a keeper that stands by: it answers what is read of the journal, hands on what it can when it
+    `forwards`, and names `holder` for the rest.
+    """
 
     def refuse(_: Request) -> None:
         name = holder()
-        who = f"{name} works. Ask that one" if name else "No keeper works right now. Ask again"
+        who = f"Ask {name}" if name else "No keeper works right now. Ask again"
         raise Problem(
             "standing_by", f"{who}, or ask where /readyz answers 200.", retry_after_s=1, more={"holder": name or None}
         )
 
-    return resources([r if r.anywhere else replace(r, endpoint=replace(r.endpoint, guard=refuse)) for r in ROUTES])
+    return resources(
+        [
+            r if r.anywhere or (forwards and r.handed_on) else replace(r, endpoint=replace(r.endpoint, guard=refuse))
+            for r in ROUTES
+        ]
+    )

@@ -8,6 +8,7 @@ so that two attempts never share a signature even on one blockhash.
 from __future__ import annotations
 
 import contextlib
+import hmac
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -77,7 +78,9 @@ def general_message(payer: Pubkey, budget: Budget, blockhash: Blockhash, *wanted
 
 
 class Signer:
-    """The keeper's key. Its repr shows the address; the secret has no way out but through the signatures."""
+    """The keeper's key. Its repr shows the address; the secret has no way out but through the signatures, and through
+    what `secret_for` makes of it.
+    """
 
     def __init__(self, keypair: Keypair) -> None:
         self.__keypair = keypair
@@ -85,6 +88,10 @@ class Signer:
 
     def __repr__(self) -> str:
         return f"Signer({self.address})"
+
+    def secret_for(self, purpose: str) -> bytes:
+        """32 bytes that whoever has this key can make for the purpose, and nobody else. They tell nothing of the key."""
+        return hmac.digest(self.__keypair.secret(), b"quantdesk-keeper " + purpose.encode(), "sha256")
 
     def sign_prepared(self, message: Message | MessageV0) -> bytes:
         """A message with this address as its one signer, signed and serialized."""

@@ -200,10 +200,10 @@ class World:
         assert landed.err is None, landed
         self.net.bank.advance()
 
-    def set_price(self, price_1e6: int) -> None:
+    def set_price(self, price_1e6: int, market: Pubkey | None = None) -> None:
         self.net.bank.advance()  # a block as of now: another test may have moved the chain's clock
         accounts = {
-            "market": self.program.market_address("SOL", "USDC"),
+            "market": market or self.program.market_address("SOL", "USDC"),
             "price_feed": Pubkey.default(),
             "authority": AUTHORITY.pubkey(),
         }

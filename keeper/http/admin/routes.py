@@ -6,6 +6,7 @@ import contextlib
 from typing import Annotated, Any, Final
 
 from msgspec import Meta
+from solders.pubkey import Pubkey
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,6 +14,7 @@ from keeper.domain.errors import JournalError, KeeperError, MalformedAccount
 from keeper.domain.events import OrderGone, OrderSeen
 from keeper.domain.orders import Order
 from keeper.http.edge.answering import OrderPath, answer, part
+from keeper.http.edge.forwarding import Forwarding
 from keeper.http.edge.openapi import described
 from keeper.http.edge.problems import CHAIN_PROBLEMS, Problem
 from keeper.http.models import Address, Answer
@@ -70,7 +72,7 @@ class HandingOver(Answer, frozen=True, kw_only=True):
 def _operator(request: Request) -> None:
     """Only whoever shows an operator's token."""
     ports = part(request, ApiPorts)
-    if ports.brakes is None or not ports.operators:
+    if not ports.operators:
         raise Problem("not_found", "There is nothing at this path.")
     if ports.operators.name_of(request.headers.get("authorization")) is None:
         raise Problem("unauthorized", "Send the operator's token as a bearer token.")
@@ -78,8 +80,17 @@ def _operator(request: Request) -> None:
 
 def _brakes(request: Request) -> Brakes:
     brakes = part(request, ApiPorts).brakes
-    assert brakes is not None, "the guard lets nobody in without"
+    assert brakes is not None, "whoever works has them"
     return brakes
+
+
+async def _elsewhere(request: Request, market: Pubkey, again: str) -> Response | None:
+    """The answer of the keeper that works on the market; None when it is this one."""
+
+    async def markets() -> list[Pubkey]:
+        return [market]
+
+    return await part(request, Forwarding).answer(request, markets, again)
 
 
 @described("How is it?", {200: OperatorStatus}, guard=_operator)
@@ -124,8 +135,12 @@ async def resume(request: Request) -> Response:
 async def retry_order(request: Request, order: OrderPath) -> Response:
     """It gets its retry budget back and rests again, until the price meets its condition."""
     try:
-        if await part(request, ApiPorts).journal.order(order) is None:
+        row = await part(request, ApiPorts).journal.order(order)
+        if row is None:
             raise Problem("order_not_found", f"The keeper knows no order {order}.")
+        elsewhere = await _elsewhere(request, row.order.market, "Ask again: what was retried is not retried twice.")
+        if elsewhere is not None:
+            return elsewhere
         await _brakes(request).retry(order)
     except JournalError as e:
         raise Problem("journal_unavailable", _NO_JOURNAL) from e
@@ -150,6 +165,11 @@ async def resync_order(request: Request, order: OrderPath) -> Response:
             found = decode_order(order, account.data, slot)
     if found is None and ports.desk.order(order) is None:
         raise Problem("order_not_found", f"Neither the chain nor the keeper's book has an order {order}.")
+    known = found or ports.desk.order(order)
+    if known is not None:
+        elsewhere = await _elsewhere(request, known.market, "Ask again: it is only read.")
+        if elsewhere is not None:
+            return elsewhere
     ports.news(OrderGone(order, slot) if found is None else OrderSeen(found))
     on_chain = None if found is None else found.status.word
     return answer(OrderResynced(order=str(order), slot=slot, onchain_status=on_chain))

@@ -59,7 +59,8 @@ class ApiLimits:
     `streams` bounds the open streams and long polls together, `streams_per_client` those of one client. Pages of
     `cors_origins` may call what is public ("*": any). `hosts` are the domains by which requests may come (`Hosts`).
     `stale_price_s` is the age from which the program itself refuses a price, `most_unit_price_micro_lamports` the most
-    that a user may bid for a compute unit.
+    that a user may bid for a compute unit. `forward_s` is how long another keeper may take to answer what it was given,
+    and `forwards` how many requests at once one other keeper is given.
     """
 
     requests_per_s: float
@@ -74,6 +75,8 @@ class ApiLimits:
     connections: ConnectionLimits = field(default_factory=ConnectionLimits)
     relay: RelayLimits = field(default_factory=RelayLimits)
     most_unit_price_micro_lamports: int = 5_000_000
+    forward_s: float = 10.0
+    forwards: int = 64
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from keeper.http.edge.clients import CLIENT, UNLIMITED, Admission, Hosts, Rates, Tokens, client_of
+from keeper.http.edge.elsewhere import CHARGED, FORWARDED, REQUEST_ID, Seal, target_of
 from keeper.http.edge.problems import Problem
 from keeper.http.edge.server import MAX_HEAD_BYTES, ONLY_PROBES
 
-REQUEST_ID: Final = "X-Request-Id"
 _REQUEST_ID: Final = REQUEST_ID.lower().encode()
 _NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -46,22 +46,42 @@ class Instruments:
             buckets=_BUCKETS_S,
             registry=registry,
         )
+        self._forwarded = Counter(
+            "keeper_http_forwarded",
+            "Requests for the keeper of their order's market, by how it went: answered, lost (it may have been done), "
+            "unreachable, busy, twice (it came forwarded, and is not this one's).",
+            ("how",),
+            registry=registry,
+        )
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """One request was answered."""
         self._requests.labels(route, method, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
+    def forwarded(self, how: str) -> None:
+        """One request was for another keeper."""
+        self._forwarded.labels(how).inc()
+
 
 class EveryRequest:
     """The layer that refuses what no route has to see: too many requests of a client, too long heads, foreign hosts."""
 
-    def __init__(self, app: ASGIApp, instruments: Instruments, rates: Rates, hosts: Hosts, tokens: Tokens) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        instruments: Instruments,
+        rates: Rates,
+        hosts: Hosts,
+        tokens: Tokens,
+        seal: Seal | None = None,
+    ) -> None:
         self._app = app
         self._instruments = instruments
         self._rates = rates
         self._hosts = hosts
         self._tokens = tokens
+        self._seal = seal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -70,7 +90,7 @@ class EveryRequest:
             return
         asked = Headers(scope=scope)
         request_id = _request_id(asked.get(REQUEST_ID))
-        admission = self._admission(scope, asked)
+        admission = self._admission(scope, asked, request_id)
         started = time.perf_counter()
         status = 0
 
@@ -104,14 +124,27 @@ class EveryRequest:
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._instruments.answered(_route(scope), method, status, time.perf_counter() - started)
 
-    def _admission(self, scope: Scope, asked: Headers) -> Admission:
+    def _admission(self, scope: Scope, asked: Headers, request_id: str) -> Admission:
         address, _ = scope.get("client") or ("", 0)
         client = client_of(address, self._tokens.name_of(asked.get("authorization")))
-        scope.setdefault("state", {})[CLIENT] = client
-        return UNLIMITED if scope["path"] in _PROBES else self._rates.admit(client)
+        state = scope.setdefault("state", {})
+        state[REQUEST_ID] = request_id
+        forwarded = self._forwarded_for(scope, asked, request_id)
+        state[CHARGED] = forwarded is not None
+        state[CLIENT] = client if forwarded is None else forwarded
+        return UNLIMITED if state[CHARGED] or scope["path"] in _PROBES else self._rates.admit(client)
+
+    def _forwarded_for(self, scope: Scope, asked: Headers, request_id: str) -> str | None:
+        """The client for whom another keeper asks, if this is sure."""
+        mark = asked.get(FORWARDED)
+        if mark is None or self._seal is None:
+            return None
+        return self._seal.client(mark, scope["method"], target_of(scope), request_id)
 
     def _misdirected(self, scope: Scope, asked: Headers) -> Problem | None:
-        if scope["path"] in _PROBES or self._hosts.knows(asked.get("host", "")):
+        # A keeper knows another by an address that no page has to know, and no page can make the seal.
+        sure = scope["state"][CHARGED]
+        if sure or scope["path"] in _PROBES or self._hosts.knows(asked.get("host", "")):
             return None
         return Problem("unknown_host", "Add the Host's name to http.hosts, or set http.public_url, if it is right.")
 

@@ -177,7 +177,9 @@ def _operation(route: Route, operation: Mapping[str, Any]) -> dict[str, Any]:
             parameter["description"] = schema.pop("description")
         parameters.append(parameter)
     if not route.anywhere:
-        operation = {**operation, "responses": _with_standing_by(operation["responses"])}
+        operation = {**operation, "responses": _also("standing_by", operation["responses"])}
+    if route.handed_on:
+        operation = {**operation, "responses": _also("not_holder", operation["responses"])}
     return {
         **({"tags": [route.tag]} if route.tag else {}),
         **operation,
@@ -186,9 +188,9 @@ def _operation(route: Route, operation: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _with_standing_by(responses: Mapping[str, Any]) -> dict[str, Any]:
-    """And what a keeper that stands by answers."""
-    ((status, refusal),) = _refusals(["standing_by"]).items()
+def _also(code: str, responses: Mapping[str, Any]) -> dict[str, Any]:
+    """And what a keeper answers that stands by, or does not work on the order's market."""
+    ((status, refusal),) = _refusals([code]).items()
     lines = [responses[status]["description"]] if status in responses else []
     told = {status: {**refusal, "description": "\n".join([*lines, refusal["description"]])}}
     return dict(sorted({**responses, **told}.items()))

@@ -70,6 +70,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "order_not_pending": Kind(409, "The order is not pending any more"),
     "prepared_not_found": Kind(404, "Nothing was prepared under this id", "id"),
     "already_submitted": Kind(409, "Another signed transaction was submitted for this id"),
+    "several_holders": Kind(409, "The orders' markets are of several keepers"),
     "blockhash_expired": Kind(409, "The prepared transaction can no longer land"),
     # What a simulation says when the program has no more particular word above.
     "simulation_failed": Kind(422, "The chain would refuse the transaction"),
@@ -112,6 +113,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "journal_unavailable": Kind(503, "The journal can't be written"),
     "not_ready": Kind(503, "The keeper is not ready"),
     "standing_by": Kind(503, "This keeper stands by"),
+    "not_holder": Kind(503, "This keeper does not work on the order's market"),
     "nobody_stands_by": Kind(409, "No other keeper stands by"),
 }
 

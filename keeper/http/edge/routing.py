@@ -46,7 +46,8 @@ class Endpoint:
 @dataclass(frozen=True, slots=True)
 class Route:
     """A row of the table. `tag` groups routes in the description; `any_query`: parameters that it does not know are
-    ignored and not refused; `anywhere`: a keeper that stands by answers it too, from the journal.
+    ignored and not refused; `anywhere`: a keeper that stands by answers it too, from the journal; `handed_on`: a keeper
+    that does not work on the order's market has the one answer it that does.
     """
 
     method: str
@@ -55,6 +56,7 @@ class Route:
     tag: str = ""
     any_query: bool = False
     anywhere: bool = False
+    handed_on: bool = False
 
 
 class Resource:

@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from keeper.http.edge.answering import part
 from keeper.http.edge.clients import ApiLimits
+from keeper.http.edge.forwarding import BODY
 from keeper.http.edge.problems import Problem
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -34,7 +35,9 @@ async def read_json(request: Request, shape: type[T]) -> T:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise Problem("unsupported_media_type", "Send the body with Content-Type: application/json.")
-    return decode(await _read_body(request, part(request, ApiLimits)), shape)
+    body = await _read_body(request, part(request, ApiLimits))
+    request.scope["state"][BODY] = body
+    return decode(body, shape)
 
 
 def has_body(request: Request) -> bool:

@@ -49,18 +49,18 @@ class Changing:
 
     async def cancel(self, order: Pubkey, body: CancelOrder, key: str | None) -> Prepared:
         """Prepare `cancel_order` for a pending order, for its own user."""
-        found, row = await self._known(order)
+        found, row = await self.known(order)
 
         async def prepare(asked: Asked) -> PreparedTransaction:
             self._refuse_unless_pending(found, row)
-            return await self._preparing.keep(self._cancelling([found], body, asked), asked, _noted(found, row))
+            return await self._preparing.keep(self._cancelling([found], body, asked), asked, *self._noted(found, row))
 
         asked_for = fingerprint(f"cancel {order}", body)
         return await self._preparing.once(str(found.user), key, asked_for, prepare)
 
     async def amend(self, order: Pubkey, body: AmendOrder, key: str | None) -> Prepared:
         """Prepare a transaction that cancels a pending order and places another in its stead, for its own user."""
-        found, row = await self._known(order)
+        found, row = await self.known(order)
 
         async def prepare(asked: Asked) -> PreparedTransaction:
             self._refuse_unless_pending(found, row)
@@ -72,7 +72,7 @@ class Changing:
             if market is None:
                 raise Problem("unknown_market", "The keeper does not watch the order's market.")
             new = await self._preparing.placing(amended(found, body, market.symbol), asked, replaces=order)
-            return await self._preparing.keep(new, asked, _noted(found, row))
+            return await self._preparing.keep(new, asked, *self._noted(found, row))
 
         asked_for = fingerprint(f"amend {order}", body)
         return await self._preparing.once(str(found.user), key, asked_for, prepare)
@@ -86,30 +86,46 @@ class Changing:
             states=frozenset(state for state in OrderState if not state.terminal) - _LEFT_ALONE,
             limit=_MOST_AT_ONCE,
         )
-        together: list[tuple[Order, OrderRow]] = []
-        alone: list[tuple[Order, OrderRow]] = []
+        together: dict[str, list[tuple[Order, OrderRow]]] = {}
+        groups: list[list[tuple[Order, OrderRow]]] = []
         for row in page.items:
             order = self._ports.desk.order(row.address) or row.order
-            if order.pending:
-                (alone if row.state is OrderState.EXECUTING else together).append((order, row))
-        groups = [[one] for one in alone]
-        groups += [together[i : i + MOST_CANCELS] for i in range(0, len(together), MOST_CANCELS)]
+            if not order.pending:
+                continue
+            if row.state is OrderState.EXECUTING:
+                groups.append([(order, row)])
+            else:
+                together.setdefault(self._holder(order.market), []).append((order, row))
+        for of_one in together.values():
+            groups += [of_one[i : i + MOST_CANCELS] for i in range(0, len(of_one), MOST_CANCELS)]
         more = page.cursor is not None or len(groups) > _MOST_TRANSACTIONS
         asked = Asked(None, fingerprint("cancel all", body))
         transactions = []
         for group in groups[:_MOST_TRANSACTIONS]:
             cancelling = self._cancelling([order for order, _ in group], body, asked)
-            notes = [_noted(order, row) for order, row in group]
+            notes = [note for order, row in group for note in self._noted(order, row)]
             transactions.append(await self._preparing.keep(cancelling, asked, *notes))
         return PreparedCancels(user=body.user, transactions=transactions, more=more)
 
-    async def _known(self, order: Pubkey) -> tuple[Order, OrderRow | None]:
+    async def known(self, order: Pubkey) -> tuple[Order, OrderRow | None]:
+        """The order as it was heard of last, and the journal's row. Problem when there is none such."""
         row = await self._ports.journal.order(order)
         # On chain by what the keeper heard last; the cancel of what was seen at processed lands after it.
         found = self._ports.desk.order(order) or (None if row is None else row.order)
         if found is None:
             raise Problem("order_not_found", f"The keeper knows no order at {order}.")
         return found, row
+
+    def _holder(self, market: Pubkey) -> str:
+        """Whoever works on the market; empty for this keeper. One transaction is relayed by one keeper."""
+        where = None if self._ports.elsewhere is None else self._ports.elsewhere(market)
+        return "" if where is None else where.holder or str(market)
+
+    def _noted(self, order: Order, row: OrderRow | None) -> list[NoteOrder]:
+        """The order's facts, so that a cancel of an order whose note still waits has something to belong to. Another
+        keeper's order is that one's to note: it does, before it relays (`Relaying`).
+        """
+        return [] if self._holder(order.market) else [NoteOrder(order, reason="" if row is None else row.reason)]
 
     def _refuse_unless_pending(self, order: Order, row: OrderRow | None) -> None:
         resting = self._ports.desk.order(order.address) is not None
@@ -128,11 +144,6 @@ class Changing:
         unsigned = cancel(self._ports.program, addresses, first.user, blockhash, budget)
         # Anybody may ask for a cancel, and what its user calls the order is not theirs to read.
         return self._preparing.row(unsigned, first, addresses, asked, None)
-
-
-def _noted(order: Order, row: OrderRow | None) -> NoteOrder:
-    """The order's facts, so that a cancel of an order whose note still waits has something to belong to."""
-    return NoteOrder(order, reason="" if row is None else row.reason)
 
 
 @described(

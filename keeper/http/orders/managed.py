@@ -25,6 +25,7 @@ from keeper.domain.errors import ChainError, JournalError
 from keeper.http.edge.answering import OrderPath, part
 from keeper.http.edge.clients import Tokens
 from keeper.http.edge.costs import WRITE, charge
+from keeper.http.edge.forwarding import Forwarding
 from keeper.http.edge.idempotency import KEY_HEADER, key_of
 from keeper.http.edge.openapi import described
 from keeper.http.edge.problems import LANDING_PROBLEMS, TERMS_PROBLEMS, Problem
@@ -48,6 +49,11 @@ from keeper.solana.transactions import Signer
 
 _DAY_S: Final = 86_400
 _KEY: Final = ("invalid_idempotency_key",)
+_PLACE_AGAIN: Final = (
+    "Look at the wallet's orders before you send it again: that places another one, because it has no Idempotency-Key."
+)
+_AGAIN_WITH_KEY: Final = "Send it again with the same Idempotency-Key: that is one order."
+_CANCEL_AGAIN: Final = "Send it again: an order is cancelled once."
 _CANCEL: Final = ("order_not_found", "order_not_pending", "unauthorized_user", "simulation_failed")
 WalletPath = Annotated[str, Meta(max_length=32, description="The wallet's name in the keeper's settings.")]
 
@@ -185,7 +191,15 @@ def _guard(request: Request) -> None:
 )
 async def place_wallet_order(request: Request, wallet: WalletPath, body: ManagedOrder) -> Response:
     """The keeper signs with the wallet's key, which its operator gave it, and relays the order."""
-    return accepted(await part(request, Managed).place(_allowed(request), body, key_of(request)))
+    managed, allowed, key = part(request, Managed), _allowed(request), key_of(request)
+    again = _PLACE_AGAIN if key is None else _AGAIN_WITH_KEY
+
+    async def markets() -> list[Pubkey]:
+        market = part(request, ApiPorts).desk.market(body.market)
+        return [] if market is None else [market.address]
+
+    elsewhere = await part(request, Forwarding).answer(request, markets, again)
+    return elsewhere or accepted(await managed.place(allowed, body, key))
 
 
 @described(
@@ -198,4 +212,11 @@ async def place_wallet_order(request: Request, wallet: WalletPath, body: Managed
 )
 async def cancel_wallet_order(request: Request, order: OrderPath, wallet: WalletPath) -> Response:
     """The keeper signs the cancel with the wallet's key and relays it."""
-    return accepted(await part(request, Managed).cancel(_allowed(request), order, key_of(request)))
+    managed, allowed, key = part(request, Managed), _allowed(request), key_of(request)
+
+    async def markets() -> list[Pubkey]:
+        found, _ = await part(request, Changing).known(order)
+        return [found.market]
+
+    elsewhere = await part(request, Forwarding).answer(request, markets, _CANCEL_AGAIN)
+    return elsewhere or accepted(await managed.cancel(allowed, order, key))

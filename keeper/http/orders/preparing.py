@@ -122,6 +122,7 @@ class Preparing:
         terms = terms_of(body, self._ports)
         if terms.user == self._ports.keeper_pubkey:
             raise Problem("invalid_field", "The user can't be the keeper's own wallet.", field="user")
+        self._refuse_unless_held(terms.market)
         number = await self._free_place(terms.user, order_id(body.order_id, self._ports.program))
         blockhash = self._ports.blockhashes.current()
         unsigned = place(self._ports.program, terms, number, blockhash, budget, replaces=replaces)
@@ -144,6 +145,12 @@ class Preparing:
         if not health.ready:
             failing = ", ".join(check.name for check in health.checks if not check.ok)
             raise Problem("not_ready", f"The keeper takes no new orders now: {failing}.", retry_after_s=5)
+
+    def _refuse_unless_held(self, market: Pubkey) -> None:
+        """Somebody has to work on the market, whoever it is."""
+        where = None if self._ports.elsewhere is None else self._ports.elsewhere(market)
+        if where is not None and not where.holder:
+            raise Problem("not_ready", "No keeper works on the market right now. Ask again.", retry_after_s=1)
 
     async def _free_place(self, user: Pubkey, asked: int | None) -> int | None:
         """An address that no order has, by its order's id (None in revision 0.1).

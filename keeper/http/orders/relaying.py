@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 from typing import Final
 
+from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from keeper.domain.errors import DryRun, DuplicateAttempt
@@ -16,7 +18,7 @@ from keeper.http.edge.problems import Problem
 from keeper.http.models import ExecuteOrder, SubmittedTransaction
 from keeper.http.orders.waiting import Waiting, confirmed_height, order_of
 from keeper.http.ports import ApiPorts
-from keeper.journal.ops import JournalConflict
+from keeper.journal.ops import JournalConflict, NoteOrder
 from keeper.journal.records import PreparedKind, PreparedRow, PreparedStatus
 from keeper.venue.program_errors import name_failure, programs_of
 from keeper.venue.relay_checks import MAX_WIRE_BYTES, RelayRefused, check_relayed
@@ -31,6 +33,22 @@ class Relaying:
         self._ports = ports
         self._waiting = waiting
         self._ids = KeyedLock()
+
+    async def markets_of(self, prepared_id: str) -> set[Pubkey]:
+        """The markets of the orders that a prepared transaction places or cancels. Problem when there is none such."""
+        prepared = self._waiting.get(prepared_id) or await self._in_journal(prepared_id)
+        markets = {prepared.market}
+        if len(prepared.cancels) > 1:
+            unknown = []
+            for address in prepared.cancels:
+                order = self._ports.desk.order(address)
+                if order is None:
+                    unknown.append(address)
+                else:
+                    markets.add(order.market)
+            if unknown:
+                markets.update(row.order.market for row in (await self._ports.journal.orders_at(unknown)).values())
+        return markets
 
     async def execute(self, body: ExecuteOrder) -> SubmittedTransaction:
         """Relay a prepared transaction. When it answers, the journal has it and its first send is on its way."""
@@ -101,6 +119,8 @@ class Relaying:
     async def _submit(self, wire: bytes, prepared: PreparedRow, signature: Signature) -> None:
         try:
             placed = None if prepared.kind is PreparedKind.CANCEL else order_of(prepared)
+            if self._ports.elsewhere is not None and prepared.cancels:
+                await self._note(prepared.cancels)
             await self._ports.relay.submit(prepared, wire, placed)
         except (JournalConflict, DuplicateAttempt):  # these very bytes, by another keeper, or another signature
             _same(await self._in_journal(prepared.id), signature)
@@ -108,6 +128,13 @@ class Relaying:
             raise Problem("not_ready", str(e)) from e
         finally:
             self._waiting.drop(prepared.id)
+
+    async def _note(self, addresses: Sequence[Pubkey]) -> None:
+        """What another keeper prepared it could not note, and the orders' own notes may wait still."""
+        known = await self._ports.journal.orders_at(addresses)
+        orders = [self._ports.desk.order(address) for address in addresses if address not in known]
+        if notes := [NoteOrder(order) for order in orders if order is not None]:
+            await self._ports.journal.write(*notes)
 
 
 def _same(prepared: PreparedRow, signature: Signature) -> None:

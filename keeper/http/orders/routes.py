@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import re
 from typing import Annotated, Final
 
@@ -31,6 +32,7 @@ from keeper.http.edge.answering import (
     type_of,
 )
 from keeper.http.edge.costs import WRITE, charge
+from keeper.http.edge.forwarding import Forwarding
 from keeper.http.edge.idempotency import KEY_HEADER, REPLAYED_HEADER, key_of
 from keeper.http.edge.openapi import described
 from keeper.http.edge.problems import CHAIN_PROBLEMS, LANDING_PROBLEMS, TERMS_PROBLEMS, Problem
@@ -62,6 +64,7 @@ _STATUSES: Final[dict[str, frozenset[OrderState]]] = {
 }
 _SIGNED: Final = base64.b64encode(b"\x01" + bytes(range(200))).decode()
 _FIGURES: Final = re.compile(r"[\d.]+")
+_AGAIN: Final = "Send the same signed transaction again: it is taken once, and it lands once."
 
 
 @described(
@@ -84,7 +87,7 @@ async def prepare_order(request: Request, body: PlaceOrder) -> Response:
     "Relay a signed transaction",
     {200: SubmittedTransaction, 202: SubmittedTransaction},
     example={"id": "fD0aVh6cTg2m1kXo7mQz4A", "signed_transaction": _SIGNED},
-    problems=[*TERMS_PROBLEMS, "prepared_not_found", "already_submitted", *LANDING_PROBLEMS],
+    problems=[*TERMS_PROBLEMS, "prepared_not_found", "already_submitted", "several_holders", *LANDING_PROBLEMS],
     answer_headers=LOCATION,
 )
 async def execute_order(
@@ -99,7 +102,14 @@ async def execute_order(
     that time, or at once when there are too many who wait.
     """
     charge(request, WRITE)
-    submitted = await part(request, Relaying).execute(body)
+    relaying = part(request, Relaying)
+    markets = functools.partial(relaying.markets_of, body.id)
+    elsewhere = await part(request, Forwarding).answer(request, markets, _AGAIN, wait_s=wait_s)
+    if elsewhere is not None:
+        if elsewhere.status_code < 300:
+            part(request, Preparing).forget(body.id)
+        return elsewhere
+    submitted = await relaying.execute(body)
     if wait_s:
         with contextlib.suppress(JournalError, Problem):  # it is being landed, whatever keeps us from watching
             landed = await _landed(request, submitted, wait_s)

@@ -77,7 +77,7 @@ async def list_markets(request: Request, levels: Levels = 1) -> Response:
     triggers on each side of the price.
     """
     ports = part(request, ApiPorts)
-    return answer(MarketList(markets=market_views(ports.desk.markets(), ports.desk, ports.health.report(), levels)))
+    return answer(MarketList(markets=market_views(ports.desk.markets(), ports, levels)))
 
 
 @described("One market", {200: MarketView}, problems=["not_found"])
@@ -89,7 +89,7 @@ async def get_market(request: Request, base: str, quote: str, levels: Levels = 2
     found = ports.desk.market(f"{base}/{quote}")
     if found is None:
         raise Problem("not_found", "The program has no such market that the keeper watches; /v1/markets lists them.")
-    (view,) = market_views([found], ports.desk, ports.health.report(), levels)
+    (view,) = market_views([found], ports, levels)
     return answer(view)
 
 
@@ -110,18 +110,19 @@ def market_filter(text: str | None, desk: Desk) -> Pubkey | None:
     return address(text, "market")
 
 
-def market_views(markets: list[Market], desk: Desk, health: Health, levels: int) -> list[MarketView]:
+def market_views(markets: list[Market], ports: ApiPorts, levels: int) -> list[MarketView]:
     """Markets by symbol, each with up to `levels` triggers on each side of its price."""
-    counts = desk.counts()
-    views = [_view(market, desk, health, counts, levels) for market in markets]
+    counts, health = ports.desk.counts(), ports.health.report()
+    views = [_view(market, ports, health, counts, levels) for market in markets]
     return sorted(views, key=lambda view: (view.market, view.address))
 
 
 def _view(
-    market: Market, desk: Desk, health: Health, counts: Mapping[tuple[Pubkey, OrderType], int], levels: int
+    market: Market, ports: ApiPorts, health: Health, counts: Mapping[tuple[Pubkey, OrderType], int], levels: int
 ) -> MarketView:
+    desk = ports.desk
     price, chain_time = desk.price(market.address), desk.chain_time_s()
-    executing, why_not = _executing(market, desk, health)
+    executing, why_not = _executing(market, ports, health)
     below, above = (
         [_level(level, price) for level in desk.levels(market.address, fires, levels)]
         for fires in (Fires.AT_OR_BELOW, Fires.AT_OR_ABOVE)
@@ -147,11 +148,14 @@ def _view(
     )
 
 
-def _executing(market: Market, desk: Desk, health: Health) -> tuple[bool, str]:
-    """The market's own reason first, then what stops the whole keeper."""
-    executing, why_not = desk.executing(market)
+def _executing(market: Market, ports: ApiPorts, health: Health) -> tuple[bool, str]:
+    """The market's own reason first, then what stops the whole keeper that works on it, as far as it is known here."""
+    executing, why_not = ports.desk.executing(market)
     if not executing:
         return False, why_not
+    where = None if ports.elsewhere is None else ports.elsewhere(market.address)
+    if where is not None:
+        return bool(where.holder), "" if where.holder else "No keeper works on the market right now."
     # That this keeper stands by keeps no order from being executed, while another one works.
     not_it = {*_OF_ONE_MARKET, STANDS_BY} if health.standing_by else _OF_ONE_MARKET
     failing = [check for check in health.checks if not check.ok and check.name not in not_it]
