@@ -76,7 +76,11 @@ def drain(given: options.Given, token_file: TokenOption = None, as_json: options
     """Hand the service over to another keeper on this journal, and stand by. Exit code 1 when none takes over."""
     before = _ask("drain", given, token_file)
     began_s, who = time.monotonic(), before["holder"]
-    lease = _taken(url_of(given.settings().http), before["term"], given.settings().cluster.lease_s + _TAKES_OVER_S)
+    url, within_s = url_of(given.settings().http), given.settings().cluster.lease_s + _TAKES_OVER_S
+    if before.get("markets"):
+        _say_who_took(before, _shared_out(url, who, set(before["markets"]), within_s), began_s, as_json)
+        return
+    lease = _taken(url, before["term"], within_s)
     took_s = time.monotonic() - began_s
     if lease is None or lease["holder"] == who:
         again = "it works again" if lease else "nobody works yet: look at each keeper's log"
@@ -86,6 +90,30 @@ def drain(given: options.Given, token_file: TokenOption = None, as_json: options
     told = {"from": who, "to": lease["holder"], "term": lease["term"], "seconds": round(took_s, 3)}
     sentence = f"{lease['holder']} took over from {who} after {took_s:.2f} s (term {lease['term']}); {who} stands by."
     _say(told, as_json, sentence)
+
+
+def _say_who_took(before: dict[str, Any], holders: dict[str, str], began_s: float, as_json: bool) -> None:
+    who, took_s, markets = before["holder"], time.monotonic() - began_s, before["markets"]
+    left = sum(holders.get(market, who) == who for market in markets)
+    if left:
+        raise KeeperError(f"{who} gave its markets back, and {left} of {len(markets)} have gone to no other keeper.")
+    names = sorted({holders[market] for market in markets})
+    told = {"from": who, "to": names, "markets": len(markets), "seconds": round(took_s, 3)}
+    count = f"{len(markets)} market" + "s" * (len(markets) != 1)
+    _say(told, as_json, f"{', '.join(names)} took over {count} from {who} after {took_s:.2f} s; {who} stands by.")
+
+
+def _shared_out(url: str, who: str, markets: set[str], within_s: float) -> dict[str, str]:
+    """Who has each of the markets: as soon as `who` has none of them and others have all, or after that time."""
+    until_s, holders = time.monotonic() + within_s, dict[str, str]()
+    while time.monotonic() < until_s:
+        with contextlib.suppress(KeeperError):  # between its two lives it does not answer
+            leases = call(url, "GET", "/v1/keeper", timeout_s=within_s)["leases"]
+            holders = {lease["on"]: lease["holder"] for lease in leases if lease["on"] in markets}
+            if holders.keys() == markets and who not in holders.values():
+                break
+        time.sleep(_ASK_EVERY_S)
+    return holders
 
 
 def _taken(url: str, term: int, within_s: float) -> dict[str, Any] | None:

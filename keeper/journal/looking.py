@@ -122,6 +122,12 @@ def shares(leases: Iterable[Holder]) -> dict[str, int]:
     return counts
 
 
+def unheld(leases: Iterable[Holder], markets: Iterable[str]) -> list[str]:
+    """Those of the markets that no keeper works on."""
+    held = {lease.what for lease in leases}
+    return [] if SERVICE in held else [market for market in markets if market not in held]
+
+
 def url_of(leases: Iterable[Holder], keeper: str) -> str:
     """Where the API of that keeper is; empty when it is not known."""
     return next((lease.url for lease in leases if lease.on_name and lease.holder == keeper), "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client import Counter
@@ -12,7 +12,7 @@ from prometheus_client import Counter
 from keeper.domain.health import RecordingState
 from keeper.execution.assembly import Execution
 from keeper.execution.orders import Reason
-from keeper.journal import Holder, Journal, keeper_names, working_lease
+from keeper.journal import Holder, Journal, keeper_names, shares, unheld
 from keeper.runtime.health import HealthReport
 from keeper.runtime.lag import LoopLag
 from keeper.runtime.surroundings import Surroundings
@@ -52,7 +52,8 @@ class Gauges:
         m.order_records.set(len(self.execution.orders))
         for reason in Reason:
             m.orders_blocked.labels(reason.name.lower()).set(len(self.execution.orders.blocked(reason)))
-        tell_leases(m, self.journal.leases, standing_by=False)
+        markets = [str(market.address) for market in self.execution.desk.markets()]
+        tell_leases(m, self.journal.leases, standing_by=False, me=self.health.name, markets=markets)
         m.journal_waiting.labels("commits").set(self.journal.waiting_callers)
         m.journal_waiting.labels("notes").set(self.journal.waiting_notes)
 
@@ -134,11 +135,22 @@ class Gauges:
             m.stopped.labels(reason).set(1)
 
 
-def tell_leases(metrics: ServiceMetrics, leases: Sequence[Holder], *, standing_by: bool) -> None:
-    """Who holds what, as metrics."""
-    service = working_lease(leases)
+def tell_leases(
+    metrics: ServiceMetrics,
+    leases: Sequence[Holder],
+    *,
+    standing_by: bool,
+    me: str = "",
+    markets: Collection[str] = (),
+) -> None:
+    """Who holds what, as metrics; of the keeper `me`, where keepers share the `markets`."""
+    work = [lease for lease in leases if not lease.on_name]
+    counts = shares(leases)
     metrics.standing_by.set(standing_by)
     metrics.keepers.set(len(keeper_names(leases)))
-    metrics.lease_left.set(0.0 if service is None else service.left_s)
-    if service is not None:
-        metrics.lease_term.set(service.term)
+    metrics.lease_left.set(min((lease.left_s for lease in work), default=0.0))
+    if work:
+        metrics.lease_term.set(sum(lease.term for lease in work))
+    metrics.markets_held.set(counts.get(me, 0))
+    # Where nobody has any, nobody works, which is told by what is left of the lease.
+    metrics.markets_unheld.set(len(unheld(leases, markets)) if any(counts.values()) else 0)

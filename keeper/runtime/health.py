@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
 from keeper.domain.health import Check, Health, RecorderShown, RecordingState
 from keeper.execution.assembly import Execution
-from keeper.journal import Journal, keeper_names, working_lease
+from keeper.journal import Holder, Journal, keeper_names, shares, unheld, working_lease
 from keeper.runtime.surroundings import Surroundings
 from keeper.runtime.watchdog import Watchdog
 
@@ -21,7 +22,7 @@ disagree on the consensus, a sender that fails, and a recording that ended, stop
 @dataclass(slots=True, kw_only=True, repr=False)
 class HealthReport:
     """Answers at once, from what is known. `live` is False only when a restart could help. `recovered` is set when the
-    open attempts of an earlier run have been looked up.
+    open attempts of an earlier run have been looked up. `name` is this keeper's among several.
     """
 
     surroundings: Surroundings
@@ -29,6 +30,7 @@ class HealthReport:
     execution: Execution
     watchdog: Watchdog
     recorder: RecorderShown | None
+    name: str = ""
     recovered: bool = False
 
     def report(self) -> Health:
@@ -57,7 +59,7 @@ class HealthReport:
         leases = self.journal.leases
         held = working_lease(leases)
         if held is None:
-            return ""
+            return shared_by(leases, self.name, [str(market.address) for market in self.execution.desk.markets()])
         others = [name for name in keeper_names(leases) if name != held.holder]
         return f"held by {held.holder} in term {held.term}; {', '.join(others) or 'nobody'} stands by"
 
@@ -115,3 +117,16 @@ class HealthReport:
             resting, flying = len(self.execution.decision.book), self.execution.flights.in_flight
             return f"ready; {resting} orders resting, {flying} attempts in flight"
         return "not ready: " + "; ".join(f"{check.name}: {check.detail}" for check in health.checks if not check.ok)
+
+
+def shared_by(leases: Collection[Holder], me: str, markets: Collection[str]) -> str:
+    """Who works on how many of the markets, for the keeper `me`; empty where the keepers don't share them."""
+    counts = shares(leases)
+    if not any(counts.values()):
+        return ""
+    free = len(unheld(leases, markets))
+    mine = counts.pop(me, 0)
+    others = [f"{name} on {n}" for name, n in sorted(counts.items())]
+    rest = [", ".join(others)] if others else []
+    rest += [f"nobody on {free}"] if free else []
+    return "; ".join([f"works on {mine} of {mine + sum(counts.values()) + free} markets", *rest])

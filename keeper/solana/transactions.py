@@ -90,7 +90,7 @@ class Signer:
         return f"Signer({self.address})"
 
     def secret_for(self, purpose: str) -> bytes:
-        """32 bytes that whoever has this key can make for the purpose, and nobody else. They tell nothing of the key."""
+        """32 bytes for the purpose, which whoever has this key can make, and nobody else. They do not tell the key."""
         return hmac.digest(self.__keypair.secret(), b"quantdesk-keeper " + purpose.encode(), "sha256")
 
     def sign_prepared(self, message: Message | MessageV0) -> bytes:

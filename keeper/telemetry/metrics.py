@@ -39,10 +39,19 @@ class ServiceMetrics:
             "keeper_keepers", "Keepers that run on this journal, those that stand by included; 0 for a file."
         )
         self.lease_term = gauge(
-            "keeper_lease_term", "The term of the lease that the working keeper holds: it rises with each takeover."
+            "keeper_lease_term",
+            "The term of the lease that the working keeper holds: it rises with each takeover. Where keepers share the "
+            "markets: the sum of all markets' terms.",
         )
         self.lease_left = gauge(
-            "keeper_lease_left_seconds", "How long the lease still runs, when it was last looked at; 0: nobody works."
+            "keeper_lease_left_seconds",
+            "How long the lease still runs, when it was last looked at; of several the first to end. 0: nobody works.",
+        )
+        self.markets_held = gauge(
+            "keeper_markets_held", "Markets that this keeper works on, where keepers share them; 0 where they don't."
+        )
+        self.markets_unheld = gauge(
+            "keeper_markets_unheld", "Markets that no keeper works on, where keepers share them; 0 where they don't."
         )
         self.lease_late = Counter(
             "keeper_lease_late_total",

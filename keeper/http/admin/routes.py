@@ -21,7 +21,7 @@ from keeper.http.models import Address, Answer
 from keeper.http.models import Request as Body
 from keeper.http.ports import ApiPorts, Brakes
 from keeper.http.reading.health import HealthView, health_view
-from keeper.journal import keeper_names, working_lease
+from keeper.journal import working_lease
 from keeper.venue.venue import decode_order
 
 _NO_JOURNAL: Final = "The journal can't be written now; nothing was changed."
@@ -62,10 +62,13 @@ class OrderRetried(Answer, frozen=True, kw_only=True):
 
 
 class HandingOver(Answer, frozen=True, kw_only=True):
-    """The keeper gives its lease back; another has it a moment later, and `/v1/keeper` tells who."""
+    """The keeper gives its leases back; others have them a moment later, and `/v1/keeper` tells who."""
 
     holder: Annotated[str, Meta(description="Who works still, and is about to stand by.")]
-    term: Annotated[int, Meta(description="Of its lease; the next holder's is higher.")]
+    term: Annotated[int, Meta(description="Of its lease, the highest of several; the next holder's is higher.")]
+    markets: Annotated[
+        list[Address], Meta(description="Where keepers share the markets: those that it works on. Else none.")
+    ]
     standing_by: Annotated[list[str], Meta(description="Who may take over.")]
 
 
@@ -184,14 +187,24 @@ async def drain(request: Request) -> Response:
     """
     ports = part(request, ApiPorts)
     leases = await ports.journal.holders()
-    held = working_lease(leases)
-    if held is None:
+    service = working_lease(leases)
+    held = [lease for lease in leases if lease.holder == ports.name and not lease.on_name]
+    held = held if service is None else [service]
+    if not held:
         raise Problem("nobody_stands_by", "Only a journal in PostgreSQL is handed over: see docs/scale.md.")
-    others = [name for name in keeper_names(leases) if name != held.holder]
-    if not others:
+    # Whoever stands by takes the one lease in the end, well or not; a share goes to those that can work.
+    others = [lease for lease in leases if lease.on_name and lease.holder != held[0].holder]
+    names = [lease.holder for lease in others if service is not None or lease.fit]
+    if not names:
         raise Problem("nobody_stands_by", "Start another keeper on this journal, or stop this one if it has to go.")
     ports.hand_over()
-    return answer(HandingOver(holder=held.holder, term=held.term, standing_by=others), 202)
+    told = HandingOver(
+        holder=held[0].holder,
+        term=max(lease.term for lease in held),
+        markets=[] if service is not None else [lease.what for lease in held],
+        standing_by=names,
+    )
+    return answer(told, 202)
 
 
 @described("The settings in force", {200: SettingsView}, guard=_operator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib.metadata import version
 from typing import Annotated, Any, cast
 
@@ -21,7 +22,7 @@ from keeper.http.models import Cursor as PageCursor
 from keeper.http.ports import ApiPorts, Desk
 from keeper.http.reading.markets import market_filter
 from keeper.http.reading.views import attempt_view, summary_of
-from keeper.journal import Queries
+from keeper.journal import Holder, Queries, shares, unheld, working_lease
 from keeper.journal.records import FailureRow, OrderRow, Page
 
 
@@ -35,10 +36,24 @@ class OrderCount(Answer, frozen=True, kw_only=True):
 class LeaseView(Answer, frozen=True, kw_only=True):
     """A right that one keeper has for a time, by the database's clock."""
 
-    on: Annotated[str, Meta(description="`*` is the right to work; `keeper:NAME` says that this keeper runs.")]
+    on: Annotated[
+        str,
+        Meta(
+            description="`*` is the right to work on all markets, a market's address that to work on this one; "
+            "`keeper:NAME` says that this keeper runs."
+        ),
+    ]
     holder: str
     term: Annotated[int, Meta(description="It rises with each change of holder.")]
     since: Annotated[float, Meta(description="Unix seconds.")]
+
+
+class RunningKeeper(Answer, frozen=True, kw_only=True):
+    """One of the keepers on this journal."""
+
+    name: str
+    markets: Annotated[int, Meta(description="On how many markets it works; 0 while it stands by.")]
+    fit: Annotated[bool, Meta(description="Whether it can work: it hears the chain, and was not just drained.")]
 
 
 class KeeperView(Answer, frozen=True, kw_only=True):
@@ -67,6 +82,10 @@ class KeeperView(Answer, frozen=True, kw_only=True):
     leases: Annotated[
         list[LeaseView],
         Meta(description="Of several keepers on one journal: who works, and who runs. None for a journal in a file."),
+    ]
+    keepers: Annotated[list[RunningKeeper], Meta(description="The same by keeper. None for a journal in a file.")]
+    markets_unheld: Annotated[
+        int, Meta(description="On how many markets none of several keepers works. 0 for a journal in a file.")
     ]
 
 
@@ -124,7 +143,8 @@ async def get_keeper(request: Request) -> Response:
     """Its wallet and balance, the program that it serves, and how many orders of each status it knows."""
     ports = part(request, ApiPorts)
     counts = await ports.journal.counts_by_state()
-    program = ports.program
+    program, leases = ports.program, ports.journal.leases
+    markets = [str(market.address) for market in ports.desk.markets()]
     return answer(
         KeeperView(
             keeper=None if ports.keeper_pubkey is None else str(ports.keeper_pubkey),
@@ -140,11 +160,23 @@ async def get_keeper(request: Request) -> Response:
             slot_s=ports.slot_s(),
             orders=[OrderCount(status=state, orders=n) for state, n in counts.items()],
             leases=[
-                LeaseView(on=lease.what, holder=lease.holder, term=lease.term, since=lease.since)
-                for lease in ports.journal.leases
+                LeaseView(on=lease.what, holder=lease.holder, term=lease.term, since=lease.since) for lease in leases
             ],
+            keepers=_keepers(leases, markets),
+            markets_unheld=len(unheld(leases, markets)) if leases else 0,
         )
     )
+
+
+def _keepers(leases: Collection[Holder], markets: Collection[str]) -> list[RunningKeeper]:
+    counts, service = shares(leases), working_lease(leases)
+    if service is not None:
+        counts[service.holder] = len(markets)
+    return [
+        RunningKeeper(name=lease.holder, markets=counts[lease.holder], fit=lease.fit)
+        for lease in leases
+        if lease.on_name
+    ]
 
 
 @described(
