@@ -15,6 +15,7 @@ from keeper.demo.validator import NAME, Validator, find
 from keeper.localnet.program import PROGRAM_SO
 from tests.chaos.campaign import Options, Totals, run
 from tests.chaos.planted import NAMES as FAULTS
+from tests.chaos.scenario import Sharing
 from tests.chaos.worker import share, work
 
 
@@ -24,6 +25,9 @@ def main() -> int:
     parser.add_argument("--episodes", type=int, help="how many episodes (default 100; 30 on a validator)")
     parser.add_argument("--validator", action="store_true", help="on a real solana-test-validator, one worker")
     parser.add_argument("--keepers", type=int, default=1, help="so many on one PostgreSQL (default 1, on SQLite)")
+    parser.add_argument(
+        "--share", choices=list(Sharing), type=Sharing, default=Sharing.DRAWN, help="whether several share the markets"
+    )
     parser.add_argument("--plant", choices=FAULTS, help="with several keepers: a fault in each of them")
     parser.add_argument("--seed", type=int, default=1, help="what they are drawn from (default 1)")
     parser.add_argument("--only", type=int, help="this episode of the seed's campaign alone")
@@ -50,7 +54,8 @@ def main() -> int:
         worker, workers = (int(part) for part in given.worker.split("/"))
         mine = share(episodes, worker, workers)
         planted = () if given.plant is None else (given.plant,)
-        play = partial(work, keep_going=given.keep_going, validator=validator, keepers=given.keepers, planted=planted)
+        several = {"keepers": given.keepers, "planted": planted, "sharing": given.share}
+        play = partial(work, keep_going=given.keep_going, validator=validator, **several)
         anyio.run(play, given.seed, mine, given.evidence.absolute())
         return 0
     options = Options(
@@ -63,6 +68,7 @@ def main() -> int:
         given.validator,
         given.keepers,
         given.plant,
+        given.share,
     )
     totals = anyio.run(run, options, _progress)
     _report(totals, options, as_json=given.json)

@@ -17,6 +17,7 @@ import anyio
 from anyio.abc import Process
 
 from keeper.execution.points import POINTS
+from tests.chaos.scenario import Sharing
 
 _END_WITHIN_S: Final = 20.0
 
@@ -34,12 +35,14 @@ class Options:
     validator: bool = False
     keepers: int = 1
     plant: str | None = None
+    sharing: Sharing = Sharing.DRAWN
 
     @property
     def flags(self) -> str:
         """Those of the command line that say what is played on, with a space before each."""
         flags = " --validator" if self.validator else ""
         flags += f" --keepers {self.keepers}" if self.keepers > 1 else ""
+        flags += f" --share {self.sharing}" if self.sharing is not Sharing.DRAWN else ""
         return flags + (f" --plant {self.plant}" if self.plant else "")
 
 

@@ -102,8 +102,8 @@ class EmbeddedStage(Stage):
 
     # -- the chain
 
-    async def market(self, *, price_1e6: int) -> Pubkey:
-        return self.world.market(price_1e6=price_1e6)
+    async def markets(self, count: int, *, price_1e6: int) -> Sequence[Pubkey]:
+        return [self.world.market(price_1e6=price_1e6) for _ in range(count)]
 
     async def traders(self, collateral_1e6: Mapping[str, int | None]) -> dict[str, Trader]:
         traders = {
@@ -145,7 +145,7 @@ class EmbeddedStage(Stage):
     async def now(self) -> int:
         return self.world.now()
 
-    async def read(self, market: Pubkey, orders: Iterable[Pubkey]) -> Record:
+    async def read(self, markets: Sequence[Pubkey], orders: Iterable[Pubkey]) -> Record:
         return self.world
 
     async def judge(self) -> Sequence[str]:

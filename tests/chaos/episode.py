@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -46,7 +47,7 @@ class Episode:
     def __init__(self, stage: Stage, scenario: Scenario) -> None:
         self._stage = stage
         self._scenario = scenario
-        self._market = Pubkey.default()
+        self._markets: Sequence[Pubkey] = ()
         self._traders: dict[str, Trader] = {}
         self._placed: dict[Pubkey, tuple[OrderPlan, Trader]] = {}
         self._acked: list[Pubkey] = []
@@ -83,12 +84,21 @@ class Episode:
     async def _set_up(self) -> None:
         stage = self._stage
         await stage.prepare(self._scenario.events)
-        self._market = await stage.market(price_1e6=START_1E6)
+        self._markets = await stage.markets(self._scenario.markets, price_1e6=START_1E6)
         self._traders = await stage.traders({"rich": _COLLATERAL_1E6, "poor": 0, "later": 0, "none": None})
+        # Before the restart: where there are several keepers, one of these begins with it already.
+        stage.lives.arm_next(self._scenario.crash_again)
         if self._scenario.crash_at or stage.lives.armed:
             await stage.lives.restart(graceful=self._scenario.graceful, crash_at=self._scenario.crash_at)
         await stage.lives.ready()
-        stage.lives.arm_next(self._scenario.crash_again)
+        await self._keepers_settled()
+
+    async def _keepers_settled(self) -> None:
+        ends = time.monotonic() + self._stage.settle_within_s
+        while left := await self._stage.unsettled():
+            if time.monotonic() > ends:
+                raise TimeoutError("; ".join(left))
+            await anyio.sleep(_LOOK_EVERY_S * self._stage.pace)
 
     def _break(self) -> None:
         pace = self._stage.pace
@@ -132,7 +142,7 @@ class Episode:
         expires_at = await self._stage.now() + _EXPIRES_IN_S if plan.ending is Ending.EXPIRING else 0
         return await self._stage.place(
             trader,
-            self._market,
+            self._markets[plan.market],
             kind,
             plan.side,
             price_1e6=trigger_1e6 if kind in (OrderType.LIMIT, OrderType.STOP_LIMIT) else 0,
@@ -143,12 +153,12 @@ class Episode:
 
     async def _place_by_api(self, plan: OrderPlan, trader: Trader, trigger_1e6: int) -> Pubkey | None:
         """Through the keeper's API, like a trader's program: the order, or None when it gave none."""
-        url = self._stage.lives.url
+        url, market = self._stage.lives.url, self._markets[plan.market]
         if url is None:
             return None
         body = {
             "user": str(trader.address),
-            "market": (await self._stage.read(self._market, ())).market_state(self._market).symbol,
+            "market": (await self._stage.read([market], ())).market_state(market).symbol,
             "order_type": "stop_loss",
             "side": "long" if plan.below else "short",
             "size": "1",
@@ -190,7 +200,8 @@ class Episode:
 
     async def _set_price(self, price_1e6: int) -> None:
         self._price_1e6 = price_1e6
-        await self._stage.set_price(self._market, price_1e6)
+        for market in self._markets:
+            await self._stage.set_price(market, price_1e6)
 
     # -- the end
 
@@ -224,15 +235,16 @@ class Episode:
                 stage.lives.excuse(False)
                 ready = True
             may_fail = {order for order, (plan, _) in self._placed.items() if plan.ending in _MAY_FAIL}
-            record = await stage.read(self._market, self._placed)
+            record = await stage.read(self._markets, self._placed)
             findings = check(record, stage.journal, stage.key.pubkey(), self._placed, self._acked, may_fail)
+            findings.unsettled += await stage.unsettled()
         outcome.converge_s = time.monotonic() - begun
         outcome.violations += await stage.judge()
         await self._count(outcome)
         return outcome
 
     async def _count(self, outcome: Outcome) -> None:
-        counts, record = outcome.counts, await self._stage.read(self._market, self._placed)
+        counts, record = outcome.counts, await self._stage.read(self._markets, self._placed)
         for address, (plan, _) in self._placed.items():
             for execution in executions_on_chain(record, address):
                 counts[

@@ -1,4 +1,4 @@
-"""Several keepers of one service: each is kept alive on its own, and one of them works."""
+"""Several keepers of one service: each is kept alive on its own, and one of them works, or all do."""
 
 from __future__ import annotations
 
@@ -25,13 +25,17 @@ _PATIENCE: Final = 3
 
 
 class Fleet(AnyLives):
-    """Keeps several keepers alive. The one that works is the one that was the last to say that it is ready."""
+    """Keeps several keepers alive. The one that works is the one that was the last to say that it is ready.
+
+    Where they are `sharing` the markets all work, and whatever is done to the one that works is done to any of them.
+    """
 
     def __init__(self, keepers: Sequence[Lives], *, seed: str) -> None:
         self._keepers = keepers
         self._dice = random.Random(f"{seed}/fleet")
-        self._armed: str | None = None
+        self._next: str | None = None
         self._paused: set[int] = set()
+        self.sharing = False
         self.done: Counter[str] = Counter()
         """What was done to keepers beside kills, and what came of it."""
         self.free_since: dict[str, float] = {}
@@ -56,11 +60,12 @@ class Fleet(AnyLives):
         up = [its for its in self._keepers if its.up]
         return max(up, key=lambda its: _life(its).ready_at, default=None)
 
-    @property
-    def working_config(self) -> KeeperConfig | None:
-        """Its files."""
-        working = self.working
-        return None if working is None else _life(working).config
+    def victim(self) -> Lives | None:
+        """The one that works; where they share the markets, any that does. None while none does."""
+        if not self.sharing:
+            return self.working
+        up = [its for its in self._keepers if its.up]
+        return self._dice.choice(up) if up else None
 
     # -- as with one keeper
 
@@ -91,14 +96,14 @@ class Fleet(AnyLives):
 
     @property
     def up(self) -> bool:
-        """See AnyLives."""
-        return self.working is not None
+        """See AnyLives: where they share the markets, whether all do."""
+        return all(its.up for its in self._keepers) if self.sharing else self.working is not None
 
     @property
     def url(self) -> str | None:
         """See AnyLives."""
-        working = self.working
-        return None if working is None else working.url
+        its = self.victim()
+        return None if its is None else its.url
 
     @property
     def armed(self) -> str | None:
@@ -114,13 +119,14 @@ class Fleet(AnyLives):
 
     async def restart(self, *, graceful: bool, crash_at: str | None) -> None:
         """See AnyLives. One after the other, as in an upgrade, and the one that works is the last; `graceful` is about
-        that one. `crash_at` is for whichever gets there, and each dies there once.
+        that one. `crash_at` is for whichever gets there, and each dies there once. Where their next lives are to die at
+        another point, the last one does already: it takes over from one that died at the first.
         """
-        last = self.working or self._keepers[0]
+        last = self.victim() or self._keepers[0]
         for its in self._keepers:
             if its is not last:
                 await its.restart(graceful=True, crash_at=crash_at)
-        await last.restart(graceful=graceful, crash_at=crash_at)
+        await last.restart(graceful=graceful, crash_at=crash_at and (self._next or crash_at))
         self.done["rolling restarts"] += 1
 
     def excuse(self, may_fail: bool) -> None:
@@ -130,12 +136,13 @@ class Fleet(AnyLives):
 
     def arm_next(self, crash_at: str | None) -> None:
         """See AnyLives: the next life of each."""
+        self._next = crash_at
         for its in self._keepers:
             its.arm_next(crash_at)
 
     def kill(self) -> bool:
         """See AnyLives. Mostly the one that works."""
-        its = self.working
+        its = self.victim()
         if its is None or self._dice.random() < 0.25:
             its = self._dice.choice(self._keepers)
         return its.kill()
@@ -149,7 +156,7 @@ class Fleet(AnyLives):
 
     async def pause(self, seconds: float) -> None:
         """SIGSTOP to the one that works, and SIGCONT so much later."""
-        its = self.working
+        its = self.victim()
         if its is None:
             return
         life = _life(its)
@@ -192,7 +199,7 @@ class Fleet(AnyLives):
 
     async def drain(self) -> None:
         """Have the one that works hand the service over, as `keeper drain` does."""
-        its = self.working
+        its = self.victim()
         if its is None or its.url is None:
             return
         life = _life(its)

@@ -16,8 +16,36 @@ _MINUTES_APART: Final = Fault(
     "f'to_timestamp({time.time() + __import__(\"os\").getpid() % 4 * 60})'), {",
     "the database's clock says when a lease is over: a keeper's own does, and they are minutes apart",
 )
+_EVERY_MARKET: Final = Fault(
+    "every-market",
+    "keeper.journal.postgres.store",
+    "if (mine := self.working_on) is None:",
+    "if (mine := None) is None:",
+    "a keeper writes for its own markets: the commit does not ask whose an order's is, and the keeper works on all",
+    also=(("keeper.app.work", "share=share,", "share=None,"),),
+)
+_NAME_ALONE: Final = Fault(
+    "fence-by-name",
+    "keeper.journal.postgres.store",
+    "if fence.fetchone() != (self._leases.believed,):",
+    "if fence.fetchone() == (None,):",
+    "who may not commit can't send: the commit asks only whether the lease on the keeper's name runs",
+    also=(
+        (
+            "keeper.journal.postgres.leases",
+            "WHERE life = %s AND until > clock_timestamp() AND NOT starts_with(what, 'keeper:')",
+            "WHERE life = %s AND until > clock_timestamp() AND starts_with(what, 'keeper:')",
+        ),
+    ),
+)
 # Here the keepers share a machine, so its fault brings the clocks that are wrong.
-_OTHERS: Final = {"host-clock": _MINUTES_APART, "recovery-finds-nothing": OF_ALL["recovery-finds-nothing"]}
+_OTHERS: Final = {
+    "host-clock": _MINUTES_APART,
+    "recovery-finds-nothing": OF_ALL["recovery-finds-nothing"],
+    # Where the keepers share the markets.
+    "every-market": _EVERY_MARKET,
+    "fence-by-name": _NAME_ALONE,
+}
 NAMES: Final = tuple({**OF_LEASES, **_OTHERS})
 
 

@@ -21,6 +21,9 @@ START_1E6: Final = 100_000_000
 DOWN_1E6: Final = 97_400_000
 UP_1E6: Final = 102_600_000
 _FIRST_S: Final = 0.08
+_EPISODES_OF_A_KIND: Final = 8
+_LEAVES_OPEN: Final = ("journaled", "sent", "sent_journaled")
+"""Points at which a kill leaves an attempt that could still land."""
 
 
 class Ending(enum.StrEnum):
@@ -84,11 +87,15 @@ class Act(enum.StrEnum):
     """It is asked to hand the service over."""
     ROLL = "roll"
     """Each keeper is stopped with SIGTERM and started again, the one that works last."""
+    MARKET = "market"
+    """Where the keepers share the markets, there is one more."""
 
 
 @dataclass(frozen=True, slots=True)
 class OrderPlan:
-    """An order. `below`: it fires at or below its trigger. `by_api`: placed through the keeper's API."""
+    """An order. `below`: it fires at or below its trigger. `by_api`: placed through the keeper's API. `market` is which
+    of the episode's markets it is in.
+    """
 
     at_s: float
     order_type: OrderType
@@ -97,6 +104,7 @@ class OrderPlan:
     ending: Ending
     act_s: float
     by_api: bool = False
+    market: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +131,39 @@ class Scenario:
     """Whether the keeper before this episode's is ended by SIGTERM, when there has to be another."""
     crash_at: str | None
     crash_again: str | None
+    markets: int = 1
+    """On so many its orders are. More than one: the keepers share them."""
+    forgotten: bool = False
+    """Whether the first keeper was not told to share them, so that it works on all of them or none."""
 
 
-def draw(seed: int, episode: int, *, keepers: int = 1, lease_s: float = 0.0) -> Scenario:
+class Sharing(enum.StrEnum):
+    """Whether several keepers share the markets, or one of them works on all."""
+
+    DRAWN = "drawn"
+    """As the seed says, for some episodes in a row."""
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+def draw(
+    seed: int, episode: int, *, keepers: int = 1, lease_s: float = 0.0, sharing: Sharing = Sharing.DRAWN
+) -> Scenario:
     """The scenario of an episode. Crash points take turns, so that each gets its share of any campaign. The leases of
     several keepers run for `lease_s`.
     """
     plan = _draw(seed, episode, endpoints=2 * keepers)
-    return plan if keepers == 1 else _with_several(plan, lease_s)
+    if keepers == 1:
+        return plan
+    # The same for some episodes in a row.
+    rng = random.Random(f"{seed}/sharing/{episode // _EPISODES_OF_A_KIND}")
+    shared, count, forgotten = rng.random() < 0.5, max(4, keepers) + rng.randrange(4), rng.random() < 0.2
+    shared = sharing is Sharing.ALWAYS or (sharing is Sharing.DRAWN and shared)
+    plan = _with_several(plan, lease_s, count if shared else 1)
+    return dataclasses.replace(plan, forgotten=shared and forgotten)
 
 
-def _with_several(plan: Scenario, lease_s: float) -> Scenario:
+def _with_several(plan: Scenario, lease_s: float, markets: int) -> Scenario:
     """What can befall several keepers beside; every second point stops a keeper instead of killing it. At the one
     where it recovers the database is killed meanwhile.
     """
@@ -158,8 +188,21 @@ def _with_several(plan: Scenario, lease_s: float) -> Scenario:
     crash_at, crash_again = (
         point if point is None or rng.random() < 0.5 else f"{point}:stop" for point in (plan.crash_at, plan.crash_again)
     )
+    if crash_again is not None:
+        # Who takes over recovers only when it finds something open.
+        crash_at = plan.crash_at or f"{rng.choice(_LEAVES_OPEN)}:1"
+    orders = plan.orders
+    if markets > 1:
+        order_of_markets = rng.sample(range(markets), markets)
+        orders = tuple(
+            dataclasses.replace(order, market=order_of_markets[i % markets]) for i, order in enumerate(orders)
+        )
+        if rng.random() < 0.15:
+            events.append(Event(rng.uniform(0.0, plan.seconds), Act.MARKET))
     together = tuple(sorted((*plan.events, *events), key=lambda event: event.at_s))
-    return dataclasses.replace(plan, events=together, crash_at=crash_at, crash_again=crash_again)
+    return dataclasses.replace(
+        plan, orders=orders, events=together, crash_at=crash_at, crash_again=crash_again, markets=markets
+    )
 
 
 def _draw(seed: int, episode: int, *, endpoints: int) -> Scenario:

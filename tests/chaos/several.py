@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -14,124 +14,25 @@ import anyio
 import psycopg
 from anyio.abc import TaskGroup, TaskStatus
 from solders.pubkey import Pubkey
-from solders.signature import Signature
 
 from keeper.demo.postgres import PostgresServer
 from keeper.journal import Home, home_of
-from keeper.journal.looking import SERVICE
+from keeper.journal.looking import Holder, shares, working_lease
 from keeper.journal.postgres.connection import Database, Place
-from keeper.localnet import Bank
+from keeper.journal.postgres.leases import holders
 from tests.chaos.cable import Cable
 from tests.chaos.embedded import EmbeddedStage
 from tests.chaos.fleet import TOKEN, Fleet
+from tests.chaos.guard import SeveralWitness, as_keeper, guard, unlawful
 from tests.chaos.invariants import Record
 from tests.chaos.proxy import FaultProxy, Kind, Storm
 from tests.chaos.proxy.faults import Calm, Faults
-from tests.chaos.scenario import Act, Event
+from tests.chaos.scenario import START_1E6, Act, Event, Scenario
 from tests.chaos.stage import Stage
-from tests.chaos.witness import Witness
 from tests.support import KeeperConfig, World
 from tests.support.postgres import both, follow, kill, promote, spare_of
 
 _OUT_OF_TOUCH: Final = {Kind.REQUEST_LOST: 1.0, Kind.SOCKET_SILENT: 1.0, Kind.SOCKET_REFUSED: 1.0}
-LATE_S: Final = 1.5
-"""A keeper looks at its lease and then sends. In between others may have the processor for so long."""
-_GUARD: Final = (
-    "CREATE TABLE unlawful (sentence text NOT NULL)",
-    # It asks in the keeper's transaction, a moment after the keeper's own statement asked.
-    f"""
-    CREATE FUNCTION note_taking() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        IF NEW.what = '{SERVICE}' AND NEW.life <> OLD.life AND OLD.until > clock_timestamp() THEN
-            INSERT INTO unlawful VALUES (
-                format('%s took over in term %s while the lease of %s ran', NEW.holder, NEW.term, OLD.holder)
-            );
-        END IF;
-        RETURN NEW;
-    END $$
-    """,
-    "CREATE TRIGGER guard BEFORE UPDATE ON leases FOR EACH ROW EXECUTE FUNCTION note_taking()",
-    # Nobody takes over while it writes: that needs the turn, which it has.
-    f"""
-    CREATE FUNCTION note_writing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        INSERT INTO unlawful SELECT format(
-            '%s wrote %s in term %s of %s', current_setting('application_name'), TG_TABLE_NAME, term, holder
-        ) FROM leases WHERE what = '{SERVICE}' AND holder <> current_setting('application_name');
-        RETURN NULL;
-    END $$
-    """,
-    *(
-        f"CREATE TRIGGER guard AFTER INSERT OR UPDATE ON {table} EXECUTE FUNCTION note_writing()"
-        for table in ("orders", "attempts", "changes")
-    ),
-)
-"""The keeper's sessions have its name as `application_name`."""
-_HOLDER: Final = (
-    "SELECT holder, extract(epoch FROM since)::float8 FROM leases "
-    f"WHERE what = '{SERVICE}' AND until > clock_timestamp()"
-)
-
-
-def guard(url: str) -> None:
-    """From now on the database notes who takes a lease that runs, and who writes when another has the lease."""
-    with psycopg.connect(url, autocommit=True) as db:
-        for statement in _GUARD:
-            db.execute(statement.encode())
-
-
-def unlawful(url: str) -> Sequence[str]:
-    """What was noted since it was asked last, each once."""
-    with psycopg.connect(url, autocommit=True) as db:
-        return sorted({sentence for (sentence,) in db.execute("DELETE FROM unlawful RETURNING sentence")})
-
-
-class SeveralWitness(Witness):
-    """Sees also which keeper sends, and asks the database whose turn it is to.
-
-    While the database is down nobody can be asked what it holds: what was sent then is judged when it is back.
-    """
-
-    def __init__(self, bank: Bank, fleet: Fleet) -> None:
-        super().__init__(bank)
-        self._fleet = fleet
-        self._unjudged: list[tuple[str, bytes, float]] = []
-        self._leases: Database | None = None
-        self.counts: Counter[str] = Counter()
-
-    def attend(self, leases: Database | None) -> None:
-        """Ask this database whose lease it is; None when there will be none for a while."""
-        if self._leases is not None:
-            self._leases.close()
-        self._leases = leases
-
-    def _sent(self, endpoint: str, wire: bytes) -> None:
-        try:
-            super()._sent(endpoint, wire)
-            self.hold_to_lease(endpoint.partition("/")[0])
-        except psycopg.OperationalError:
-            self._unjudged.append((endpoint, wire, time.time()))
-
-    def settle(self) -> None:
-        """Judge what could not be judged then. What was signed later than it was sent was not journaled before."""
-        unjudged, self._unjudged = self._unjudged, []
-        for endpoint, wire, at in unjudged:
-            super()._sent(endpoint, wire)
-            self.counts["sends judged later"] += 1
-            attempt = None if self.journal is None else self.journal.attempt(Signature.from_bytes(wire[1:65]))
-            if attempt is not None and attempt.signed_at > at:
-                self._violation(f"{attempt.signature} was sent before it was in the journal (promise 1)")
-
-    def hold_to_lease(self, keeper: str) -> None:
-        """This keeper sends now. Raises psycopg.OperationalError while the database is down."""
-        if self._leases is None:
-            return  # between two journals
-        row: Any = self._leases.execute(_HOLDER).fetchone()
-        if row is None or row[0] == keeper:
-            return
-        holder, since = row
-        self.counts["sends after a takeover"] += 1
-        late_s = time.time() - max(since, self._fleet.free_since.get(keeper, 0.0))
-        if late_s > LATE_S:
-            self._violation(f"{keeper} sent {late_s:.1f} s after {holder} had taken over: two keepers send")
 
 
 class SeveralStage(EmbeddedStage):
@@ -168,15 +69,28 @@ class SeveralStage(EmbeddedStage):
         self._tasks = tasks
         self._serves = anyio.Lock()
         """Who has it may stop the server."""
-        self._calm = True
+        self._may_break = False
         self._database = ""
+        self._leases: Database | None = None
+        self._markets: list[Pubkey] = []
+        """Those that the episodes use, one after the other: each that a keeper shares is a lease."""
+        self._others: list[Pubkey] = []
 
     @classmethod
     @asynccontextmanager
     async def several(
-        cls, folder: Path, keepers: int, planted: Sequence[str], *, seed: str, alpenglow_from: int | None
+        cls,
+        folder: Path,
+        keepers: int,
+        planted: Sequence[str],
+        *,
+        seed: str,
+        alpenglow_from: int | None,
+        like: Scenario,
     ) -> AsyncIterator[Stage]:
-        """Build it, with a server of its own, and a spare one. RuntimeError when there is no PostgreSQL."""
+        """Build it, with a server of its own, and a spare one, for episodes of a kind `like` this one.
+        RuntimeError when there is no PostgreSQL.
+        """
         async with AsyncExitStack() as stack:
             server = stack.enter_context(PostgresServer.running())
             servers = server, stack.enter_context(spare_of(server))
@@ -197,7 +111,7 @@ class SeveralStage(EmbeddedStage):
             stage = cls(world, fleet, witness, servers, cables, proxies, folder, tasks)
             await stack.enter_async_context(stage.making_blocks())
             tasks.start_soon(fleet.let_go_when_stopped, stage.while_stopped)
-            await stack.enter_async_context(stage.playing())
+            await stack.enter_async_context(stage.playing(like.markets, forgotten=like.forgotten))
             yield stage
 
     @property
@@ -210,41 +124,49 @@ class SeveralStage(EmbeddedStage):
         """The present journal, on whichever server takes writes."""
         return f"{both(*self._servers, self._database)}&target_session_attrs=read-write"
 
-    async def new_journal(self) -> None:
+    async def new_journal(self, shared_markets: int = 1, *, forgotten: bool = False) -> None:
         """See Stage: a database of its own, with a guard in it."""
         self._judge.attend(None)
+        self._fleet.sharing = shared_markets > 1 and not forgotten
+        # Before the keepers: where there is no market, none has anything to work on.
+        await self.markets(shared_markets, price_1e6=START_1E6)
         self._database = f"keepers_{self._journals + 1}"
         with psycopg.connect(self._server.url(), autocommit=True) as admin:
             admin.execute(f"CREATE DATABASE {self._database}")
-        await super().new_journal()
+        await super().new_journal(shared_markets, forgotten=forgotten)
         guard(self._url)
-        self._judge.attend(Database(Place(self._url)))
+        self._leases = Database(Place(self._url))
+        self._judge.attend(self._leases)
 
     async def _configs(self, folder: Path) -> Sequence[KeeperConfig]:
         configs = []
         for i, (name, cables) in enumerate(zip(_names(self.keepers), self._cables, strict=True)):
             settings = self._settings(self.proxies[2 * i : 2 * i + 2])
             hosts = ",".join(f"127.0.0.1:{cable.port}" for cable in cables)
-            url = f"postgresql://postgres@{hosts}/{self._database}?application_name={name}"
-            settings["journal"] = {"url": url}
-            settings["cluster"] = {"name": name, "lease_s": self.lease_s}
+            url = f"postgresql://postgres@{hosts}/{self._database}"
+            settings["journal"] = {"url": as_keeper(url, name)}
+            share = self.shared_markets > 1 and not (self.forgotten and i == 0)
+            settings["cluster"] = {"name": name, "lease_s": self.lease_s, "share_markets": share}
             configs.append(KeeperConfig.at(folder / name, self.key, **settings))
         return configs
 
     def counts(self) -> Counter[str]:
         counts = self._judge.counts + Counter({f"keeper {what}": n for what, n in self._fleet.done.items()})
         logs = (log.read_text(errors="replace") for log in self.folder.glob("*/*/keeper.log"))
-        counts["leases lost"] = sum(log.count("keeper.lease_lost") for log in logs)
+        for log in logs:
+            counts["leases lost"] += log.count('"keeper.lease_lost"')
+            counts["shares moved"] += log.count('"keeper.share_moved"')
         return counts
 
     async def prepare(self, events: Sequence[Event]) -> None:
+        self._may_break = False
         if any(event.act is Act.FAIL_OVER for event in events):
             async with self._serves:
                 await anyio.to_thread.run_sync(follow, self._spare, self._server)
 
     def weather(self, faults: Sequence[Faults]) -> None:
         super().weather(faults)
-        self._calm = all(isinstance(its, Calm) for its in faults)
+        self._may_break |= not all(isinstance(its, Calm) for its in faults)
 
     def clear(self) -> None:
         super().clear()
@@ -252,14 +174,36 @@ class SeveralStage(EmbeddedStage):
             for cable in cables:
                 cable.mend()
 
-    async def read(self, market: Pubkey, orders: Iterable[Pubkey]) -> Record:
+    async def markets(self, count: int, *, price_1e6: int) -> Sequence[Pubkey]:
+        """See Stage: the same ones again, because each new one changes the keepers' shares."""
+        self._markets += [self.world.market() for _ in range(count - len(self._markets))]
+        for market in self._markets:
+            self.world.set_price(market, price_1e6)
+        return self._markets[:count]
+
+    async def unsettled(self) -> Sequence[str]:
+        """See Stage: every market is somebody's, and each keeper has its share."""
+        if self.shared_markets == 1:
+            return ()
+        async with self._serves:
+            try:
+                assert self._leases is not None
+                held = holders(self._leases)
+            except psycopg.OperationalError:
+                return ("the database does not answer",)
+        if self.forgotten and working_lease(held) is not None:
+            return ()
+        there = {str(market) for market in (*self._markets, *self._others) if self.world.bank.account(market)}
+        share = _names(self.keepers)[self.forgotten :]
+        return not_even([lease for lease in held if lease.holder in share], there, len(share))
+
+    async def read(self, markets: Sequence[Pubkey], orders: Iterable[Pubkey]) -> Record:
         async with self._serves:  # whoever reads the chain reads the journal next
-            return await super().read(market, orders)
+            return await super().read(markets, orders)
 
     async def judge(self) -> Sequence[str]:
         async with self._serves:
-            self._judge.settle()
-            return [*await super().judge(), *unlawful(self._url)]
+            return [*self._judge.settle(), *await super().judge(), *unlawful(self._url)]
 
     # -- what breaks
 
@@ -279,13 +223,17 @@ class SeveralStage(EmbeddedStage):
             case Act.FAIL_OVER:
                 await self._fail_over(event.amount)
                 self.chain_faults[event.act] += 1
+            case Act.MARKET:
+                self._others.append(self.world.market())
+                self.chain_faults[event.act] += 1
             case _:
                 await super().act(event)
 
     async def _cut_off(self, event: Event) -> None:
-        config = self._fleet.working_config
-        if config is None:
+        its = self._fleet.victim()
+        if its is None or its.life is None:
             return
+        config = its.life.config
         i = _names(self.keepers).index(config.folder.name)
         if event.act is Act.CUT_CHAIN:
             until = time.monotonic() + event.amount
@@ -328,12 +276,24 @@ class SeveralStage(EmbeddedStage):
                     await anyio.to_thread.run_sync(promote, self._server)
 
     async def while_stopped(self, point: str) -> None:
-        """A point has stopped a keeper. One that recovers goes on as soon as the database is gone."""
-        if point == "recovering" and not self._calm:
+        """A point has stopped a keeper. One that recovers goes on as soon as the database is gone: also when the rest
+        is well again, because nobody takes over before a lease is over.
+        """
+        if point == "recovering" and self._may_break:
             await self._tasks.start(self._database_down, self.lease_s / 2)
             self.chain_faults["database_down while a keeper recovers"] += 1
         else:
             await anyio.sleep(1.3 * self.lease_s)
+
+
+def not_even(held: Sequence[Holder], markets: Collection[str], keepers: int) -> Sequence[str]:
+    """What of these leases is not as it has to be, once so many keepers share these markets."""
+    counts = shares(held)
+    nobodys = set(markets) - {lease.what for lease in held}
+    sentences = [f"the market {market} is nobody's" for market in sorted(nobodys)]
+    if len(counts) != keepers or max(counts.values()) - min(counts.values()) > 1:
+        sentences.append(f"the shares of {keepers} keepers are not even: {counts}")
+    return sentences
 
 
 def _names(keepers: int) -> Sequence[str]:

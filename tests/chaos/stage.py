@@ -44,6 +44,10 @@ class Stage(ABC):
     keepers = 1
     lease_s = 0.0
     """Of several keepers."""
+    shared_markets = 1
+    """How many markets the keepers of the present journal share; 1 where one works on all of them."""
+    forgotten = False
+    """Whether its first keeper was not told to share them."""
 
     def __init__(self, proxies: Sequence[FaultProxy], lives: AnyLives, witness: AnyWitness, folder: Path) -> None:
         self.proxies = proxies
@@ -72,10 +76,10 @@ class Stage(ABC):
             yield first, second
 
     @asynccontextmanager
-    async def playing(self) -> AsyncIterator[None]:
+    async def playing(self, shared_markets: int = 1, *, forgotten: bool = False) -> AsyncIterator[None]:
         """With a keeper, until the end of the block."""
         try:
-            await self.new_journal()
+            await self.new_journal(shared_markets, forgotten=forgotten)
             yield
         finally:
             await self.lives.stop(graceful=False)
@@ -93,10 +97,13 @@ class Stage(ABC):
         assert self.config is not None, "new_journal comes first"
         return home_of(self.config.place)
 
-    async def new_journal(self) -> None:
-        """Keepers with a fresh journal; the first is started cold, as `python -m keeper run` does."""
+    async def new_journal(self, shared_markets: int = 1, *, forgotten: bool = False) -> None:
+        """Keepers with a fresh journal; the first is started cold, as `python -m keeper run` does. They share so many
+        markets, unless that was `forgotten` in the first one; with 1, one works on all of them.
+        """
         await self.lives.stop(graceful=True)
         self._close_journal()
+        self.shared_markets, self.forgotten = shared_markets, forgotten
         self._journals += 1
         self.evidence = self.folder / f"keeper-{self._journals:03}"
         configs = await self._configs(self.evidence)
@@ -136,6 +143,10 @@ class Stage(ABC):
     async def prepare(self, events: Sequence[Event]) -> None:  # noqa: B027  (most stages need nothing)
         """Have ready what these events need."""
 
+    async def unsettled(self) -> Sequence[str]:
+        """What of the keepers has yet to fall into place, beside the orders."""
+        return ()
+
     def clear(self) -> None:
         """From now on nothing breaks."""
         self.weather([Calm() for _ in self.proxies])
@@ -143,8 +154,8 @@ class Stage(ABC):
     # -- the chain
 
     @abstractmethod
-    async def market(self, *, price_1e6: int) -> Pubkey:
-        """A new market, priced."""
+    async def markets(self, count: int, *, price_1e6: int) -> Sequence[Pubkey]:
+        """So many markets, priced, on which no order rests that this price would fill."""
 
     @abstractmethod
     async def traders(self, collateral_1e6: Mapping[str, int | None]) -> dict[str, Trader]:
@@ -183,8 +194,8 @@ class Stage(ABC):
         """Break the chain as the event says, and count it; nothing, where that can't be done."""
 
     @abstractmethod
-    async def read(self, market: Pubkey, orders: Iterable[Pubkey]) -> Record:
-        """The chain's record, with these orders and the market in it."""
+    async def read(self, markets: Sequence[Pubkey], orders: Iterable[Pubkey]) -> Record:
+        """The chain's record, with these orders and markets in it."""
 
     @abstractmethod
     async def judge(self) -> Sequence[str]:

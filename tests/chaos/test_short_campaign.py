@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from keeper.demo.validator import NAME, find
 from keeper.execution.points import POINTS
-from tests.chaos.scenario import Act, Scenario, draw
+from tests.chaos.scenario import Act, Scenario, Sharing, draw
 from tests.support.postgres import missing
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +85,27 @@ def test_every_point_gets_its_turn() -> None:
     assert drawn >= set(POINTS)
 
 
+@pytest.mark.long
+def test_a_short_campaign_with_keepers_that_share_the_markets_finds_nothing(tmp_path: Path) -> None:
+    if why := missing():
+        pytest.skip(why)
+    command = [sys.executable, "-m", "tests.chaos", "--keepers", "2", "--share", "always", "--episodes", "2", "--json"]
+    run = subprocess.run(
+        [*command, "--seed", "6", "--workers", "1", "--evidence", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr + run.stdout
+    result = json.loads(run.stdout.splitlines()[-1])
+    assert result["violations"] == []
+    assert result["episodes with shared markets"] == 2
+    assert result["shares moved"] >= 1
+    assert result["executed by the keeper"] >= 1
+
+
 def test_each_thing_that_can_befall_several_keepers_does() -> None:
     plans = [draw(1, episode, keepers=3, lease_s=2.0) for episode in range(100)]
     acts = {event.act for plan in plans for event in plan.events}
@@ -99,6 +121,28 @@ def test_each_thing_that_can_befall_several_keepers_does() -> None:
     assert max(event.amount for plan in plans for event in plan.events if event.act is Act.STOP) > 2 * 2.0
     assert any((plan.crash_at or "").endswith(":stop") for plan in plans)
     assert all(len(plan.storms) == 6 for plan in plans)
+    # Who is to be killed while it recovers takes over from one that left something open.
+    assert {bool(plan.crash_at) for plan in plans if plan.crash_again} == {True}
+
+
+def test_some_keepers_share_the_markets_over_which_the_orders_are_spread() -> None:
+    def plans(sharing: Sharing) -> list[Scenario]:
+        return [draw(1, episode, keepers=3, lease_s=2.0, sharing=sharing) for episode in range(100)]
+
+    drawn = plans(Sharing.DRAWN)
+    shared = [plan for plan in drawn if plan.markets > 1]
+    assert 20 < len(shared) < 80
+    assert {plan.markets for plan in shared} <= {4, 5, 6, 7}
+    for plan in shared:
+        assert len({order.market for order in plan.orders}) == min(plan.markets, len(plan.orders))
+    assert {event.act for plan in shared for event in plan.events} >= {Act.MARKET}
+    assert {plan.markets for plan in plans(Sharing.NEVER)} == {1}
+    assert min(plan.markets for plan in plans(Sharing.ALWAYS)) >= 4
+    assert draw(1, 0, sharing=Sharing.ALWAYS).markets == 1
+    assert {plan.forgotten for plan in shared} == {True, False}
+    assert not any(plan.forgotten for plan in drawn if plan.markets == 1)
+    # Each change of kind is a new journal.
+    assert sum(one.markets != next_.markets for one, next_ in pairwise(drawn)) < 15
 
 
 def _turn() -> list[Scenario]:

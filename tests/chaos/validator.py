@@ -224,8 +224,8 @@ class ValidatorStage(Stage):
         except DemoFailed as e:
             raise Refused(str(e)) from e
 
-    async def market(self, *, price_1e6: int) -> Pubkey:
-        return (await self._cluster.market(price_1e6=price_1e6)).address
+    async def markets(self, count: int, *, price_1e6: int) -> Sequence[Pubkey]:
+        return [(await self._cluster.market(price_1e6=price_1e6)).address for _ in range(count)]
 
     async def traders(self, collateral_1e6: Mapping[str, int | None]) -> dict[str, Trader]:
         traders = {name: Trader(Keypair()) for name in collateral_1e6}
@@ -282,18 +282,18 @@ class ValidatorStage(Stage):
 
     # -- what it says
 
-    async def read(self, market: Pubkey, orders: Iterable[Pubkey]) -> Record:
+    async def read(self, markets: Sequence[Pubkey], orders: Iterable[Pubkey]) -> Record:
         addresses = list(orders)
         # Orders of the episodes before that rest still have armed attempts.
         others = {attempt.order for attempt in self.journal.open_attempts()}.difference(addresses)
-        wanted = [market, *addresses, *map(_position_of, addresses), *others]
+        wanted = [*markets, *addresses, *map(_position_of, addresses), *others]
         before = await self._accounts(wanted)
         for _ in range(_READINGS):
             histories = {order: await self._history(order) for order in addresses}
             signatures = {attempt.signature for order in addresses for attempt in self.journal.attempts_of(order)}
             statuses = await self._statuses(signatures)
             after = await self._accounts(wanted)
-            if all(after.accounts[address] == before.accounts[address] for address in wanted[1:]):
+            if all(after.accounts[address] == before.accounts[address] for address in wanted[len(markets) :]):
                 return Chronicle(after.slot, after.time, after.accounts, histories, statuses)
             before = after
         raise AssertionError("the orders' accounts changed faster than they could be read")

@@ -15,7 +15,7 @@ from typing import Final
 from keeper.demo.validator import Validator
 from tests.chaos.embedded import EmbeddedStage
 from tests.chaos.episode import Episode, Outcome
-from tests.chaos.scenario import Scenario, draw
+from tests.chaos.scenario import Scenario, Sharing, draw
 from tests.chaos.stage import Stage
 from tests.chaos.validator import ValidatorStage
 
@@ -33,6 +33,7 @@ async def work(
     validator: Validator | None,
     keepers: int = 1,
     planted: Sequence[str] = (),
+    sharing: Sharing = Sharing.DRAWN,
 ) -> None:
     """Play these episodes, on the embedded chain or on a real validator, with several keepers on the former. What a
     violation leaves behind is copied into `evidence`.
@@ -43,27 +44,31 @@ async def work(
             # Not before: it needs psycopg.
             from tests.chaos.several import SeveralStage
 
-            opened = SeveralStage.several(Path(folder), keepers, planted, seed=str(seed), alpenglow_from=turns)
+            first = draw(seed, min(episodes, default=0), keepers=keepers, sharing=sharing)
+            opened = SeveralStage.several(
+                Path(folder), keepers, planted, seed=str(seed), alpenglow_from=turns, like=first
+            )
         elif validator is None:
             opened = EmbeddedStage.open(Path(folder), seed=str(seed), alpenglow_from=turns)
         else:
             opened = ValidatorStage.open(Path(folder), validator, seed=str(seed))
         async with opened as stage:
             for n, episode in enumerate(episodes, 1):
-                if n % EPISODES_PER_JOURNAL == 0:
-                    await stage.new_journal()
-                outcome = await _one(stage, seed, episode, evidence)
+                scenario = draw(seed, episode, keepers=stage.keepers, lease_s=stage.lease_s, sharing=sharing)
+                kind = scenario.markets, scenario.forgotten
+                if n % EPISODES_PER_JOURNAL == 0 or kind != (stage.shared_markets, stage.forgotten):
+                    await stage.new_journal(scenario.markets, forgotten=scenario.forgotten)
+                outcome = await _one(stage, scenario, seed, episode, evidence)
                 if outcome.violations and not keep_going:
                     return
                 if outcome.violations:
                     # What is broken stays broken: the next episode must not be blamed for it.
                     stage.witness.violations.clear()
                     stage.lives.bad_end = None
-                    await stage.new_journal()
+                    await stage.new_journal(stage.shared_markets, forgotten=stage.forgotten)
 
 
-async def _one(stage: Stage, seed: int, episode: int, evidence: Path) -> Outcome:
-    scenario = draw(seed, episode, keepers=stage.keepers, lease_s=stage.lease_s)
+async def _one(stage: Stage, scenario: Scenario, seed: int, episode: int, evidence: Path) -> Outcome:
     before = _counters(stage)
     begun = time.monotonic()
     outcome = await Episode(stage, scenario).play()
@@ -72,6 +77,8 @@ async def _one(stage: Stage, seed: int, episode: int, evidence: Path) -> Outcome
         f"the journal: {finding.what}: {finding.subject} {finding.detail}" for finding in stage.home.verify()
     ]
     counts = outcome.counts + (_counters(stage) - before)
+    counts["episodes with shared markets"] += scenario.markets > 1
+    counts["episodes in which one does not share"] += scenario.forgotten
     line = {
         "episode": episode,
         "orders": outcome.orders,
