@@ -41,6 +41,10 @@ class PreparedNode:
         self.told_at: list[float] = []
         self._bank = bank
         self._dispatcher = bank_dispatcher(bank)
+        self.tell(body)
+
+    def tell(self, body: Sequence[bytes]) -> None:
+        """Answer with this list from now on."""
         self._body = body
         self._length = sum(map(len, body))
 

@@ -51,11 +51,12 @@ async def keeper(
     execution: Mapping[str, object] | None = None,
     url: str | None = None,
     name: str = "a",
+    shares: bool = False,
     stands_by: bool = False,
     ready_within_s: float = 60.0,
 ) -> AsyncIterator[KeeperProcess]:
     """A keeper with its default settings, ready, or standing by. Its log goes to a file, as it would to a service
-    manager. With a `url` its journal is there, and `name` is its own; else it is a file.
+    manager. With a `url` its journal is there, `name` is its own, and it `shares` the markets; else it is a file.
 
     With `trace` it runs under the `tracer`, which writes there.
     """
@@ -65,7 +66,7 @@ async def keeper(
         key=key or world.wallet(SOL_FOR_FEES),
         rpc=rpc or {},
         execution=execution or {},
-        cluster={"name": name},
+        cluster={"name": name, "share_markets": shares},
         **({} if url is None else {"journal": {"url": url}}),
         log={"level": "info", "format": "json"},
         # A burst of 10,000 costs more than a careful operator's default allows a key in a day, and one client of the

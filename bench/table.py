@@ -179,6 +179,29 @@ def _scale(results: dict[str, Any]) -> Iterator[Row]:
     yield "burst of 2,000, PostgreSQL against SQLite", ">= 60 %", f"{100 * figures['burst_ratio']['median']:.0f} %"
     later = f"{figures['tick_later_ms']['median']:.2f} ms"
     yield "tick to sent p50, PostgreSQL later than SQLite", "< 1 ms", later
+    if "shared" in figures:
+        yield from _shared(figures["shared"])
+
+
+def _shared(figures: dict[str, Any]) -> Iterator[Row]:
+    many = f"{figures['orders']:,} orders over {figures['markets']} markets on {figures['keepers']} keepers"
+    yield (
+        f"{many}: the share with the most orders, above the mean",
+        "<= 20 %",
+        f"{100 * figures['uneven']['max']:.0f} %",
+    )
+    for word, what in (
+        ("joined", "a keeper comes"),
+        ("stopped", "one is told to stop"),
+        ("killed", "one was killed, and its leases are over"),
+    ):
+        took, waited = figures[f"{word}_s"], figures[f"{word}_wait_s"]
+        yield (
+            f"the same, {what}: until all work on even shares",
+            "< 2 s",
+            f"p50 {took['p50']:.2f} s, at most {took['max']:.2f} s; an order waited at most {waited['max']:.2f} s",
+        )
+    yield "the same: markets with two holders", "never", f"{figures['two_holders']} of {figures['takings']:,} takings"
 
 
 _ROWS: tuple[Callable[[dict[str, Any]], Iterator[Row]], ...] = (

@@ -1,5 +1,6 @@
 """Several keepers on one PostgreSQL: how long nothing is executed when the one that works goes, by kill -9, by SIGTERM
 and by a drain; and what one keeper's journal costs there, against a file on the same machine, one run after the other.
+`shared` is what `bench.parts.sharing` measures.
 
 The server, the chain and the keepers share a machine. `killed_s` is from the kill to the arrival at the node of the
 first execution after it. `stopped_s` and `drained_s` are the longest that an order waited, from the price that met it
@@ -23,7 +24,7 @@ from solders.pubkey import Pubkey
 
 from bench.figures import across, spread
 from bench.ledger import Ledger
-from bench.parts import burst, tick
+from bench.parts import burst, sharing, tick
 from bench.stage import PRICE_1E6, SOL_FOR_FEES, chain, keeper, traders_for
 from tests.support.keeper_process import KeeperProcess
 from tests.support.postgres import fresh_database
@@ -41,7 +42,7 @@ _FAR_1E6: Final = 1_000_000
 
 
 async def measure(quick: bool) -> dict[str, Any]:
-    """`scale`: the hand-overs, and PostgreSQL against SQLite."""
+    """`scale`: the hand-overs, PostgreSQL against SQLite, and keepers that share the markets."""
     rounds = 2 if quick else 20
     figures = {
         "killed_s": spread([await killed() for _ in range(rounds)]),
@@ -70,6 +71,7 @@ async def measure(quick: bool) -> dict[str, Any]:
             "tick_later_ms": across(later, 3),
             "tick_postgres_ms": across(ticks["postgres"], 3),
             "tick_sqlite_ms": across(ticks["sqlite"], 3),
+            "shared": await sharing.measure(quick),
         }
     }
 
