@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from keeper.journal.postgres import leases, schema
 from keeper.journal.postgres.connection import Place
 from keeper.journal.postgres.home import PostgresHome
 from keeper.journal.postgres.store import PostgresStore
+from tests.simulate.database.places import fresh_server
 
 LEASE_S = 1.5
 MARKETS = [Pubkey.from_bytes(bytes([n]) * 32) for n in range(1, 8)]
@@ -34,9 +36,10 @@ def markets() -> list[str]:
     return [str(market) for market in MARKETS]
 
 
-@pytest.fixture
-def url() -> str:
-    return fresh_database()
+@pytest.fixture(params=["postgres", "simulated"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database, and one of the simulation."""
+    return fresh_database() if request.param == "postgres" else fresh_server(tmp_path)
 
 
 class Sharers:
@@ -196,6 +199,7 @@ def test_who_is_not_fit_has_no_share_unless_nobody_is(sharers: Sharers) -> None:
     sharers.until(lambda: sorted(sharers.counts.values()) == [3, 4])
 
 
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
 def test_a_newer_keeper_leaves_the_tables_alone_as_long_as_older_ones_work(
     sharers: Sharers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

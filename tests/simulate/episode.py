@@ -29,6 +29,8 @@ _LOOK_EVERY_S: Final = 1.0
 _SENT_WITHIN_S: Final = 8.0
 """In calm, what could land and has not is sent every two seconds; a node takes its time, too."""
 RETRY_BUDGET: Final = 5
+_OF_ONE_SECOND: Final = 4_000_000
+"""Lamports that a keeper may set aside within a second: those of an execution with its position's rent."""
 _LOOKS: Final = 2
 """So many looks in a row have to find everything in its place."""
 
@@ -103,7 +105,8 @@ class Episode:
         stage.world.deposit(stage.ground.users[Purse.LATER], COLLATERAL_1E6)
         stage.set_price(self._scenario.final_price_1e6)
         begun = self._calm_since = stage.loop.time()
-        findings = Findings(unsettled=["the keeper did not become ready"])
+        not_there = "the keeper is not ready" if stage.fleet is None else "not every keeper has its place"
+        findings = Findings(unsettled=[not_there])
         settled = 0
         while settled < _LOOKS and not self._broken(findings):
             await anyio.sleep(_LOOK_EVERY_S)
@@ -113,7 +116,7 @@ class Episode:
             if stage.bare and reader is not None and reader.meta(NO_POSITION) is not None:
                 await stage.resume()  # a fill without its position stops the keeper until an operator has looked
             if not lives.whole or reader is None:
-                settled = 0
+                settled, findings = 0, Findings(unsettled=[not_there])
             else:
                 findings = self._look(reader)
                 settled = 0 if findings.unsettled or stage.topping_up else settled + 1
@@ -191,7 +194,10 @@ class Episode:
         findings.unsettled = [text for text in findings.unsettled if "journal says triggered" not in text]
         landed = [each for each in stage.bank.history.mentioning(keeper) if each.keys[0] == keeper]
         spent = sum(each.pre_balances[0] - each.post_balances[0] for each in landed)
-        if spent > self._scenario.cap_lamports and not stage.judge.clock_steps:
+        several = self._scenario.several
+        # Each of several hears once a second what the others have set aside.
+        beyond = _OF_ONE_SECOND * (several.keepers - 1) if several is not None and several.share else 0
+        if spent > self._scenario.cap_lamports + beyond and not stage.judge.clock_steps:
             findings.broken.append(f"{spent} lamports have left the key, and {self._scenario.cap_lamports} may")
 
     def _look_at_bare(self, address: Pubkey, reader: Queries, findings: Findings) -> None:
@@ -213,6 +219,9 @@ class Episode:
         counts.update(f"user {placed.plan.deed}" for placed in users.placed)
         counts.update({f"fault {kind}": n for kind, n in stage.network.counts.items()})
         counts.update({f"life {kind}": n for kind, n in stage.lives.counts.items()})
+        if (several := self._scenario.several) is not None and stage.fleet is not None:
+            counts.update({f"several {event}": n for event, n in stage.fleet.events.items()})
+            counts[f"episodes with {several.keepers} keepers{' that share the markets' * several.share}"] += 1
         counts["orders"] += len(users.placed)
         counts["orders accepted by the API"] += len(users.accepted)
         counts["lives"] += stage.lives.number

@@ -14,7 +14,7 @@ import anyio
 from keeper.config.settings import Settings
 from keeper.journal import Queries
 from keeper.journal.sqlite.files import open_reader
-from tests.simulate.database.server import Server
+from tests.simulate.database.server import Client, Server
 from tests.simulate.dice import clock
 from tests.simulate.life import Life
 from tests.simulate.loop import VirtualLoop
@@ -39,7 +39,7 @@ class Fleet:
         dice: random.Random,
         several: Several,
     ) -> None:
-        self._loop, self._dice = loop, dice
+        self._loop, self._dice, self._several = loop, dice, several
         world = SimWorld(loop)
         self.server = Server(folder / "database", world, dice)
         self.keepers = [
@@ -83,17 +83,22 @@ class Fleet:
         """See Lives."""
         return self.up or self.keepers[0].life
 
+    def life_of(self, client: Client) -> Life | None:
+        """The life that the server knows as this client; None when it is over."""
+        lives = [its.sharer for its in self.keepers]
+        return next((life for life in lives if life is not None and life.client is client), None)
+
     def of(self, link: Link) -> Life | None:
         """See Lives."""
         return next((life for its in self.keepers if (life := its.of(link)) is not None), None)
 
     @property
     def whole(self) -> bool:
-        """See Lives: one works, and all others that live stand by, or work too."""
-        return self.up is not None and all(
-            life is not None and (life.ready or life.bystander is not None)
-            for life in (its.sharer for its in self.keepers)
-        )
+        """See Lives: one works and all others stand by, or each has its share."""
+        lives = [its.sharer for its in self.keepers]
+        if not all(life is not None and (life.ready or life.bystander is not None) for life in lives):
+            return False
+        return self.server.shares_are_even(len(lives)) if self._several.share else self.up is not None
 
     def reader(self) -> Queries:
         """See Lives."""
@@ -109,9 +114,13 @@ class Fleet:
 
     @property
     def counts(self) -> Counter[str]:
-        """How they ended, and what was done to them and to the database."""
-        counts = sum((its.counts for its in self.keepers), Counter())
-        return counts + self.done + self.server.counts
+        """How their lives ended."""
+        return sum((its.counts for its in self.keepers), Counter())
+
+    @property
+    def events(self) -> Counter[str]:
+        """What was done to them and to their database, and what came of it."""
+        return self.done + self.server.counts + Counter({"stopped at a commit": sum(k.stops for k in self.keepers)})
 
     @property
     def bad_end(self) -> str | None:
@@ -221,7 +230,7 @@ class Fleet:
                 life.link.cut_until = self._loop.time() + seconds
             case _:
                 return
-        self.done[f"{act} done"] += 1
+        self.done[act] += 1
 
     async def _database_down(self, seconds: float, *, fails_over: bool) -> None:
         if not self.server.up:

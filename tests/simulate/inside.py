@@ -42,10 +42,12 @@ class Inside:
         return [s for s, looks in self._seen.items() if looks >= _PATIENCE.get(s.split()[-1], _LOOKS)]
 
     def _sentences(self, addresses: list[Pubkey]) -> Iterator[str]:
-        router = self._router
+        router, mine = self._router, self._journal.markets
         gate = router._executor._gate
         for address in addresses:
             order, record = router.decision.book.get(address), router.orders.get(address)
+            if order is not None and mine is not None and str(order.market) not in mine:
+                continue
             if record is not None and record.reasons:
                 yield from self._blocked(record)
             elif order is not None and gate.is_open and self._is_met(order):

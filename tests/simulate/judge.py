@@ -67,6 +67,8 @@ class Judge(Witness):
         super().__init__(world.bank)
         self._world = world
         self.paused_since: float | None = None
+        self.pause_within_s = 0.0
+        """So long other keepers may not know of a pause."""
         self.clock_steps = False
         self._jumps: list[tuple[float, float]] = []
         self._newest_told: dict[Link | None, int] = {}
@@ -113,7 +115,7 @@ class Judge(Witness):
             self._judge_armed(first, attempt, journal)
         order = self._world.order(first.order)
         if not self.clock_steps:
-            if self.paused_since is not None and attempt.signed_at > self.paused_since:
+            if self.paused_since is not None and attempt.signed_at > self.paused_since + self.pause_within_s:
                 self.violations.append(f"{first.signature} was signed while an operator had paused the keeper")
             for prepared in journal.prepared_of(first.order):
                 if prepared.kind is PreparedKind.CANCEL and prepared.signature is not None:

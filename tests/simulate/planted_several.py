@@ -10,7 +10,7 @@ OF_SEVERAL: Final = (
     Fault(
         "no-fence",
         "keeper.journal.postgres.store",
-        "if fence.fetchone() is None:",
+        "if fence.fetchone() != (self._leases.believed,):",
         "if fence.fetchone() is ...:",
         "who may not commit can't send: the commit does not ask whether the lease runs",
         keepers=2,
@@ -45,6 +45,29 @@ OF_SEVERAL: Final = (
             ),
             ("keeper.journal.sqlite.schema", "CREATE UNIQUE INDEX one_live_attempt", "CREATE INDEX one_live_attempt"),
         ),
+        keepers=2,
+    ),
+    Fault(
+        "works-on-anothers-market",
+        "keeper.app.work",
+        "share = None if journal.markets is None else frozenset(map(Pubkey.from_string, journal.markets))",
+        "share = None",
+        "who shares the markets works on its own alone: it takes all of them for its own",
+        also=(  # the store refuses what is about another's order
+            (
+                "keeper.journal.postgres.store",
+                "        if (mine := self.working_on) is None:\n",
+                "        if (mine := self.working_on) is not ...:\n",
+            ),
+        ),
+        keepers=2,
+    ),
+    Fault(
+        "share-not-given-back",
+        "keeper.journal.postgres.leases",
+        "if comes or (goes and steady):",
+        "if comes:",
+        "who has more than its share gives it to who lacks it",
         keepers=2,
     ),
 )

@@ -28,6 +28,8 @@ know that a price is old by it.
 _FIRST_ORDER_S: Final = 1.0
 _SEVERAL: Final = 0.2
 """So many of the episodes have several keepers."""
+_SHARE: Final = 0.5
+"""So many of those have keepers that share the markets."""
 _ALWAYS_MET_PPM: Final = -100_000
 _LIES: Final = tuple(lie for lie in Lie if lie is not Lie.NO_ACCOUNT)
 """What both nodes may tell. That an account is not there one of them says at most: two that agree are believed."""
@@ -334,10 +336,10 @@ def _events(dice: random.Random, seconds: float, orders: tuple[OrderPlan, ...]) 
 def _several(name: str, keepers: int | None) -> Several | None:
     dice = random.Random(f"{name}/keepers")
     several, many = dice.random() < _SEVERAL, dice.choice((2, 2, 3))
-    lease_s = dice.choice((1.0, 2.0, 3.0))
+    lease_s, share = dice.choice((1.0, 2.0, 3.0)), dice.random() < _SHARE
     if keepers is None:
         keepers = many if several else 1
-    return None if keepers == 1 else Several(keepers, lease_s)
+    return None if keepers == 1 else Several(keepers, lease_s, share)
 
 
 def _with_several(name: str, seconds: float, several: Several, events: tuple[Event, ...]) -> tuple[Event, ...]:

@@ -263,6 +263,8 @@ class KeeperLives(Lives):
         super().__init__(*args)
         self.name = name
         self._port, self._server, self._several, self._world = port, server, several, world
+        self.stops = 0
+        """How often it was stopped at a COMMIT."""
         self.stop_at_commit: tuple[int, bool, float] | None = None
         """After so many COMMITs, whether before that one, for how long."""
 
@@ -284,7 +286,7 @@ class KeeperLives(Lives):
 
         def settings(path: Path) -> Settings:
             told = self._settings(path)
-            cluster = {"name": self.name, "lease_s": several.lease_s}
+            cluster = {"name": self.name, "lease_s": several.lease_s, "share_markets": several.share}
             return told.model_copy(
                 update={
                     "journal": type(told.journal)(url=url),
@@ -308,7 +310,7 @@ class KeeperLives(Lives):
         self.stop_at_commit = None if left <= 1 else (left - 1, wants_before, seconds)
         if left <= 1:
             self._trace.note("life", f"{self.label} is stopped {'before' if before else 'after'} a commit")
-            self.counts["stopped at a commit"] += 1
+            self.stops += 1
             life.stop()
             self._loop.call_at(self._loop.time() + seconds, life.go_on, context=_nobodys_context())
 

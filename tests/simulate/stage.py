@@ -32,6 +32,9 @@ from tests.support.world import SOL
 
 _FEED_EVERY_S: Final = 4.0
 _ANSWER_WITHIN_S: Final = 8.0
+_OTHERS_KNOW_WITHIN_S: Final = 1.5
+"""Of a pause at one of the keepers that share the markets: docs/scale.md, and something for a slow machine."""
+_MORE_MARKETS: Final = ("BTC/USDC", "ETH/USDC")
 _ASKS_ANOTHER: Final = 0.1
 """So often whoever asks the API of several keepers asks any of them."""
 
@@ -43,6 +46,12 @@ class Stage:
         random.seed(f"{scenario.seed}/keeper")
         self.ground, self.scenario = ground, scenario
         self.world, self.bank = ground.world, ground.bank
+        self.markets = {"SOL/USDC": ground.market}
+        """By symbol. There are more of them where several keepers share them."""
+        self.shares = scenario.several is not None and scenario.several.share
+        if self.shares:
+            for symbol in _MORE_MARKETS:
+                self.markets[symbol] = self.world.market(symbol, price_1e6=START_1E6)
         self.trace = Trace(clock, keep=keep)
         self.loop = VirtualLoop(clock, f"{scenario.seed}/loop")
         self.dice = random.Random(f"{scenario.seed}/episode")
@@ -81,6 +90,8 @@ class Stage:
         self.judge = Judge(self.world)
         self.network.on_blockhash = self._blockhash_told
         self.judge.clock_steps = scenario.has(Act.STEP_CLOCK)
+        if self.shares:
+            self.judge.pause_within_s = _OTHERS_KNOW_WITHIN_S
         self.record = ChainRecord(self.trace, ground.key.pubkey(), self._landed)
         self.bank.observe(self.record)
         if scenario.alpenglow_after is not None:
@@ -150,7 +161,13 @@ class Stage:
         """The oracle tells a price, and this one from now on."""
         self.price_1e6 = price_1e6
         self.trace.note("price", f"{price_1e6 / 1e6:g}")
-        self.world.set_price(self.ground.market, price_1e6)
+        for market in self.markets.values():
+            self.world.set_price(market, price_1e6)
+
+    def market_of(self, number: int) -> str:
+        """The symbol of the market on which the order of this number is."""
+        symbols = list(self.markets)
+        return symbols[number % len(symbols)]
 
     def fork(self, blocks: int) -> None:
         """The last `blocks` blocks never were, unless one of them was confirmed: no cluster has undone that."""
@@ -207,11 +224,16 @@ class Stage:
 
     # -- the API
 
-    async def ask_api(self, about: str, path: str, body: dict[str, Any], **headers: str) -> Any:
-        """The API's answer; None when it gave none, or refused."""
+    async def ask_api(
+        self, about: str, path: str, body: dict[str, Any], *, market: str = "SOL/USDC", **headers: str
+    ) -> Any:
+        """The API's answer, of a keeper that works on this market; None when it gave none, or refused."""
         life = self.lives.up
-        if self.fleet is not None and (self._asks.random() < _ASKS_ANOTHER or life is None):
-            life = self._asks.choice(self.fleet.keepers).sharer
+        if self.fleet is not None:
+            held = self.fleet.server.holder(str(self.markets[market]))
+            life = life if held is None else self.fleet.life_of(held[0])
+            if not self.shares and (life is None or self._asks.random() < _ASKS_ANOTHER):
+                life = self._asks.choice(self.fleet.keepers).sharer
         status, answer = 0, None
         api = None if life is None else life.asked
         if life is not None and api is not None:

@@ -11,6 +11,7 @@ _PARTS: Final = (
     ("act ", "what happened to the chain, the machine and the keeper"),
     ("fault ", "what the network broke, and what nodes said wrongly"),
     ("life ", "how lives of keepers ended"),
+    ("several ", "what happened to several keepers and their database"),
     ("order ", "orders by their state at the end"),
     ("attempt ", "attempts by kind and state"),
     ("error ", "errors of attempts"),

@@ -86,7 +86,7 @@ class Users:
         try:
             address = self._world.place(
                 user,
-                self._stage.ground.market,
+                self._stage.markets[self._stage.market_of(number)],
                 kind,
                 plan.side,
                 price_1e6=trigger_1e6 if kind in (OrderType.LIMIT, OrderType.STOP_LIMIT) else 0,
@@ -110,7 +110,7 @@ class Users:
         trigger = f"{_trigger_1e6(plan) / 1e6:g}"
         body: dict[str, Any] = {
             "user": str(user.address),
-            "market": "SOL/USDC",
+            "market": self._stage.market_of(number),
             "order_type": plan.order_type.word,
             "side": plan.side.word,
             "size": "1",
@@ -129,7 +129,7 @@ class Users:
         if prepared is None:
             return None
         address = Pubkey.from_string(prepared["order"])
-        if await self._sign(f"order {number}", prepared, user):
+        if await self._sign(f"order {number}", prepared, user, number):
             self.accepted.append(address)
         return Placed(plan, user, address, number)
 
@@ -142,7 +142,10 @@ class Users:
         for i in range(_ASKS):
             if i:
                 await anyio.sleep(self._stage.dice.uniform(0.1, 3.0))
-            given = await self._stage.ask_api(f"order {number}", "/v1/orders", body, idempotency_key=f"order-{number}")
+            market = str(body["market"])
+            given = await self._stage.ask_api(
+                f"order {number}", "/v1/orders", body, market=market, idempotency_key=f"order-{number}"
+            )
             both = given is not None and found is not None and given["order"] != found["order"]
             if both and chain.tip.height <= found["last_valid_block_height"] and lives.power_cuts == cuts:
                 self._stage.judge.violations.append(f"one key gave two orders: {found['order']}, {given['order']}")
@@ -158,24 +161,26 @@ class Users:
         for i in range(_CANCEL_ASKS):
             if prepared is None:
                 await anyio.sleep(stage.dice.uniform(0.5, 2.0) if i else 0.0)
-                prepared = await stage.ask_api(about, f"/v1/orders/{placed.address}/cancel", {})
+                market = stage.market_of(placed.number)
+                prepared = await stage.ask_api(about, f"/v1/orders/{placed.address}/cancel", {}, market=market)
         crashes = stage.dice.random() < _KILLED_AFTER_CANCEL and stage.loop.time() < stage.calm_from
         if crashes:
             stage.bank.lose_transactions(len(stage.network.nodes))
-        if prepared is None or not await self._sign(about, prepared, placed.user) or not crashes:
+        if prepared is None or not await self._sign(about, prepared, placed.user, placed.number) or not crashes:
             return
         stage.trace.note("user", f"{about} is taken, and gets lost with the keeper")
         stage.lives.kill_in(stage.dice.choice((1, 10, 100, 300)), power_cut=False)
         await anyio.sleep(stage.dice.uniform(0.05, 1.0))
         stage.set_price(_trigger_1e6(placed.plan))
 
-    async def _sign(self, about: str, prepared: dict[str, Any], user: Trader) -> bool:
+    async def _sign(self, about: str, prepared: dict[str, Any], user: Trader, number: int) -> bool:
         """Sign what was prepared, after a moment, and send it back; whether it was accepted."""
         unsigned = VersionedTransaction.from_bytes(base64.b64decode(prepared["transaction"]))
         wire = bytes(VersionedTransaction(unsigned.message, [user.key]))
         body = {"id": prepared["id"], "signed_transaction": base64.b64encode(wire).decode()}
         await anyio.sleep(self._stage.dice.uniform(0.0, 1.5))
-        return await self._stage.ask_api(about, "/v1/orders/execute", body) is not None
+        market = self._stage.market_of(number)
+        return await self._stage.ask_api(about, "/v1/orders/execute", body, market=market) is not None
 
 
 def _trigger_1e6(plan: OrderPlan) -> int:

@@ -196,14 +196,14 @@ class Driven:
         client.on_commit(True)
         client.gone()
         if torn is False:
-            server.counts["database: connections torn before a COMMIT"] += 1
+            server.counts["connections torn before a COMMIT"] += 1
             server.end(self._session, "server closed the connection unexpectedly")
             raise Lost("server closed the connection unexpectedly")
         server.commit(self._session)
         client.on_commit(False)
         client.gone()
         if torn:
-            server.counts["database: answers to a COMMIT lost"] += 1
+            server.counts["answers to a COMMIT lost"] += 1
             server.end(self._session, "server closed the connection unexpectedly")
             raise Lost("server closed the connection unexpectedly")
 

@@ -203,7 +203,7 @@ class Server:
         self._keep = self._begin(db, wal)
         self._durable_wal, self.unsynced = self._wal(), False
         self.cut_tails += lost > 0
-        self.counts["database: commits lost"] += lost > 0
+        self.counts["COMMITs lost by a failover"] += lost > 0
 
     def end(self, session: Session, why: str) -> None:
         """End a session: what it had not committed never was."""
@@ -249,7 +249,7 @@ class Server:
     def _let_go_of_idle(self) -> None:
         now = self._world.now()
         for session in [each for each in self.sessions if each.inside and now >= each.last_at + _IDLE_S]:
-            self.counts["database: sessions ended in a transaction"] += 1
+            self.counts["sessions ended in a transaction"] += 1
             self.end(session, "terminating connection due to idle-in-transaction timeout")
 
     def take_turn(self, session: Session) -> None:
@@ -342,6 +342,15 @@ class Server:
             if row is not None:
                 return self._lives[row[0]], row[1]
         return None
+
+    def shares_are_even(self, keepers: int) -> bool:
+        """Whether so many keepers work, and none has two markets more than another."""
+        rows = self._leases.execute(
+            "SELECT count(*) FROM leases WHERE until > ? AND NOT starts_with(what, ?) GROUP BY holder",
+            (self._now(), NAME),
+        )
+        counts = [n for (n,) in rows]
+        return len(counts) == keepers and max(counts) - min(counts) <= 1
 
     # -- the end of a transaction
 
