@@ -15,6 +15,11 @@ from keeper.telemetry.reporting import Telemetry
 _EVERY_ADDRESS: Final = ("0.0.0.0", "::")  # noqa: S104 - nothing listens here
 
 
+def name_of(settings: Settings) -> str:
+    """This keeper's among several."""
+    return settings.cluster.name or socket.gethostname()
+
+
 def home_for(
     settings: Settings,
     outside: Outside,
@@ -32,7 +37,7 @@ def home_for(
     return home_of(
         settings.journal.place,
         outside.machine,
-        keeper=c.name or socket.gethostname(),
+        keeper=name_of(settings),
         lease_s=c.lease_s,
         api_url=c.url or f"http://{reached_at}:{port}",
         fit=fit,

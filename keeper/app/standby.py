@@ -28,7 +28,7 @@ from keeper.http.edge.middleware import Instruments
 from keeper.http.edge.server import listen
 from keeper.http.orders.managed import ManagedWallet
 from keeper.http.ports import ApiPorts
-from keeper.journal import Home, Observed, working_lease
+from keeper.journal import Home, Observed, workers
 from keeper.journal.records import PreparedRow
 from keeper.runtime.gauges import tell_leases
 from keeper.runtime.surroundings import Surroundings
@@ -50,13 +50,12 @@ class BystandersHealth:
 
     def holder(self) -> str:
         """Who works; empty when nobody does."""
-        held = working_lease(self._journal.leases)
-        return "" if held is None else held.holder
+        return ", ".join(workers(self._journal.leases))
 
     def report(self) -> Health:
         """See HealthReport."""
         holder, trouble = self.holder(), self._journal.problem
-        who = f"{holder} works" if holder else "no keeper works right now"
+        who = f"{holder} work{'' if ',' in holder else 's'}" if holder else "no keeper works right now"
         journal = Check("journal", trouble is None, trouble or "")
         checks = (*self._surroundings.checks(), journal, Check(STANDS_BY, False, f"stands by: {who}"))
         return Health(live=True, ready=False, checks=checks, standing_by=holder)
@@ -137,7 +136,7 @@ class Bystander:
         self._journal = Observed(how.home, life.outside.machine)
         health = BystandersHealth(self._journal, life.surroundings)
         self._ports = replace(
-            ports_of(life, self._journal, Desk(life.lookout), NothingToRelay(), health),
+            ports_of(life, self._journal, Desk(life.lookout), NothingToRelay(), health, frozenset()),
             metrics=how.metrics.registry,
             instruments=how.instruments,
             standing_by=health.holder,
@@ -169,7 +168,8 @@ class Bystander:
     async def _run(self) -> None:
         with contextlib.closing(self._journal), self._scope:
             async with anyio.create_task_group() as tg:
-                tg.start_soon(self._serve, self._ports, self._life.settings.http.host, 0, name="bystanders-http")
+                host, wallets = self._life.settings.http.host, self._life.wallets
+                tg.start_soon(self._serve, self._ports, host, 0, wallets, name="bystanders-http")
                 tg.start_soon(self._journal.follow, name="follow")
                 await self._watch_lease()
 
@@ -179,9 +179,9 @@ class Bystander:
         while True:
             # What was last heard of a database that is away says nothing of now.
             leases = () if self._journal.problem else self._journal.leases
-            tell_leases(self._how.metrics, leases, standing_by=True)
-            service = working_lease(leases)
-            was_late, late = late, service is not None and service.left_s < self._life.settings.cluster.lease_s / 3
+            tell_leases(self._how.metrics, leases, standing_by=True, markets=self._life.markets())
+            third_s = self._life.settings.cluster.lease_s / 3
+            was_late, late = late, any(lease.left_s < third_s for lease in leases if not lease.on_name)
             if late and not was_late:
                 self._how.metrics.lease_late.inc()
             await anyio.sleep(_LEASE_EVERY_S)

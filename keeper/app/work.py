@@ -17,7 +17,7 @@ from solders.pubkey import Pubkey
 
 from keeper.app import limits
 from keeper.app.life import Life
-from keeper.app.opening import open_journal
+from keeper.app.opening import name_of, open_journal
 from keeper.app.ports import ports_of
 from keeper.app.standby import Bystander, StandingBy
 from keeper.config.effective import effective
@@ -106,6 +106,7 @@ async def work(life: Life, on_ready: Callable[[Ready], None], stand_by: Standing
             execution=execution,
             watchdog=watchdog,
             recorder=life.recorder,
+            name=name_of(life.settings),
         )
 
         # Loops, in the order in which they need each other. `start` means: ready when it returns.
@@ -183,10 +184,9 @@ def _ready(life: Life, http_url: str, execution: Execution, health: HealthReport
 
 def _api_ports(life: Life, journal: Journal, execution: Execution, relay: RelayDesk, health: HealthReport) -> ApiPorts:
     return replace(
-        ports_of(life, journal, execution.desk, relay, health),
+        ports_of(life, journal, execution.desk, relay, health, execution.share),
         balance_lamports=lambda: execution.balance.lamports,
         brakes=execution.operator,
-        operators=limits.operators(life.settings),
         news=life.lookout.tell,
         settings_shown=lambda: {each.name: each.value for each in effective(life.settings, None, {})},
         genesis=life.genesis,

@@ -21,6 +21,7 @@ from keeper.journal.looking import market_lease as market_lease
 from keeper.journal.looking import shares as shares
 from keeper.journal.looking import unheld as unheld
 from keeper.journal.looking import url_of as url_of
+from keeper.journal.looking import workers as workers
 from keeper.journal.looking import working_lease as working_lease
 from keeper.journal.ops import AddAttempt as AddAttempt
 from keeper.journal.ops import AddPrepared as AddPrepared

@@ -128,6 +128,11 @@ def unheld(leases: Iterable[Holder], markets: Iterable[str]) -> list[str]:
     return [] if SERVICE in held else [market for market in markets if market not in held]
 
 
+def workers(leases: Iterable[Holder]) -> list[str]:
+    """The keepers that work: the one that works on all markets, or those that have some."""
+    return sorted({lease.holder for lease in leases if not lease.on_name})
+
+
 def url_of(leases: Iterable[Holder], keeper: str) -> str:
     """Where the API of that keeper is; empty when it is not known."""
     return next((lease.url for lease in leases if lease.on_name and lease.holder == keeper), "")
