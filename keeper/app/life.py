@@ -105,8 +105,11 @@ class Life:
         )
 
     def markets(self) -> list[str]:
-        """The addresses of all markets that are known. From any thread."""
-        return [str(market) for market in list(self.lookout.markets)]
+        """The addresses of all markets that are known, and of those that an order names which rests (revision 0.1's
+        name none). From any thread.
+        """
+        named = {market for market, _ in self.lookout.decision.book.counts()}
+        return [str(market) for market in named.union(list(self.lookout.markets))]
 
     async def whole(self) -> None:
         """Return when every order of the chain is known."""

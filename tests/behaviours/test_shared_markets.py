@@ -7,15 +7,22 @@ import hashlib
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import httpx
 import pytest
 from solders.pubkey import Pubkey
 
-from keeper.domain.orders import OrderState
+from keeper.app.life import Life
+from keeper.domain.events import OrderGone, OrderSeen
+from keeper.domain.orders import NOBODY, OrderState
+from keeper.execution.lookout import Lookout
 from keeper.journal import home_of
 from keeper.journal.looking import shares
+from keeper.triggers.decision import Decision, Rules
 from tests.behaviours.stand import Stand
+from tests.journal.journal_making import make_order
 from tests.support import KeeperConfig, KeeperProcess, until
 from tests.support.keeper_process import START_WITHIN_S
 from tests.support.postgres import missing
@@ -149,3 +156,13 @@ async def test_an_operators_pause_at_one_keeper_holds_for_all_and_so_does_the_re
                     (await http.post("/v1/admin/resume")).raise_for_status()
                     await readiness(other, 200)
             assert await executed_once(stand, order) == {1}
+
+
+def test_the_markets_to_share_are_those_that_are_known_and_those_that_a_resting_order_names() -> None:
+    """Revision 0.1 has orders that name none: somebody is to note them."""
+    lookout, order = Lookout(Decision(Rules())), make_order(market=NOBODY)
+    lookout.tell(OrderSeen(order))
+    life = cast(Life, SimpleNamespace(lookout=lookout))
+    assert Life.markets(life) == [str(NOBODY)]
+    lookout.tell(OrderGone(order.address, order.slot + 1))
+    assert Life.markets(life) == []
