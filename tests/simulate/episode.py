@@ -173,7 +173,8 @@ class Episode:
         for attempt in reader.open_attempts():
             if not attempt.state.in_flight or tip.height > attempt.last_valid_block_height:
                 continue
-            last = max(since, stage.judge.last_sent.get(str(attempt.signature), 0.0))
+            signed = now - max(0.0, clock.time() - attempt.signed_at)
+            last = max(since, signed, stage.judge.last_sent.get(str(attempt.signature), 0.0))
             if stage.bank.history.get(attempt.signature) is None and now - last > _SENT_WITHIN_S:
                 findings.broken.append(f"{attempt.signature} could land, and was not sent again")
 
