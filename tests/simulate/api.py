@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from contextvars import Context
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import anyio
 from anyio.abc import TaskStatus
@@ -15,6 +16,8 @@ from keeper.http.ports import ApiPorts
 from tests.simulate.threads import Killed
 
 _PORT: Final = 8080
+Answer: TypeAlias = tuple[int, list[tuple[bytes, bytes]], bytes]
+"""A status, headers and a body."""
 
 
 class Api:
@@ -23,7 +26,7 @@ class Api:
     def __init__(self, ports: ApiPorts, wallets: Any, context: Context | None = None) -> None:
         self.ports, self._wallets, self._context = ports, wallets, context
         self._app: Any = None
-        self._requests: dict[asyncio.Task[tuple[int, Any]], None] = {}
+        self._requests: dict[asyncio.Task[Answer], None] = {}
 
     async def serve(self, task_status: TaskStatus[int]) -> None:
         """In `run_api`'s place."""
@@ -38,27 +41,37 @@ class Api:
         self, method: str, path: str, body: dict[str, Any], *, within_s: float, **headers: str
     ) -> tuple[int, Any]:
         """One request: the status and the JSON that it is answered with; 0 when no answer comes."""
+        content = json.dumps(body).encode()
+        lines = [(b"host", b"keeper"), (b"content-type", b"application/json")]
+        lines.append((b"content-length", str(len(content)).encode()))
+        lines += [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        answer = await self.handle(method, path, lines, content, within_s=within_s)
+        if answer is None:
+            return 0, None
+        status, _, text = answer
+        return status, json.loads(text) if text else None
+
+    async def handle(
+        self, method: str, path: str, headers: Sequence[tuple[bytes, bytes]], content: bytes, *, within_s: float
+    ) -> Answer | None:
+        """The answer to a request, as it would come over a socket; None when none comes."""
         # A task of the keeper's, not the caller's: it may hang for ever when the keeper dies.
-        asked = self._ask(method, path, body, headers)
+        asked = self._ask(method, path, headers, content)
         task = asyncio.get_running_loop().create_task(asked, name="request", context=self._context)
         self._requests[task] = None
         await asyncio.wait({task}, timeout=within_s)
         del self._requests[task]
         if not task.done():
             task.cancel()
-            return 0, None
+            return None
         try:
             return task.result()
         except (Killed, asyncio.CancelledError):
-            return 0, None
+            return None
 
-    async def _ask(self, method: str, path: str, body: dict[str, Any], more: dict[str, str]) -> tuple[int, Any]:
+    async def _ask(self, method: str, path: str, headers: Sequence[tuple[bytes, bytes]], content: bytes) -> Answer:
         if self._app is None:
             self._app = create_api(self.ports, self._wallets)
-        content = json.dumps(body).encode()
-        headers = [(b"host", b"keeper"), (b"content-type", b"application/json")]
-        headers.append((b"content-length", str(len(content)).encode()))
-        headers += [(name.replace("_", "-").encode(), value.encode()) for name, value in more.items()]
         scope = {
             "type": "http",
             "asgi": {"version": "3.0"},
@@ -69,12 +82,12 @@ class Api:
             "raw_path": path.encode(),
             "query_string": b"",
             "root_path": "",
-            "headers": headers,
+            "headers": list(headers),
             "client": ("192.0.2.1", 1),
             "server": ("192.0.2.2", _PORT),
             "state": {},
         }
-        status, answer = 0, b""
+        status, answer, answered = 0, b"", list[tuple[bytes, bytes]]()
         asked = False
 
         async def receive() -> dict[str, Any]:
@@ -85,11 +98,11 @@ class Api:
             return {"type": "http.request", "body": content, "more_body": False}
 
         async def send(message: Any) -> None:
-            nonlocal status, answer
+            nonlocal status, answer, answered
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, answered = message["status"], list(message["headers"])
             else:
                 answer += message.get("body", b"")
 
         await self._app(scope, receive, send)
-        return status, json.loads(answer) if answer else None
+        return status, answered, answer

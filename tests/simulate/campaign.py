@@ -30,7 +30,7 @@ from keeper.app import wiring
 from keeper.app.program import load_program
 from keeper.config.settings import ProgramSettings
 from keeper.telemetry.logs import set_level
-from tests.simulate import sharer
+from tests.simulate import handing, sharer
 from tests.simulate.dice import clock, real_perf_counter
 from tests.simulate.episode import Episode, Outcome
 from tests.simulate.ground import Ground
@@ -95,6 +95,7 @@ def ground(folder: Path) -> Ground:
     """The ground, ready to be forked from."""
     scopes_in_order()
     sharer.take_over()
+    handing.take_over()
     # Whatever is read, compiled or cached at its first use is so in all forks, after one episode on another ground.
     program = load_program(ProgramSettings())
     # And an IDL is read once: it never changes, and a start spends a tenth of its time on it.

@@ -223,6 +223,7 @@ class Episode:
         if (several := self._scenario.several) is not None and stage.fleet is not None:
             counts.update({f"several {event}": n for event, n in stage.fleet.events.items()})
             counts[f"episodes with {several.keepers} keepers{' that share the markets' * several.share}"] += 1
+            counts["several requests handed on"] += stage.trace.counts["handed"]
         counts["orders"] += len(users.placed)
         counts["orders accepted by the API"] += len(users.accepted)
         counts["lives"] += stage.lives.number

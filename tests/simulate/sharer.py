@@ -11,7 +11,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import anyio
 from anyio.abc import TaskStatus
@@ -102,6 +102,9 @@ class _Listener:
 class Sharer(Life):
     """One life of one of several keepers. `served` is True when it has stood by, or worked."""
 
+    at_port: ClassVar[dict[int, Sharer]] = {}
+    """The present lives, by where their APIs are."""
+
     def __init__(self, *args: Any, client: Client) -> None:
         super().__init__(*args)
         self.threads.joins_wait = True
@@ -138,6 +141,7 @@ class Sharer(Life):
         return self.api or self.bystander
 
     def start(self) -> None:
+        self.at_port[self._settings.http.port] = self
         self._context.run(owner.set, self)
         self._context.run(super().start)
 

@@ -232,7 +232,7 @@ class Stage:
         if self.fleet is not None:
             held = self.fleet.server.holder(str(self.markets[market]))
             life = life if held is None else self.fleet.life_of(held[0])
-            if not self.shares and (life is None or self._asks.random() < _ASKS_ANOTHER):
+            if life is None or self._asks.random() < _ASKS_ANOTHER:
                 life = self._asks.choice(self.fleet.keepers).sharer
         status, answer = 0, None
         api = None if life is None else life.asked
