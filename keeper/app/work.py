@@ -97,6 +97,8 @@ async def work(life: Life, on_ready: Callable[[Ready], None], stand_by: Standing
         stack.push_async_callback(execution.close)
         router = execution.router
         await execution.operator.load()
+        if share is not None:
+            await execution.hear_of_others()
 
         # What keeps the process honest
         watchdog = _watchdog(life, execution)

@@ -33,7 +33,7 @@ from keeper.execution.router import Router
 from keeper.execution.settlement import Settlement
 from keeper.execution.strangers import StrangersFills
 from keeper.execution.ways import Ways
-from keeper.journal import Journal
+from keeper.journal import Journal, workers
 from keeper.solana.client import ChainClient
 from keeper.solana.senders import Sender
 from keeper.solana.transactions import Blockhashes, Signer
@@ -173,6 +173,7 @@ class Execution:
         """
         with contextlib.suppress(JournalError):  # health tells of it
             day = self.purse.day
+            self.purse.keepers = max(1, len(workers(self._journal.leases)))
             self.purse.learn_spent(day, await self._journal.spent(day))
             await self.operator.load()
 

@@ -86,6 +86,8 @@ class Purse:
         self._rent_lamports = rent_lamports
         self._today = today
         self._day, self._spent = spent
+        self.keepers = 1
+        """So many spend from the key. What this one sets aside counts for each: it is not told what the others do."""
         self._reserved: dict[Signature, int] = {}
         self.reserved_lamports = 0
         """What is set aside for attempts that could still land."""
@@ -114,13 +116,16 @@ class Purse:
         limits, cost = self.limits, fee_of(attempt) + (attempt.tip_lamports or 0)
         if attempt.position is not None:
             cost += self._rent_lamports
-        reserved = self.reserved_lamports + cost
-        if self._spent + reserved > limits.daily_cap_lamports or self._balance - reserved < limits.min_balance_lamports:
+        all_of_it = (self.reserved_lamports + cost) * self.keepers
+        if (
+            self._spent + all_of_it > limits.daily_cap_lamports
+            or self._balance - all_of_it < limits.min_balance_lamports
+        ):
             self._too_much = cost
             return False
         self._too_much = 0
         self._reserved[attempt.signature] = cost
-        self.reserved_lamports = reserved
+        self.reserved_lamports += cost
         return True
 
     def hold(self, attempt: Attempt) -> None:
@@ -159,9 +164,12 @@ class Purse:
     def brake(self, gate: Gate) -> None:
         """Close the gate while there is no room for what found none last, and lift it when there is."""
         self._turn_day()
-        limits, reserved = self.limits, self.reserved_lamports
+        limits, reserved, too_much = self.limits, self.reserved_lamports, self._too_much * self.keepers
         aside = f", and {reserved} are set aside for attempts in flight" if reserved else ""
-        if self._spent + reserved + max(1, self._too_much) > limits.daily_cap_lamports:
+        if self.keepers > 1:
+            reserved *= self.keepers
+            aside += f", and as much by each of {self.keepers} keepers" if aside else ""
+        if self._spent + reserved + max(1, too_much) > limits.daily_cap_lamports:
             reason = (
                 f"what left the key today ({self._spent} lamports{aside}) leaves no room below "
                 f"fees.daily_outflow_cap_lamports ({limits.daily_cap_lamports})"
@@ -169,7 +177,7 @@ class Purse:
             gate.close(DAILY_CAP, reason)
         else:
             gate.lift(DAILY_CAP)
-        if self._balance - reserved - self._too_much < limits.min_balance_lamports:
+        if self._balance - reserved - too_much < limits.min_balance_lamports:
             reason = (
                 f"the keeper's balance ({self._balance} lamports{aside}) leaves no room above "
                 f"fees.min_balance_lamports ({limits.min_balance_lamports}): send SOL to {self._keeper}"

@@ -78,6 +78,29 @@ def test_the_daily_cap_stops_and_the_next_day_goes_on() -> None:
     assert purse.spent_today_lamports == 0
 
 
+def test_several_keepers_together_stay_below_the_cap_and_above_the_floor() -> None:
+    """Each takes it that the others have as much set aside as itself, and hears what they spent."""
+    for cap, floor in ((26_000, 0), (10**12, 1_000)):
+        purses = [purse_of(cap=cap, floor=floor) for _ in range(3)]
+        spent = 0
+        for purse in purses:
+            purse.keepers = 3
+            purse.balance_read(27_000, 1)
+        for turn in range(1, 20):
+            held = [(purse, attempt) for purse in purses if purse.reserve(attempt := attempt_of(0))]
+            assert spent + sum(purse.reserved_lamports for purse in purses) <= 26_000
+            for purse, attempt in held:
+                spent += 5_000
+                purse.spend(5_000, turn + 1)
+                purse.release(attempt.signature)
+            for purse in purses:
+                purse.learn_spent(DAY, spent)
+                purse.learn_spent("2026-02-01", 10**9)
+                purse.balance_read(27_000 - spent, turn + 1)
+        assert spent == 15_000, "the last of it is left unspent"
+        assert all(closed_by(purse) for purse in purses)
+
+
 def test_23_the_days_cap_holds_for_what_could_still_be_paid() -> None:
     day = [DAY]
     purse = purse_of(cap=12_000, day=day)

@@ -311,8 +311,8 @@ FAULTS: Final = (
     Fault(
         "cap-ignored",
         "keeper.execution.purse",
-        "self._spent + reserved > limits.daily_cap_lamports or",
-        "self._spent + reserved > 1_000 * limits.daily_cap_lamports or",
+        "self._spent + all_of_it > limits.daily_cap_lamports",
+        "self._spent + all_of_it > 1_000 * limits.daily_cap_lamports",
         "no more leaves the key in a day than the cap says",
     ),
     Fault(
