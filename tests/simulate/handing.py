@@ -36,11 +36,12 @@ class Handed(httpx.AsyncBaseTransport):
             raise httpx.ConnectError("connection refused", request=request)
         target = bytes(request.extensions["target"]).decode()
         timeout_s = request.extensions["timeout"]["read"]
-        answer = await api.handle(request.method, target, request.headers.raw, request.content, within_s=timeout_s)
+        headers = [(name.lower(), value) for name, value in request.headers.raw]
+        answer = await api.handle(request.method, target, headers, request.content, within_s=timeout_s)
         if answer is None:
             raise httpx.ReadError("the connection was closed", request=request)
         await anyio.sleep(_WAY_S)
-        status, headers, content = answer
+        status, told, content = answer
         if life is not None:
             life.link.network.trace.note("handed", f"{life.client.name}: {request.method} {target} {status}")
-        return httpx.Response(status, headers=headers, content=content, request=request)
+        return httpx.Response(status, headers=told, stream=httpx.ByteStream(content), request=request)
