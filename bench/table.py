@@ -179,11 +179,10 @@ def _scale(results: dict[str, Any]) -> Iterator[Row]:
     yield "burst of 2,000, PostgreSQL against SQLite", ">= 60 %", f"{100 * figures['burst_ratio']['median']:.0f} %"
     later = f"{figures['tick_later_ms']['median']:.2f} ms"
     yield "tick to sent p50, PostgreSQL later than SQLite", "< 1 ms", later
-    if "shared" in figures:
-        yield from _shared(figures["shared"])
 
 
-def _shared(figures: dict[str, Any]) -> Iterator[Row]:
+def _sharing(results: dict[str, Any]) -> Iterator[Row]:
+    figures = results["scale"]["shared"]
     many = f"{figures['orders']:,} orders over {figures['markets']} markets on {figures['keepers']} keepers"
     yield (
         f"{many}: the share with the most orders, above the mean",
@@ -221,4 +220,5 @@ _ROWS: tuple[Callable[[dict[str, Any]], Iterator[Row]], ...] = (
     _strangers,
     _replay,
     _scale,
+    _sharing,
 )
