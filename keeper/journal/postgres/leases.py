@@ -43,7 +43,10 @@ _RENEW: Final = """
 """
 _LEAVE: Final = "UPDATE leases SET until = clock_timestamp() WHERE life = %(life)s AND until > clock_timestamp()"
 _GIVE_BACK: Final = f"{_LEAVE} AND what = ANY (%(what)s)"
-_MINE: Final = "SELECT what, term FROM leases WHERE life = %(life)s AND until > clock_timestamp()"
+_MINE: Final = """
+    SELECT what FROM leases
+    WHERE life = %(life)s AND until > clock_timestamp() AND NOT starts_with(what, 'keeper:')
+"""
 _PRESENT: Final = "INSERT INTO meta VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _HOLDERS: Final = """
     SELECT what, holder, term, extract(epoch FROM since)::float8, extract(epoch FROM until - clock_timestamp())::float8,
@@ -150,16 +153,15 @@ class Leases:
 
     def _take_share(self) -> str | None:
         """Whatever was believed before: a time of work begins with what the database says."""
-        began_s = _now_s()
-        mine = {what: term for what, term in self._db.run(_RENEW, self._values).fetchall() if what != NAME + self.name}
         self._look()
-        share = self._share()
-        if excess := mine.keys() - share:
+        share, mine = self._share(), {what for (what,) in self._db.run(_MINE, self._values).fetchall()}
+        if excess := mine - share:
             self._gave_back(excess)
-        terms = {what: term for what, term in mine.items() if what in share}
-        if wanted := share - mine.keys():
-            terms |= self._took(sorted(wanted))
-        if not terms:
+        if wanted := share - mine:
+            self._took(sorted(wanted))
+        began_s = _now_s()
+        held = dict(self._db.run(_RENEW, self._values).fetchall()) if share else {}
+        if not (terms := {what: term for what, term in held.items() if what in share}):
             working = working_lease(self.held)
             return "" if working is None else f"{working.holder}, which does not share (cluster.share_markets)"
         self._hold(terms, began_s)
