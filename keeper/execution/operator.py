@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import anyio
 from solders.pubkey import Pubkey
 
 from keeper.domain.errors import KeeperError
@@ -46,20 +47,23 @@ class Operator:
         self._report = report
         self._share = share
         self._known: set[str] = set()
-        """Of the lasting reasons those that the journal had when it was last asked."""
+        """Of the lasting reasons those that the journal is known to have."""
+        self._turn = anyio.Lock()
+        """What the journal was asked for is not from before what was written to it meanwhile."""
 
     async def load(self) -> None:
         """Take up what stopped the keeper before the restart, or another keeper since; and go on when an operator told
         another one to. A stop that the journal does not have yet stays.
         """
-        for name in _LASTING:
-            reason = await self._journal.meta(name)
-            if reason is not None:
-                self._known.add(name)
-                self._gate.close(name, reason)
-            elif name in self._known:
-                self._known.discard(name)
-                self._gate.lift(name)
+        async with self._turn:
+            for name in _LASTING:
+                reason = await self._journal.meta(name)
+                if reason is not None:
+                    self._known.add(name)
+                    self._gate.close(name, reason)
+                elif name in self._known:
+                    self._known.discard(name)
+                    self._gate.lift(name)
 
     @property
     def paused(self) -> str | None:
@@ -71,14 +75,18 @@ class Operator:
         sentence = f"paused by an operator: {reason}" if reason else "paused by an operator"
         # The gate first: an attempt that is signed while the journal writes would be one too many.
         self._gate.close(_PAUSED, sentence)
-        await self._journal.commit(SetMeta(_PAUSED, sentence))
+        self._known.discard(_PAUSED)
+        async with self._turn:
+            await self._journal.commit(SetMeta(_PAUSED, sentence))
+            self._known.add(_PAUSED)
 
     async def resume(self) -> None:
         """Go on. Orders that are met by the present price are acted on at once."""
-        await self._journal.commit(*(SetMeta(name, None) for name in _LASTING))
-        for name in _LASTING:
-            self._known.discard(name)
-            self._gate.lift(name)
+        async with self._turn:
+            await self._journal.commit(*(SetMeta(name, None) for name in _LASTING))
+            for name in _LASTING:
+                self._known.discard(name)
+                self._gate.lift(name)
 
     async def retry(self, address: Pubkey) -> None:
         """Give a failed order its whole budget back and let it rest again. Refused when it did not fail."""
