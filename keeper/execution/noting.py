@@ -100,4 +100,6 @@ class RestingNotes:
         address = order.address
         state = OrderState.OPEN if self._orders.at_rest(address) else None
         why = rests(order, self._book) if self._orders.free(address) else ""
-        return NoteOrder(order, state, why, reopen=reopen and state is not None)
+        # Whose condition is met is known here, by whichever reading: another keeper may have noted a later one.
+        says = state is not None
+        return NoteOrder(order, state, why, reopen=reopen and says, stands=says)

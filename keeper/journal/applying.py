@@ -156,6 +156,8 @@ class _Caller:
                     f"what was read of it in slot {order.slot} is older."
                 )
             stands = note is None or (note.stands and order.created_at == row.created_at)
+            if note is not None and note.reopen and STATES[row.state] in CLOSED_STATES:
+                stands = False  # it ended by later facts
             if stands and op.state is not None:
                 self._conclude(row, op, op.state, at)
             return

@@ -80,7 +80,7 @@ class NoteOrder(_Learnt, frozen=True, gc=False):
     the state; at first sight it is what the account's status says. Facts of another order than the row's (one that was
     made at its address since) begin a new generation: the budget is whole, and what was known of the other is gone.
     A state that may not follow the present one (`keeper.journal.transitions`) is ignored unless `reopen`, and an end is
-    not told twice.
+    not told twice. Facts that are older than an end reopen nothing.
 
     A row of `changes` is added when the state or the reason really changed; sentences that differ only in their
     numbers are the same reason. `to_arm`: an attempt is armed by these facts, so they are refused like an intent's.

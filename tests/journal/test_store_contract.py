@@ -251,6 +251,23 @@ def test_no_intent_by_older_facts_than_the_orders_end(opened: Opened) -> None:
     assert refused(store, (Disarm(armed.signature), again)) == [None]
 
 
+def test_who_took_over_with_an_older_reading_says_that_an_order_rests_unless_it_ended(opened: Opened) -> None:
+    store, queries = opened
+    order = make_order(slot=60)
+    older = order._replace(slot=50)
+    rests = NoteOrder(older, OrderState.OPEN, "It rests.", reopen=True, stands=True)
+    for state in (OrderState.TRIGGERED, OrderState.FAILED):
+        assert refused(store, (NoteOrder(order, state, "By another keeper."),), (rests,)) == [None, None]
+        row = queries.order(order.address)
+        assert row is not None
+        assert (row.state, row.reason, row.order.slot) == (OrderState.OPEN, "It rests.", 60)
+    filled = order._replace(slot=70, status=OnchainStatus.FILLED)
+    assert refused(store, (NoteOrder(filled, OrderState.FILLED, "It is filled."),), (rests,)) == [None, None]
+    row = queries.order(order.address)
+    assert row is not None
+    assert row.state is OrderState.FILLED, "or it would be executed again"
+
+
 def test_an_intent_that_comes_too_late_is_refused_alone(opened: Opened) -> None:
     store, queries = opened
     late, order = make_order(), make_order()
