@@ -135,7 +135,9 @@ class Fleet:
     @may_refuse.setter
     def may_refuse(self, may: bool) -> None:
         for its in self.keepers:
-            its.may_refuse = may
+            # One that began before everything was well may still find no node, or no database.
+            if may or (its.sharer is not None and its.sharer.joined):
+                its.may_refuse = may
 
     @property
     def errors(self) -> list[str]:
