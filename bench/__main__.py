@@ -31,6 +31,7 @@ PARTS = (
     "burst",
     "instant",
     "arming",
+    "killed",
     "naive",
     "placing",
     "readers",

@@ -68,6 +68,13 @@ def _arming(results: dict[str, Any]) -> Iterator[Row]:
     yield f"the journal's file, {journal['hours']:.1f} hours of renewals", "flat", sizes
 
 
+def _killed(results: dict[str, Any]) -> Iterator[Row]:
+    figures = results["killed"]
+    first, twice = figures["ready_to_sent_s"], figures["executed_twice"]
+    said = f"p50 {first['p50']:.2f} s, most {first['max']:.2f} s; {twice} executed twice"
+    yield f"kill -9 with {figures['armed']:,} armed: from ready to the first execution", "< 1 s", said
+
+
 def _instant(results: dict[str, Any]) -> Iterator[Row]:
     for name, what in (("default", "8 armed"), ("most_armed", "256 armed")):
         figures = results["instant"][name]
@@ -207,6 +214,7 @@ _ROWS: tuple[Callable[[dict[str, Any]], Iterator[Row]], ...] = (
     _tick,
     _walk,
     _arming,
+    _killed,
     _burst,
     _instant,
     _capacity,
