@@ -140,6 +140,8 @@ class Judge(Witness):
     def _against_cancel(self, first: FirstSend, attempt: Attempt, cancel: Attempt | None) -> None:
         if cancel is None or cancel.signed_at >= attempt.signed_at:
             return
+        if self._sender is not None and str(cancel.signature) not in self.last_sent:
+            return  # the answer to its COMMIT was lost: its user was told that it may not be there
         over = cancel.ended_at or cancel.confirmed_at
         if over is None or over > attempt.signed_at:
             self.violations.append(
