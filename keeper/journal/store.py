@@ -200,10 +200,12 @@ def one_by_one(
     load: Callable[[Wanted, Rows], None],
     save: Callable[[Rows], None],
     refused_with: Callable[[Exception], JournalError | None],
+    refused: Callable[[Rows, Sequence[Op], float], JournalError | None] = refused,
 ) -> tuple[list[JournalError | None], tuple[int, int]]:
     """Apply each caller's operations under a savepoint of its own, in an open transaction, so that what the database
     refuses of one is not the others' loss. What each was refused with, and the next ids of orders and changes after
-    `ids`. `refused_with` is None for an error that is not about one caller's rows, which is raised.
+    `ids`. `refused_with` is None for an error that is not about one caller's rows, which is raised; `refused` does the
+    operations, as far as they are allowed.
     """
     found: list[JournalError | None] = []
     for ops in callers:

@@ -19,8 +19,8 @@ _MINUTES_APART: Final = Fault(
 _EVERY_MARKET: Final = Fault(
     "every-market",
     "keeper.journal.postgres.store",
-    "if (mine := self.working_on) is None:",
-    "if (mine := None) is None:",
+    "if (mine := self.working_on) is not None:",
+    "if (mine := None) is not None:",
     "a keeper writes for its own markets: the commit does not ask whose an order's is, and the keeper works on all",
     also=(("keeper.app.work", "share=share,", "share=None,"),),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import anyio
@@ -241,6 +241,24 @@ def test_the_clocks_of_the_keepers_machines_do_not_matter(
     assert store.apply([(NoteOrder(make_order()),)], durable=True) == [None]
     store.close()
     second.leave()
+
+
+def test_a_name_is_asked_for_once_more_by_a_keeper_that_was_stopped_meanwhile(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own earlier lease on the name could not be given back, and has run out since."""
+    took, asked = Leases._took, 0
+
+    def slow(leases: Leases, what: Collection[str]) -> dict[str, int]:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            return took(leases, what)
+        time.sleep(LEASE_S + 1.2)
+        return {}
+
+    monkeypatch.setattr(Leases, "_took", slow)
+    opened(PostgresHome(url, "a", LEASE_S)).close()
 
 
 def test_two_keepers_with_one_name_are_told(url: str) -> None:

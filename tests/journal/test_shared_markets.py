@@ -127,9 +127,12 @@ def test_who_comes_gets_its_share_and_each_writes_for_its_own(sharers: Sharers) 
         mine, theirs = intent(min(sharers.of(name))), intent(min(sharers.of(other)))
         refused = sharers.stores[name].apply([mine, theirs, [SetMeta("note", "of the service")]], durable=True)
         assert [type(error) for error in refused] == [type(None), JournalError, type(None)]
+        assert sharers.stores[other].apply([theirs[:1]], durable=True) == [None]
+        (relayed,) = sharers.stores[name].apply([theirs[1:]], durable=True)
+        assert "is not " in str(relayed), "nor is a transaction of its user sent, whose order the journal knows"
         with contextlib.closing(first.open_queries()) as queries:
             assert queries.order(mine[0].order.address) is not None  # type: ignore[union-attr]
-            assert queries.order(theirs[0].order.address) is None  # type: ignore[union-attr]
+            assert queries.attempts_of(theirs[0].order.address) == []  # type: ignore[union-attr]
 
 
 def test_a_holder_that_was_not_heard_of_writes_nothing_more_and_its_markets_go_to_the_others(

@@ -56,8 +56,8 @@ OF_SEVERAL: Final = (
         also=(  # the store refuses what is about another's order
             (
                 "keeper.journal.postgres.store",
-                "        if (mine := self.working_on) is None:\n",
-                "        if (mine := self.working_on) is not ...:\n",
+                "        if (mine := self.working_on) is not None:\n",
+                "        if (mine := self.working_on) is ...:\n",
             ),
         ),
         keepers=2,

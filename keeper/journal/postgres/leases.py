@@ -64,7 +64,9 @@ the transaction ends: who takes a lease over takes the turn first.
 """
 _LOOK_EVERY_S: Final = 0.1
 _STEADY_S: Final = 0.5
-"""So long the same keepers have to have been there before one gives markets back for another's sake."""
+"""So long the same keepers have to have been there before one gives markets back for another's sake; and so long a
+keeper that has none waits for the rest of its share, when some of it is free.
+"""
 
 
 class Leases:
@@ -107,6 +109,8 @@ class Leases:
         self._said = ""
         self._names: frozenset[str] = frozenset()
         self._steady_since_s = 0.0
+        self._some_since_s = 0.0
+        """Since when a part of this keeper's share has been nobody's, while it has none; 0: it is not so."""
         self._values = {"name": name, "life": self.life, "for": f"{lease_s} seconds"}
         self._thread = threading.Thread(target=self._run, name="journal-leases", daemon=True)
 
@@ -117,8 +121,12 @@ class Leases:
         one is alive.
         """
         until = time.monotonic() + self._lease_s + 1.0
-        while not self._took([NAME + self.name]):
-            if time.monotonic() > until:
+        while True:
+            # One try begins after that: this process may have been stopped since the last.
+            last = time.monotonic() > until
+            if self._took([NAME + self.name]):
+                break
+            if last:
                 raise JournalBusy(
                     f"Another keeper with the name {self.name} runs on {self._db.name}. Give each a cluster.name."
                 )
@@ -155,6 +163,8 @@ class Leases:
         """Whatever was believed before: a time of work begins with what the database says."""
         self._look()
         share, mine = self._share(), {what for (what,) in self._db.run(_MINE, self._values).fetchall()}
+        if not mine and self._more_to_come(share):
+            return ""
         if excess := mine - share:
             self._gave_back(excess)
         if wanted := share - mine:
@@ -166,6 +176,17 @@ class Leases:
             return "" if working is None else f"{working.holder}, which does not share (cluster.share_markets)"
         self._hold(terms, began_s)
         return None
+
+    def _more_to_come(self, share: frozenset[str]) -> bool:
+        """Whether the others are about to give back more of what is to be this keeper's: each of them does when it has
+        ended its work. Whoever began with the first of it would have to begin again with the next.
+        """
+        assert self._markets is not None, "the markets are shared"
+        if not share or len(share) >= sum(1 for _ in self._markets()) // max(1, len(self._names)):
+            self._some_since_s = 0.0
+            return False
+        self._some_since_s = self._some_since_s or _now_s()
+        return _now_s() - self._some_since_s < _STEADY_S
 
     def _hold(self, terms: dict[str, int], began_s: float) -> None:
         self._believe(terms)

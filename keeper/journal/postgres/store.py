@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from keeper.domain.base58 import base58
 from keeper.domain.errors import JournalError, LeaseLost
 from keeper.journal.applying import refused
 from keeper.journal.looking import NAME, SERVICE, Holder
-from keeper.journal.ops import Intend, Launched, NoteOrder, Op
+from keeper.journal.ops import AddAttempt, Intend, Launched, NoteOrder, Op
 from keeper.journal.postgres.connection import BOUNDS, TURN, Database, explain
 from keeper.journal.postgres.leases import FENCE, Leases
 from keeper.journal.postgres.statements import Asked, Conn, Cursor, PostgresWriting
@@ -89,9 +89,6 @@ class PostgresStore:
         """See Store."""
         if not waits:
             raise StoreBusy
-        if foreign := self._foreign(callers):
-            own = iter(self.apply([ops for i, ops in enumerate(callers) if i not in foreign], durable=durable))
-            return [foreign[i] if i in foreign else next(own) for i in range(len(callers))]
         try:
             return self._applied(callers, durable)
         except LeaseLost:
@@ -101,17 +98,13 @@ class PostgresStore:
                 raise
             return self._applied(callers, durable)
 
-    def _foreign(self, callers: Sequence[Sequence[Op]]) -> dict[int, JournalError]:
-        """Which callers are about an order of a market on which another keeper works, and what each is told."""
-        if (mine := self.working_on) is None:
-            return {}
-        found: dict[int, JournalError] = {}
-        for i, ops in enumerate(callers):
-            for op in ops:
-                if isinstance(op, (Intend, NoteOrder, Launched)) and base58(op.order.market) not in mine:
-                    market, order = base58(op.order.market), base58(op.order.address)
-                    found[i] = JournalError(f"The market {market} of the order {order} is not {self._leases.name}'s.")
-        return found
+    def _refused(self, rows: Rows, ops: Sequence[Op], now: float) -> JournalError | None:
+        """Also what is about an order of a market on which another keeper works."""
+        if (mine := self.working_on) is not None:
+            for order, market in _markets(rows, ops):
+                if market not in mine:
+                    return JournalError(f"The market {market} of the order {order} is not {self._leases.name}'s.")
+        return refused(rows, ops, now)
 
     def _applied(self, callers: Sequence[Sequence[Op]], durable: bool) -> list[JournalError | None]:
         try:
@@ -158,7 +151,7 @@ class PostgresStore:
             asked.read(rows)
             ids = (rows.next_order_id, rows.next_change_id)
             now = time.time()
-            found = [refused(rows, ops, now) for ops in callers]
+            found = [self._refused(rows, ops, now) for ops in callers]
             save(PostgresWriting(conn), rows)
             if ids != (rows.next_order_id, rows.next_change_id):
                 conn.execute(_IDS, (rows.next_order_id, rows.next_change_id))
@@ -174,6 +167,7 @@ class PostgresStore:
             execute=conn.execute,
             load=lambda wanted, rows: Asked(conn, wanted).read(rows),
             save=partial(save, PostgresWriting(conn)),
+            refused=self._refused,
             refused_with=_refused_with,
         )
         conn.execute(_IDS, ids)
@@ -246,6 +240,17 @@ class PostgresStore:
         """See Store."""
         self._db.close()
         self._on_close()
+
+
+def _markets(rows: Rows, ops: Sequence[Op]) -> Iterator[tuple[str, str]]:
+    """The orders that operations act on, each with its market. What became of an attempt is any keeper's to say: its
+    order's address may have another market's order by now.
+    """
+    for op in ops:
+        if isinstance(op, (Intend, NoteOrder, Launched)):
+            yield base58(op.order.address), base58(op.order.market)
+        elif isinstance(op, AddAttempt) and (known := rows.orders.get(base58(op.attempt.order))) is not None:
+            yield known.address, known.market
 
 
 def _table(error: Exception) -> str | None:
