@@ -24,6 +24,7 @@ from keeper.journal import AddAttempt, NoteOrder
 from keeper.journal.looking import NAME, SERVICE, Holder
 from keeper.journal.postgres.connection import Database, Place
 from keeper.journal.postgres.home import PostgresHome
+from keeper.journal.postgres.store import PostgresStore
 from tests.chaos import guard as guarding
 from tests.chaos.cable import Cable
 from tests.chaos.court import standing
@@ -106,13 +107,18 @@ def test_what_is_written_about_another_keepers_market_is_noted(shared_url: str) 
         db.close()
 
 
-def test_an_attempt_at_an_order_of_another_keepers_market_is_noted(shared_url: str) -> None:
+def test_an_attempt_at_an_order_of_another_keepers_market_is_noted(
+    shared_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PostgresStore, "working_on", None)  # or the store would refuse it
     third = one_that_shares(shared_url, "k3", 3)
     store = third.open_store(lambda: None)
-    assert store.apply([[AddAttempt(make_attempt(ORDER.address))]], durable=True) == [None]
-    assert f"k3 wrote attempts in term 1 of k1 on {MARKETS[0]}" in unlawful(shared_url)
-    store.close()
-    third.leave()
+    try:
+        assert store.apply([[AddAttempt(make_attempt(ORDER.address))]], durable=True) == [None]
+        assert f"k3 wrote attempts in term 1 of k1 on {MARKETS[0]}" in unlawful(shared_url)
+    finally:
+        store.close()
+        third.leave()
 
 
 def test_a_market_that_one_has_while_another_has_all_is_noted(shared_url: str) -> None:

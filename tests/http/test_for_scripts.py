@@ -32,8 +32,9 @@ async def test_a_relay_may_wait_for_what_becomes_of_the_order(world: World, wall
         tg.start_soon(relay)
         order = Pubkey.from_string(prepared["order"])
         with anyio.fail_after(10):
+            seen = world.journal.last_change_id
             while (row := await world.journal.order(order)) is None or row.state is not OrderState.SUBMITTED:
-                await world.journal.changed(world.journal.last_change_id)
+                seen = await world.journal.changed(seen)
         await world.journal.commit(NoteState(order, OrderState.OPEN, "It rests."))
     (answer,) = answers
     assert answer.status_code == 200
