@@ -17,6 +17,7 @@ import httpx
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
+from keeper.domain.attempts import AttemptState
 from tests.support.keeper_process import KeeperConfig, KeeperProcess
 from tests.support.waiting import until
 from tests.support.world import SOL, USDC, Trader, World
@@ -117,6 +118,12 @@ async def metrics(process: KeeperProcess) -> dict[str, float]:
         name: float(value)
         for name, value in (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     }
+
+
+def armed_rows(process: KeeperProcess) -> int:
+    """How many armed attempts its journal has."""
+    with process.config.reading() as journal:
+        return sum(attempt.state is AttemptState.ARMED for attempt in journal.open_attempts())
 
 
 def rss_mb(pid: int) -> tuple[float, float]:

@@ -26,9 +26,8 @@ from bench.figures import across
 from bench.node import prepare, prepared_node
 from bench.progress import step
 from bench.resting import order_accounts
-from bench.stage import PRICE_1E6, STOP_1E6, chain, cpu_s, keeper, metrics
+from bench.stage import PRICE_1E6, STOP_1E6, armed_rows, chain, cpu_s, keeper, metrics
 from keeper.demo.prices import Listing, walk
-from keeper.domain.attempts import AttemptState
 from tests.support.keeper_process import KeeperProcess
 from tests.support.world import World
 
@@ -134,9 +133,8 @@ async def _growth(seconds: float) -> dict[str, Any]:
 def _held(process: KeeperProcess) -> tuple[float, float, int]:
     """The sizes of the journal's file and of its WAL, in MB, and its rows of armed attempts."""
     path = process.config.journal
-    with process.config.reading() as journal:
-        rows = sum(attempt.state is AttemptState.ARMED for attempt in journal.open_attempts())
-    return path.stat().st_size / 1e6, path.with_name(f"{path.name}-wal").stat().st_size / 1e6, rows
+    wal = path.with_name(f"{path.name}-wal")
+    return path.stat().st_size / 1e6, wal.stat().st_size / 1e6, armed_rows(process)
 
 
 async def _signed(process: KeeperProcess) -> float:

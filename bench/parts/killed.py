@@ -15,7 +15,7 @@ from typing import Any, Final
 from bench.figures import spread
 from bench.ledger import Ledger
 from bench.progress import step
-from bench.stage import PRICE_1E6, SOL_FOR_FEES, STOP_1E6, chain, keeper, metrics, traders_for
+from bench.stage import PRICE_1E6, SOL_FOR_FEES, STOP_1E6, armed_rows, chain, keeper, metrics, traders_for
 from tests.support.waiting import until
 
 _MARKETS: Final = 4
@@ -51,7 +51,7 @@ async def _once(armed: int) -> tuple[float, float, int]:
             ledger = Ledger.of(world.bank, key, orders)
             execution = {"armed_a_side": -(-armed // _MARKETS), "armed_signatures_per_s": 1_000}
             async with keeper(world, Path(folder), key=key, execution=execution) as first:
-                await until(lambda: _armed_rows(first) == armed, within_s=_ARMING_WITHIN_S)
+                await until(lambda: armed_rows(first) == armed, within_s=_ARMING_WITHIN_S)
                 first.kill()
             began_s = time.perf_counter()
             async with keeper(world, Path(folder), key=key, execution=execution) as second:
@@ -68,8 +68,3 @@ async def _once(armed: int) -> tuple[float, float, int]:
 
 def _stop_1e6(n: int) -> int:
     return STOP_1E6 - n * _STEP_1E6
-
-
-def _armed_rows(process: Any) -> int:
-    with process.config.reading() as journal:
-        return len(journal.open_attempts())

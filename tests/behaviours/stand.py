@@ -67,6 +67,19 @@ executions are armed in `test_armed` alone, so that elsewhere each goes all of i
 """
 
 
+def stop_loss(user: str, symbol: str, trigger_price: str = "95") -> dict[str, Any]:
+    """What a trader's own program asks the API for."""
+    return {
+        "user": user,
+        "market": symbol,
+        "order_type": "stop_loss",
+        "side": "long",
+        "size": "1",
+        "trigger_price": trigger_price,
+        "leverage": 5,
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Send:
     """One `sendTransaction` that reached an endpoint: which, and the bytes."""

@@ -19,7 +19,7 @@ from solders.pubkey import Pubkey
 
 from keeper.domain.orders import OnchainStatus, OrderState
 from keeper.journal import home_of, market_lease, shares
-from tests.behaviours.stand import FAST, Stand
+from tests.behaviours.stand import FAST, Stand, stop_loss
 from tests.behaviours.test_standing_by import Life, answers
 from tests.http.http_world import signed
 from tests.support import KeeperConfig, until
@@ -90,14 +90,7 @@ async def relay(http: httpx.AsyncClient, prepared: dict[str, Any], key: Keypair)
 async def test_what_is_asked_of_one_is_done_by_the_other(tmp_path: Path) -> None:
     async with sharing(tmp_path) as (stand, a, _, market):
         trader, symbol = stand.world.trader(), stand.world.market_state(market).symbol
-        terms = {
-            "market": symbol,
-            "order_type": "stop_loss",
-            "side": "long",
-            "size": "1",
-            "trigger_price": "95",
-            "leverage": 5,
-        }
+        terms = stop_loss(str(trader.address), symbol)
         async with httpx.AsyncClient(base_url=a.ready[-1].http_url, timeout=30) as http:
             told = await answers(http, "/v1/keeper", lambda found: len(found["keepers"]) == 2)
             assert {each["name"]: each["markets"] for each in told["keepers"]} == {"a": 1, "b": 1}
@@ -106,7 +99,7 @@ async def test_what_is_asked_of_one_is_done_by_the_other(tmp_path: Path) -> None
             # A user's order, its cancel, and one that is executed.
             orders = []
             for _ in range(2):
-                prepared = await http.post("/v1/orders", json={**terms, "user": str(trader.address)})
+                prepared = await http.post("/v1/orders", json=terms)
                 assert prepared.status_code == 201, prepared.text
                 answer = await relay(http, prepared.json(), trader.key)
                 assert answer.status_code == 202, answer.text
@@ -119,6 +112,7 @@ async def test_what_is_asked_of_one_is_done_by_the_other(tmp_path: Path) -> None
             await stand.reach(orders[0], OrderState.CANCELLED)
 
             # An order of a managed wallet, and its cancel.
+            del terms["user"]  # the wallet's own
             placed = await http.post("/v1/wallets/bot/orders", json=terms, headers={**BOT, "Idempotency-Key": "1"})
             assert placed.status_code == 202, placed.text
             managed = Pubkey.from_string(placed.json()["order"])
@@ -161,15 +155,7 @@ async def test_a_drained_keeper_hands_its_share_over_and_what_it_is_asked_on(tmp
         )
         assert done.returncode == 0, done.stderr.decode()
         assert done.stdout.startswith(b"b took over 1 market from a after"), done.stdout.decode()
-        body = {
-            "user": str(trader.address),
-            "market": symbol,
-            "order_type": "stop_loss",
-            "side": "long",
-            "size": "1",
-            "trigger_price": "95",
-            "leverage": 5,
-        }
+        body = stop_loss(str(trader.address), symbol)
         async with (
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
             httpx.AsyncClient(base_url=b.ready[-1].http_url, timeout=30) as other,

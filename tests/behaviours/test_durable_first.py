@@ -10,6 +10,7 @@ import pytest
 from solders.pubkey import Pubkey
 
 from keeper.domain.attempts import AttemptKind, AttemptState
+from tests.behaviours.stand import stop_loss
 from tests.http.http_world import signed
 from tests.support import KeeperConfig, KeeperProcess, Trader, World, until
 from tests.support.disk_log import DiskLog, NoCompiler, durable_at, sent
@@ -22,15 +23,7 @@ ORDERS = 12
 
 async def place_by_api(url: str, world: World, market: Pubkey, trader: Trader) -> Pubkey:
     """A trader's own transaction, which the keeper relays."""
-    terms = {
-        "user": str(trader.address),
-        "market": world.market_state(market).symbol,
-        "order_type": "stop_loss",
-        "side": "long",
-        "size": "1",
-        "trigger_price": "50",
-        "leverage": 5,
-    }
+    terms = stop_loss(str(trader.address), world.market_state(market).symbol, "50")
     async with httpx.AsyncClient(base_url=url) as http:
         prepared = (await http.post("/v1/orders", json=terms)).raise_for_status().json()
         wire = base64.b64encode(signed(prepared, trader.key)).decode()

@@ -22,7 +22,7 @@ from solders.transaction import VersionedTransaction
 from keeper.domain.attempts import AttemptState
 from keeper.domain.orders import OrderState
 from keeper.execution.points import POINTS
-from tests.behaviours.stand import USDC, Stand
+from tests.behaviours.stand import USDC, Stand, stop_loss
 from tests.chaos.invariants import executions_on_chain
 from tests.chaos.lives import Lives
 from tests.chaos.proxy import Fault, Kind
@@ -78,15 +78,7 @@ async def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
 async def place_by_api(scene: Scene, trader: Trader, symbol: str) -> Pubkey:
     """As a trader's own program does; the order. The keeper may die before it answers."""
-    terms: dict[str, Any] = {
-        "user": str(trader.address),
-        "market": symbol,
-        "order_type": "stop_loss",
-        "side": "long",
-        "size": "1",
-        "trigger_price": "95",
-        "leverage": 5,
-    }
+    terms = stop_loss(str(trader.address), symbol)
     assert scene.lives.url is not None
     async with httpx.AsyncClient(base_url=scene.lives.url) as http:
         prepared = (await http.post("/v1/orders", json=terms)).raise_for_status().json()

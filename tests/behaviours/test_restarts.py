@@ -17,7 +17,7 @@ from solders.transaction import VersionedTransaction
 
 from keeper.domain.attempts import AttemptState
 from keeper.domain.orders import OrderState
-from tests.behaviours.stand import A_FILL_LAMPORTS, SOL, USDC, Stand, stays
+from tests.behaviours.stand import A_FILL_LAMPORTS, SOL, USDC, Stand, stays, stop_loss
 from tests.support import KeeperConfig, KeeperProcess, Trader, World, until
 
 pytestmark = pytest.mark.anyio
@@ -182,15 +182,7 @@ def dry(config: KeeperConfig) -> KeeperConfig:
 
 async def relayed(stand: Stand, trader: Trader, market: Pubkey) -> tuple[Pubkey, httpx.Response]:
     """An order that is placed by the API, as a trader's own program does."""
-    terms = {
-        "user": str(trader.address),
-        "market": stand.world.market_state(market).symbol,
-        "order_type": "stop_loss",
-        "side": "long",
-        "size": "1",
-        "trigger_price": "90",
-        "leverage": 5,
-    }
+    terms = stop_loss(str(trader.address), stand.world.market_state(market).symbol, "90")
     assert stand.ready is not None
     async with httpx.AsyncClient(base_url=stand.ready.http_url) as http:
         prepared = (await http.post("/v1/orders", json=terms)).raise_for_status().json()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,15 +20,19 @@ ROOT = Path(__file__).parents[2]
 EPISODES = 16
 
 
+def played(evidence: Path, *arguments: str, within_s: float = 600) -> dict[str, Any]:
+    """What a campaign says of itself, which found nothing."""
+    command = [sys.executable, "-m", "tests.chaos", *arguments, "--json", "--evidence", str(evidence)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=within_s, check=False)
+    assert run.returncode == 0, run.stderr + run.stdout
+    result: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    assert result["violations"] == []
+    return result
+
+
 @pytest.mark.long
 def test_a_short_campaign_finds_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.chaos", "--episodes", str(EPISODES), "--seed", "5", "--json"]
-    run = subprocess.run(
-        [*command, "--evidence", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert run.returncode == 0, run.stderr + run.stdout
-    result = json.loads(run.stdout.splitlines()[-1])
-    assert result["violations"] == []
+    result = played(tmp_path, "--episodes", str(EPISODES), "--seed", "5", within_s=300)
     # It says nothing when nothing happened.
     assert result["episodes"] == EPISODES
     assert result["orders"] > EPISODES
@@ -41,18 +46,7 @@ def test_a_short_campaign_finds_nothing(tmp_path: Path) -> None:
 def test_a_short_campaign_with_three_keepers_finds_nothing(tmp_path: Path) -> None:
     if why := missing():
         pytest.skip(why)
-    command = [sys.executable, "-m", "tests.chaos", "--keepers", "3", "--episodes", "2", "--seed", "6", "--json"]
-    run = subprocess.run(
-        [*command, "--workers", "1", "--evidence", str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr + run.stdout
-    result = json.loads(run.stdout.splitlines()[-1])
-    assert result["violations"] == []
+    result = played(tmp_path, "--keepers", "3", "--episodes", "2", "--seed", "6", "--workers", "1")
     assert result["episodes"] == 2
     assert result["lives"] > 3
     assert result["executed by the keeper"] >= 1
@@ -62,13 +56,7 @@ def test_a_short_campaign_with_three_keepers_finds_nothing(tmp_path: Path) -> No
 def test_a_short_campaign_on_a_real_validator_finds_nothing(tmp_path: Path) -> None:
     if find() is None:
         pytest.skip(f"there is no {NAME}: put one on the PATH, or run make validator")
-    command = [sys.executable, "-m", "tests.chaos", "--validator", "--episodes", "2", "--seed", "1", "--json"]
-    run = subprocess.run(
-        [*command, "--evidence", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
-    )
-    assert run.returncode == 0, run.stderr + run.stdout
-    result = json.loads(run.stdout.splitlines()[-1])
-    assert result["violations"] == []
+    result = played(tmp_path, "--validator", "--episodes", "2", "--seed", "1")
     assert result["episodes"] == 2
     assert result["kills"] >= 1
     assert result["faults"] >= 1
@@ -89,18 +77,8 @@ def test_every_point_gets_its_turn() -> None:
 def test_a_short_campaign_with_keepers_that_share_the_markets_finds_nothing(tmp_path: Path) -> None:
     if why := missing():
         pytest.skip(why)
-    command = [sys.executable, "-m", "tests.chaos", "--keepers", "2", "--share", "always", "--episodes", "2", "--json"]
-    run = subprocess.run(
-        [*command, "--seed", "7", "--workers", "1", "--evidence", str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr + run.stdout
-    result = json.loads(run.stdout.splitlines()[-1])
-    assert result["violations"] == []
+    shared = ("--keepers", "2", "--share", "always")
+    result = played(tmp_path, *shared, "--episodes", "2", "--seed", "7", "--workers", "1")
     assert result["episodes with shared markets"] == 2
     assert result["shares moved"] >= 1
     assert result["executed by the keeper"] >= 1

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
+from tests.journal.lease_faults import BY_NAME as OF_LEASES
 from tests.simulate.planting import Fault
 
+
+def _of_leases(name: str, here: str | None = None) -> Fault:
+    """One of those that the tests of the leases have, which a simulation finds by what comes of it."""
+    fault, _, _ = OF_LEASES[name]
+    return replace(fault, name=here or name, keepers=2)
+
+
 OF_SEVERAL: Final = (
-    Fault(
-        "no-fence",
-        "keeper.journal.postgres.store",
-        "if fence.fetchone() != (self._leases.believed,):",
-        "if fence.fetchone() is ...:",
-        "who may not commit can't send: the commit does not ask whether the lease runs",
-        keepers=2,
-    ),
-    Fault(
-        "lease-kept-after-a-failed-renewal",
-        "keeper.journal.postgres.leases",
-        "return self.lost is not None or _now_s() > self._good_until_s",
-        "return self.lost is not None",
-        "a holder that could not renew stops by itself: it goes on until it is told",
-        keepers=2,
-    ),
-    Fault(
-        "lease-by-the-hosts-clock",
-        "keeper.journal.postgres.leases",
-        "self._db.run(_TAKE, {",
-        'self._db.run(_TAKE.replace("clock_timestamp()", f"to_timestamp({time.time()})"), {',
-        "the database's clock says when a lease is over: a keeper's own does",
-        keepers=2,
-    ),
+    _of_leases("no-fence"),
+    _of_leases("kept-after-a-failed-renewal", "lease-kept-after-a-failed-renewal"),
+    _of_leases("host-clock", "lease-by-the-hosts-clock"),
     Fault(
         "takeover-signs-anew",
         "keeper.execution.recovery",
