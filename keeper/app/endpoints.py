@@ -12,6 +12,7 @@ from solders.pubkey import Pubkey
 
 from keeper.config.sources import RpcSettings
 from keeper.domain.errors import Misconfigured
+from keeper.domain.urls import in_url
 from keeper.solana.rpc import Endpoint, Transport
 from keeper.solana.senders import Sender, SenderKind
 from keeper.solana.sockets import Connect
@@ -112,7 +113,7 @@ def _endpoint(label: str, setting: str, secret_url: SecretStr, ws_url: SecretStr
     if ws_url is None:
         # solana-test-validator, keeper localnet and Agave serve WebSocket on the port after the HTTP one;
         # providers, whose URLs name no port, serve it at the same host.
-        host = host_name if ":" not in host_name else f"[{host_name}]"
+        host = in_url(host_name)
         netloc = f"{host}:{port + 1}" if port is not None else host
         user = parts.netloc.rpartition("@")[0]
         netloc = f"{user}@{netloc}" if user else netloc

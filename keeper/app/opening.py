@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from keeper.config.settings import Settings
+from keeper.domain.urls import in_url
 from keeper.journal import Home, Journal, Retention, home_of
 from keeper.runtime.outside import Outside
 from keeper.telemetry.reporting import Telemetry
@@ -33,7 +34,7 @@ def home_for(
     """
     c, host = settings.cluster, settings.http.host
     # At every address of this machine: the others know it by its name.
-    reached_at = socket.gethostname() if host in _EVERY_ADDRESS else f"[{host}]" if ":" in host else host
+    reached_at = socket.gethostname() if host in _EVERY_ADDRESS else in_url(host)
     return home_of(
         settings.journal.place,
         outside.machine,

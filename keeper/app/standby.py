@@ -54,7 +54,7 @@ class BystandersHealth:
 
     def report(self) -> Health:
         """See HealthReport."""
-        holder, trouble = self.holder(), self._journal.problem
+        holder, trouble = self.holder(), self._journal.unread
         who = f"{holder} work{'' if ',' in holder else 's'}" if holder else "no keeper works right now"
         journal = Check("journal", trouble is None, trouble or "")
         checks = (*self._surroundings.checks(), journal, Check(STANDS_BY, False, f"stands by: {who}"))
@@ -178,7 +178,7 @@ class Bystander:
         late = False
         while True:
             # What was last heard of a database that is away says nothing of now.
-            leases = () if self._journal.problem else self._journal.leases
+            leases = () if self._journal.unread else self._journal.leases
             tell_leases(self._how.metrics, leases, standing_by=True, markets=self._life.markets())
             third_s = self._life.settings.cluster.lease_s / 3
             was_late, late = late, any(lease.left_s < third_s for lease in leases if not lease.on_name)

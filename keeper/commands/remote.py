@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from keeper.config import TOKEN_VARIABLE
 from keeper.domain.errors import KeeperError, Misconfigured
+from keeper.domain.urls import in_url
 
 if TYPE_CHECKING:
     from keeper.config.settings import HttpSettings
@@ -30,7 +31,7 @@ def url_of(settings: HttpSettings) -> str:
         raise Misconfigured("With http.port 0 nobody knows where the keeper listens.", remedy="Set http.port.")
     # It may listen on every address; the loopback is one of them.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - no address to bind to
-    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+    return f"http://{in_url(host)}:{settings.port}"
 
 
 def health_of(url: str, timeout_s: float = _CALL_TIMEOUT_S) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from keeper.domain.health import Health
 from keeper.domain.orders import Market, Order, OrderType
 from keeper.domain.prices import Fires, Level, Price
 from keeper.http.edge.clients import ApiLimits, Tokens
-from keeper.http.edge.elsewhere import Seal, WhereElse
+from keeper.http.edge.elsewhere import Elsewhere, Seal, WhereElse
 from keeper.http.edge.middleware import Instruments
 from keeper.journal import Followed
 from keeper.journal.records import PreparedRow
@@ -145,3 +145,7 @@ class ApiPorts:
     name: str = ""
     elsewhere: WhereElse | None = None
     seal: Seal | None = None
+
+    def holder_of(self, market: Pubkey) -> Elsewhere | None:
+        """The other keeper that works on the market; None when this one does, as where one works on all."""
+        return None if self.elsewhere is None else self.elsewhere(market)

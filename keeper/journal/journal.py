@@ -188,11 +188,6 @@ class Observed(Followed):
     loses it.
     """
 
-    @property
-    def problem(self) -> str | None:
-        """Why it could not be read at the last try."""
-        return self.unread
-
 
 class Journal(Followed):
     """One journal, open for writing. Make it with `Journal.open`.
@@ -268,7 +263,7 @@ class Journal(Followed):
             # Shielded: a cancelled keeper still writes down what it knows.
             with anyio.CancelScope(shield=True):
                 await machine.in_thread(journal.writer.close)
-        if journal.waiting_notes and journal.writer.lost is None:
+        if journal.waiting_notes and journal.writer.rights.lost is None:
             # Who takes over finds out what they say; who has taken over has done so.
             kind = JournalAway if journal.home.leased else JournalError
             raise kind(f"{journal.waiting_notes} notes were lost on closing. {journal.problem}")
@@ -352,30 +347,31 @@ class Journal(Followed):
     @property
     def leases(self) -> tuple[Holder, ...]:
         """Who held what a moment ago; none for a journal that is a file."""
-        return self.writer.holders
+        return self.writer.rights.holders
 
     def lapsed(self) -> bool:
         """Whether another keeper may have taken over by now: nothing is sent then, committed or not."""
-        return self.writer.lapsed
+        return self.writer.rights.lapsed
 
     @property
     def markets(self) -> frozenset[str] | None:
         """The addresses of the markets that are this keeper's to work on, as long as it is open; None for all."""
-        return self.writer.working_on
+        return self.writer.rights.working_on
 
     async def hold(self) -> None:
         """Return never. Raises LeaseLost when another keeper has taken over, HandedOver when one is to, and ShareMoved
         when other markets are this keeper's by now.
         """
+        rights = self.writer.rights
         while True:
             await anyio.sleep(_ASK_AGAIN_S if self.home.leased else math.inf)
-            if self.writer.lost is not None:
-                raise LeaseLost(self.writer.lost)
+            if rights.lost is not None:
+                raise LeaseLost(rights.lost)
             if self._handing_over:
                 self.home.hand_over()
                 raise HandedOver("An operator had the service handed over to another keeper.")
-            if self.writer.moved is not None:
-                raise ShareMoved(self.writer.moved)
+            if rights.moved is not None:
+                raise ShareMoved(rights.moved)
 
     def hand_over(self) -> None:
         """Have `hold` raise HandedOver a moment later, when who asked for it has had his answer."""

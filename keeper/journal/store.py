@@ -24,23 +24,8 @@ class StoreBusy(Exception):
     """Another program has the store, and was not to be waited for."""
 
 
-class Store(Protocol):
-    """Rows that survive a power cut. The only way into the database is `apply` (and `prune`, the way out of it)."""
-
-    @property
-    def last_change_id(self) -> int:
-        """The newest committed change's id; ids rise by one, without gaps."""
-        ...
-
-    @property
-    def commit_s(self) -> float | None:
-        """How long the last `apply` took to make a few rows durable; None when it was large, or wrote nothing."""
-        ...
-
-    @property
-    def trouble(self) -> str | None:
-        """What is not well with the store beside the last `apply`, in words for an operator; None when all is."""
-        ...
+class Rights(Protocol):
+    """What a store says of the right to write, from any thread."""
 
     @property
     def lost(self) -> str | None:
@@ -67,6 +52,25 @@ class Store(Protocol):
     @property
     def lapsed(self) -> bool:
         """Whether the right to write may be over at this moment: what was committed before is not sent on now."""
+        ...
+
+
+class Store(Rights, Protocol):
+    """Rows that survive a power cut. The only way into the database is `apply` (and `prune`, the way out of it)."""
+
+    @property
+    def last_change_id(self) -> int:
+        """The newest committed change's id; ids rise by one, without gaps."""
+        ...
+
+    @property
+    def commit_s(self) -> float | None:
+        """How long the last `apply` took to make a few rows durable; None when it was large, or wrote nothing."""
+        ...
+
+    @property
+    def trouble(self) -> str | None:
+        """What is not well with the store beside the last `apply`, in words for an operator; None when all is."""
         ...
 
     def apply(self, callers: Sequence[Sequence[Op]], *, durable: bool, waits: bool = True) -> list[JournalError | None]:

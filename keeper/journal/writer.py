@@ -24,11 +24,10 @@ from typing import Final
 
 from keeper.domain.errors import JournalAway, JournalError
 from keeper.domain.reports import GroupDone
-from keeper.journal.looking import Holder
 from keeper.journal.machine import REAL, Machine
 from keeper.journal.ops import Note, Op
 from keeper.journal.queue import Bag, Caller, Group, Queue, Upkeep, Waiting, Work
-from keeper.journal.store import Store, StoreBusy
+from keeper.journal.store import Rights, Store, StoreBusy
 
 _NOTE_DELAY_S: Final = 0.05
 _RETRY_FIRST_S: Final = 0.1
@@ -173,29 +172,9 @@ class Writer:
         return self._problem or self._store.trouble
 
     @property
-    def lost(self) -> str | None:
-        """See Store."""
-        return self._store.lost
-
-    @property
-    def moved(self) -> str | None:
-        """See Store."""
-        return self._store.moved
-
-    @property
-    def working_on(self) -> frozenset[str] | None:
-        """See Store."""
-        return self._store.working_on
-
-    @property
-    def holders(self) -> tuple[Holder, ...]:
-        """See Store."""
-        return self._store.holders
-
-    @property
-    def lapsed(self) -> bool:
-        """See Store."""
-        return self._store.lapsed
+    def rights(self) -> Rights:
+        """What the store says of the right to write."""
+        return self._store
 
     @property
     def waiting_notes(self) -> int:

@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
+from keeper.domain.urls import in_url
 from keeper.http.edge.answering import answer, part
 from keeper.http.edge.costs import WRITE, charge
 from keeper.http.edge.openapi import described
@@ -149,7 +150,7 @@ async def describe_action(
 def _own_address(request: Request) -> str:
     """Where the request came in: what it says of itself in Host is its sender's word."""
     host, port = request.scope["server"]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://{in_url(host)}:{port}"
 
 
 @described(

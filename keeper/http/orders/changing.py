@@ -118,7 +118,7 @@ class Changing:
 
     def _holder(self, market: Pubkey) -> str:
         """Whoever works on the market; empty for this keeper. One transaction is relayed by one keeper."""
-        where = None if self._ports.elsewhere is None else self._ports.elsewhere(market)
+        where = self._ports.holder_of(market)
         return "" if where is None else where.holder or str(market)
 
     def _noted(self, order: Order, row: OrderRow | None) -> list[NoteOrder]:

@@ -148,7 +148,7 @@ class Preparing:
 
     def _refuse_unless_held(self, market: Pubkey) -> None:
         """Somebody has to work on the market, whoever it is."""
-        where = None if self._ports.elsewhere is None else self._ports.elsewhere(market)
+        where = self._ports.holder_of(market)
         if where is not None and not where.holder:
             raise Problem("not_ready", "No keeper works on the market right now. Ask again.", retry_after_s=1)
 

@@ -153,7 +153,7 @@ def _executing(market: Market, ports: ApiPorts, health: Health) -> tuple[bool, s
     executing, why_not = ports.desk.executing(market)
     if not executing:
         return False, why_not
-    where = None if ports.elsewhere is None else ports.elsewhere(market.address)
+    where = ports.holder_of(market.address)
     if where is not None:
         return bool(where.holder), "" if where.holder else "No keeper works on the market right now."
     # That this keeper stands by keeps no order from being executed, while another one works.

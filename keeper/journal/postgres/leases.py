@@ -107,7 +107,10 @@ class Leases:
         self.held: tuple[Holder, ...] = ()
         """Everybody's, as of the last look or renewal."""
         self._said = ""
+        self._all: frozenset[str] = frozenset()
+        """The markets that there are."""
         self._names: frozenset[str] = frozenset()
+        """The keepers that divide them."""
         self._steady_since_s = 0.0
         self._some_since_s = 0.0
         """Since when a part of this keeper's share has been nobody's, while it has none; 0: it is not so."""
@@ -181,8 +184,7 @@ class Leases:
         """Whether the others are about to give back more of what is to be this keeper's: each of them does when it has
         ended its work. Whoever began with the first of it would have to begin again with the next.
         """
-        assert self._markets is not None, "the markets are shared"
-        if not share or len(share) >= sum(1 for _ in self._markets()) // max(1, len(self._names)):
+        if not share or len(share) >= len(self._all) // max(1, len(self._names)):
             self._some_since_s = 0.0
             return False
         self._some_since_s = self._some_since_s or _now_s()
@@ -211,8 +213,10 @@ class Leases:
     # --- whose share is what
 
     def _look(self) -> None:
-        """See what everybody holds, and say how this keeper is."""
+        """See which markets there are and what everybody holds, and say how this keeper is."""
+        assert self._markets is not None, "the markets are shared"
         self._present()
+        self._all = frozenset(self._markets())
         self.held = tuple(holders(self._db))
         running = [lease for lease in self.held if lease.on_name and lease.shares]
         fit = frozenset(lease.holder for lease in running if lease.fit)
@@ -228,9 +232,8 @@ class Leases:
             self._said = said
 
     def _share(self) -> frozenset[str]:
-        assert self._markets is not None, "the markets are shared"
         held = {lease.what: lease.holder for lease in self.held if not lease.on_name}
-        return share_of(self.name, self._names, self._markets(), held)
+        return share_of(self.name, self._names, self._all, held)
 
     def _see_moves(self) -> None:
         """Whether this keeper's share is another by now. What is nobody's is taken at once; what another lacks is given
